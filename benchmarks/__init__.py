@@ -1,0 +1,1 @@
+"""Speed comparisons anyone can run: python -m benchmarks."""

@@ -1,0 +1,1 @@
+"""LightningDataModules: they read a store by path and know no dataset."""

@@ -1,0 +1,1 @@
+"""From raw data and a language model to tensors on disk: python -m features."""

@@ -1,0 +1,1 @@
+"""Ways from texts to a store of features; one file, one extractor."""

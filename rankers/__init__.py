@@ -1,0 +1,1 @@
+"""Lightning modules that score the candidates of a query; one file, one ranker."""

@@ -1,0 +1,1 @@
+"""Layers that turn vectors into vectors of the same size; one file, one block."""

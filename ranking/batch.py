@@ -1,0 +1,74 @@
+"""Batch: the candidates of B queries, what they are labelled, and which of them exist."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+B = TypeVar("B", bound="Batch")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B groups of up to K candidates; the letters B and K mean this in every shape of the project.
+
+    Args:
+        labels: Relevance, higher is better; anything where the mask is False.
+        mask: True where a candidate exists.
+        group: Which group of the store each row is, for per-query results and error messages.
+        slot: Each candidate's place in the store, -1 where there is none.
+    """
+
+    labels: Float[Tensor, "B K"]
+    mask: Bool[Tensor, "B K"]
+    group: Int[Tensor, " B"]
+    slot: Int[Tensor, "B K"]
+
+    def to(self: B, device: torch.device | str) -> B:
+        """The same batch with every tensor on the device."""
+        return dataclasses.replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
+
+    def pin_memory(self: B) -> B:
+        """The same batch in page-locked memory, so that a copy to a GPU can run beside computation."""
+        return dataclasses.replace(self, **{name: value.pin_memory() for name, value in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return {name: value for name, value in fields if isinstance(value, Tensor)}
+
+
+@dataclass(frozen=True)
+class FeatureBatch(Batch):
+    """A batch whose queries and candidates are stored vectors of size D.
+
+    A vector that occurs in several groups is held once: groups point into two tables of U queries and C candidates. A
+    ranker that first maps each vector on its own should map the tables, then index; one that does not care reads
+    `query` and `candidates`.
+
+    Args:
+        unique_queries: The queries' vectors.
+        unique_candidates: The candidates' vectors; rows that no group points to are shared negatives.
+        query_index: Row of `unique_queries` for each group.
+        candidate_index: Row of `unique_candidates` for each candidate; 0 where the mask is False.
+        excluded: Only where every group is scored against the whole table: pairs (group, table row) that are neither
+            right nor wrong answers for that group, such as further responses to the same query.
+    """
+
+    unique_queries: Float[Tensor, "U D"]
+    unique_candidates: Float[Tensor, "C D"]
+    query_index: Int[Tensor, " B"]
+    candidate_index: Int[Tensor, "B K"]
+    excluded: Int[Tensor, "E 2"] | None = None
+
+    @property
+    def query(self) -> Float[Tensor, "B D"]:
+        """One vector a group."""
+        return self.unique_queries[self.query_index]
+
+    @property
+    def candidates(self) -> Float[Tensor, "B K D"]:
+        """One vector a candidate: a copy, K times as large as the queries."""
+        return self.unique_candidates[self.candidate_index]

@@ -1,0 +1,41 @@
+"""What exists by name, and how a yaml becomes objects."""
+
+from registry.errors import ConfigError
+from registry.kinds import (
+    BLOCKS,
+    CALLBACKS,
+    DATAMODULES,
+    EXTRACTORS,
+    KINDS,
+    LOGGERS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    PROJECTIONS,
+    RANKERS,
+    SCHEDULES,
+    SIMILARITIES,
+    SOURCES,
+)
+from registry.registry import Registry
+from registry.schema import Node
+
+__all__ = [
+    "BLOCKS",
+    "CALLBACKS",
+    "DATAMODULES",
+    "EXTRACTORS",
+    "KINDS",
+    "LOGGERS",
+    "LOSSES",
+    "METRICS",
+    "OPTIMIZERS",
+    "PROJECTIONS",
+    "RANKERS",
+    "SCHEDULES",
+    "SIMILARITIES",
+    "SOURCES",
+    "ConfigError",
+    "Node",
+    "Registry",
+]

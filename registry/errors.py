@@ -1,0 +1,33 @@
+"""ConfigError: what is wrong in a user's yaml, where, what was probably meant, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(Exception):
+    """A mistake in a yaml, an override or a data file; shown to the user as it is, without a traceback.
+
+    Args:
+        path: Where: a dotted yaml path such as `ranker.block.num_heads`, or a file.
+        problem: What is wrong there, with the value.
+        given: What was written, to suggest a neighbour of from `known`.
+        known: What could have been written.
+        cure: What to do.
+    """
+
+    def __init__(
+        self, path: str, problem: str, *, given: object = None, known: Iterable[object] = (), cure: str | None = None
+    ) -> None:
+        self.path, self.problem, self.cure, self.file = path, problem, cure, ""
+        self.known = [str(name) for name in known]
+        self.meant = difflib.get_close_matches(str(given), self.known, n=1, cutoff=0.5) if given is not None else []
+        super().__init__(path, problem)
+
+    def __str__(self) -> str:
+        lines = [": ".join(part for part in (self.file, self.path, self.problem) if part)]
+        lines += [f"  Did you mean: {name}" for name in self.meant]
+        if self.known:
+            lines.append(f"  Known:        {', '.join(self.known)}")
+        if self.cure:
+            lines.append(f"  What to do:   {self.cure}")
+        return "\n".join(lines)

@@ -1,0 +1,159 @@
+"""Registry: the components of one kind, found by name and made from yaml."""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from registry import schema
+from registry.errors import ConfigError
+from registry.schema import Node
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registry(Generic[T]):
+    """All components of one kind.
+
+    Args:
+        kind: What they are called together, such as `blocks`.
+        home: The package whose files are the components' names, or the module that defines them all.
+        provided: Options that code supplies when it builds one, such as a block's `dim`; a yaml need not name them.
+    """
+
+    def __init__(self, kind: str, home: str, *, provided: Sequence[str] = ()) -> None:
+        self.kind, self.home, self.provided = kind, home, tuple(provided)
+        self._factories: dict[str, Callable[..., T]] = {}
+        self._unavailable: dict[str, ImportError] = {}
+
+    def register(self, name: str) -> Callable[[F], F]:
+        """Decorator that gives a class or function its name in yaml.
+
+        Raises:
+            ValueError: If another component has that name; both places are shown.
+        """
+
+        def add(factory: F) -> F:
+            taken = self._factories.get(name)
+            if taken is not None and _place(taken) != _place(factory):
+                raise ValueError(
+                    f"{self.kind}: the name {name!r} is taken by {_place(taken)}; give {_place(factory)} another."
+                )
+            self._factories[name] = factory
+            return factory
+
+        return add
+
+    def get(self, name: str, path: str = "") -> Callable[..., T]:
+        """The factory of that name; imports the file of that name first, the rest only before giving up.
+
+        Raises:
+            ConfigError: If there is none; it suggests the nearest name.
+            ImportError: If the file of that name cannot be imported, as it was raised.
+        """
+        if name not in self._factories:
+            home = importlib.import_module(self.home)
+            if hasattr(home, "__path__") and name.isidentifier() and importlib.util.find_spec(f"{self.home}.{name}"):
+                importlib.import_module(f"{self.home}.{name}")
+        if name not in self._factories:
+            cure = f"a component of your own: @{self.kind.upper()}.register({name!r}), and its module in `imports:`"
+            problem = f"{name!r} is not among the {self.kind}."
+            names = self.names()
+            lacking = "; ".join(f"{module} needs {error.name}" for module, error in self._unavailable.items())
+            if lacking:
+                problem += f" ({lacking}, which is not installed.)"
+            raise ConfigError(path, problem, given=name, known=names, cure=cure)
+        return self._factories[name]
+
+    def names(self) -> list[str]:
+        """Every name; files that lack an optional dependency are left out."""
+        home = importlib.import_module(self.home)
+        for module in pkgutil.iter_modules(getattr(home, "__path__", ())):
+            if module.ispkg or module.name.startswith("_"):
+                continue
+            try:
+                importlib.import_module(f"{self.home}.{module.name}")
+            except ImportError as error:
+                self._unavailable[module.name] = error
+        return sorted(self._factories)
+
+    def name_of(self, factory: Callable[..., T]) -> str | None:
+        """The name a class or function was registered under."""
+        return next((name for name, known in self._factories.items() if known is factory), None)
+
+    def check(self, node: Node, path: str = "") -> dict[str, Any]:
+        """The node in full: its name and every option, converted, with defaults filled in.
+
+        Raises:
+            ConfigError: If the name or an option is unknown, a value does not fit, or one is missing.
+        """
+        name, given = _split(node, path or self.kind, self)
+        factory = self.get(name, path or self.kind)
+        return {"name": name, **schema.bind(factory, given, path or self.kind, provided=self.provided)}
+
+    def complete(self, node: Node, facts: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+        """The node in full, with the facts that its signature asks for.
+
+        Raises:
+            ConfigError: As `check`, or if the node contradicts a fact.
+        """
+        name, given = _split(node, path or self.kind, self)
+        asked = {key: facts[key] for key in schema.options(self.get(name, path or self.kind)) if key in facts}
+        for key, fact in asked.items():
+            if given.get(key) not in (None, fact):
+                problem = f"{given[key]!r} contradicts the data, which has {fact!r}."
+                raise ConfigError(f"{path or self.kind}.{key}", problem, cure="leave it out: it is read off the data")
+        return self.check({"name": name, **given, **asked}, path)
+
+    def bind(self, node: Node, path: str = "") -> Callable[..., Any]:
+        """The function of that name with the node's options attached; the rest is left to the caller."""
+        name, bound = _pop_name(self.check(node, path))
+        return functools.partial(self.get(name), **bound)
+
+    def build(self, node: Node, /, *arguments: Any, path: str = "", **provided: Any) -> T:
+        """The component made from a node.
+
+        Args:
+            node: Name and options.
+            arguments: Positional-only arguments of the factory.
+            path: Where the node stands in the yaml, for errors.
+            provided: What the calling code supplies; facts that the signature does not ask for are ignored.
+
+        Raises:
+            ConfigError: If the node is wrong, or the component refuses its options with a ValueError.
+        """
+        name, bound = _pop_name(self.complete(node, provided, path))
+        factory = self.get(name)
+        try:
+            return factory(*arguments, **schema.instantiate(factory, bound))
+        except ValueError as error:
+            raise ConfigError(path or self.kind, f"{name}: {error}") from error
+
+
+def _split(node: Node, path: str, registry: Registry[Any]) -> tuple[str, dict[str, Any]]:
+    """Name and options of a node in any of its forms."""
+    if isinstance(node, str):
+        name, _, cutoff = node.partition("@")
+        if not cutoff:
+            return name, {}
+        if not cutoff.isdigit():
+            raise ConfigError(path, f"{node!r}: expected a whole number after @, as in ndcg@10.")
+        return name, {"k": int(cutoff)}
+    if not isinstance(node, Mapping):
+        raise ConfigError(path, f"expected a name or a mapping with one, got {node!r}.")
+    given = dict(node)
+    if not isinstance(given.get("name"), str):
+        raise ConfigError(f"{path}.name", f"missing: which of the {registry.kind}?", known=registry.names())
+    return given.pop("name"), given
+
+
+def _pop_name(node: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return node.pop("name"), node
+
+
+def _place(factory: Callable[..., Any]) -> str:
+    return f"{inspect.getsourcefile(factory)}: {factory.__qualname__}"

@@ -1,0 +1,179 @@
+"""Schema: the options a factory takes, read off its signature, and values checked against them."""
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, Unpack, runtime_checkable
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from registry.errors import ConfigError
+
+REQUIRED: Any = inspect.Parameter.empty
+_CONVERSION = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
+
+Node = str | Mapping[str, Any]
+"""A component in yaml: `softmax`, `{name: softmax, temperature: 0.05}`, or `ndcg@10` for `{name: ndcg, k: 10}`."""
+
+
+@runtime_checkable
+class Kind(Protocol):
+    """What an annotation `Annotated[Node, KIND]` points to: it can check a node of its own."""
+
+    def check(self, node: Node, path: str) -> dict[str, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One thing a yaml can set: its type, its default (`REQUIRED` if none) and what its docstring says of it."""
+
+    name: str
+    annotation: Any
+    default: Any
+    doc: str
+
+
+def options(factory: Callable[..., Any]) -> dict[str, Option]:
+    """The options of a function or class, in the order of its signature.
+
+    Positional-only parameters belong to the code that calls and are left out. `**options: Unpack[SomeTypedDict]`
+    stands for the keys of that dictionary; their defaults are those of the first parent class that spells them out.
+    """
+    target = factory.__init__ if inspect.isclass(factory) else factory
+    hints, docs = typing.get_type_hints(target, include_extras=True), argument_docs(factory)
+    found = {}
+    for parameter in inspect.signature(factory).parameters.values():
+        annotation = hints.get(parameter.name, Any)
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD and typing.get_origin(annotation) is Unpack:
+            shared = typing.get_args(annotation)[0]
+            docs = argument_docs(shared) | docs
+            for name, hint in typing.get_type_hints(shared, include_extras=True).items():
+                found[name] = Option(name, hint, _inherited_default(factory, name), docs.get(name, ""))
+        elif parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+            found[parameter.name] = Option(
+                parameter.name, annotation, parameter.default, docs.get(parameter.name, "")
+            )
+    return found
+
+
+def bind(
+    factory: Callable[..., Any], given: Mapping[str, Any], path: str, *, provided: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The given options, converted, with every default filled in; plain values that a yaml can hold.
+
+    Args:
+        factory: The function or class whose signature is the schema.
+        given: What the user wrote.
+        path: Where the user wrote it.
+        provided: Options that code supplies, so that they may be missing here.
+
+    Raises:
+        ConfigError: For an unknown option, a missing one, or a value that does not fit.
+    """
+    schema = options(factory)
+    for name in given:
+        if name not in schema:
+            problem = f"no such option of {factory.__name__}."
+            raise ConfigError(_join(path, name), problem, given=name, known=schema)
+    bound = {}
+    for name, option in schema.items():
+        if name in given or option.default is not REQUIRED:
+            bound[name] = convert(given.get(name, option.default), option.annotation, _join(path, name))
+        elif name not in provided:
+            raise ConfigError(_join(path, name), f"{factory.__name__} needs this option.", cure=option.doc or None)
+    return bound
+
+
+def convert(value: Any, annotation: Any, path: str) -> Any:
+    """A value as its annotation wants it; nodes and dataclasses become mappings with every option spelled out.
+
+    Raises:
+        ConfigError: If the value does not fit.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.NotRequired, typing.Required):
+        return convert(value, arguments[0], path)
+    if origin is typing.Annotated:
+        kind = next((extra for extra in arguments[1:] if isinstance(extra, Kind)), None)
+        return kind.check(value, path) if kind else convert(value, arguments[0], path)
+    if origin in (typing.Union, types.UnionType) and (value is None or len(arguments) == 2):
+        if value is None and types.NoneType in arguments:
+            return None
+        rest = [argument for argument in arguments if argument is not types.NoneType]
+        if len(rest) == 1:
+            return convert(value, rest[0], path)
+    if origin is list and arguments and isinstance(value, Sequence) and not isinstance(value, str):
+        return [convert(item, arguments[0], f"{path}[{place}]") for place, item in enumerate(value)]
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        fields = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+        if not isinstance(fields, Mapping):
+            raise ConfigError(path, f"expected options of {annotation.__name__}, got {value!r}.")
+        return bind(annotation, fields, path)
+    if origin is Literal and value not in arguments:
+        raise ConfigError(path, f"no such choice: {value!r}.", given=value, known=arguments)
+    if isinstance(value, bool) and annotation in (int, float):
+        raise ConfigError(path, f"expected {describe(annotation)}, got {value!r}.")
+    try:
+        return TypeAdapter(annotation, config=_CONVERSION).validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise ConfigError(path, f"expected {describe(annotation)}, got {value!r} ({reason}).") from error
+
+
+def instantiate(factory: Callable[..., Any], bound: Mapping[str, Any]) -> dict[str, Any]:
+    """Bound options as the factory takes them: mappings of options of a dataclass become that dataclass."""
+    schema, ready = options(factory), dict(bound)
+    for name, value in bound.items():
+        arms = typing.get_args(schema[name].annotation) or (schema[name].annotation,)
+        made = next((arm for arm in arms if isinstance(arm, type) and dataclasses.is_dataclass(arm)), None)
+        if made and isinstance(value, Mapping):
+            ready[name] = made(**instantiate(made, value))
+    return ready
+
+
+def describe(annotation: Any) -> str:
+    """A type as a reader of yaml would name it: `int`, `linear | cosine`, `blocks`."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.NotRequired, typing.Required):
+        return describe(arguments[0])
+    if origin is typing.Annotated:
+        kind = next((extra for extra in arguments[1:] if isinstance(extra, Kind)), None)
+        return f"one of {getattr(kind, 'kind')}" if kind else describe(arguments[0])
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(describe(argument) for argument in arguments)
+    if origin is not None and arguments:
+        return f"{getattr(origin, '__name__', origin)}[{', '.join(map(describe, arguments))}]"
+    if annotation is types.NoneType:
+        return "null"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def first_line(factory: Any) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(factory) or "").strip().partition("\n")[0]
+
+
+def argument_docs(factory: Any) -> dict[str, str]:
+    """What the `Args:` section of a Google-style docstring says of each argument, folded to one line."""
+    text = inspect.getdoc(factory) or ""
+    if inspect.isclass(factory) and "Args:" not in text:
+        text = inspect.getdoc(factory.__init__) or ""
+    section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", text, re.MULTILINE)
+    entries = re.findall(r"^    \*{0,2}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+    return {name: " ".join(doc.split()) for name, doc in entries}
+
+
+def _inherited_default(factory: Any, name: str) -> Any:
+    for parent in inspect.getmro(factory) if inspect.isclass(factory) else ():
+        if "__init__" in vars(parent) and name in (parameters := inspect.signature(parent.__init__).parameters):
+            return parameters[name].default
+    return REQUIRED
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else str(name)

@@ -1,0 +1,1 @@
+"""A trained ranker in use: Reranker.load(path).rank(query, documents)."""
