@@ -1,5 +1,6 @@
 """What exists by name, and how a yaml becomes objects."""
 
+from registry.config import FeaturesConfig, RunConfig, load_config
 from registry.errors import ConfigError
 from registry.kinds import (
     BLOCKS,
@@ -36,6 +37,9 @@ __all__ = [
     "SIMILARITIES",
     "SOURCES",
     "ConfigError",
+    "FeaturesConfig",
     "Node",
     "Registry",
+    "RunConfig",
+    "load_config",
 ]

@@ -1,0 +1,52 @@
+"""python -m registry [kind [name]]: every component a yaml can name, with its options."""
+
+import argparse
+import sys
+
+from registry import KINDS, ConfigError, schema
+from registry.imports import import_modules
+from registry.registry import Registry
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print all kinds, one kind, or one component; exit status 1 for a name that is not there."""
+    parser = argparse.ArgumentParser(
+        prog="python -m registry",
+        description=__doc__,
+        epilog="examples:\n  python -m registry\n  python -m registry losses\n  python -m registry rankers list_ranker"
+        "\n  python -m registry blocks --imports my_block",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}")
+    parser.add_argument("name", nargs="?", help="a component of that kind")
+    parser.add_argument("--imports", nargs="*", default=[], metavar="MODULE", help="modules outside the repository")
+    chosen = parser.parse_args(arguments)
+    try:
+        import_modules(chosen.imports)
+        if chosen.kind is not None and chosen.kind not in KINDS:
+            raise ConfigError("registry", f"no such kind: {chosen.kind!r}.", given=chosen.kind, known=KINDS)
+        for registry in [KINDS[chosen.kind]] if chosen.kind else KINDS.values():
+            print(f"\n{registry.kind}")
+            for name in [chosen.name] if chosen.name else registry.names():
+                _print_component(registry, name)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _print_component(registry: Registry, name: str) -> None:
+    factory = registry.get(name)
+    print(f"  {name}: {schema.first_line(factory)}")
+    for option in schema.options(factory).values():
+        if option.default is schema.REQUIRED:
+            default = "from the code" if option.name in registry.provided else "required"
+        else:
+            default = "null" if option.default is None else str(option.default)
+        print(f"    {option.name:20} {schema.describe(option.annotation)}, {default}")
+        if option.doc:
+            print(f"    {'':20}   {option.doc}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,177 @@
+"""Config: a yaml with its bases and overrides, checked, as one plain mapping."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from registry import schema
+from registry.errors import ConfigError
+from registry.imports import import_modules
+from registry.kinds import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS
+from registry.schema import Node
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run of train.py.
+
+    Args:
+        ranker: The model, with its loss, optimizer, schedule and metrics.
+        datamodule: What it trains on.
+        features: How to make the store that the datamodule reads, where there is none yet.
+        trainer: Any option of lightning's Trainer.
+        logger: One or several loggers.
+        callbacks: Callbacks of your own, besides those of every run.
+        monitor: The validation metric, higher is better, that decides which checkpoint is the best.
+        save_every: Seconds between saves of the point to resume from, besides those at each validation.
+        seed: Of weights, batches, draws and dropout.
+        runs: Folder of all runs; this one gets `runs/<config>/<time>`.
+        imports: Modules outside the repository that register components named here.
+    """
+
+    ranker: Annotated[Node, RANKERS]
+    datamodule: Annotated[Node, DATAMODULES]
+    features: Annotated[Node, EXTRACTORS] | None = None
+    trainer: dict[str, Any] = field(default_factory=dict)
+    logger: list[Annotated[Node, LOGGERS]] = field(default_factory=lambda: ["csv"])
+    callbacks: list[Annotated[Node, CALLBACKS]] = field(default_factory=list)
+    monitor: str = "val/mrr"
+    save_every: float = 60.0
+    seed: int = 0
+    runs: str = "runs"
+    imports: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Everything that decides what `python -m features` builds.
+
+    Args:
+        features: How to make the store.
+        imports: Modules outside the repository that register components named here.
+    """
+
+    features: Annotated[Node, EXTRACTORS]
+    imports: list[str] = field(default_factory=list)
+
+
+def load_config(
+    name: str | Path | None, overrides: Sequence[str] = (), *, into: type[S] = RunConfig
+) -> S:
+    """Read a yaml with its bases, apply overrides, and check all of it; nothing heavy is built.
+
+    Args:
+        name: A path, or a name in configs/ with or without `.yaml`; None for overrides alone.
+        overrides: `key=value` with dotted keys and yaml values, such as `ranker.loss=bce`.
+        into: What the mapping must fit.
+
+    Raises:
+        ConfigError: For the first mistake; it names the file, the key and the cure.
+    """
+    file = find_config(name) if name is not None else None
+    try:
+        merged = _read_with_bases(file, ()) if file else {}
+        for override in overrides:
+            merged = merge(merged, _parse_override(override))
+        try:
+            resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            key = str(getattr(error, "full_key", None) or "")
+            if "???" in str(merged) and "issing mandatory" in str(error):
+                raise ConfigError(key, "has to be set.", cure=f"add {key}=VALUE to the command") from error
+            raise ConfigError(key, str(error).partition("\n")[0]) from error
+        assert isinstance(resolved, dict)
+        names = schema.convert(resolved.get("imports", []), list[str], "imports")
+        import_modules(names, [file.parent] if file else [])
+        if isinstance(logger := resolved.get("logger"), str | Mapping):
+            resolved["logger"] = [logger]
+        return into(**schema.bind(into, {str(key): value for key, value in resolved.items()}, ""))
+    except ConfigError as error:
+        error.file = error.file or (file.name if file else "")
+        raise
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of that path, or of that name in configs/.
+
+    Raises:
+        ConfigError: If there is none; it lists what configs/ holds.
+    """
+    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
+        if path.is_file():
+            return path.resolve()
+    known = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "base")
+    raise ConfigError(str(name), "no such file, and no such name in configs/.", given=name, known=known)
+
+
+def merge(base: Any, child: Any) -> Any:
+    """The child over the base: mappings key by key, anything else is replaced.
+
+    A mapping without a `name` over a plain name adds options to it: `{temperature: 2}` over `softmax`.
+    """
+    if isinstance(base, str) and isinstance(child, Mapping) and child and "name" not in child:
+        base = {"name": base}
+    if not isinstance(base, Mapping) or not isinstance(child, Mapping):
+        return child
+    merged = dict(base)
+    for key, value in child.items():
+        merged[key] = merge(base[key], value) if key in base else value
+    return merged
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """A checked config as yaml text."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+
+def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if file in seen:
+        raise ConfigError("base", f"goes in a circle: {' -> '.join(path.name for path in (*seen, file))}.")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise _in_file(ConfigError(where, f"not valid yaml: {reason}."), file) from error
+    if not isinstance(content, dict):
+        raise _in_file(ConfigError("", "expected `key: value` lines at the top level."), file)
+    content = {str(key): value for key, value in content.items()}
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    choices = [file.parent / str(base), CONFIGS / str(base)]
+    parent = next((path.resolve() for path in choices if path.is_file()), None)
+    if parent is None:
+        known = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
+        raise _in_file(ConfigError("base", f"no such file: {base!r}.", given=base, known=known), file)
+    return merge(_read_with_bases(parent, (*seen, file)), content)
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, value = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(override, "expected key=value, such as trainer.max_epochs=3.")
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}" if value else "value: ''"), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(key, f"not a yaml value: {value!r}.", cure="quote it: 'key=\"...\"'") from error
+    assert isinstance(parsed, dict)
+    nested = parsed["value"]
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested
+
+
+def _in_file(error: ConfigError, file: Path) -> ConfigError:
+    error.file = file.name
+    return error
