@@ -35,6 +35,10 @@ class Batch:
         """The same batch in page-locked memory, so that a copy to a GPU can run beside computation."""
         return dataclasses.replace(self, **{name: value.pin_memory() for name, value in self._tensors().items()})
 
+    def reference_scores(self) -> dict[str, Float[Tensor, "B K"]]:
+        """Scores by name that the batch holds or implies without any ranker."""
+        return {}
+
     def _tensors(self) -> dict[str, Tensor]:
         fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
         return {name: value for name, value in fields if isinstance(value, Tensor)}
@@ -72,3 +76,27 @@ class FeatureBatch(Batch):
     def candidates(self) -> Float[Tensor, "B K D"]:
         """One vector a candidate: a copy, K times as large as the queries."""
         return self.unique_candidates[self.candidate_index]
+
+    def reference_scores(self) -> dict[str, Float[Tensor, "B K"]]:
+        """The cosine of the raw features."""
+        query, candidates = self.query.float().unsqueeze(1), self.candidates.float()
+        return {"cosine": torch.nn.functional.cosine_similarity(query, candidates, dim=-1)}
+
+    def against_table(self) -> tuple[Float[Tensor, "B C"], Bool[Tensor, "B C"]]:
+        """Labels and mask for scores of every group against every row of `unique_candidates`.
+
+        A group's own candidates keep their labels, all other rows count as wrong, and excluded pairs take no part.
+
+        Raises:
+            ValueError: If the batch was not drawn for this (`excluded` is None).
+        """
+        if self.excluded is None:
+            raise ValueError("this batch has no shared negatives: draw it with `negatives: batch` or `negatives: all`")
+        shape = len(self.labels), len(self.unique_candidates)
+        labels, mask = self.labels.new_zeros(shape), self.mask.new_ones(shape)
+        mask[self.excluded[:, 0], self.excluded[:, 1]] = False
+        group, place = self.mask.nonzero(as_tuple=True)
+        row = self.candidate_index[group, place]
+        labels[group, row] = self.labels[group, place]
+        mask[group, row] = True
+        return labels, mask

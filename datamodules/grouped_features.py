@@ -1,0 +1,165 @@
+"""GroupedFeatures: groups of K candidates, drawn by index from a store of features."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from datamodules.drawing import draw_slots, has_order, has_relevant
+from datamodules.epoch_loader import EpochLoader
+from datamodules.feature_batches import EvaluationBatches, Slots, TrainingBatches
+from ranking.group_store import GroupStore
+from registry import DATAMODULES, ConfigError
+
+SPLITS = ("train", "val", "test")
+
+
+@DATAMODULES.register("grouped_features")
+class GroupedFeatures(LightningDataModule):
+    """Groups of K candidates with features, drawn afresh each epoch for training and once for evaluation.
+
+    Queries that the store does not assign to a split are assigned by a hash of their text, so that equal queries never
+    fall into different splits. In training, groups that cannot teach an order are dropped (Language Ranker, appendix D);
+    validation and test keep every query, and one without a right candidate counts as a miss.
+
+    Args:
+        path: The store.
+        depth: Which of the stored depths to read; null where there is one.
+        num_candidates: K; null for all that a query has.
+        groups_per_query: Groups drawn of each query an epoch.
+        batch_size: Groups a step, over all processes together, so that a run means the same on any number of them.
+        negatives: What a right candidate is trained against: its `group`, all candidates in the `batch`, or `all`
+            candidates of the training groups. The last two are for rankers that score each candidate alone.
+        drop_unordered: Drop training groups whose labels are all equal.
+        eval_draws: Groups drawn of each query for validation and test, when K are drawn of more; metrics are their mean.
+        split_shares: Shares of train, val and test where the store has no splits of its own.
+        seed: Of the drawing; the run's seed unless given.
+        eval_seed: Of the drawing for validation and test, kept apart so that seeds are judged on the same groups.
+        num_workers: Processes that prepare batches ahead.
+        verify: Check the store's hashes before the first use.
+
+    Raises:
+        ConfigError: If the store does not open, has no such depth, or leaves a split empty.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        depth: float | None = None,
+        num_candidates: int | None = 10,
+        groups_per_query: int = 1,
+        batch_size: int = 256,
+        negatives: Literal["group", "batch", "all"] = "group",
+        drop_unordered: bool = True,
+        eval_draws: int = 1,
+        split_shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        seed: int = 0,
+        eval_seed: int = 0,
+        num_workers: int = 0,
+        verify: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value in (("groups_per_query", groups_per_query), ("batch_size", batch_size)):
+            if value < 1:
+                raise ConfigError(f"datamodule.{name}", f"has to be 1 or more, got {value}.")
+        if num_candidates is not None and num_candidates < 2:
+            raise ConfigError("datamodule.num_candidates", f"a group needs 2 or more candidates, got {num_candidates}.")
+        self.store = GroupStore.open(Path(path), verify=verify)
+        self._depth = self._find_depth(depth)
+        self._groups_per_query, self._batch_size, self._negatives = groups_per_query, batch_size, negatives
+        self._num_candidates, self._drop_unordered = num_candidates, drop_unordered
+        self._eval_draws, self._seed, self._eval_seed, self._num_workers = eval_draws, seed, eval_seed, num_workers
+        usable = self.store.valid & ~torch.isnan(self.store.label)
+        self._training_slots = Slots.of(self.store, usable)
+        self._evaluation_slots = Slots.of(self.store, usable & ~self.store.injected)
+        self._splits = self._assign_splits(split_shares)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a ranker can know of the data before it reads any: sizes, and what made the features."""
+        return {"feature_dim": self.store.feature_dim}
+
+    @property
+    def shared_negatives(self) -> bool:
+        """True if training scores every query against all candidates of a batch."""
+        return self._negatives != "group"
+
+    def num_queries(self, split: str) -> int:
+        """How many queries a split has."""
+        return len(self._splits[split])
+
+    def query_ids(self, groups: Tensor | list[int]) -> list[str]:
+        """The queries' own ids, for messages and result files."""
+        return [self.store.query_id(int(group)) for group in groups]
+
+    def train_dataloader(self) -> EpochLoader:
+        """Batches of freshly drawn groups, shuffled."""
+        keep = None
+        if self._negatives != "group":
+            keep = has_relevant
+        elif self._drop_unordered:
+            keep = has_order
+        source = TrainingBatches(
+            self._training_slots,
+            self._splits["train"].repeat_interleave(self._groups_per_query),
+            depth=self._depth,
+            num_candidates=self._width(self._training_slots),
+            batch_size=self._batch_size,
+            negatives=self._negatives,
+            keep=keep,
+            seed=self._seed,
+            **self._processes(),
+        )
+        return EpochLoader(source, num_workers=self._num_workers, pin_memory=torch.cuda.is_available())
+
+    def val_dataloader(self) -> EpochLoader:
+        """Each validation query, once a draw, in order."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> EpochLoader:
+        """Each test query, once a draw, in order."""
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, split: str) -> EpochLoader:
+        generator = torch.Generator().manual_seed(self._eval_seed)
+        groups = self._splits[split].repeat_interleave(self._eval_draws)
+        slots = self._evaluation_slots
+        drawn = draw_slots(slots.offsets, groups, self._width(slots), generator)
+        return EpochLoader(EvaluationBatches(slots, groups, drawn, depth=self._depth, **self._processes()))
+
+    def _width(self, slots: Slots) -> int:
+        return self._num_candidates or int(slots.offsets.diff().amax())
+
+    def _processes(self) -> dict[str, int]:
+        trainer = self.trainer
+        return {"rank": trainer.global_rank if trainer else 0, "world": trainer.world_size if trainer else 1}
+
+    def _find_depth(self, depth: float | None) -> int:
+        depths = self.store.depths
+        if depth is None and len(depths) == 1:
+            return 0
+        if depth not in depths:
+            problem = f"the store has no depth {depth}." if depth is not None else "the store has several depths."
+            raise ConfigError("datamodule.depth", problem, known=depths)
+        return depths.index(depth)
+
+    def _assign_splits(self, shares: tuple[float, float, float]) -> dict[str, Tensor]:
+        if min(shares) < 0 or not sum(shares) > 0:
+            raise ConfigError("datamodule.split_shares", f"expected three shares of 0 or more, got {shares}.")
+        split = self.store.split.clone()
+        bounds = torch.tensor(shares, dtype=torch.float64).cumsum(0) / sum(shares)
+        for group in (split == 255).nonzero().flatten().tolist():
+            digest = hashlib.sha256(self.store.query_text(group).encode()).digest()
+            share = int.from_bytes(digest[:8], "big") / 2**64
+            split[group] = int(torch.searchsorted(bounds, torch.tensor(share, dtype=torch.float64), right=True))
+        has_candidates = self._evaluation_slots.offsets.diff() > 0
+        found = {name: ((split == place) & has_candidates).nonzero().flatten() for place, name in enumerate(SPLITS)}
+        for name, groups in found.items():
+            if not len(groups):
+                counts = ", ".join(f"{key} {len(value)}" for key, value in found.items())
+                cure = "more queries, another datamodule.split_shares, or a `split` in the data; labels must be there"
+                raise ConfigError(str(self.store.path), f"no labelled query for {name} ({counts}).", cure=cure)
+        return found

@@ -1,0 +1,95 @@
+"""Checkpoint: a trained ranker on disk, as a folder of safetensors and json, or as Lightning left it in a run."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rankers.base import Ranker
+from registry import RANKERS, ConfigError
+from registry.imports import import_modules
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
+    """Write a ranker as `config.json` and `model.safetensors`: readable, nothing pickled.
+
+    Args:
+        ranker: Any registered ranker.
+        folder: Made if need be; files of the same names are replaced, each in one step.
+
+    Raises:
+        ValueError: If the ranker's class is not registered, so that no one could load it again.
+    """
+    description = ranker.description()
+    if description["ranker"]["name"] is None:
+        raise ValueError(f"{type(ranker).__name__} has no name: decorate it with @RANKERS.register(...)")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in ranker.state_dict().items()}
+    save_file(weights, folder / f".{WEIGHTS_FILE}", metadata={"format": "pt"})
+    (folder / f".{CONFIG_FILE}").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        os.replace(folder / f".{name}", folder / name)
+    return folder
+
+
+def load_ranker(path: str | Path) -> Ranker[Any]:
+    """A trained ranker, ready to score, on the CPU.
+
+    Args:
+        path: A folder written by `save_pretrained`, a run's folder (its best checkpoint is taken), or a `.ckpt` file.
+
+    Raises:
+        ConfigError: If there is no ranker there, it is damaged, or the module that defines it cannot be found.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / CONFIG_FILE).is_file():
+        description, weights = _read_folder(path)
+    else:
+        description, weights = _read_lightning(path / "best.ckpt" if path.is_dir() else path)
+    import_modules(description["imports"], description["imports"].values())
+    ranker = RANKERS.build(description["ranker"], path="ranker")
+    try:
+        ranker.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = f"its weights do not fit {description['ranker']['name']}: {str(error).splitlines()[-1].strip()}"
+        raise ConfigError(str(path), problem, cure="load it with the code that trained it") from error
+    ranker.encoder = description["encoder"]
+    return ranker.eval()
+
+
+def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    try:
+        description = json.loads((path / CONFIG_FILE).read_text())
+        _check(description, path / CONFIG_FILE)
+        return description, load_file(path / WEIGHTS_FILE)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path / CONFIG_FILE), f"not valid json: {error}.") from error
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ConfigError(str(path / WEIGHTS_FILE), f"not a whole safetensors file: {error}.") from error
+
+
+def _read_lightning(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    if not path.is_file():
+        cure = "give a run's folder after its first validation, a .ckpt file, or a folder of save_pretrained"
+        raise ConfigError(str(path), "no ranker here.", cure=cure)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(str(path), f"not a whole checkpoint: {reason}") from error
+    description = checkpoint.get("ranker") if isinstance(checkpoint, dict) else None
+    _check(description, path)
+    return description, checkpoint["state_dict"]
+
+
+def _check(description: Any, file: Path) -> None:
+    if not isinstance(description, dict) or not {"ranker", "imports", "encoder"} <= description.keys():
+        raise ConfigError(str(file), "this was not written by a ranker of this project.")

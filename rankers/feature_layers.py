@@ -1,0 +1,40 @@
+"""FeatureLayers: what a ranker does to stored vectors before it compares them: a projection, then blocks."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from registry import BLOCKS, PROJECTIONS, Node
+
+
+class FeatureLayers(nn.Module):
+    """A projection from D to d, and blocks on d.
+
+    Args:
+        feature_dim: Size D of the stored vectors.
+        projection: Map from D to d; None for d = D.
+        block: The layer.
+        num_blocks: How many of them, each with weights of its own.
+
+    Raises:
+        ValueError: If `num_blocks` is negative.
+    """
+
+    def __init__(self, feature_dim: int, projection: Node | None, block: Node, num_blocks: int) -> None:
+        super().__init__()
+        if num_blocks < 0:
+            raise ValueError(f"num_blocks has to be 0 or more, got {num_blocks}")
+        self.projection = PROJECTIONS.build(projection, feature_dim=feature_dim) if projection else None
+        self.dim: int = feature_dim if self.projection is None else self.projection.dim
+        self.blocks = nn.ModuleList(BLOCKS.build(block, dim=self.dim) for _ in range(num_blocks))
+
+    def project(self, vectors: Float[Tensor, "N D"]) -> Float[Tensor, "N d"]:
+        """Each vector on its own, from the dtype it is stored in to that of the weights."""
+        weight = next(self.parameters(), None)
+        vectors = vectors.float() if weight is None else vectors.to(weight.dtype)
+        return vectors if self.projection is None else self.projection(vectors)
+
+    def refine(self, vectors: Float[Tensor, "B N d"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N d"]:
+        """The vectors after all blocks; where the mask is False they may hold anything."""
+        for block in self.blocks:
+            vectors = block(vectors, mask)
+        return vectors

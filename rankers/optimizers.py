@@ -1,0 +1,50 @@
+"""Optimizers: how gradients change a ranker's parameters; the defaults are those of Language Ranker, table 8."""
+
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import SGD, AdamW
+
+from registry import OPTIMIZERS
+
+
+@OPTIMIZERS.register("adamw")
+def adamw(
+    params: Iterable[nn.Parameter],
+    /,
+    *,
+    lr: float = 1e-4,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-4,
+) -> AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Args:
+        lr: Learning rate at the schedule's peak.
+        betas: Decay of the running means of gradients and of their squares.
+        eps: Added to the denominator.
+        weight_decay: Share of a weight, times the learning rate, taken off at each step.
+    """
+    return AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+@OPTIMIZERS.register("sgd")
+def sgd(
+    params: Iterable[nn.Parameter],
+    /,
+    *,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 1e-4,
+) -> SGD:
+    """Stochastic gradient descent with momentum.
+
+    Args:
+        lr: Learning rate at the schedule's peak.
+        momentum: Share of the last step that is taken again.
+        nesterov: Look at the gradient where the momentum leads.
+        weight_decay: Weight of an L2 penalty.
+    """
+    return SGD(params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)

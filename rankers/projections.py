@@ -1,0 +1,52 @@
+"""Projections: the first layer of a ranker, from stored features to the vectors it works with.
+
+A projection is a module made for a `feature_dim` whose attribute `dim` says how large its outputs are.
+"""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from registry import PROJECTIONS
+
+
+@PROJECTIONS.register("linear")
+class Linear(nn.Module):
+    """One matrix without bias, W x (Language Ranker, section 2).
+
+    Args:
+        feature_dim: Size of the stored features.
+        dim: Size of the outputs; null for that of the features.
+        init: `random`, or `identity` to start by passing the first `dim` features on as they are.
+    """
+
+    def __init__(self, feature_dim: int, dim: int | None = 64, init: Literal["random", "identity"] = "random") -> None:
+        super().__init__()
+        self.dim = feature_dim if dim is None else dim
+        self.linear = nn.Linear(feature_dim, self.dim, bias=False)
+        if init == "identity":
+            nn.init.eye_(self.linear.weight)
+
+    def forward(self, features: Float[Tensor, "*N F"]) -> Float[Tensor, "*N D"]:
+        return self.linear(features)
+
+
+@PROJECTIONS.register("low_rank")
+class LowRank(nn.Module):
+    """A correction of low rank that starts as none, x + B A x (the residual form of LoRA, Hu et al. 2021).
+
+    Args:
+        feature_dim: Size of the stored features, and of the outputs.
+        rank: Size of the space in between.
+    """
+
+    def __init__(self, feature_dim: int, rank: int = 64) -> None:
+        super().__init__()
+        self.dim = feature_dim
+        self.down = nn.Linear(feature_dim, rank, bias=False)
+        self.up = nn.Linear(rank, feature_dim, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, features: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
+        return features + self.up(self.down(features))

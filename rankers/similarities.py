@@ -1,0 +1,100 @@
+"""Similarities: how a query's vector and a candidate's become a score.
+
+A similarity scores Q queries against K candidates in each of G groups. So the same module serves a batch of lists
+(G lists, Q = 1) and a batch against shared candidates (G = 1, Q queries, K candidates of which there is one copy).
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from registry import SIMILARITIES
+
+
+@SIMILARITIES.register("dot")
+class Dot(nn.Module):
+    """Inner product, q . c.
+
+    Args:
+        dim: Size of the vectors.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
+        return _products(queries, candidates)
+
+
+@SIMILARITIES.register("cosine")
+class Cosine(nn.Module):
+    """Inner product of the unit vectors, in [-1, 1]; 0 for a vector of zeros.
+
+    Args:
+        dim: Size of the vectors.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
+        return _products(_unit(queries), _unit(candidates))
+
+
+@SIMILARITIES.register("bilinear")
+class Bilinear(nn.Module):
+    """Inner product under a learned matrix, q^T W c.
+
+    Args:
+        dim: Size of the vectors.
+        init: `identity` to start as `dot`, or `random`.
+    """
+
+    def __init__(self, dim: int, init: Literal["identity", "random"] = "identity") -> None:
+        super().__init__()
+        self.map = nn.Linear(dim, dim, bias=False)
+        if init == "identity":
+            nn.init.eye_(self.map.weight)
+
+    def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
+        return _products(self.map(queries), candidates)
+
+
+@SIMILARITIES.register("mlp")
+class Mlp(nn.Module):
+    """A learned function of both vectors, w . GELU(A q + B c + a) + b, which can reach labels on any scale.
+
+    Args:
+        dim: Size of the vectors, and of the hidden layer.
+
+    Note:
+        The only similarity that holds a hidden vector for every pair of a query and a candidate.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim)
+        self.candidate = nn.Linear(dim, dim, bias=False)
+        self.score = nn.Linear(dim, 1)
+
+    def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
+        hidden = F.gelu(self.query(queries).unsqueeze(-2) + self.candidate(candidates).unsqueeze(-3))
+        with _full_precision(hidden):
+            return self.score(hidden.float()).squeeze(-1)
+
+
+def _unit(vectors: Float[Tensor, "G N D"]) -> Float[Tensor, "G N D"]:
+    return F.normalize(vectors.float(), dim=-1, eps=1e-8)
+
+
+def _products(queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
+    with _full_precision(queries):
+        return queries.float() @ candidates.float().transpose(-2, -1)
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    """Mixed precision ends before the scores: rounded to bf16, candidates would tie."""
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -1,0 +1,116 @@
+"""Evaluation: the scores that a ranker gave to every candidate of a split, and the baselines beside them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+
+from ranking.batch import Batch
+
+Metrics = Mapping[str, Callable[..., Tensor]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of B groups of up to K candidates; a query has several groups where several were drawn of it.
+
+    Args:
+        group: The group of the store each row is.
+        slot: Each candidate's place in the store, -1 where there is none.
+        labels: Relevance.
+        scores: What the ranker gave.
+        references: What other scorers gave, such as the cosine of the raw features.
+    """
+
+    group: Int[Tensor, " B"]
+    slot: Int[Tensor, "B K"]
+    labels: Float[Tensor, "B K"]
+    scores: Float[Tensor, "B K"]
+    references: dict[str, Float[Tensor, "B K"]]
+
+    @property
+    def mask(self) -> Bool[Tensor, "B K"]:
+        """True where a candidate exists."""
+        return self.slot >= 0
+
+    @property
+    def queries(self) -> Int[Tensor, " Q"]:
+        """Each query's group, once, ascending: the order of all per-query values."""
+        return self.group.unique()
+
+    def baselines(self) -> dict[str, Float[Tensor, "B K"]]:
+        """Scores that need no training.
+
+        `first` puts the first candidate drawn before all others, `random` ties all, `stored` keeps the order of the
+        store, `oracle` knows the labels and is the best that any ranker can do. Ties count as their expectation.
+        """
+        first = torch.zeros_like(self.scores)
+        first[:, 0] = 1
+        start = self.slot.masked_fill(~self.mask, self.slot.max()).amin(dim=1, keepdim=True)
+        stored = -(self.slot - start).float()
+        random = torch.zeros_like(self.scores)
+        return {"first": first, "random": random, "stored": stored, **self.references, "oracle": self.labels}
+
+    def per_query(
+        self, metrics: Metrics, scores: Float[Tensor, "B K"] | None = None
+    ) -> dict[str, Float[Tensor, " Q"]]:
+        """Each metric for each query, in the order of `queries`; the mean over its groups.
+
+        Args:
+            metrics: Functions of (scores, labels, mask) by name.
+            scores: Other scores than the ranker's.
+        """
+        scores = self.scores if scores is None else scores
+        queries, place, count = self.group.unique(return_inverse=True, return_counts=True)
+        values = {name: metric(scores, self.labels, self.mask) for name, metric in metrics.items()}
+        return {
+            name: torch.zeros(len(queries), dtype=torch.float64).index_add_(0, place, value.double()) / count
+            for name, value in values.items()
+        }
+
+
+class EvaluationState(Metric):
+    """Collects batches, over all processes, into one Evaluation."""
+
+    full_state_update = False
+    group: list[Tensor]
+    slot: list[Tensor]
+    labels: list[Tensor]
+    scores: list[Tensor]
+    cosine: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__(compute_on_cpu=True)
+        for name in ("group", "slot", "labels", "scores", "cosine"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, batch: Batch, scores: Float[Tensor, "B K"]) -> None:
+        """Add the scores of one batch.
+
+        Raises:
+            ValueError: If a candidate that exists has a score that is no number.
+        """
+        if torch.isnan(scores[batch.mask]).any():
+            raise ValueError(f"the ranker scored candidates of groups {batch.group.tolist()} as nan")
+        self.group.append(batch.group)
+        self.slot.append(torch.where(batch.mask, batch.slot, -1))
+        self.labels.append(batch.labels)
+        self.scores.append(scores)
+        self.cosine.extend(batch.reference_scores().values())
+
+    def compute(self) -> Evaluation:
+        """Everything collected, sorted by group, so that it does not depend on how many processes there were."""
+        columns = {name: _joined(getattr(self, name)) for name in ("group", "slot", "labels", "scores", "cosine")}
+        order = torch.argsort(columns["group"], stable=True)
+        columns = {name: column[order] if len(column) else column for name, column in columns.items()}
+        cosine = columns.pop("cosine")
+        return Evaluation(**columns, references={"cosine": cosine} if len(cosine) else {})
+
+
+def _joined(parts: list[Tensor] | Tensor) -> Tensor:
+    if isinstance(parts, Tensor):
+        return parts.cpu()
+    return torch.cat(parts).cpu() if parts else torch.empty(0)
