@@ -1,0 +1,51 @@
+"""Train a ranker and test it: python train.py --config quickstart.yaml [key=value ...]."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from registry import ConfigError, load_config
+from registry.config import to_yaml
+
+EXAMPLES = """examples:
+  python train.py --config quickstart.yaml
+  python train.py --config quickstart.yaml ranker.optimizer.lr=1e-3 trainer.max_epochs=5 logger=wandb
+  python train.py --config listranker_jsonl.yaml features.source.path=groups.jsonl
+  python train.py --config quickstart.yaml --check
+  python train.py --resume runs/quickstart/2026-01-31_12-00-00
+  python -m registry                 every name a yaml can hold, with its options"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 0, 1 for a mistake in the config or the data, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--config", metavar="FILE", help="a yaml file, or the name of one in configs/")
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of a stopped run to go on with")
+    parser.add_argument("--check", action="store_true", help="validate everything, build nothing heavy, exit")
+    parser.add_argument("--print-config", action="store_true", help="print the config as it would run, exit")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options of the config, dotted")
+    chosen = parser.parse_intermixed_args(arguments)
+    if (chosen.config is None) == (chosen.resume is None):
+        parser.error("give --config FILE, or --resume RUN")
+    try:
+        config = load_config(chosen.config or chosen.resume / "config.yaml", chosen.overrides)
+        if chosen.print_config:
+            print(to_yaml(dataclasses.asdict(config)), end="")
+            return 0
+        from training import run  # here, so that --help and mistakes in the yaml need not wait for torch
+
+        run.check(config)
+        if not chosen.check:
+            run.train(config, Path(chosen.config or chosen.resume.parent).stem, chosen.resume)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, run.InterruptedRunError) as error:
+        print(error, file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Callbacks by name; those of every run are at the end of the file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from torch.optim import Optimizer
+
+from rankers.base import Ranker
+from ranking.evaluation import Evaluation
+from registry import CALLBACKS
+
+
+@CALLBACKS.register("early_stopping")
+def early_stopping(monitor: str = "val/mrr", patience: int = 3, min_delta: float = 0.0) -> EarlyStopping:
+    """Stop when the monitored metric, higher is better, has not grown for some validations.
+
+    Args:
+        monitor: The metric.
+        patience: Validations without growth.
+        min_delta: What counts as growth.
+    """
+    return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode="max")
+
+
+@CALLBACKS.register("stochastic_weight_averaging")
+def stochastic_weight_averaging(lr: float, start: float = 0.8) -> StochasticWeightAveraging:
+    """Average the weights of the last epochs (Izmailov et al. 2018).
+
+    Args:
+        lr: The learning rate meanwhile.
+        start: The share of all epochs after which it begins.
+    """
+    return StochasticWeightAveraging(swa_lrs=lr, swa_epoch_start=start)
+
+
+class GradientNorm(Callback):
+    """Logs the norm of all gradients together, before clipping."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Log it at the steps that are logged anyway."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
+            pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+
+
+class ReferenceLines(Callback):
+    """Logs the baselines' metrics beside the ranker's at every validation, so that they draw as straight lines."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log `baselines/<name>/<metric>`."""
+        assert isinstance(pl_module, Ranker)
+        lines = {
+            f"baselines/{name}/{metric}": float(values.mean())
+            for name, scores in pl_module.evaluation.baselines().items()
+            for metric, values in pl_module.evaluation.per_query(pl_module.metrics, scores).items()
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(lines, step=trainer.global_step)
+
+
+class RankedSamples(Callback):
+    """Logs a table of some queries with their candidates as ranked, to loggers that hold tables.
+
+    Args:
+        num_queries: How many, spread evenly over the split.
+        top_k: Candidates shown of each.
+    """
+
+    def __init__(self, num_queries: int = 10, top_k: int = 5) -> None:
+        self._num_queries, self._top_k = num_queries, top_k
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log `val/samples`."""
+        loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_table")]
+        if loggers and trainer.is_global_zero:
+            assert isinstance(pl_module, Ranker)
+            columns = ["query", "rank", "score", "label", "candidate"]
+            rows = self._rows(pl_module.evaluation, getattr(trainer, "datamodule").store)
+            for logger in loggers:
+                logger.log_table("val/samples", columns=columns, data=rows)  # type: ignore[attr-defined]
+
+    def _rows(self, evaluation: Evaluation, store: Any) -> list[list[Any]]:
+        rows = []
+        places = torch.linspace(0, len(evaluation.group) - 1, min(self._num_queries, len(evaluation.group))).long()
+        for place in places.tolist():
+            scores = evaluation.scores[place].masked_fill(~evaluation.mask[place], -torch.inf)
+            count = min(self._top_k, int(evaluation.mask[place].sum()))
+            for rank, at in enumerate(scores.topk(count).indices.tolist(), start=1):
+                text = store.candidate_text(int(store.candidate[evaluation.slot[place, at]]))
+                label = float(evaluation.labels[place, at])
+                query = store.query_text(int(evaluation.group[place]))
+                rows.append([query, rank, float(scores[at]), label, text])
+        return rows
+
+
+class ScoreHistograms(Callback):
+    """Logs how the scores of right and of wrong candidates are spread, to loggers that draw histograms."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log `val/scores/right` and `val/scores/wrong`."""
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Ranker)
+        evaluation = pl_module.evaluation
+        right = evaluation.labels > 0
+        spread = {
+            "val/scores/right": evaluation.scores[right & evaluation.mask],
+            "val/scores/wrong": evaluation.scores[~right & evaluation.mask],
+        }
+        for logger in trainer.loggers:
+            log_histograms(logger, {name: scores for name, scores in spread.items() if len(scores)}, trainer)
+
+
+def log_histograms(logger: Any, spread: Mapping[str, torch.Tensor], trainer: Trainer) -> None:
+    """Draw distributions where the logger can: W&B and TensorBoard."""
+    experiment = logger.experiment
+    if hasattr(experiment, "add_histogram"):
+        for name, scores in spread.items():
+            experiment.add_histogram(name, scores, trainer.global_step)
+    elif hasattr(logger, "log_table"):
+        import wandb  # only where a W&B logger is in use already
+
+        logger.log_metrics({name: wandb.Histogram(scores.numpy()) for name, scores in spread.items()})

@@ -1,0 +1,154 @@
+"""Report: what a run found out, as a table to read and as files to compute with."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from ranking.evaluation import Evaluation, Metrics
+from ranking.group_store import GroupStore
+from ranking.significance import Interval, mean_interval, paired_difference
+
+BOUND = "oracle"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Metrics of a ranker and of the baselines on the same queries.
+
+    Args:
+        name: The ranker's.
+        per_query: Scorer -> metric -> one value a query; the ranker's own under its name.
+        queries: The group of each query, in the order of the values.
+    """
+
+    name: str
+    per_query: Mapping[str, Mapping[str, Tensor]]
+    queries: Sequence[int]
+
+    @classmethod
+    def of(cls, name: str, evaluation: Evaluation, metrics: Metrics) -> "Report":
+        """The report of one evaluation."""
+        baselines = evaluation.baselines()
+        scorers = {
+            **{key: scores for key, scores in baselines.items() if key != BOUND},
+            name: evaluation.scores,
+            BOUND: baselines[BOUND],
+        }
+        per_query = {key: evaluation.per_query(metrics, scores) for key, scores in scorers.items()}
+        return cls(name, per_query, evaluation.queries.tolist())
+
+    def means(self) -> dict[str, dict[str, Interval]]:
+        """Each scorer's metrics with a 95 % bootstrap interval over queries."""
+        return {
+            scorer: {metric: mean_interval(values.numpy()) for metric, values in metrics.items()}
+            for scorer, metrics in self.per_query.items()
+        }
+
+    def differences(self) -> dict[str, tuple[str, Interval]]:
+        """For each metric the best baseline, and the paired bootstrap interval of the ranker's difference to it."""
+        found = {}
+        for metric, values in self.per_query[self.name].items():
+            others = {
+                scorer: metrics[metric].numpy()
+                for scorer, metrics in self.per_query.items()
+                if scorer not in (self.name, BOUND)
+            }
+            best = max(others, key=lambda scorer: others[scorer].mean())
+            found[metric] = best, paired_difference(values.numpy(), others[best])
+        return found
+
+    def results(self) -> dict[str, Any]:
+        """Everything as plain values for a json file."""
+        return {
+            "queries": len(self.queries),
+            "scorers": {
+                scorer: {metric: asdict(interval) for metric, interval in metrics.items()}
+                for scorer, metrics in self.means().items()
+            },
+            "difference_to_best_baseline": {
+                metric: {"baseline": best, **asdict(interval)} for metric, (best, interval) in self.differences().items()
+            },
+        }
+
+    def table(self, split: str) -> Table:
+        """Scorers by metrics, and the difference that the run made."""
+        metrics = list(self.per_query[self.name])
+        table = Table(title=f"{split}: {len(self.queries):,} queries, 95 % bootstrap intervals", title_justify="left")
+        table.add_column("")
+        for metric in metrics:
+            table.add_column(metric, justify="right")
+        for scorer, means in self.means().items():
+            cells = [f"{mean.mean:.3f} [dim]{mean.low:.3f}-{mean.high:.3f}[/]" for mean in means.values()]
+            table.add_row(scorer, *cells, style="bold" if scorer == self.name else None)
+        table.add_section()
+        differences = self.differences()
+        cells = []
+        for metric in metrics:
+            best, interval = differences[metric]
+            style = "green" if interval.low > 0 else "red" if interval.high < 0 else "yellow"
+            cells.append(f"[{style}]{interval.mean:+.3f} [dim]{interval.low:+.3f}..{interval.high:+.3f}[/]\nover {best}[/]")
+        table.add_row("difference", *cells)
+        return table
+
+    def text(self, split: str) -> str:
+        """The table as plain text."""
+        console = Console(file=io.StringIO(), width=140)
+        console.print(self.table(split))
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+
+def write_per_query(path: Path, report: Report, store: GroupStore) -> None:
+    """One row a query and scorer: query_id, scorer, then each metric."""
+    metrics = list(report.per_query[report.name])
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["query_id", "scorer", *metrics])
+    names = [store.query_id(group) for group in report.queries]
+    for scorer, values in report.per_query.items():
+        columns = [values[metric].tolist() for metric in metrics]
+        writer.writerows([query_id, scorer, *row] for query_id, *row in zip(names, *columns, strict=True))
+    write_atomically(path, lines.getvalue())
+
+
+def write_trec_run(path: Path, evaluation: Evaluation, store: GroupStore, tag: str) -> None:
+    """The ranking in TREC's form, `query_id Q0 candidate_id rank score tag`, blanks in ids as %20.
+
+    Where several groups were drawn of a query, they are told apart as `query_id#1`, `query_id#2`.
+    """
+    lines, seen = [], {}
+    drawn_often = len(evaluation.queries) < len(evaluation.group)
+    for place, group in enumerate(evaluation.group.tolist()):
+        seen[group] = seen.get(group, 0) + 1
+        query_id = _trec_id(store.query_id(group)) + (f"#{seen[group]}" if drawn_often else "")
+        scores = evaluation.scores[place].masked_fill(~evaluation.mask[place], float("-inf"))
+        order = scores.argsort(descending=True, stable=True)[: int(evaluation.mask[place].sum())]
+        for rank, at in enumerate(order.tolist(), start=1):
+            candidate_id = _trec_id(store.slot_id(int(evaluation.slot[place, at])))
+            lines.append(f"{query_id} Q0 {candidate_id} {rank} {float(scores[at]):.9g} {tag}\n")
+    write_atomically(path, "".join(lines))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Plain values as json that a person can read."""
+    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """A file that is either whole or not there."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _trec_id(name: str) -> str:
+    return "".join(f"%{ord(letter):02X}" if letter.isspace() or letter == "%" else letter for letter in name)

@@ -1,0 +1,87 @@
+"""Resuming: what makes a run that was stopped anywhere end as if it had not been."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+LAST = "last.ckpt"
+
+
+class InterruptedRunError(Exception):
+    """The user pressed Ctrl-C, and the run was saved."""
+
+
+class ResumePoint(Callback):
+    """Saves `last.ckpt` every so often and after each epoch; the first Ctrl-C saves it too, then stops the run.
+
+    It is saved only after an optimizer step, since gradients that are still being accumulated are not kept, and not
+    between the last step of an epoch and its validation.
+
+    Args:
+        run_dir: Where to.
+        seconds: How long after the last save comes the next.
+    """
+
+    def __init__(self, run_dir: Path, seconds: float) -> None:
+        self.path, self._seconds = run_dir / LAST, seconds
+        self._saved_at, self._saved_step = time.monotonic(), 0
+        self._pressed = False
+        self._before: Any = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over Ctrl-C, once; the second one stops at once, as it always does."""
+        self._saved_step = trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._press)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Save if it is time to, or if asked to stop."""
+        stepped = trainer.global_step > self._saved_step
+        due = time.monotonic() - self._saved_at >= self._seconds
+        stop = trainer.strategy.reduce_boolean_decision(self._pressed or due, all=False)
+        if stop and stepped and not trainer.is_last_batch and not self._accumulates(trainer):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after each epoch and its validation."""
+        self._save(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give Ctrl-C back."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        if trainer.strategy.reduce_boolean_decision(self._pressed, all=False):
+            raise InterruptedRunError
+
+    def _accumulates(self, trainer: Trainer) -> bool:
+        return (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches != 0
+
+    def _press(self, signum: int, frame: Any) -> None:
+        self._pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class StepSeed(Callback):
+    """Makes the randomness of each step, such as dropout, a function of (seed, step, process) alone.
+
+    Args:
+        seed: The run's.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed torch, on every device."""
+        epoch = trainer.current_epoch
+        torch.manual_seed(hash((self._seed, epoch, batch_idx, trainer.global_rank)) % 2**63)
