@@ -23,12 +23,15 @@ class Linear(nn.Module):
 
     def __init__(self, feature_dim: int, dim: int | None = 64, init: Literal["random", "identity"] = "random") -> None:
         super().__init__()
+        if dim is not None and dim < 1:
+            raise ValueError(f"dim must be at least 1, or null for the {feature_dim} of the features, not {dim}")
         self.dim = feature_dim if dim is None else dim
         self.linear = nn.Linear(feature_dim, self.dim, bias=False)
         if init == "identity":
             nn.init.eye_(self.linear.weight)
 
     def forward(self, features: Float[Tensor, "*N F"]) -> Float[Tensor, "*N D"]:
+        """The features, projected."""
         return self.linear(features)
 
 
@@ -43,10 +46,13 @@ class LowRank(nn.Module):
 
     def __init__(self, feature_dim: int, rank: int = 64) -> None:
         super().__init__()
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, not {rank}")
         self.dim = feature_dim
         self.down = nn.Linear(feature_dim, rank, bias=False)
         self.up = nn.Linear(rank, feature_dim, bias=False)
         nn.init.zeros_(self.up.weight)
 
     def forward(self, features: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
+        """The features, corrected."""
         return features + self.up(self.down(features))

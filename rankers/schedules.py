@@ -46,7 +46,7 @@ def _schedule(optimizer: Optimizer, total_steps: int, warmup: float, decay: Call
     """The rate's factor at each step; `decay` maps the share done of the steps after the warm-up to it."""
     if not 0 <= warmup <= 1:
         raise ValueError(f"warmup is a share of all steps, in [0, 1], not {warmup:g}")
-    rising = math.ceil(warmup * total_steps)
+    rising = round(warmup * total_steps)
 
     def factor(step: int) -> float:
         if step < rising:

@@ -16,31 +16,19 @@ from registry import SIMILARITIES
 
 @SIMILARITIES.register("dot")
 class Dot(nn.Module):
-    """Inner product, q . c.
-
-    Args:
-        dim: Size of the vectors.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
+    """Inner product, q . c."""
 
     def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
+        """Scores of each query against each candidate of its group."""
         return _products(queries, candidates)
 
 
 @SIMILARITIES.register("cosine")
 class Cosine(nn.Module):
-    """Inner product of the unit vectors, in [-1, 1]; 0 for a vector of zeros.
-
-    Args:
-        dim: Size of the vectors.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
+    """Inner product of the unit vectors, in [-1, 1]; 0 for a vector of zeros."""
 
     def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
+        """Scores of each query against each candidate of its group."""
         return _products(_unit(queries), _unit(candidates))
 
 
@@ -60,6 +48,7 @@ class Bilinear(nn.Module):
             nn.init.eye_(self.map.weight)
 
     def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
+        """Scores of each query against each candidate of its group."""
         return _products(self.map(queries), candidates)
 
 
@@ -81,9 +70,10 @@ class Mlp(nn.Module):
         self.score = nn.Linear(dim, 1)
 
     def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
+        """Scores of each query against each candidate of its group."""
         hidden = F.gelu(self.query(queries).unsqueeze(-2) + self.candidate(candidates).unsqueeze(-3))
         with _full_precision(hidden):
-            return self.score(hidden.float()).squeeze(-1)
+            return F.linear(hidden.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)
 
 
 def _unit(vectors: Float[Tensor, "G N D"]) -> Float[Tensor, "G N D"]:
