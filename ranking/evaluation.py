@@ -1,7 +1,6 @@
 """Evaluation: the scores that a ranker gave to every candidate of a split, and the baselines beside them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +12,6 @@ from ranking.batch import Batch
 Metrics = Mapping[str, Callable[..., Tensor]]
 
 
-@dataclass(frozen=True)
 class Evaluation:
     """Scores of B groups of up to K candidates; a query has several groups where several were drawn of it.
 
@@ -25,11 +23,15 @@ class Evaluation:
         references: What other scorers gave, such as the cosine of the raw features.
     """
 
-    group: Int[Tensor, " B"]
-    slot: Int[Tensor, "B K"]
-    labels: Float[Tensor, "B K"]
-    scores: Float[Tensor, "B K"]
-    references: dict[str, Float[Tensor, "B K"]]
+    def __init__(
+        self,
+        group: Int[Tensor, " B"],
+        slot: Int[Tensor, "B K"],
+        labels: Float[Tensor, "B K"],
+        scores: Float[Tensor, "B K"],
+        references: dict[str, Float[Tensor, "B K"]],
+    ) -> None:
+        self.group, self.slot, self.labels, self.scores, self.references = group, slot, labels, scores, references
 
     @property
     def mask(self) -> Bool[Tensor, "B K"]:

@@ -44,6 +44,11 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
     """
     target = factory.__init__ if inspect.isclass(factory) else factory
     hints, docs = typing.get_type_hints(target, include_extras=True), argument_docs(factory)
+    made = {
+        field.name: field.default_factory()
+        for field in (dataclasses.fields(factory) if dataclasses.is_dataclass(factory) else ())
+        if field.default_factory is not dataclasses.MISSING
+    }
     found = {}
     for parameter in inspect.signature(factory).parameters.values():
         annotation = hints.get(parameter.name, Any)
@@ -53,9 +58,8 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
             for name, hint in typing.get_type_hints(shared, include_extras=True).items():
                 found[name] = Option(name, hint, _inherited_default(factory, name), docs.get(name, ""))
         elif parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
-            found[parameter.name] = Option(
-                parameter.name, annotation, parameter.default, docs.get(parameter.name, "")
-            )
+            default = made.get(parameter.name, parameter.default)
+            found[parameter.name] = Option(parameter.name, annotation, default, docs.get(parameter.name, ""))
     return found
 
 

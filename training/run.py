@@ -52,6 +52,7 @@ def check(config: RunConfig) -> None:
     Raises:
         ConfigError: For the first mistake.
     """
+    _quiet()
     build_trainer(config, [], [])
     metrics = [f"val/{metric_name(node)}" for node in _ranker_node(config)["metrics"]]
     if config.monitor not in metrics:
@@ -75,7 +76,6 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
         InterruptedRunError: After Ctrl-C, when everything is saved.
     """
     check(config)
-    _quiet()
     started, console = time.time(), Console()
     seed_everything(config.seed, workers=True, verbose=False)
     node = dict(_as_mapping(config.datamodule))
@@ -240,7 +240,9 @@ def versions() -> dict[str, str]:
 
 
 def _quiet() -> None:
-    """Keep Lightning's greetings off the screen, and its advice on workers, wrong here: a batch is one gather."""
+    """Keep Lightning's greetings off the screen, and advice that is wrong here: a batch is one gather."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
