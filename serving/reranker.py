@@ -1,0 +1,104 @@
+"""Reranker: a trained ranker with its encoder: texts in, ranked documents out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from features.encoder import Encoder
+from rankers.base import Ranker
+from rankers.checkpoint import load_ranker, save_pretrained
+from ranking.batch import FeatureBatch
+
+R = TypeVar("R", bound="Reranker")
+
+
+@dataclass(frozen=True)
+class RankedDocument:
+    """One document, ranked.
+
+    Args:
+        index: Its place among the documents given, from 0.
+        text: The document.
+        score: Higher is better; comparable within one query.
+    """
+
+    index: int
+    text: str
+    score: float
+
+
+class Reranker:
+    """Ranks documents for a query.
+
+    Args:
+        ranker: A trained ranker of features.
+        encoder: What made the features it was trained on.
+    """
+
+    def __init__(self, ranker: Ranker[FeatureBatch], encoder: Encoder) -> None:
+        self.ranker, self.encoder = ranker.eval(), encoder
+
+    @classmethod
+    def load(cls: type[R], path: str | Path) -> R:
+        """A ranker with the encoder it names.
+
+        Args:
+            path: A run's folder, a checkpoint, or a folder written by `save_pretrained`.
+
+        Raises:
+            ConfigError: If there is no ranker there, or its encoder cannot be found.
+            ValueError: If the ranker's features were not made by an encoder.
+        """
+        ranker = load_ranker(path)
+        if ranker.encoder is None:
+            raise ValueError(
+                f"{path}: the features of this ranker came ready made, so texts cannot be ranked by it; "
+                "call the ranker itself with a FeatureBatch"
+            )
+        return cls(ranker, Encoder(**ranker.encoder))
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the ranker and its encoder's name: `config.json` and `model.safetensors`."""
+        return save_pretrained(self.ranker, folder)
+
+    @torch.inference_mode()
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[RankedDocument]:
+        """The documents, best first.
+
+        Args:
+            query: What they are ranked for.
+            documents: Any number of texts.
+            top_k: How many to return; None for all.
+
+        Raises:
+            ValueError: If the query or a document is empty, or `top_k` is not positive.
+        """
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k has to be 1 or more, got {top_k}")
+        if not documents:
+            return []
+        scores = self.ranker(self._batch(query, documents))[0].float()
+        order = scores.argsort(descending=True, stable=True)[:top_k]
+        return [RankedDocument(index, documents[index], float(scores[index])) for index in order.tolist()]
+
+    def _batch(self, query: str, documents: Sequence[str]) -> FeatureBatch:
+        count = len(documents)
+        batch = FeatureBatch(
+            labels=torch.zeros(1, count),
+            mask=torch.ones(1, count, dtype=torch.bool),
+            group=torch.zeros(1, dtype=torch.int64),
+            slot=torch.arange(count).unsqueeze(0),
+            unique_queries=self.encoder.encode([query], prompt=self.encoder.query_prompt),
+            unique_candidates=self.encoder.encode(list(documents), prompt=self.encoder.candidate_prompt),
+            query_index=torch.zeros(1, dtype=torch.int64),
+            candidate_index=torch.arange(count).unsqueeze(0),
+        )
+        return batch.to(_device_of(self.ranker))
+
+
+def _device_of(ranker: Ranker[Any]) -> torch.device:
+    weight = next(ranker.parameters(), None)
+    return torch.device("cpu") if weight is None else weight.device
