@@ -1,0 +1,64 @@
+"""A small group store, and small runs on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ranking.group_store_writer import GroupStoreWriter
+from registry.config import merge, to_yaml
+
+NUM_QUERIES, NUM_CANDIDATES, DIM = 120, 12, 16
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 queries, 72 of them to train, 24 to validate, 24 to test; 3 to 12 candidates each, some of them shared.
+
+    What makes a candidate right is its likeness to the query in 4 of the 16 features; the others are louder noise. So
+    the cosine of the raw features knows little, and a ranker has something to learn.
+    """
+    draw = torch.Generator().manual_seed(0)
+    sizes = torch.randint(3, NUM_CANDIDATES + 1, (NUM_QUERIES,), generator=draw)
+    sizes[:4] = torch.tensor([3, NUM_CANDIDATES, 3, NUM_CANDIDATES])
+    offsets = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
+    queries, candidates = torch.randn(NUM_QUERIES, DIM, generator=draw), torch.randn(700, DIM, generator=draw)
+    queries[:, 4:] *= 2
+    candidate = torch.cat([torch.randperm(len(candidates), generator=draw)[:size] for size in sizes.tolist()])
+    group = torch.arange(NUM_QUERIES).repeat_interleave(sizes)
+    likeness = (queries[group, :4] * candidates[candidate, :4]).sum(dim=1)
+    path = tmp_path_factory.mktemp("stores") / "store"
+    with GroupStoreWriter(path, feature_dim=DIM, depths=[None], dtype="float32", settings={}) as writer:
+        for first in (0, 400):
+            part = candidates[first : first + 400]
+            writer.add_candidates(part.unsqueeze(1), [f"candidate {first + row}" for row in range(len(part))])
+        writer.add_groups(
+            ids=[f"q{place}" for place in range(NUM_QUERIES)],
+            texts=[f"query {place}" for place in range(NUM_QUERIES)],
+            features=queries.unsqueeze(1),
+            offsets=offsets,
+            candidate=candidate,
+            label=(likeness > 1).float(),
+            slot_ids=[f"c{row}" for row in candidate.tolist()],
+            split=[("train", "train", "val", "train", "test")[place % 5] for place in range(NUM_QUERIES)],
+        )
+        return writer.finish()
+
+
+@pytest.fixture
+def run_config(store: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes the yaml of a short run on the store; what is given is merged over it, as overrides are."""
+    usual = {
+        "ranker": {"name": "list_ranker", "projection": {"name": "linear", "dim": 8}, "temperature": 0.2},
+        "datamodule": {"name": "grouped_features", "path": str(store), "batch_size": 32},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
+        "runs": str(tmp_path / "runs"),
+    }
+
+    def write(file: str = "run.yaml", **changes: Any) -> Path:
+        (tmp_path / file).write_text(to_yaml(merge(usual, changes)))
+        return tmp_path / file
+
+    return write
