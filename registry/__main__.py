@@ -1,9 +1,11 @@
 """python -m registry [kind [name]]: every component a yaml can name, with its options."""
 
 import argparse
+import signal
 import sys
 
 from registry import KINDS, ConfigError, schema
+from registry.errors import shown
 from registry.imports import import_modules
 from registry.registry import Registry
 
@@ -42,11 +44,12 @@ def _print_component(registry: Registry, name: str) -> None:
         if option.default is schema.REQUIRED:
             default = "from the code" if option.name in registry.provided else "required"
         else:
-            default = "null" if option.default is None else str(option.default)
+            default = option.default if isinstance(option.default, str) else shown(option.default)
         print(f"    {option.name:20} {schema.describe(option.annotation)}, {default}")
         if option.doc:
             print(f"    {'':20}   {option.doc}")
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     raise SystemExit(main())

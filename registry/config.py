@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from registry import schema
-from registry.errors import ConfigError
-from registry.imports import import_modules
+from registry.errors import ConfigError, shown
+from registry.imports import import_modules, imported_modules
 from registry.kinds import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS
 from registry.schema import Node
 
@@ -35,7 +35,8 @@ class RunConfig:
         save_every: Seconds between saves of the point to resume from, besides those at each validation.
         seed: Of weights, batches, draws and dropout.
         runs: Folder of all runs; this one gets `runs/<config>/<time>`.
-        imports: Modules outside the repository that register components named here.
+        imports: Modules outside the repository that register components named here, and the folder of each; a list of
+            names will do.
     """
 
     ranker: Annotated[Node, RANKERS]
@@ -48,7 +49,7 @@ class RunConfig:
     save_every: float = 60.0
     seed: int = 0
     runs: str = "runs"
-    imports: list[str] = field(default_factory=list)
+    imports: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,15 @@ class FeaturesConfig:
 
     Args:
         features: How to make the store.
-        imports: Modules outside the repository that register components named here.
+        imports: Modules outside the repository that register components named here, and the folder of each; a list of
+            names will do.
     """
 
     features: Annotated[Node, EXTRACTORS]
-    imports: list[str] = field(default_factory=list)
+    imports: dict[str, str] = field(default_factory=dict)
 
 
-def load_config(
-    name: str | Path | None, overrides: Sequence[str] = (), *, into: type[S] = RunConfig
-) -> S:
+def load_config(name: str | Path | None, overrides: Sequence[str] = (), *, into: type[S] = RunConfig) -> S:
     """Read a yaml with its bases, apply overrides, and check all of it; nothing heavy is built.
 
     Args:
@@ -90,8 +90,7 @@ def load_config(
                 raise ConfigError(key, "has to be set.", cure=f"add {key}=VALUE to the command") from error
             raise ConfigError(key, str(error).partition("\n")[0]) from error
         assert isinstance(resolved, dict)
-        names = schema.convert(resolved.get("imports", []), list[str], "imports")
-        import_modules(names, [file.parent] if file else [])
+        resolved["imports"] = _import(resolved.get("imports", []), [file.parent] if file else [])
         if isinstance(logger := resolved.get("logger"), str | Mapping):
             resolved["logger"] = [logger]
         return into(**schema.bind(into, {str(key): value for key, value in resolved.items()}, ""))
@@ -138,6 +137,8 @@ def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError("base", f"goes in a circle: {' -> '.join(path.name for path in (*seen, file))}.")
     try:
         content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except OSError as error:
+        raise _in_file(ConfigError("", f"cannot be read: {error.strerror}."), file) from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -149,12 +150,21 @@ def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = content.pop("base", None)
     if base is None:
         return content
-    choices = [file.parent / str(base), CONFIGS / str(base)]
-    parent = next((path.resolve() for path in choices if path.is_file()), None)
+    if not isinstance(base, str):
+        raise _in_file(ConfigError("base", f"expected the name of one file, got {shown(base)}."), file)
+    parent = next((path.resolve() for path in (file.parent / base, CONFIGS / base) if path.is_file()), None)
     if parent is None:
         known = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
         raise _in_file(ConfigError("base", f"no such file: {base!r}.", given=base, known=known), file)
     return merge(_read_with_bases(parent, (*seen, file)), content)
+
+
+def _import(imports: Any, folders: list[Path]) -> dict[str, str]:
+    """Import a list of modules, or a mapping of them to folders as a run saves it; the mapping."""
+    found = schema.convert(imports, dict[str, str], "imports") if isinstance(imports, Mapping) else {}
+    names = list(found) or schema.convert(imports or [], list[str], "imports")
+    import_modules(names, [*found.values(), *folders])
+    return {name: imported_modules()[name] for name in names}
 
 
 def _parse_override(override: str) -> dict[str, Any]:

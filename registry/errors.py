@@ -19,7 +19,7 @@ class ConfigError(Exception):
         self, path: str, problem: str, *, given: object = None, known: Iterable[object] = (), cure: str | None = None
     ) -> None:
         self.path, self.problem, self.cure, self.file = path, problem, cure, ""
-        self.known = [str(name) for name in known]
+        self.known = list(dict.fromkeys(name if isinstance(name, str) else shown(name) for name in known))
         self.meant = difflib.get_close_matches(str(given), self.known, n=1, cutoff=0.5) if given is not None else []
         super().__init__(path, problem)
 
@@ -31,3 +31,8 @@ class ConfigError(Exception):
         if self.cure:
             lines.append(f"  What to do:   {self.cure}")
         return "\n".join(lines)
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a yaml, texts quoted."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else repr(value)

@@ -23,14 +23,19 @@ def import_modules(names: Iterable[str], folders: Iterable[Path | str] = ()) -> 
     places = [str(Path.cwd()), *(str(Path(folder).resolve()) for folder in folders)]
     sys.path.extend(place for place in places if place not in sys.path)
     for place, name in enumerate(names):
+        if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
+            cure = "write it as in an import statement: my_block for my_block.py"
+            raise ConfigError(f"imports[{place}]", f"not the name of a module: {name!r}.", cure=cure)
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
-            cure = f"put {name}.py in one of {', '.join(dict.fromkeys(places))}, or install it"
+            file = f"{name.replace('.', '/')}.py"
+            cure = f"put {file} in one of {', '.join(dict.fromkeys(places))}, or install it"
             raise ConfigError(f"imports[{place}]", f"no module named {name!r}.", cure=cure) from error
-        _imported[name] = str(Path(module.__file__ or ".").resolve().parents[name.count(".")])
+        depth = name.count(".") + hasattr(module, "__path__")
+        _imported[name] = str(Path(module.__file__ or ".").resolve().parents[depth])
 
 
 def imported_modules() -> dict[str, str]:

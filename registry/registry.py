@@ -3,13 +3,13 @@
 import functools
 import importlib
 import importlib.util
-import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from registry import schema
-from registry.errors import ConfigError
+from registry.errors import ConfigError, shown
 from registry.schema import Node
 
 T = TypeVar("T")
@@ -63,9 +63,8 @@ class Registry(Generic[T]):
             cure = f"a component of your own: @{self.kind.upper()}.register({name!r}), and its module in `imports:`"
             problem = f"{name!r} is not among the {self.kind}."
             names = self.names()
-            lacking = "; ".join(f"{module} needs {error.name}" for module, error in self._unavailable.items())
-            if lacking:
-                problem += f" ({lacking}, which is not installed.)"
+            for module, error in self._unavailable.items():
+                problem += f" ({self.home}.{module} cannot be imported: {error}.)"
             raise ConfigError(path, problem, given=name, known=names, cure=cure)
         return self._factories[name]
 
@@ -144,7 +143,7 @@ def _split(node: Node, path: str, registry: Registry[Any]) -> tuple[str, dict[st
             raise ConfigError(path, f"{node!r}: expected a whole number after @, as in ndcg@10.")
         return name, {"k": int(cutoff)}
     if not isinstance(node, Mapping):
-        raise ConfigError(path, f"expected a name or a mapping with one, got {node!r}.")
+        raise ConfigError(path, f"expected a name or a mapping with one, got {shown(node)}.")
     given = dict(node)
     if not isinstance(given.get("name"), str):
         raise ConfigError(f"{path}.name", f"missing: which of the {registry.kind}?", known=registry.names())
@@ -156,4 +155,5 @@ def _pop_name(node: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _place(factory: Callable[..., Any]) -> str:
-    return f"{inspect.getsourcefile(factory)}: {factory.__qualname__}"
+    module = sys.modules.get(factory.__module__)
+    return f"{getattr(module, '__file__', None) or factory.__module__}: {factory.__qualname__}"

@@ -10,9 +10,10 @@ from typing import Any, Literal, Protocol, Unpack, runtime_checkable
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from registry.errors import ConfigError
+from registry.errors import ConfigError, shown
 
 REQUIRED: Any = inspect.Parameter.empty
+_UNIONS = (typing.Union, types.UnionType)
 _CONVERSION = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
 
 Node = str | Mapping[str, Any]
@@ -23,7 +24,11 @@ Node = str | Mapping[str, Any]
 class Kind(Protocol):
     """What an annotation `Annotated[Node, KIND]` points to: it can check a node of its own."""
 
-    def check(self, node: Node, path: str) -> dict[str, Any]: ...
+    kind: str
+
+    def check(self, node: Node, path: str) -> dict[str, Any]:
+        """The node in full, or a ConfigError."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +49,14 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
     """
     target = factory.__init__ if inspect.isclass(factory) else factory
     hints, docs = typing.get_type_hints(target, include_extras=True), argument_docs(factory)
+    parameters = inspect.signature(factory).parameters.values()
     made = {
         field.name: field.default_factory()
         for field in (dataclasses.fields(factory) if dataclasses.is_dataclass(factory) else ())
         if field.default_factory is not dataclasses.MISSING
     }
     found = {}
-    for parameter in inspect.signature(factory).parameters.values():
+    for parameter in parameters:
         annotation = hints.get(parameter.name, Any)
         if parameter.kind is inspect.Parameter.VAR_KEYWORD and typing.get_origin(annotation) is Unpack:
             shared = typing.get_args(annotation)[0]
@@ -84,8 +90,11 @@ def bind(
             raise ConfigError(_join(path, name), problem, given=name, known=schema)
     bound = {}
     for name, option in schema.items():
-        if name in given or option.default is not REQUIRED:
-            bound[name] = convert(given.get(name, option.default), option.annotation, _join(path, name))
+        value = given.get(name, option.default)
+        if isinstance(value, Mapping) and "name" not in value and isinstance(option.default, str):
+            value = {"name": option.default, **value} if _kind(option.annotation) else value
+        if value is not REQUIRED:
+            bound[name] = convert(value, option.annotation, _join(path, name))
         elif name not in provided:
             raise ConfigError(_join(path, name), f"{factory.__name__} needs this option.", cure=option.doc or None)
     return bound
@@ -94,6 +103,8 @@ def bind(
 def convert(value: Any, annotation: Any, path: str) -> Any:
     """A value as its annotation wants it; nodes and dataclasses become mappings with every option spelled out.
 
+    A bool is no number here, although it is one in Python.
+
     Raises:
         ConfigError: If the value does not fit.
     """
@@ -101,30 +112,33 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
     if origin in (typing.NotRequired, typing.Required):
         return convert(value, arguments[0], path)
     if origin is typing.Annotated:
-        kind = next((extra for extra in arguments[1:] if isinstance(extra, Kind)), None)
+        kind = _kind(annotation)
         return kind.check(value, path) if kind else convert(value, arguments[0], path)
-    if origin in (typing.Union, types.UnionType) and (value is None or len(arguments) == 2):
-        if value is None and types.NoneType in arguments:
-            return None
-        rest = [argument for argument in arguments if argument is not types.NoneType]
-        if len(rest) == 1:
-            return convert(value, rest[0], path)
+    arms = arguments if origin in _UNIONS else (annotation,)
+    if value is None and types.NoneType in arms:
+        return None
+    if origin in _UNIONS:
+        arms = tuple(arm for arm in arms if arm is not types.NoneType)
+        if len(arms) == 1:
+            return convert(value, arms[0], path)
+        if all(typing.get_origin(arm) is Literal for arm in arms):
+            return convert(value, Literal[*(choice for arm in arms for choice in typing.get_args(arm))], path)
     if origin is list and arguments and isinstance(value, Sequence) and not isinstance(value, str):
         return [convert(item, arguments[0], f"{path}[{place}]") for place, item in enumerate(value)]
-    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         fields = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
         if not isinstance(fields, Mapping):
-            raise ConfigError(path, f"expected options of {annotation.__name__}, got {value!r}.")
+            raise ConfigError(path, f"expected options of {annotation.__name__}, got {shown(value)}.")
         return bind(annotation, fields, path)
     if origin is Literal and value not in arguments:
-        raise ConfigError(path, f"no such choice: {value!r}.", given=value, known=arguments)
-    if isinstance(value, bool) and annotation in (int, float):
-        raise ConfigError(path, f"expected {describe(annotation)}, got {value!r}.")
+        raise ConfigError(path, f"no such choice: {shown(value)}.", given=value, known=arguments)
+    if isinstance(value, bool) and bool not in arms and (int in arms or float in arms):
+        raise ConfigError(path, f"expected {describe(annotation)}, got {shown(value)}.")
     try:
         return TypeAdapter(annotation, config=_CONVERSION).validate_python(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise ConfigError(path, f"expected {describe(annotation)}, got {value!r} ({reason}).") from error
+        raise ConfigError(path, f"expected {describe(annotation)}, got {shown(value)} ({reason}).") from error
 
 
 def instantiate(factory: Callable[..., Any], bound: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,11 +158,11 @@ def describe(annotation: Any) -> str:
     if origin in (typing.NotRequired, typing.Required):
         return describe(arguments[0])
     if origin is typing.Annotated:
-        kind = next((extra for extra in arguments[1:] if isinstance(extra, Kind)), None)
-        return f"one of {getattr(kind, 'kind')}" if kind else describe(arguments[0])
+        kind = _kind(annotation)
+        return f"one of {kind.kind}" if kind else describe(arguments[0])
     if origin is Literal:
         return " | ".join(map(str, arguments))
-    if origin in (typing.Union, types.UnionType):
+    if origin in _UNIONS:
         return " | ".join(describe(argument) for argument in arguments)
     if origin is not None and arguments:
         return f"{getattr(origin, '__name__', origin)}[{', '.join(map(describe, arguments))}]"
@@ -170,6 +184,14 @@ def argument_docs(factory: Any) -> dict[str, str]:
     section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", text, re.MULTILINE)
     entries = re.findall(r"^    \*{0,2}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
     return {name: " ".join(doc.split()) for name, doc in entries}
+
+
+def _kind(annotation: Any) -> Kind | None:
+    """The kind whose node an annotation asks for, be it optional."""
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (*_UNIONS, typing.NotRequired, typing.Required):
+        return next(filter(None, map(_kind, arguments)), None)
+    return next((extra for extra in arguments[1:] if isinstance(extra, Kind)), None)
 
 
 def _inherited_default(factory: Any, name: str) -> Any:
