@@ -1,8 +1,6 @@
 """Checkpoint: a trained ranker on disk, as a folder of safetensors and json, or as Lightning left it in a run."""
 
 import json
-import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +30,14 @@ def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
         raise ValueError(f"{type(ranker).__name__} has no name: decorate it with @RANKERS.register(...)")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in ranker.state_dict().items()}
+    # Copies, since safetensors refuses weights that share memory.
+    weights = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in ranker.state_dict().items()}
     save_file(weights, folder / f".{WEIGHTS_FILE}", metadata={"format": "pt"})
-    (folder / f".{CONFIG_FILE}").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+    (folder / f".{CONFIG_FILE}").write_text(
+        json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     for name in (WEIGHTS_FILE, CONFIG_FILE):
-        os.replace(folder / f".{name}", folder / name)
+        (folder / f".{name}").replace(folder / name)
     return folder
 
 
@@ -50,12 +51,17 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
         ConfigError: If there is no ranker there, it is damaged, or the module that defines it cannot be found.
     """
     path = Path(path)
-    if path.is_dir() and (path / CONFIG_FILE).is_file():
+    if (path / CONFIG_FILE).is_file():
         description, weights = _read_folder(path)
     else:
-        description, weights = _read_lightning(path / "best.ckpt" if path.is_dir() else path)
-    import_modules(description["imports"], description["imports"].values())
-    ranker = RANKERS.build(description["ranker"], path="ranker")
+        path = path / "best.ckpt" if path.is_dir() else path
+        description, weights = _read_lightning(path)
+    try:
+        import_modules(description["imports"], description["imports"].values())
+        ranker = RANKERS.build(description["ranker"], path="ranker")
+    except ConfigError as error:
+        error.file = str(path)
+        raise
     try:
         ranker.load_state_dict(weights)
     except RuntimeError as error:
@@ -67,12 +73,13 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
 
 def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
-        description = json.loads((path / CONFIG_FILE).read_text())
-        _check(description, path / CONFIG_FILE)
-        return description, load_file(path / WEIGHTS_FILE)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        description = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ConfigError(str(path / CONFIG_FILE), f"not valid json: {error}.") from error
-    except (SafetensorError, FileNotFoundError) as error:
+    _check(description, path / CONFIG_FILE)
+    try:
+        return description, load_file(path / WEIGHTS_FILE)
+    except (SafetensorError, OSError) as error:
         raise ConfigError(str(path / WEIGHTS_FILE), f"not a whole safetensors file: {error}.") from error
 
 
@@ -82,14 +89,18 @@ def _read_lightning(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]
         raise ConfigError(str(path), "no ranker here.", cure=cure)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(str(path), f"not a whole checkpoint: {reason}") from error
-    description = checkpoint.get("ranker") if isinstance(checkpoint, dict) else None
-    _check(description, path)
-    return description, checkpoint["state_dict"]
+    except Exception as error:  # damaged bytes can make an unpickler raise anything
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(str(path), f"not a whole checkpoint: {type(error).__name__}: {reason}") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise ConfigError(str(path), "holds no weights of a ranker.")
+    _check(checkpoint.get("ranker"), path)
+    return checkpoint["ranker"], checkpoint["state_dict"]
 
 
 def _check(description: Any, file: Path) -> None:
+    """Raise unless this is what `Ranker.description` gives."""
     if not isinstance(description, dict) or not {"ranker", "imports", "encoder"} <= description.keys():
         raise ConfigError(str(file), "this was not written by a ranker of this project.")
+    if not isinstance(description["imports"], dict):
+        raise ConfigError(str(file), f"imports should be modules and their folders, not {description['imports']!r}.")

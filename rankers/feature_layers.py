@@ -1,5 +1,7 @@
 """FeatureLayers: what a ranker does to stored vectors before it compares them: a projection, then blocks."""
 
+from typing import Any
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -23,9 +25,12 @@ class FeatureLayers(nn.Module):
         super().__init__()
         if num_blocks < 0:
             raise ValueError(f"num_blocks has to be 0 or more, got {num_blocks}")
-        self.projection = PROJECTIONS.build(projection, feature_dim=feature_dim) if projection else None
-        self.dim: int = feature_dim if self.projection is None else self.projection.dim
-        self.blocks = nn.ModuleList(BLOCKS.build(block, dim=self.dim) for _ in range(num_blocks))
+        self.projection, self.dim = None, feature_dim
+        if projection is not None:
+            built: Any = PROJECTIONS.build(projection, path="ranker.projection", feature_dim=feature_dim)
+            self.projection, self.dim = built, built.dim
+        blocks = (BLOCKS.build(block, path="ranker.block", dim=self.dim) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(blocks)
 
     def project(self, vectors: Float[Tensor, "N D"]) -> Float[Tensor, "N d"]:
         """Each vector on its own, from the dtype it is stored in to that of the weights."""
