@@ -8,7 +8,7 @@ _KEYS_AT_ONCE = 1 << 22
 
 
 def draw_slots(
-    offsets: Int[Tensor, " Q+1"], groups: Int[Tensor, " G"], num_candidates: int, generator: torch.Generator
+    offsets: Int[Tensor, " Q1"], groups: Int[Tensor, " G"], num_candidates: int, generator: torch.Generator
 ) -> Int[Tensor, "G K"]:
     """K different slots of each group, uniformly, in random order; all slots in their order where there are not more.
 
@@ -29,7 +29,7 @@ def draw_slots(
 
 
 def _draw(
-    offsets: Int[Tensor, " Q+1"], groups: Int[Tensor, " G"], num_candidates: int, generator: torch.Generator
+    offsets: Int[Tensor, " Q1"], groups: Int[Tensor, " G"], num_candidates: int, generator: torch.Generator
 ) -> Int[Tensor, "G K"]:
     start, size = offsets[groups], offsets[groups + 1] - offsets[groups]
     most = max(int(size.amax()), num_candidates) if len(size) else num_candidates
@@ -42,6 +42,14 @@ def _draw(
     else:
         place = place[:, :num_candidates]
     return torch.where(place < size.unsqueeze(1), start.unsqueeze(1) + place, -1)
+
+
+def slots_of(offsets: Int[Tensor, " Q1"], groups: Int[Tensor, " G"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
+    """Every slot of the groups, as two columns: the place in `groups`, and the slot."""
+    start, size = offsets[groups], offsets[groups + 1] - offsets[groups]
+    place = torch.arange(len(groups)).repeat_interleave(size)
+    within = torch.arange(len(place)) - (size.cumsum(0) - size)[place]
+    return place, start[place] + within
 
 
 def has_order(labels: Float[Tensor, "G K"], slots: Int[Tensor, "G K"]) -> torch.Tensor:

@@ -1,13 +1,14 @@
 """EpochLoader: a DataLoader whose batches are a function of (epoch, step), so that it can go on in mid-epoch."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ranking.batch import Batch
 
 
+@runtime_checkable
 class BatchSource(Protocol):
     """Whatever can make the batch of one step of one epoch."""
 

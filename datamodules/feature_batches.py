@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from datamodules.drawing import draw_slots
+from datamodules.drawing import draw_slots, slots_of
 from ranking.batch import FeatureBatch
 from ranking.group_store import GroupStore
 
@@ -26,7 +26,7 @@ class Slots:
 
     store: GroupStore
     slot: Int[Tensor, " S"]
-    offsets: Int[Tensor, " Q+1"]
+    offsets: Int[Tensor, " Q1"]
 
     @classmethod
     def of(cls, store: GroupStore, usable: Tensor) -> "Slots":
@@ -78,17 +78,12 @@ class Slots:
         )
 
     def _own_candidates(self, groups: Int[Tensor, " B"], table: "Table") -> Int[Tensor, "E 2"]:
-        place, rows = self.candidates_of(groups)
+        """Where in the table all candidates of a group are, those it may not draw as well: none is a wrong answer."""
+        place, slot = slots_of(self.store.offsets, groups)
+        rows = self.store.candidate[slot]
         at = torch.searchsorted(table.rows, rows).clamp(max=len(table.rows) - 1)
         found = table.rows[at] == rows
         return torch.stack([place[found], at[found]], dim=1)
-
-    def candidates_of(self, groups: Int[Tensor, " B"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
-        """Every (place in `groups`, row of the store's candidates) of the groups, as two columns."""
-        start, size = self.offsets[groups], self.offsets[groups + 1] - self.offsets[groups]
-        place = torch.arange(len(groups)).repeat_interleave(size)
-        within = torch.arange(int(size.sum())) - (size.cumsum(0) - size).repeat_interleave(size)
-        return place, self.store.candidate[self.slot[start[place] + within]]
 
 
 @dataclass(frozen=True)
@@ -182,7 +177,8 @@ class TrainingBatches:
         self._num_groups = len(self._groups) - len(self._groups) % world
         self._table = None
         if negatives == "all":
-            self._table = Table.gather(slots.store, slots.candidates_of(groups.unique())[1], depth)
+            _, own = slots_of(slots.offsets, groups.unique())
+            self._table = Table.gather(slots.store, slots.store.candidate[slots.slot[own]], depth)
 
     def num_steps(self) -> int:
         """Steps an epoch, the last one possibly smaller."""
