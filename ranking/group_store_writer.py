@@ -147,21 +147,29 @@ class GroupStoreWriter:
             ValueError: If the sizes do not agree, a vector is not finite, a label is infinite or a row does not exist.
         """
         num_groups, num_slots = len(ids), len(slot_ids)
-        sizes = (len(texts), len(offsets) - 1, len(split or ids), len(candidate), len(label), int(offsets[-1]))
-        if sizes != (num_groups,) * 3 + (num_slots,) * 3 or int(offsets[0]) != 0 or bool((offsets.diff() < 0).any()):
-            raise ValueError(f"{num_groups} groups with {num_slots} slots do not fit sizes {sizes} or {offsets}")
+        valid = torch.ones(num_slots, dtype=torch.bool) if valid is None else valid
+        injected = torch.zeros(num_slots, dtype=torch.bool) if injected is None else injected
+        split = [None] * num_groups if split is None else split
+        group_sizes = {len(texts), len(split), len(offsets) - 1}
+        slot_sizes = {len(candidate), len(label), len(valid), len(injected), int(offsets[-1])}
+        if group_sizes != {num_groups} or slot_sizes != {num_slots}:
+            raise ValueError(f"{num_groups} groups with {num_slots} slots do not fit the other sizes")
+        if int(offsets[0]) != 0 or bool((offsets.diff() < 0).any()):
+            raise ValueError(f"offsets do not fit: they must rise from 0, got {offsets.tolist()[:8]} ...")
         if bool(((candidate < 0) | (candidate >= self.num_candidates)).any()):
             raise ValueError(f"a slot names a candidate outside the {self.num_candidates} that were added")
         if bool(label.isinf().any()):
             raise ValueError(f"an infinite label, in slot {int(label.isinf().nonzero()[0])}")
+        if unknown := set(split).difference(SPLITS):
+            raise ValueError(f"no such split: {unknown}; there are train, val, test and None")
         tensors = {
             "features": self._stored(features, num_groups, "query"),
-            "split": torch.tensor([SPLITS[name] for name in split or [None] * num_groups], dtype=torch.uint8),
+            "split": torch.tensor([SPLITS[name] for name in split], dtype=torch.uint8),
             "offsets": offsets.to(torch.int64).contiguous(),
             "candidate": candidate.to(torch.int64).contiguous(),
             "label": label.to(torch.float32).contiguous(),
-            "valid": torch.ones(num_slots, dtype=torch.bool) if valid is None else valid.contiguous(),
-            "injected": torch.zeros(num_slots, dtype=torch.bool) if injected is None else injected.contiguous(),
+            "valid": valid.contiguous(),
+            "injected": injected.contiguous(),
             **pack_texts("text", texts),
             **pack_texts("id", ids),
             **pack_texts("slot_id", slot_ids),
@@ -260,9 +268,10 @@ class GroupStoreWriter:
         stored = features.to("cpu", DTYPES[self._manifest["dtype"]]).contiguous()
         if not bool(stored.isfinite().all()):
             row = int((~stored.isfinite()).flatten(1).any(1).nonzero()[0])
-            value = features[row][~stored[row].isfinite()].flatten()[0].item()
-            problem = f"the features of {what} {row} of this shard hold {value}, which {self._manifest['dtype']} cannot"
-            raise ValueError(f"{problem}: a larger dtype helps if it is finite")
+            value = features[row].cpu()[~stored[row].isfinite()].flatten()[0].item()
+            problem = f"the vector of {what} {row} of this shard has {value:g} in it, as {self._manifest['dtype']}."
+            cure = "dtype: float32 or bfloat16 holds larger values; find out where others come from"
+            raise StoreError(str(self.partial), problem, cure=cure)
         return stored
 
 
