@@ -31,8 +31,9 @@ class GroupedFeatures(LightningDataModule):
         num_candidates: K; null for all that a query has.
         groups_per_query: Groups drawn of each query an epoch.
         batch_size: Groups a step, over all processes together, so that a run means the same on any number of them.
-        negatives: What a right candidate is trained against: its `group`, all candidates in the `batch`, or `all`
-            candidates of the training groups. The last two are for rankers that score each candidate alone.
+        negatives: What a right candidate is trained against: its `group`, all candidates in the `batch`, or the right
+            candidates of `all` training queries; one that is right for none of them is not pushed away for that. The
+            last two are for rankers that score each candidate alone.
         drop_unordered: Drop training groups whose labels are all equal.
         eval_draws: Groups drawn of each query for validation and test, when K are drawn of more; metrics are their mean.
         split_shares: Shares of train, val and test where the store has no splits of its own.
@@ -73,7 +74,8 @@ class GroupedFeatures(LightningDataModule):
         self._num_candidates, self._drop_unordered = num_candidates, drop_unordered
         self._eval_draws, self._seed, self._eval_seed, self._num_workers = eval_draws, seed, eval_seed, num_workers
         usable = self.store.valid & ~torch.isnan(self.store.label)
-        self._training_slots = Slots.of(self.store, usable)
+        taught = usable & (self.store.label > 0) if negatives == "all" else usable
+        self._training_slots = Slots.of(self.store, taught)
         self._evaluation_slots = Slots.of(self.store, usable & ~self.store.injected)
         self._splits = self._assign_splits(split_shares)
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Report:
         per_query = {key: evaluation.per_query(metrics, scores) for key, scores in scorers.items()}
         return cls(name, per_query, evaluation.queries.tolist())
 
+    @cached_property
     def means(self) -> dict[str, dict[str, Interval]]:
         """Each scorer's metrics with a 95 % bootstrap interval over queries."""
         return {
@@ -53,6 +55,7 @@ class Report:
             for scorer, metrics in self.per_query.items()
         }
 
+    @cached_property
     def differences(self) -> dict[str, tuple[str, Interval]]:
         """For each metric the best baseline, and the paired bootstrap interval of the ranker's difference to it."""
         found = {}
@@ -72,10 +75,10 @@ class Report:
             "queries": len(self.queries),
             "scorers": {
                 scorer: {metric: asdict(interval) for metric, interval in metrics.items()}
-                for scorer, metrics in self.means().items()
+                for scorer, metrics in self.means.items()
             },
             "difference_to_best_baseline": {
-                metric: {"baseline": best, **asdict(interval)} for metric, (best, interval) in self.differences().items()
+                metric: {"baseline": best, **asdict(interval)} for metric, (best, interval) in self.differences.items()
             },
         }
 
@@ -86,11 +89,11 @@ class Report:
         table.add_column("")
         for metric in metrics:
             table.add_column(metric, justify="right")
-        for scorer, means in self.means().items():
+        for scorer, means in self.means.items():
             cells = [f"{mean.mean:.3f} [dim]{mean.low:.3f}-{mean.high:.3f}[/]" for mean in means.values()]
             table.add_row(scorer, *cells, style="bold" if scorer == self.name else None)
         table.add_section()
-        differences = self.differences()
+        differences = self.differences
         cells = []
         for metric in metrics:
             best, interval = differences[metric]

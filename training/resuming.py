@@ -32,12 +32,28 @@ class ResumePoint(Callback):
         self._saved_at, self._saved_step = time.monotonic(), 0
         self._pressed = False
         self._before: Any = None
+        self._loader_state: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over Ctrl-C, once; the second one stops at once, as it always does."""
         self._saved_step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._press)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember how far the batches had come."""
+        states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+        self._loader_state = states[0] if states else None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the batches on to there.
+
+        Lightning does so only where nothing asked for the number of steps before, and every schedule does.
+        """
+        if self._loader_state is not None:
+            assert trainer.train_dataloader is not None
+            trainer.train_dataloader.load_state_dict(self._loader_state)
+            self._loader_state = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save if it is time to, or if asked to stop."""

@@ -185,7 +185,7 @@ def _finish(
         report.write_json(folder / METRICS, metrics)
         for logger in trainer.loggers:
             if hasattr(logger, "log_table"):
-                rows = [[scorer, *(mean.mean for mean in means.values())] for scorer, means in test.means().items()]
+                rows = [[scorer, *(mean.mean for mean in means.values())] for scorer, means in test.means.items()]
                 logger.log_table("test/results", columns=["scorer", *ranker.metrics], data=rows)  # type: ignore[attr-defined]
             logger.finalize("success")
         console.print(test.table("test"))
