@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_config(store: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes the yaml of a short run on the store; what is given is merged over it, as overrides are."""
+    """Write the yaml of a short run on the store; what is given is merged over it, as overrides are."""
     usual = {
         "ranker": {"name": "list_ranker", "projection": {"name": "linear", "dim": 8}, "temperature": 0.2},
         "datamodule": {"name": "grouped_features", "path": str(store), "batch_size": 32},

@@ -30,7 +30,7 @@ class Square:
 
 @pytest.fixture
 def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
-    """A registry whose home is a package with one file, square.py."""
+    """Make a registry whose home is a package with one file, square.py."""
     home = tmp_path / "shapes_of_a_test"
     home.mkdir()
     (home / "__init__.py").touch()
@@ -47,7 +47,7 @@ def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
 
 @pytest.fixture
 def add(shapes: Registry[Any], tmp_path: Path) -> Callable[[str, str], None]:
-    """Writes another file of the home package."""
+    """Write another file of the home package."""
 
     def write(name: str, text: str) -> None:
         (tmp_path / shapes.home / f"{name}.py").write_text(text)
