@@ -3,11 +3,12 @@
 import argparse
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from registry import KINDS, ConfigError, schema
 from registry.errors import shown
 from registry.imports import import_modules
-from registry.registry import Registry
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,21 +29,22 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.kind is not None and chosen.kind not in KINDS:
             raise ConfigError("registry", f"no such kind: {chosen.kind!r}.", given=chosen.kind, known=KINDS)
         for registry in [KINDS[chosen.kind]] if chosen.kind else KINDS.values():
+            names = [chosen.name] if chosen.name else registry.names()
+            factories = {name: registry.get(name, registry.kind) for name in names}
             print(f"\n{registry.kind}")
-            for name in [chosen.name] if chosen.name else registry.names():
-                _print_component(registry, name)
+            for name, factory in factories.items():
+                _print_component(name, factory, registry.provided)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _print_component(registry: Registry, name: str) -> None:
-    factory = registry.get(name)
+def _print_component(name: str, factory: Callable[..., Any], provided: Sequence[str]) -> None:
     print(f"  {name}: {schema.first_line(factory)}")
     for option in schema.options(factory).values():
         if option.default is schema.REQUIRED:
-            default = "from the code" if option.name in registry.provided else "required"
+            default = "from the code" if option.name in provided else "required"
         else:
             default = option.default if isinstance(option.default, str) else shown(option.default)
         print(f"    {option.name:20} {schema.describe(option.annotation)}, {default}")

@@ -1,0 +1,66 @@
+"""Every yaml of the repository fits the code, and every component can be read about before it is used."""
+
+from typing import Any
+
+import pytest
+
+from registry import KINDS, ConfigError, FeaturesConfig, Registry, RunConfig, load_config, schema
+from registry.config import CONFIGS
+from training import run
+
+SHAPES = {"features": FeaturesConfig}
+SHIPPED = {
+    str(path.relative_to(CONFIGS)): SHAPES.get(path.relative_to(CONFIGS).parts[0], RunConfig)
+    for path in sorted(CONFIGS.rglob("*.yaml"))
+    if path.relative_to(CONFIGS).parts[0] not in ("base", "benchmarks")
+}
+COMPONENTS = [
+    (registry, name)
+    for registry in KINDS.values()
+    for name in registry.names()
+    if registry.get(name).__module__.startswith(registry.home)
+]
+
+
+def load_with_every_gap_filled(name: str, shape: type) -> Any:
+    overrides: list[str] = []
+    while True:
+        try:
+            return load_config(name, overrides, into=shape)
+        except ConfigError as error:
+            if error.problem != "has to be set.":
+                raise
+            overrides.append(f"{error.path}=something")
+
+
+@pytest.mark.parametrize(("name", "shape"), SHIPPED.items())
+def test_every_shipped_config_fits_the_code(name: str, shape: type) -> None:
+    config = load_with_every_gap_filled(name, shape)
+    if isinstance(config, RunConfig):
+        run.check(config)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_begins_with_a_sentence_that_says_what_it_is(name: str) -> None:
+    first = (CONFIGS / name).read_text().splitlines()[0]
+    assert first.startswith("# ") and first.endswith(".")
+
+
+@pytest.mark.parametrize("registry", KINDS.values(), ids=KINDS)
+def test_every_kind_has_a_component(registry: Registry[Any]) -> None:
+    assert registry.names()
+
+
+@pytest.mark.parametrize(("registry", "name"), COMPONENTS, ids=[f"{kind.kind}-{name}" for kind, name in COMPONENTS])
+def test_every_component_is_found_by_its_name_and_says_what_its_options_are(registry: Registry[Any], name: str) -> None:
+    factory = registry.get(name)
+    is_package = hasattr(__import__(registry.home, fromlist=["*"]), "__path__")
+    assert factory.__module__ == (f"{registry.home}.{name}" if is_package else registry.home)
+    assert schema.first_line(factory).endswith(".")
+    for option in schema.options(factory).values():
+        assert option.doc or option.name in registry.provided, f"{option.name} is not in the Args of {name}"
+
+
+def test_every_key_of_a_run_says_what_it_is() -> None:
+    for shape in (RunConfig, FeaturesConfig):
+        assert all(option.doc for option in schema.options(shape).values())
