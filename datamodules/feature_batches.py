@@ -78,9 +78,10 @@ class Slots:
         )
 
     def _own_candidates(self, groups: Int[Tensor, " B"], table: "Table") -> Int[Tensor, "E 2"]:
-        """Where in the table all candidates of a group are, those it may not draw as well: none is a wrong answer."""
+        """Where in the table a group's own candidates are that are not known to be wrong, drawn or not."""
         place, slot = slots_of(self.store.offsets, groups)
-        rows = self.store.candidate[slot]
+        unsure = ~(self.store.valid[slot] & (self.store.label[slot] <= 0))
+        place, rows = place[unsure], self.store.candidate[slot[unsure]]
         at = torch.searchsorted(table.rows, rows).clamp(max=len(table.rows) - 1)
         found = table.rows[at] == rows
         return torch.stack([place[found], at[found]], dim=1)

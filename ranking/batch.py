@@ -57,8 +57,8 @@ class FeatureBatch(Batch):
         unique_candidates: The candidates' vectors; rows that no group points to are shared negatives.
         query_index: Row of `unique_queries` for each group.
         candidate_index: Row of `unique_candidates` for each candidate; 0 where the mask is False.
-        excluded: Only where every group is scored against the whole table: pairs (group, table row) that are neither
-            right nor wrong answers for that group, such as further responses to the same query.
+        excluded: Only where every group is scored against the whole table: pairs (group, table row) that are not
+            known to be wrong answers for that group, such as further right responses to the same query.
     """
 
     unique_queries: Float[Tensor, "U D"]

@@ -157,7 +157,7 @@ def test_a_process_without_a_query_still_takes_part(store: GroupStore) -> None:
 
 
 @pytest.mark.parametrize("negatives", ["batch", "all"])
-def test_shared_negatives_leave_out_what_is_known_of_a_query_but_not_drawn(store: GroupStore, negatives: str) -> None:
+def test_shared_negatives_leave_out_what_is_not_known_to_be_wrong(store: GroupStore, negatives: str) -> None:
     source = training(store, negatives=negatives, keep=has_relevant)
     bounds = store.offsets.tolist()
     for batch in epoch_of(source):
@@ -172,7 +172,7 @@ def test_shared_negatives_leave_out_what_is_known_of_a_query_but_not_drawn(store
             }
             known = {int(row) for row in store.candidate[bounds[group] : bounds[group + 1]]}
             assert labels[place].tolist() == [shown.get(row, 0.0) for row in rows]
-            assert mask[place].tolist() == [row in shown or row not in known for row in rows]
+            assert mask[place].tolist() == [row in shown or row not in unsure for row in rows]
 
 
 def test_all_negatives_are_those_of_the_training_queries_and_one_table_serves_every_step(
