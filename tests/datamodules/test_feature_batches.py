@@ -170,7 +170,11 @@ def test_shared_negatives_leave_out_what_is_not_known_to_be_wrong(store: GroupSt
             shown = {
                 int(store.candidate[slot]): float(store.label[slot]) for slot in batch.slot[place].tolist() if slot >= 0
             }
-            known = {int(row) for row in store.candidate[bounds[group] : bounds[group + 1]]}
+            unsure = {
+                int(store.candidate[slot])
+                for slot in range(bounds[group], bounds[group + 1])
+                if not (store.valid[slot] and store.label[slot] <= 0)
+            }
             assert labels[place].tolist() == [shown.get(row, 0.0) for row in rows]
             assert mask[place].tolist() == [row in shown or row not in unsure for row in rows]
 
