@@ -1,0 +1,80 @@
+"""python -m features: build the group store of a config, or show what is in one."""
+
+import argparse
+import dataclasses
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from features.inspection import show
+from ranking.group_store import GroupStore
+from registry import EXTRACTORS, ConfigError
+from registry.config import FeaturesConfig, RunConfig, load_config
+
+_EXAMPLES = """examples:
+  python -m features --config quickstart
+  python -m features features.name=embedding features.source.name=jsonl features.source.path=groups.jsonl
+  python -m features --config quickstart features.encoder.dtype=bfloat16
+  python -m features inspect data/my_store
+  python -m features inspect data/my_store --groups 10 --verify
+
+A build that was stopped goes on with the same command. Sources and their options: python -m registry sources
+"""
+
+# A run's config serves as well: only its `features` and `imports` are read and checked here.
+_READ = {field.name for field in dataclasses.fields(FeaturesConfig)}
+_OTHERS = [
+    (field.name, Any, dataclasses.field(default=None))
+    for field in dataclasses.fields(RunConfig)
+    if field.name not in _READ
+]
+_AnyConfig = dataclasses.make_dataclass("Config", _OTHERS, bases=(FeaturesConfig,), frozen=True, kw_only=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build or inspect; exit status 1 with a message for what is wrong with the config, the data or the store."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _inspect(arguments[1:]) if arguments[:1] == ["inspect"] else _build(arguments)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. What was encoded is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+def _build(arguments: list[str]) -> int:
+    parser = _parser("python -m features", "Build the group store that `features:` in a config describes.")
+    parser.add_argument("--config", metavar="X", help="a path, or a name in configs/; a run's config serves as well")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set over the config, with dotted keys")
+    chosen = parser.parse_args(arguments)
+    if chosen.config is None and not chosen.overrides:
+        parser.print_help()
+        return 0
+    config = load_config(chosen.config, chosen.overrides, into=_AnyConfig)
+    extractor = EXTRACTORS.build(config.features, path="features")
+    there = extractor.path.exists()
+    path = extractor.run()
+    print(f"{path} {'was there already' if there else 'is ready'}: {GroupStore.open(path)}")
+    return 0
+
+
+def _inspect(arguments: list[str]) -> int:
+    parser = _parser("python -m features inspect", "Show what is in a group store.")
+    parser.add_argument("path", help="the store's folder")
+    parser.add_argument("--groups", type=int, default=3, metavar="N", help="how many groups to show (3)")
+    parser.add_argument("--verify", action="store_true", help="read everything and compare it with the hashes")
+    chosen = parser.parse_args(arguments)
+    show(GroupStore.open(chosen.path, verify=chosen.verify), Console(), chosen.groups)
+    return 0
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=command, description=description, epilog=_EXAMPLES, formatter_class=raw)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

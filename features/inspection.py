@@ -1,0 +1,103 @@
+"""Inspection: what is in a group store, told to a reader."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ranking.group_store import SPLITS, GroupStore
+
+_SHOWN_LABELS = 10
+
+
+def show(store: GroupStore, console: Console, num_groups: int = 3) -> None:
+    """Print a store's counts, labels and origin, and its first groups."""
+    console.print(Text(f"Group store {store.path}", style="bold"))
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in summary(store).items():
+        facts.add_row(Text(name, style="cyan"), Text(value))
+    console.print(facts)
+    for group in range(min(num_groups, store.num_groups)):
+        for line in _group(store, group):
+            console.print(line, no_wrap=True, overflow="ellipsis")
+
+
+def summary(store: GroupStore) -> dict[str, str]:
+    """What there is to say of a store, by name."""
+    sizes = store.offsets.diff()
+    found = torch.unique(store.split, return_counts=True)
+    splits = {int(code): int(count) for code, count in zip(*found, strict=True)}
+    source = ", ".join(f"{name} {_short(value)}" for name, value in store.manifest["source"].items())
+    depths = ", ".join("embedding" if depth is None else f"{depth:g}" for depth in store.depths)
+    size = sum(record["bytes"] for records in store.manifest["shards"].values() for record in records)
+    return {
+        "queries": f"{store.num_groups:,}",
+        "candidates": f"{store.num_candidates:,} stored once, in {store.num_slots:,} slots",
+        "per query": f"{int(sizes.min())} to {int(sizes.max())}, {store.num_slots / store.num_groups:.2f} on average",
+        "features": f"{store.feature_dim} x {store.manifest['dtype']}, {depths}",
+        "size": f"{size / 1e6:,.1f} MB in {sum(map(len, store.manifest['shards'].values()))} shards",
+        "splits": ", ".join(
+            f"{name or 'not given'} {splits[code]:,}" for name, code in SPLITS.items() if code in splits
+        ),
+        "labels": _labels(store),
+        "right and wrong": _right_and_wrong(store),
+        "injected": f"{int(store.injected.sum()):,} relevant candidates that retrieval missed",
+        "not valid": f"{int((~store.valid).sum()):,} slots",
+        "encoder": _encoder(store.encoder),
+        "source": source or "not given",
+    }
+
+
+def _labels(store: GroupStore) -> str:
+    known = store.label[~store.label.isnan()]
+    values, counts = torch.unique(known, return_counts=True)
+    unknown = store.num_slots - len(known)
+    if len(values) <= _SHOWN_LABELS:
+        parts = [f"{value:g}: {count:,}" for value, count in zip(values.tolist(), counts.tolist(), strict=True)]
+    else:
+        cuts = torch.quantile(known.double(), torch.tensor([0, 0.25, 0.5, 0.75, 1]).double()).tolist()
+        parts = [f"{len(known):,} with quartiles " + " ".join(f"{cut:.4g}" for cut in cuts)]
+    return ", ".join(parts + [f"none: {unknown:,}"] * (unknown > 0))
+
+
+def _right_and_wrong(store: GroupStore) -> str:
+    right, wrong = _groups_with(store, store.label > 0), _groups_with(store, store.label <= 0)
+    counts = {"both": right & wrong, "only right": right & ~wrong, "only wrong": wrong & ~right}
+    counts["neither"] = ~right & ~wrong
+    return ", ".join(f"{name}: {int(groups.sum()):,}" for name, groups in counts.items()) + " queries"
+
+
+def _groups_with(store: GroupStore, slots: torch.Tensor) -> torch.Tensor:
+    """Which groups have one of these slots."""
+    group = torch.arange(store.num_groups).repeat_interleave(store.offsets.diff())
+    return torch.zeros(store.num_groups, dtype=torch.int64).index_add_(0, group, slots.long()) > 0
+
+
+def _group(store: GroupStore, group: int) -> Iterator[Text]:
+    """A line for the query and one for each candidate."""
+    yield Text(f"\n{store.query_id(group)}: {_line(store.query_text(group))}", style="bold")
+    for slot in range(int(store.offsets[group]), int(store.offsets[group + 1])):
+        label = float(store.label[slot])
+        shown = "?" if math.isnan(label) else f"{label:g}{' injected' if store.injected[slot] else ''}"
+        text = _line(store.candidate_text(int(store.candidate[slot])))
+        yield Text(f"{shown:12}{store.slot_id(slot):36.36}  {text}", style="green" if label > 0 else "")
+
+
+def _encoder(encoder: dict[str, Any] | None) -> str:
+    if encoder is None:
+        return "none: the features came with the source"
+    names = ("pooling", "max_length", "dtype")
+    return f"{encoder['model']}, {', '.join(f'{name} {encoder[name]}' for name in names)}"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else text[:197] + "..."

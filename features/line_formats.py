@@ -1,0 +1,193 @@
+"""Line formats: a JSON object, as one line of a file holds it, read as a text group."""
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from features.text_groups import Candidate, Split, TextGroup
+
+Record = Mapping[str, Any]
+_MISSING = object()
+
+
+class LineError(Exception):
+    """What is wrong with a line.
+
+    Args:
+        field: The field at fault, such as `candidates[2].label`; empty if it is the line as a whole.
+        problem: What was found there, and what is expected.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field, self.problem = field, problem
+        super().__init__(f"{field}: {problem}" if field else problem)
+
+
+def read_groups(record: Record, line_id: str) -> TextGroup:
+    """`{query_id, query, answer?, split?, feature?, candidates: [{id, text, label?, feature?}]}`."""
+    candidates = [
+        Candidate(_id(each, "id", at), _text(each, "text", at), _label(each, at), _feature(each, at))
+        for at, each in _objects(record, "candidates")
+    ]
+    split = record.get("split")
+    if split not in (None, *get_args(Split)):
+        raise _unexpected("split", split, "train, val or test")
+    answer = record.get("answer")
+    return TextGroup(
+        _id(record, "query_id"),
+        _text(record, "query"),
+        _distinct(candidates),
+        _feature(record),
+        answer if answer is None or isinstance(answer, str) else json.dumps(answer),
+        split,
+    )
+
+
+def read_flagembedding(record: Record, line_id: str) -> TextGroup:
+    """`{query, pos: [text], neg?: [text]}`, FlagEmbedding's form; a text that comes twice counts once, as right."""
+    right = dict.fromkeys(_texts(record, "pos"), 1.0)
+    labels = right | {text: 0.0 for text in (_texts(record, "neg") if "neg" in record else ()) if text not in right}
+    ids = {text: hashlib.sha256(text.encode()).hexdigest()[:16] for text in labels}
+    candidates = [Candidate(ids[text], text, label) for text, label in labels.items()]
+    return TextGroup(line_id, _text(record, "query"), candidates)
+
+
+def read_tevatron(record: Record, line_id: str) -> TextGroup:
+    """`{query_id, query, positive_passages: [{docid, title?, text}], negative_passages: [...]}`, Tevatron's form."""
+    candidates = []
+    for label, key in ((1.0, "positive_passages"), (0.0, "negative_passages")):
+        for at, passage in _objects(record, key, optional=key in record or bool(candidates)):
+            title = passage.get("title") or ""
+            if not isinstance(title, str):
+                raise _unexpected(f"{at}title", title, "text")
+            text = f"{title} {_text(passage, 'text', at)}".strip()
+            candidates.append(Candidate(_id(passage, "docid", at), text, label))
+    if not candidates:
+        raise LineError("positive_passages", "neither it nor negative_passages has a passage")
+    return TextGroup(_id(record, "query_id"), _text(record, "query"), _distinct(candidates))
+
+
+def read_preferences(record: Record, line_id: str) -> TextGroup:
+    """`{prompt, chosen, rejected}`: texts, or lists of chat messages; the prompt may be what both lists begin with."""
+    prompt, chosen, rejected = (record.get(key, _MISSING) for key in ("prompt", "chosen", "rejected"))
+    if prompt is _MISSING and isinstance(chosen, list) and isinstance(rejected, list):
+        same = (one == other for one, other in zip(chosen, rejected, strict=False))
+        shared = sum(1 for _ in itertools.takewhile(bool, same))
+        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    texts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    query, right, wrong = (_conversation(key, value) for key, value in texts.items())
+    return TextGroup(line_id, query, [Candidate("chosen", right, 1.0), Candidate("rejected", wrong, 0.0)])
+
+
+FORMATS: dict[str, tuple[str, Callable[[Record, str], TextGroup]]] = {
+    "groups": ("candidates", read_groups),
+    "tevatron": ("positive_passages", read_tevatron),
+    "flagembedding": ("pos", read_flagembedding),
+    "preferences": ("chosen", read_preferences),
+}
+"""By name: the field that tells a line of this form from the others, and how it is read."""
+
+
+def _get(record: Record, key: str, at: str, expected: str) -> Any:
+    if key not in record:
+        raise LineError(at + key, f"missing; expected {expected}")
+    return record[key]
+
+
+def _text(record: Record, key: str, at: str = "") -> str:
+    return _checked_text(at + key, _get(record, key, at, "text"))
+
+
+def _checked_text(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _unexpected(field, value, "text")
+    if not value.strip():
+        raise LineError(field, "empty; expected text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise LineError(field, f"half of a surrogate pair at character {error.start}, which is no Unicode") from error
+    return value
+
+
+def _id(record: Record, key: str, at: str = "") -> str:
+    value = _get(record, key, at, "text or a whole number")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _checked_text(at + key, value)
+
+
+def _label(record: Record, at: str) -> float | None:
+    value = record.get("label")
+    return None if value is None else float(value) if isinstance(value, bool) else _number(f"{at}label", value)
+
+
+def _number(field: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _unexpected(field, value, "a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise LineError(field, f"found {str(value)[:40]}, expected a finite number")
+    return number
+
+
+def _feature(record: Record, at: str = "") -> list[float] | None:
+    value = record.get("feature")
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value:
+        raise _unexpected(f"{at}feature", value, "a list of numbers")
+    return [_number(f"{at}feature[{place}]", each) for place, each in enumerate(value)]
+
+
+def _objects(record: Record, key: str, *, optional: bool = False) -> list[tuple[str, Record]]:
+    """The objects of a list, each with what its fields' names begin with."""
+    value = _get(record, key, "", "a list of objects") if not optional else record.get(key) or []
+    if not isinstance(value, list) or (not value and not optional):
+        raise _unexpected(key, value, "a list of objects, at least one")
+    for place, each in enumerate(value):
+        if not isinstance(each, dict):
+            raise _unexpected(f"{key}[{place}]", each, "an object")
+    return [(f"{key}[{place}].", each) for place, each in enumerate(value)]
+
+
+def _texts(record: Record, key: str) -> list[str]:
+    value = _get(record, key, "", "a list of texts")
+    if not isinstance(value, list) or (not value and key == "pos"):
+        raise _unexpected(key, value, "a list of texts")
+    return [_checked_text(f"{key}[{place}]", each) for place, each in enumerate(value)]
+
+
+def _conversation(field: str, value: Any) -> str:
+    """A text as it is; one message's content; of several messages, each after its role."""
+    if value is _MISSING:
+        raise LineError(field, "missing; expected text or a list of messages")
+    if isinstance(value, str):
+        return _checked_text(field, value)
+    if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
+        raise _unexpected(field, value, "text or a list of messages {role, content}")
+    places = [f"{field}[{place}]." for place in range(len(value))]
+    contents = [_text(message, "content", at) for at, message in zip(places, value, strict=True)]
+    if len(contents) == 1:
+        return contents[0]
+    roles = [_text(message, "role", at) for at, message in zip(places, value, strict=True)]
+    return "\n\n".join(f"{role}: {content}" for role, content in zip(roles, contents, strict=True))
+
+
+def _distinct(candidates: list[Candidate]) -> list[Candidate]:
+    ids = [candidate.id for candidate in candidates]
+    if len(set(ids)) < len(ids):
+        twice = max(ids, key=ids.count)
+        raise LineError("candidates", f"two have the id {twice!r}; expected each id once a query")
+    return candidates
+
+
+def _unexpected(field: str, value: Any, expected: str) -> LineError:
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    return LineError(field, f"found {shown if len(shown) <= 40 else shown[:37] + '...'}, expected {expected}")
