@@ -65,8 +65,8 @@ class Encoder:
         """
         if (empty := next((place for place, text in enumerate(texts) if not text.strip()), None)) is not None:
             raise ValueError(f"text {empty} of {len(texts)} is empty: there is nothing to encode")
-        tokens, cut = self._tokenize([prompt + text for text in texts])
         vectors = torch.empty(len(texts), self.feature_dim)
+        tokens, cut = self._tokenize([prompt + text for text in texts])
         # Longest first: memory runs out at once or never, and the time left is not underrated.
         order = sorted(range(len(texts)), key=lambda place: -len(tokens[place]))
         for batch in self._batches(order, tokens):
