@@ -5,7 +5,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from registry import ConfigError, load_config
+from registry import ConfigError, RunConfig, load_config
 from registry.config import to_yaml
 
 EXAMPLES = """examples:
@@ -19,7 +19,9 @@ EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0, 1 for a mistake in the config or the data, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--config", metavar="FILE", help="a yaml file, or the name of one in configs/")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of a stopped run to go on with")
     parser.add_argument("--check", action="store_true", help="validate everything, build nothing heavy, exit")
@@ -33,16 +35,25 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.print_config:
             print(to_yaml(dataclasses.asdict(config)), end="")
             return 0
-        from training import run  # here, so that --help and mistakes in the yaml need not wait for torch
-
-        run.check(config)
-        if not chosen.check:
-            run.train(config, Path(chosen.config or chosen.resume.parent).stem, chosen.resume)
+        return go(config, chosen)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, run.InterruptedRunError) as error:
+
+
+def go(config: RunConfig, chosen: argparse.Namespace) -> int:
+    """Check the config and, unless that is all, train."""
+    from training import run  # not above: --help and mistakes in the yaml need not wait for torch
+
+    try:
+        run.check(config)
+        if not chosen.check:
+            run.train(config, Path(chosen.config or chosen.resume.parent).stem, chosen.resume)
+    except run.InterruptedRunError as error:
         print(error, file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("stopped; what was saved is kept, and the same command goes on building features", file=sys.stderr)
         return 130
     return 0
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from datamodules.drawing import draw_slots, slots_of
 from ranking.batch import FeatureBatch
 from ranking.group_store import GroupStore
+from registry import ConfigError
 
 _EVALUATION_BYTES = 1 << 26
 
@@ -149,7 +150,7 @@ class TrainingBatches:
         world: How many processes there are.
 
     Raises:
-        ValueError: If no group is kept, or the processes cannot share a batch evenly.
+        ConfigError: If no group is kept, or the processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -167,14 +168,16 @@ class TrainingBatches:
         world: int,
     ) -> None:
         if batch_size % world:
-            raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {world} processes")
+            problem = f"{batch_size} groups cannot be shared evenly by {world} processes."
+            raise ConfigError("datamodule.batch_size", problem, cure=f"a multiple of {world}")
         self._slots, self._source_groups, self._depth, self._num_candidates = slots, groups, depth, num_candidates
         self._batch_size, self._keep, self._seed, self._rank, self._world = batch_size, keep, seed, rank, world
         self._negatives = negatives
         self._epoch, self._groups, self._drawn = -1, groups, groups
         self._plan(0)
         if len(self._groups) < world:
-            raise ValueError("no training group has candidates of different labels: nothing can be learnt from these")
+            problem = "no training group has candidates of different labels: nothing can be learnt from these."
+            raise ConfigError(str(slots.store.path), problem)
         self._num_groups = len(self._groups) - len(self._groups) % world
         self._table = None
         if negatives == "all":
@@ -186,7 +189,7 @@ class TrainingBatches:
         return -(-self._num_groups // self._batch_size)
 
     def batch(self, epoch: int, step: int) -> FeatureBatch:
-        """This process's part of the batch of one step."""
+        """The part of this process of the batch of one step."""
         if epoch != self._epoch:
             self._plan(epoch)
         start, end = step * self._batch_size, min((step + 1) * self._batch_size, self._num_groups)

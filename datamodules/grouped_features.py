@@ -22,8 +22,8 @@ class GroupedFeatures(LightningDataModule):
     """Groups of K candidates with features, drawn afresh each epoch for training and once for evaluation.
 
     Queries that the store does not assign to a split are assigned by a hash of their text, so that equal queries never
-    fall into different splits. In training, groups that cannot teach an order are dropped (Language Ranker, appendix D);
-    validation and test keep every query, and one without a right candidate counts as a miss.
+    fall into different splits. In training, groups that cannot teach an order are dropped (Language Ranker, appendix
+    D); validation and test keep every query, and one without a right candidate counts as a miss.
 
     Args:
         path: The store.
@@ -35,9 +35,9 @@ class GroupedFeatures(LightningDataModule):
             candidates of `all` training queries; one that is right for none of them is not pushed away for that. The
             last two are for rankers that score each candidate alone.
         drop_unordered: Drop training groups whose labels are all equal.
-        eval_draws: Groups drawn of each query for validation and test, when K are drawn of more; metrics are their mean.
+        eval_draws: Groups drawn of each query for validation and test, where K are drawn of more; metrics are means.
         split_shares: Shares of train, val and test where the store has no splits of its own.
-        seed: Of the drawing; the run's seed unless given.
+        seed: Of the drawing; null for the run's.
         eval_seed: Of the drawing for validation and test, kept apart so that seeds are judged on the same groups.
         num_workers: Processes that prepare batches ahead.
         verify: Check the store's hashes before the first use.
@@ -57,7 +57,7 @@ class GroupedFeatures(LightningDataModule):
         drop_unordered: bool = True,
         eval_draws: int = 1,
         split_shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
-        seed: int = 0,
+        seed: int | None = None,
         eval_seed: int = 0,
         num_workers: int = 0,
         verify: bool = True,
@@ -72,7 +72,7 @@ class GroupedFeatures(LightningDataModule):
         self._depth = self._find_depth(depth)
         self._groups_per_query, self._batch_size, self._negatives = groups_per_query, batch_size, negatives
         self._num_candidates, self._drop_unordered = num_candidates, drop_unordered
-        self._eval_draws, self._seed, self._eval_seed, self._num_workers = eval_draws, seed, eval_seed, num_workers
+        self._eval_draws, self._seed, self._eval_seed, self._num_workers = eval_draws, seed or 0, eval_seed, num_workers
         usable = self.store.valid & ~torch.isnan(self.store.label)
         taught = usable & (self.store.label > 0) if negatives == "all" else usable
         self._training_slots = Slots.of(self.store, taught)

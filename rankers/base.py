@@ -10,7 +10,7 @@ from torch import Tensor
 from ranking.batch import Batch
 from ranking.evaluation import Evaluation, EvaluationState
 from ranking.metrics import metric_name
-from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, Node
+from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node
 from registry.imports import imported_modules
 
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
@@ -119,8 +119,10 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         """The optimizer, and the schedule stepped once a batch."""
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         optimizer = OPTIMIZERS.build(self._optimizer, weights, path="ranker.optimizer")
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = SCHEDULES.build(self._schedule, optimizer, steps, path="ranker.schedule")
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ConfigError("trainer.max_epochs", "training has no end.", cure="set it, or trainer.max_steps")
+        schedule = SCHEDULES.build(self._schedule, optimizer, int(steps), path="ranker.schedule")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

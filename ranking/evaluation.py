@@ -56,9 +56,7 @@ class Evaluation:
         random = torch.zeros_like(self.scores)
         return {"first": first, "random": random, "stored": stored, **self.references, "oracle": self.labels}
 
-    def per_query(
-        self, metrics: Metrics, scores: Float[Tensor, "B K"] | None = None
-    ) -> dict[str, Float[Tensor, " Q"]]:
+    def per_query(self, metrics: Metrics, scores: Float[Tensor, "B K"] | None = None) -> dict[str, Float[Tensor, " Q"]]:
         """Each metric for each query, in the order of `queries`; the mean over its groups.
 
         Args:

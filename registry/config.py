@@ -13,7 +13,6 @@ from registry import schema
 from registry.errors import ConfigError, shown
 from registry.imports import import_modules, imported_modules
 from registry.kinds import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS
-from registry.schema import Node
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -39,12 +38,12 @@ class RunConfig:
             names will do.
     """
 
-    ranker: Annotated[Node, RANKERS]
-    datamodule: Annotated[Node, DATAMODULES]
-    features: Annotated[Node, EXTRACTORS] | None = None
+    ranker: Annotated[dict[str, Any], RANKERS]
+    datamodule: Annotated[dict[str, Any], DATAMODULES]
+    features: Annotated[dict[str, Any], EXTRACTORS] | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
-    logger: list[Annotated[Node, LOGGERS]] = field(default_factory=lambda: ["csv"])
-    callbacks: list[Annotated[Node, CALLBACKS]] = field(default_factory=list)
+    logger: list[Annotated[dict[str, Any], LOGGERS]] = field(default_factory=lambda: [{"name": "csv"}])
+    callbacks: list[Annotated[dict[str, Any], CALLBACKS]] = field(default_factory=list)
     monitor: str = "val/mrr"
     save_every: float = 60.0
     seed: int = 0
@@ -62,7 +61,7 @@ class FeaturesConfig:
             names will do.
     """
 
-    features: Annotated[Node, EXTRACTORS]
+    features: Annotated[dict[str, Any], EXTRACTORS]
     imports: dict[str, str] = field(default_factory=dict)
 
 
@@ -115,11 +114,14 @@ def find_config(name: str | Path) -> Path:
 def merge(base: Any, child: Any) -> Any:
     """The child over the base: mappings key by key, anything else is replaced.
 
-    A mapping without a `name` over a plain name adds options to it: `{temperature: 2}` over `softmax`.
+    A mapping without a `name` over a plain name adds options to it: `{temperature: 2}` over `softmax`. One that names
+    another component replaces the first with all its options.
     """
     if isinstance(base, str) and isinstance(child, Mapping) and child and "name" not in child:
         base = {"name": base}
     if not isinstance(base, Mapping) or not isinstance(child, Mapping):
+        return child
+    if "name" in base and child.get("name", base["name"]) != base["name"]:
         return child
     merged = dict(base)
     for key, value in child.items():

@@ -81,8 +81,8 @@ class Reranker:
         if not documents:
             return []
         scores = self.ranker(self._batch(query, documents))[0].float()
-        order = scores.argsort(descending=True, stable=True)[:top_k]
-        return [RankedDocument(index, documents[index], float(scores[index])) for index in order.tolist()]
+        order: list[int] = scores.argsort(descending=True, stable=True)[:top_k].tolist()
+        return [RankedDocument(index, documents[index], float(scores[index])) for index in order]
 
     def _batch(self, query: str, documents: Sequence[str]) -> FeatureBatch:
         count = len(documents)

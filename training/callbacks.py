@@ -41,7 +41,7 @@ class GradientNorm(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Log it at the steps that are logged anyway."""
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
             pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
@@ -78,7 +78,7 @@ class RankedSamples(Callback):
         if loggers and trainer.is_global_zero:
             assert isinstance(pl_module, Ranker)
             columns = ["query", "rank", "score", "label", "candidate"]
-            rows = self._rows(pl_module.evaluation, getattr(trainer, "datamodule").store)
+            rows = self._rows(pl_module.evaluation, trainer.datamodule.store)  # type: ignore[attr-defined]
             for logger in loggers:
                 logger.log_table("val/samples", columns=columns, data=rows)  # type: ignore[attr-defined]
 
@@ -123,4 +123,4 @@ def log_histograms(logger: Any, spread: Mapping[str, torch.Tensor], trainer: Tra
     elif hasattr(logger, "log_table"):
         import wandb  # only where a W&B logger is in use already
 
-        logger.log_metrics({name: wandb.Histogram(scores.numpy()) for name, scores in spread.items()})
+        logger.log_metrics({name: wandb.Histogram(scores.tolist()) for name, scores in spread.items()})

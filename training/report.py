@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-import os
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -74,11 +74,11 @@ class Report:
         return {
             "queries": len(self.queries),
             "scorers": {
-                scorer: {metric: asdict(interval) for metric, interval in metrics.items()}
+                scorer: {metric: _plain(interval) for metric, interval in metrics.items()}
                 for scorer, metrics in self.means.items()
             },
             "difference_to_best_baseline": {
-                metric: {"baseline": best, **asdict(interval)} for metric, (best, interval) in self.differences.items()
+                metric: {"baseline": best, **_plain(interval)} for metric, (best, interval) in self.differences.items()
             },
         }
 
@@ -90,7 +90,7 @@ class Report:
         for metric in metrics:
             table.add_column(metric, justify="right")
         for scorer, means in self.means.items():
-            cells = [f"{mean.mean:.3f} [dim]{mean.low:.3f}-{mean.high:.3f}[/]" for mean in means.values()]
+            cells = [f"{mean.mean:.3f}\n[dim]{mean.low:.3f}-{mean.high:.3f}[/]" for mean in means.values()]
             table.add_row(scorer, *cells, style="bold" if scorer == self.name else None)
         table.add_section()
         differences = self.differences
@@ -98,7 +98,8 @@ class Report:
         for metric in metrics:
             best, interval = differences[metric]
             style = "green" if interval.low > 0 else "red" if interval.high < 0 else "yellow"
-            cells.append(f"[{style}]{interval.mean:+.3f} [dim]{interval.low:+.3f}..{interval.high:+.3f}[/]\nover {best}[/]")
+            bounds = f"{interval.low:+.3f}..{interval.high:+.3f}".replace("0.", ".")
+            cells.append(f"[{style}]{interval.mean:+.3f}[/]\n[dim]{bounds}[/]\nover {best}")
         table.add_row("difference", *cells)
         return table
 
@@ -150,7 +151,12 @@ def write_atomically(path: Path, text: str) -> None:
     """A file that is either whole or not there."""
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
+
+
+def _plain(interval: Interval) -> dict[str, float | None]:
+    """For json, which has no infinity: the interval of a single query is null to null."""
+    return {key: value if math.isfinite(value) else None for key, value in asdict(interval).items()}
 
 
 def _trec_id(name: str) -> str:

@@ -55,12 +55,14 @@ class ResumePoint(Callback):
             trainer.train_dataloader.load_state_dict(self._loader_state)
             self._loader_state = None
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Save if it is time to, or if asked to stop."""
         stepped = trainer.global_step > self._saved_step
         due = time.monotonic() - self._saved_at >= self._seconds
         stop = trainer.strategy.reduce_boolean_decision(self._pressed or due, all=False)
-        if stop and stepped and not trainer.is_last_batch and not self._accumulates(trainer):
+        if stop and stepped and not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,9 +80,6 @@ class ResumePoint(Callback):
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
         if trainer.strategy.reduce_boolean_decision(self._pressed, all=False):
             raise InterruptedRunError
-
-    def _accumulates(self, trainer: Trainer) -> bool:
-        return (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches != 0
 
     def _press(self, signum: int, frame: Any) -> None:
         self._pressed = True

@@ -7,6 +7,7 @@ from datamodules.drawing import draw_slots, has_order, has_relevant
 from datamodules.feature_batches import EvaluationBatches, Slots, TrainingBatches
 from ranking.batch import FeatureBatch
 from ranking.group_store import GroupStore
+from registry import ConfigError
 
 K = 5
 GROUPS = [group for group in range(60) if group % 5 in (0, 1, 3)]
@@ -118,12 +119,12 @@ def test_every_epoch_has_the_steps_of_the_first(store: GroupStore) -> None:
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(store: GroupStore) -> None:
-    with pytest.raises(ValueError, match="batch_size 16 cannot be shared evenly by 3"):
+    with pytest.raises(ConfigError, match="16 groups cannot be shared evenly by 3"):
         training(store, world=3)
 
 
 def test_queries_that_teach_nothing_are_refused(store: GroupStore) -> None:
-    with pytest.raises(ValueError, match="nothing can be learnt"):
+    with pytest.raises(ConfigError, match="nothing can be learnt"):
         training(store, groups=[0])
 
 

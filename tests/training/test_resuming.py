@@ -57,7 +57,11 @@ def run_all(folder: Path, commands: list[list[str]]) -> tuple[list[int], str]:
     """Run train.py once a command (the first word is its run folder); the exit statuses, negative for signals."""
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{folder}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(commands)], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", DRIVER, json.dumps(commands)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     statuses = [int(line) for line in done.stdout.splitlines() if line.lstrip("-").isdigit()]
     assert len(statuses) == len(commands), done.stdout + done.stderr

@@ -1,0 +1,64 @@
+"""Trainer: Lightning's, with every option under `trainer:` checked, and quiet where it only greets."""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from registry import ConfigError, schema
+
+DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "log_every_n_steps": 10, "enable_model_summary": False}
+SET_BY_THE_RUN = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler")
+
+
+def build_trainer(
+    options: Mapping[str, Any],
+    *,
+    loggers: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
+    folder: Path | None = None,
+) -> Trainer:
+    """A Trainer.
+
+    Args:
+        options: What stands under `trainer:`.
+        loggers: Where it logs to.
+        callbacks: What runs beside it.
+        folder: The run's.
+
+    Raises:
+        ConfigError: For an unknown option, a value that does not fit, or hardware that is not there.
+    """
+    _quiet()
+    for option in SET_BY_THE_RUN:
+        if option in options:
+            cure = "use the top-level keys logger, callbacks and runs"
+            raise ConfigError(f"trainer.{option}", "is set by the run itself.", cure=cure)
+    given = {**DEFAULTS, **options}
+    bound = schema.bind(Trainer, given, "trainer")
+    try:
+        return Trainer(
+            **{key: bound[key] for key in given},
+            logger=list(loggers),
+            callbacks=list(callbacks),
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError, ImportError, RuntimeError) as error:
+        raise ConfigError("trainer", str(error)) from error
+
+
+def _quiet() -> None:
+    """Keep Lightning's greetings off the screen, and advice that is wrong here: a batch is one gather."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*is smaller than the logging interval.*",
+        "Checkpoint directory .* exists and is not empty",
+        ".*isinstance.treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
