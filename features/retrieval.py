@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def top_k(
-    queries: Float[Tensor, "Q D"], blocks: Iterable[Float[Tensor, "N D"]], k: int
+    queries: Float[Tensor, "Q D"], blocks: Iterable[Float[Tensor, "_ D"]], k: int
 ) -> tuple[Float[Tensor, "Q K"], Int[Tensor, "Q K"]]:
     """The highest cosines and the candidates they belong to, best first; of equal ones the first candidate leads.
 
