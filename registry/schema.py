@@ -49,7 +49,7 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
     """
     target = factory.__init__ if inspect.isclass(factory) else factory
     hints, docs = typing.get_type_hints(target, include_extras=True), argument_docs(factory)
-    parameters = inspect.signature(factory).parameters.values()
+    parameters = list(inspect.signature(target).parameters.values())[inspect.isclass(factory) :]
     made = {
         field.name: field.default_factory()
         for field in (dataclasses.fields(factory) if dataclasses.is_dataclass(factory) else ())
