@@ -59,7 +59,7 @@ def read_tevatron(record: Record, line_id: str) -> TextGroup:
     """`{query_id, query, positive_passages: [{docid, title?, text}], negative_passages: [...]}`, Tevatron's form."""
     candidates = []
     for label, key in ((1.0, "positive_passages"), (0.0, "negative_passages")):
-        for at, passage in _objects(record, key, optional=key in record or bool(candidates)):
+        for at, passage in _objects(record, key, optional=True):
             title = passage.get("title") or ""
             if not isinstance(title, str):
                 raise _unexpected(f"{at}title", title, "text")

@@ -1,13 +1,14 @@
 """jsonl: groups from files of your own, one JSON object a line."""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from features.line_formats import FORMATS, LineError
 from features.text_groups import TextGroup
@@ -79,7 +80,7 @@ class JsonLines:
         return [{"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in self.files]
 
     def _error(self, problems: list[str]) -> ConfigError:
-        more = ", and maybe more" if len(problems) == _MOST_SHOWN else ""
+        more = ", and maybe more," if len(problems) == _MOST_SHOWN else ""
         count = "one line cannot" if len(problems) == 1 else f"{len(problems)} lines{more} cannot"
         listing = "".join(f"\n  {problem}" for problem in problems)
         return ConfigError(str(self.path), f"{count} be read:{listing}", cure="correct or remove what is named above")
@@ -132,8 +133,8 @@ class _Reader:
                 raise LineError(field, f"{found}, expected {expected} as in the lines before")
 
 
-def _opened(file: Path) -> BinaryIO:
-    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
+def _opened(file: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
 
 
 def _parse(line: bytes) -> dict[str, Any]:
