@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from rankers.base import Ranker
@@ -36,6 +37,11 @@ def stochastic_weight_averaging(lr: float, start: float = 0.8) -> StochasticWeig
     return StochasticWeightAveraging(swa_lrs=lr, swa_epoch_start=start)
 
 
+def in_training(trainer: Trainer) -> bool:
+    """False for the validation of the best checkpoint after training, which would be logged twice."""
+    return trainer.state.fn == TrainerFn.FITTING
+
+
 class GradientNorm(Callback):
     """Logs the norm of all gradients together, before clipping."""
 
@@ -51,6 +57,8 @@ class ReferenceLines(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `baselines/<name>/<metric>`."""
+        if not in_training(trainer):
+            return
         assert isinstance(pl_module, Ranker)
         lines = {
             f"baselines/{name}/{metric}": float(values.mean())
@@ -75,7 +83,7 @@ class RankedSamples(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `val/samples`."""
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_table")]
-        if loggers and trainer.is_global_zero:
+        if loggers and trainer.is_global_zero and in_training(trainer):
             assert isinstance(pl_module, Ranker)
             columns = ["query", "rank", "score", "label", "candidate"]
             rows = self._rows(pl_module.evaluation, trainer.datamodule.store)  # type: ignore[attr-defined]
@@ -101,7 +109,7 @@ class ScoreHistograms(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `val/scores/right` and `val/scores/wrong`."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not in_training(trainer):
             return
         assert isinstance(pl_module, Ranker)
         evaluation = pl_module.evaluation

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
 from rankers.base import NonFiniteLossError, Ranker
@@ -196,6 +197,8 @@ def _finish(
         if hasattr(logger, "log_table"):
             logger.log_table("test/results", columns=["scorer", *ranker.metrics], data=rows)  # type: ignore[attr-defined]
         logger.finalize("success")
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
     console.print(test.table("test"))
     console.print(f"in {folder}: {METRICS}, per_query.csv, run.trec, {BEST}")
     return Run(folder, metrics)

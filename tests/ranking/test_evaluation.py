@@ -1,0 +1,73 @@
+import ir_measures
+import pytest
+import torch
+from ir_measures import RR, Qrel, ScoredDoc
+
+from ranking.batch import Batch
+from ranking.evaluation import Evaluation, EvaluationState
+from ranking.metrics import mrr
+
+
+def evaluation(
+    group: list[int], slot: list[list[int]], labels: list[list[float]], scores: list[list[float]]
+) -> Evaluation:
+    return Evaluation(torch.tensor(group), torch.tensor(slot), torch.tensor(labels), torch.tensor(scores), {})
+
+
+def test_baselines_are_what_their_names_say() -> None:
+    ours = evaluation([7], [[12, 10, 11, -1]], [[0.0, 0.0, 1.0, 9.0]], [[0.1, 0.2, 0.3, 0.0]])
+    values = {name: float(ours.per_query({"mrr": mrr}, scores)["mrr"]) for name, scores in ours.baselines().items()}
+    # Drawn order 12, 10, 11, of which 11 is right; 10, 11, 12 as stored; padding never counts.
+    assert values["first"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert values["random"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+    assert values["stored"] == pytest.approx(1 / 2)
+    assert values["oracle"] == 1
+
+
+def test_stored_order_survives_slots_beyond_the_precision_of_float32() -> None:
+    base = 2**40
+    ours = evaluation([0], [[base + 1, base, base + 2]], [[0.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]])
+    assert float(ours.per_query({"mrr": mrr}, ours.baselines()["stored"])["mrr"]) == 1
+
+
+def test_several_draws_of_a_query_count_as_their_mean() -> None:
+    ours = evaluation([4, 2, 4], [[0, 1], [2, 3], [0, 1]], [[1.0, 0.0]] * 3, [[2.0, 1.0], [1.0, 2.0], [1.0, 2.0]])
+    assert ours.queries.tolist() == [2, 4]
+    assert ours.per_query({"mrr": mrr})["mrr"].tolist() == [0.5, 0.75]
+
+
+def test_batches_of_any_size_and_order_give_what_ir_measures_gives() -> None:
+    draw = torch.Generator().manual_seed(1)
+    labels = (torch.rand(40, 6, generator=draw) > 0.7).float()
+    scores = torch.rand(40, 6, generator=draw)
+    slot = torch.arange(240).view(40, 6)
+    slot[torch.rand(40, 6, generator=draw) < 0.2] = -1
+    slot[:, 0] = torch.arange(40) * 6
+    state = EvaluationState()
+    for part in torch.randperm(40, generator=draw).split(7):
+        batch = Batch(labels=labels[part], mask=slot[part] >= 0, group=part, slot=slot[part])
+        state.update(batch, scores[part])
+    ours = state.compute()
+    qrels = [
+        Qrel(str(g), str(s), int(labels[g, k])) for g in range(40) for k, s in enumerate(slot[g].tolist()) if s >= 0
+    ]
+    run = [
+        ScoredDoc(str(g), str(s), float(scores[g, k]))
+        for g in range(40)
+        for k, s in enumerate(slot[g].tolist())
+        if s >= 0
+    ]
+    theirs = ir_measures.calc_aggregate([RR], qrels, run)[RR]
+    assert float(ours.per_query({"mrr": mrr})["mrr"].mean()) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_a_score_that_is_no_number_is_refused_with_its_groups() -> None:
+    batch = Batch(
+        labels=torch.zeros(1, 2),
+        mask=torch.tensor([[True, False]]),
+        group=torch.tensor([5]),
+        slot=torch.tensor([[1, -1]]),
+    )
+    EvaluationState().update(batch, torch.tensor([[0.0, torch.nan]]))
+    with pytest.raises(ValueError, match=r"groups \[5\] as nan"):
+        EvaluationState().update(batch, torch.tensor([[torch.nan, 0.0]]))
