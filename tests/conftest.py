@@ -1,6 +1,7 @@
 """A small group store, and small runs on it."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from ranking.group_store_writer import GroupStoreWriter
+from registry import KINDS, imports
 from registry.config import merge, to_yaml
 
 NUM_QUERIES, NUM_CANDIDATES, DIM = 120, 12, 16
@@ -62,3 +64,17 @@ def run_config(store: Path, tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / file
 
     return write
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget what a test registers and what it imports from outside the repository."""
+    for registry in KINDS.values():
+        registry.names()
+        monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    monkeypatch.setattr(imports, "_imported", dict(imports._imported))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(imports._imported)
+    yield
+    for name in set(imports._imported) - before:
+        sys.modules.pop(name, None)

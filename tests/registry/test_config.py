@@ -1,7 +1,6 @@
 """A yaml with its bases and overrides becomes one checked config, or one error that names the place."""
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from registry import ConfigError, FeaturesConfig, RunConfig, config, imports, load_config
+from registry import ConfigError, FeaturesConfig, RunConfig, config, load_config
 from registry.config import find_config, merge, to_yaml
 
 PLAIN = "ranker: list_ranker\ndatamodule: {name: grouped_features, path: store}\n"
@@ -23,13 +22,6 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
-
-
-@pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forgets what a test imports from outside the repository."""
-    monkeypatch.setattr(imports, "_imported", {})
-    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 def message(*arguments: Any, **options: Any) -> str:
@@ -117,6 +109,9 @@ def test_a_mistake_in_a_base_names_the_base(write: Callable[..., Path]) -> None:
     ({"a": {"b": 1}}, {"a": None}, {"a": None}),
     ({"loss": "listnet"}, {"loss": {"label_temperature": 2}}, {"loss": {"name": "listnet", "label_temperature": 2}}),
     ({"loss": "listnet"}, {"loss": {"name": "bce"}}, {"loss": {"name": "bce"}}),
+    ({"block": {"name": "transformer", "num_heads": 2}}, {"block": {"name": "mlp"}}, {"block": {"name": "mlp"}}),
+    ({"block": {"name": "mlp", "ratio": 2}}, {"block": {"name": "mlp", "dropout": 0.1}},
+     {"block": {"name": "mlp", "ratio": 2, "dropout": 0.1}}),
     ({"loss": {"name": "listnet", "label_temperature": 2}}, {"loss": "bce"}, {"loss": "bce"}),
     ({"loss": {"name": "listnet"}}, {"loss": {"label_temperature": 2}},
      {"loss": {"name": "listnet", "label_temperature": 2}}),
