@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.util
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -163,7 +164,7 @@ class Encoder:
                 self.model, revision=self.revision, allow_patterns=files, ignore_patterns=["*/*"]
             )
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = textwrap.shorten(str(error), 160, placeholder=" ...")
             problem = f"{self.model!r} is no folder, and the hub does not give it: {reason}"
             cure = "check the name and the connection, or set encoder.model to a folder that has the model"
             if self.package:

@@ -50,7 +50,7 @@ class EncodingProgress:
             seconds = time.monotonic() - self._start
             cut = f"; {self.cut:,} were too long and were cut" if self.cut else ""
             line = f"Encoded {self.texts:,} texts, {self.tokens:,} tokens, in {seconds:,.0f} s ({self._rate()}){cut}."
-            self.console.print(line, highlight=False)
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def _rate(self) -> str:
         return f"{self.tokens / max(time.monotonic() - self._start, 1e-9):,.0f} tokens/s"
