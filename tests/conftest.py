@@ -66,6 +66,13 @@ def run_config(store: Path, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(autouse=True)
+def _new_run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no run hand its folder on to the next one of the same process."""
+    monkeypatch.setenv("RANKERS_RUN_DIR", "")
+    monkeypatch.delenv("RANKERS_RUN_DIR")
+
+
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget what a test registers and what it imports from outside the repository."""

@@ -1,6 +1,7 @@
 """What every registered ranker keeps to, with each block, projection and similarity it can be made with."""
 
 import dataclasses
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ CHOICES: dict[str, list[Any]] = {
     "block": BLOCKS.names(),
     "projection": [*PROJECTIONS.names(), None],
     "similarity": SIMILARITIES.names(),
-    "num_blocks": [0, 2],
-    "query": ["learned"],
-    "learn_temperature": [True],
+    "num_blocks": [1, 2, 1, 0],
+    "query": ["feature", "learned"],
+    "learn_temperature": [False, True],
 }
+# Every choice occurs once, some of them together.
+MIXED = [dict(zip(CHOICES, row, strict=True)) for row in zip_longest(*CHOICES.values(), fillvalue="default")]
 NODES = [
-    {"name": name, **changes}
+    {"name": name, **{option: choice for option, choice in mixed.items() if choice != "default" and option in options}}
     for name in RANKERS.names()
-    for changes in [{}, *({option: choice} for option, choices in CHOICES.items() for choice in choices)]
-    if changes.keys() <= schema.options(RANKERS.get(name)).keys()
+    for options in [schema.options(RANKERS.get(name))]
+    for mixed in [{}, *MIXED]
 ]
 EACH = pytest.mark.parametrize("node", NODES, ids=lambda node: "-".join(map(str, node.values())))
 
