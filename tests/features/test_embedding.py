@@ -55,7 +55,9 @@ def test_groups_are_stored_as_the_source_has_them(
     tiny_bert: Path, path: Path, groups: list[Group], chunk_size: int
 ) -> None:
     store = GroupStore.open(extractor(path, tiny_bert, chunk_size=chunk_size).run(), verify=True)
-    encoder = Encoder(model=str(tiny_bert), max_length=64)
+    texts = list({each["text"] for group in groups for each in group["candidates"]} | {g["query"] for g in groups})
+    encoded = Encoder(model=str(tiny_bert), max_length=64).encode(texts)
+    vectors = dict(zip(texts, encoded, strict=True))
     assert store.num_groups == len(groups)
     for number, group in enumerate(groups):
         start, end = store.offsets[number : number + 2].tolist()
@@ -65,10 +67,10 @@ def test_groups_are_stored_as_the_source_has_them(
         assert [store.candidate_text(row) for row in rows.tolist()] == [each["text"] for each in group["candidates"]]
         labels = [each.get("label", math.nan) for each in group["candidates"]]
         np.testing.assert_array_equal(store.label[start:end], np.array(labels, dtype=np.float32))
-        expected = encoder.encode([each["text"] for each in group["candidates"]])
+        expected = torch.stack([vectors[each["text"]] for each in group["candidates"]])
         torch.testing.assert_close(store.candidate_features(rows), expected, atol=1e-5, rtol=1e-5)
         query = store.query_features(torch.tensor([number]))
-        torch.testing.assert_close(query, encoder.encode([group["query"]]), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(query[0], vectors[group["query"]], atol=1e-5, rtol=1e-5)
     assert store.split.tolist() == [2 if number == 3 else 255 for number in range(len(groups))]
     assert not store.injected.any()
     different = {each["text"] for group in groups for each in group["candidates"]}
