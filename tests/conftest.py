@@ -14,6 +14,8 @@ from registry.config import merge, to_yaml
 
 NUM_QUERIES, NUM_CANDIDATES, DIM = 120, 12, 16
 
+torch.set_num_threads(1)  # tensors here are tiny: threads would only wait for one another
+
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
