@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -98,7 +99,7 @@ class Report:
         for metric in metrics:
             best, interval = differences[metric]
             style = "green" if interval.low > 0 else "red" if interval.high < 0 else "yellow"
-            bounds = f"{interval.low:+.3f}..{interval.high:+.3f}".replace("0.", ".")
+            bounds = re.sub(r"(?<=[+-])0", "", f"{interval.low:+.3f}..{interval.high:+.3f}")
             cells.append(f"[{style}]{interval.mean:+.3f}[/]\n[dim]{bounds}[/]\nover {best}")
         table.add_row("difference", *cells)
         return table

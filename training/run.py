@@ -19,6 +19,7 @@ from ranking.metrics import metric_name
 from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig
 from registry.config import to_yaml
 from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScoreHistograms
+from training.memory import keep_freed_memory
 from training.provenance import provenance
 from training.report import Report, write_atomically, write_json, write_per_query, write_trec_run
 from training.resuming import LAST, InterruptedRunError, ResumePoint, StepSeed
@@ -70,6 +71,7 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
         InterruptedRunError: After Ctrl-C, when everything is saved.
     """
     check(config)
+    keep_freed_memory()
     started, console = time.time(), Console()
     seed_everything(config.seed, workers=True, verbose=False)
     datamodule = _build_datamodule(config)
