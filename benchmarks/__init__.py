@@ -1,1 +1,1 @@
-"""Speed comparisons anyone can run: python -m benchmarks."""
+"""Speed against plain ways of doing the same: python -m benchmarks."""

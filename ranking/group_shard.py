@@ -114,14 +114,16 @@ class Table:
         """The vectors of these rows: one gather a shard."""
         if len(self.shards) == 1:
             return self.shards[0].tensors["features"][:, depth].index_select(0, index)
+        ascending, order = index.sort()
+        bounds = torch.searchsorted(ascending, torch.tensor(self.starts)).tolist()
+        if bounds[0] > 0 or bounds[-1] < len(index):
+            raise IndexError(f"rows {ascending[0]} to {ascending[-1]} of a table of {self.starts[-1]}")
         first = self.shards[0].tensors["features"]
         gathered = first.new_empty(len(index), first.shape[-1])
-        place = torch.bucketize(index, torch.tensor(self.starts[1:-1]), right=True)
-        for number in place.unique().tolist():
-            at = (place == number).nonzero().squeeze(1)
-            rows = index[at] - self.starts[number]
-            gathered[at] = self.shards[number].tensors["features"][:, depth].index_select(0, rows)
-        return gathered
+        for shard, row, place, end in zip(self.shards, self.starts, bounds, bounds[1:], strict=False):
+            part, rows = gathered[place:end], ascending[place:end] - row
+            torch.index_select(shard.tensors["features"][:, depth], 0, rows, out=part)
+        return gathered if torch.equal(index, ascending) else gathered.index_select(0, order.argsort())
 
     def at(self, row: int) -> tuple[Shard, int]:
         """The shard that holds a row, and its place there."""
