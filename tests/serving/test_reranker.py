@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from features.encoder import Encoder
+from rankers.checkpoint import load_ranker, save_pretrained
+from rankers.list_ranker import ListRanker
+from rankers.point_ranker import PointRanker
+from serving.reranker import Reranker
+
+DOCUMENTS = ["open the file", "sort a list", "return the value of a key", "write to a file", "read the key"]
+
+
+@pytest.fixture
+def encoder(tiny_bert: Path) -> Encoder:
+    return Encoder(model=str(tiny_bert), query_prompt="the ", max_length=32)
+
+
+def untrained(encoder: Encoder, kind: type = PointRanker, **options: object) -> Reranker:
+    torch.manual_seed(0)
+    ranker = kind(feature_dim=encoder.feature_dim, **options)
+    return Reranker(ranker, encoder)
+
+
+def test_a_ranker_that_changes_nothing_ranks_by_the_cosine_of_its_encoder(encoder: Encoder) -> None:
+    reranker = untrained(encoder, projection=None, num_blocks=0)
+    query = encoder.encode(["sort the file"], prompt=encoder.query_prompt).double()
+    candidates = encoder.encode(DOCUMENTS).double()
+    cosine = (candidates @ query[0]) / candidates.norm(dim=1) / query.norm()
+
+    ranked = reranker.rank("sort the file", DOCUMENTS)
+
+    assert [document.index for document in ranked] == cosine.argsort(descending=True).tolist()
+    assert [document.score for document in ranked] == pytest.approx(
+        cosine.sort(descending=True).values.tolist(), abs=1e-5
+    )
+    assert all(document.text == DOCUMENTS[document.index] for document in ranked)
+
+
+@pytest.mark.parametrize("kind", [ListRanker, PointRanker])
+def test_it_comes_back_from_disk_with_its_encoder_and_the_same_scores(
+    encoder: Encoder, tmp_path: Path, kind: type
+) -> None:
+    reranker = untrained(encoder, kind)
+    reranker.ranker.encoder = encoder.settings()
+    folder = reranker.save_pretrained(tmp_path / "saved")
+
+    again = Reranker.load(folder)
+
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert again.rank("open", DOCUMENTS) == reranker.rank("open", DOCUMENTS)
+    assert again.encoder.settings() == encoder.settings()
+    assert type(load_ranker(folder)) is kind
+
+
+def test_top_k_cuts_and_no_documents_give_none(encoder: Encoder) -> None:
+    reranker = untrained(encoder)
+    assert reranker.rank("open", DOCUMENTS, top_k=2) == reranker.rank("open", DOCUMENTS)[:2]
+    assert len(reranker.rank("open", DOCUMENTS, top_k=50)) == 5
+    assert reranker.rank("open", []) == []
+    with pytest.raises(ValueError, match="top_k has to be 1 or more"):
+        reranker.rank("open", DOCUMENTS, top_k=0)
+    with pytest.raises(ValueError, match="empty"):
+        reranker.rank("open", ["", "sort"])
+
+
+def test_a_ranker_of_ready_made_features_says_that_it_cannot_read_texts(tmp_path: Path) -> None:
+    save_pretrained(PointRanker(feature_dim=8), tmp_path)
+    with pytest.raises(ValueError, match="came ready made"):
+        Reranker.load(tmp_path)
+    assert load_ranker(tmp_path).encoder is None
+
+
+def test_texts_go_in_and_a_reranker_comes_out_by_one_config(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RANKERS_RUN_DIR", raising=False)
+    lines = [
+        {
+            "query_id": f"q{number}",
+            "query": f"sort {number}",
+            "candidates": [
+                {"id": str(k), "text": f"{text} {number}", "label": k == number % 5} for k, text in enumerate(DOCUMENTS)
+            ],
+        }
+        for number in range(60)
+    ]
+    (tmp_path / "groups.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    overrides = [
+        "features.source.path=groups.jsonl",
+        f"features.encoder={{model: {tiny_bert}}}",
+        "trainer.max_epochs=1",
+        "trainer.accelerator=cpu",
+        "trainer.enable_progress_bar=false",
+    ]
+
+    assert train.main(["--config", "listranker_jsonl.yaml", *overrides]) == 0, capsys.readouterr().err
+
+    (folder,) = (tmp_path / "runs" / "listranker_jsonl").iterdir()
+    ranked = Reranker.load(folder).rank("sort 3", DOCUMENTS, top_k=3)
+    assert len(ranked) == 3 and ranked[0].score >= ranked[2].score
