@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,25 +18,8 @@ from registry import load_config
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-BILINEAR = '''"""BilinearRanker: the score of a candidate c for a query q is q^T W c."""
-from typing import Unpack
-
-from torch import Tensor, nn
-
-from rankers.base import Ranker, Training
-from ranking.batch import FeatureBatch
-from registry import RANKERS
-
-
-@RANKERS.register("bilinear")
-class BilinearRanker(Ranker[FeatureBatch]):
-    def __init__(self, feature_dim: int, **training: Unpack[Training]) -> None:
-        super().__init__(**training)
-        self.project = nn.Linear(feature_dim, feature_dim, bias=False)
-
-    def forward(self, batch: FeatureBatch) -> Tensor:
-        return (self.project(batch.query).unsqueeze(1) * batch.candidates).sum(dim=-1)
-'''
+README = (REPOSITORY / "README.md").read_text()
+BILINEAR = next(code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if '"bilinear"' in code)
 
 CENTRED = '''"""Centred: a block that takes the mean of its group from each vector."""
 import torch

@@ -45,14 +45,14 @@ def test_it_comes_back_from_disk_with_its_encoder_and_the_same_scores(
     encoder: Encoder, tmp_path: Path, kind: type
 ) -> None:
     reranker = untrained(encoder, kind)
-    reranker.ranker.encoder = encoder.settings()
+    reranker.ranker.encoder = encoder.identity()
     folder = reranker.save_pretrained(tmp_path / "saved")
 
     again = Reranker.load(folder)
 
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert again.rank("open", DOCUMENTS) == reranker.rank("open", DOCUMENTS)
-    assert again.encoder.settings() == encoder.settings()
+    assert again.encoder.identity() == encoder.identity()
     assert type(load_ranker(folder)) is kind
 
 
@@ -92,7 +92,7 @@ def test_texts_go_in_and_a_reranker_comes_out_by_one_config(
     (tmp_path / "groups.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     overrides = [
         "features.source.path=groups.jsonl",
-        f"features.encoder={{model: {tiny_bert}}}",
+        f"features.encoder={{model: {tiny_bert}, package: null, max_length: 64}}",
         "trainer.max_epochs=1",
         "trainer.accelerator=cpu",
         "trainer.enable_progress_bar=false",
