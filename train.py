@@ -47,7 +47,9 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
 
     try:
         run.check(config)
-        if not chosen.check:
+        if chosen.check:
+            print(f"{chosen.config or chosen.resume}: everything in it fits")
+        else:
             run.train(config, Path(chosen.config or chosen.resume.parent).stem, chosen.resume)
     except run.InterruptedRunError as error:
         print(error, file=sys.stderr)

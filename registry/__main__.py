@@ -42,14 +42,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _print_component(name: str, factory: Callable[..., Any], provided: Sequence[str]) -> None:
     print(f"  {name}: {schema.first_line(factory)}")
+    _print_options(factory, "", provided)
+
+
+def _print_options(factory: Callable[..., Any], prefix: str, provided: Sequence[str] = ()) -> None:
     for option in schema.options(factory).values():
+        nested = schema.dataclass_of(option.annotation)
         if option.default is schema.REQUIRED:
             default = "from the code" if option.name in provided else "required"
+        elif nested is not None and option.default is not None:
+            default = "as below"
         else:
             default = option.default if isinstance(option.default, str) else shown(option.default)
-        print(f"    {option.name:20} {schema.describe(option.annotation)}, {default}")
+        print(f"    {prefix + option.name:20} {schema.describe(option.annotation)}, {default}")
         if option.doc:
             print(f"    {'':20}   {option.doc}")
+        if nested is not None:
+            _print_options(nested, f"{prefix}{option.name}.")
 
 
 if __name__ == "__main__":

@@ -145,11 +145,16 @@ def instantiate(factory: Callable[..., Any], bound: Mapping[str, Any]) -> dict[s
     """Bound options as the factory takes them: mappings of options of a dataclass become that dataclass."""
     schema, ready = options(factory), dict(bound)
     for name, value in bound.items():
-        arms = typing.get_args(schema[name].annotation) or (schema[name].annotation,)
-        made = next((arm for arm in arms if isinstance(arm, type) and dataclasses.is_dataclass(arm)), None)
+        made = dataclass_of(schema[name].annotation)
         if made and isinstance(value, Mapping):
             ready[name] = made(**instantiate(made, value))
     return ready
+
+
+def dataclass_of(annotation: Any) -> type | None:
+    """The dataclass among the types of an annotation, such as `Encoder` of `Encoder | None`."""
+    arms = typing.get_args(annotation) or (annotation,)
+    return next((arm for arm in arms if isinstance(arm, type) and dataclasses.is_dataclass(arm)), None)
 
 
 def describe(annotation: Any) -> str:

@@ -96,7 +96,7 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
 def _build_datamodule(config: RunConfig) -> Any:
     node = dict(config.datamodule)
     if config.features is not None:
-        node["path"] = str(EXTRACTORS.build(config.features, path="features").run())
+        node["path"] = str(EXTRACTORS.build(config.features, path="features").run(to_train=True))
     if node.get("seed") is None:
         node["seed"] = config.seed
     return DATAMODULES.build(node, path="datamodule")

@@ -20,7 +20,7 @@ from features.text_groups import TextGroup, checked
 from ranking.group_shard import Table
 from ranking.group_store import GroupStore
 from ranking.group_store_writer import GroupStoreWriter, check_settings
-from registry import EXTRACTORS, SOURCES, Node
+from registry import EXTRACTORS, SOURCES, ConfigError, Node
 
 DEFAULT_ENCODER = Encoder()
 
@@ -71,11 +71,14 @@ class EmbeddingExtractor:
         settings = {"extractor": "embedding", "source": self.source.fingerprint(), "encoder": encoder}
         return settings | {"retrieve": self.retrieve, "dtype": self.dtype, "chunk_size": self.chunk_size}
 
-    def run(self) -> Path:
+    def run(self, *, to_train: bool = False) -> Path:
         """Build the store, unless it is there.
 
+        Args:
+            to_train: Whether a ranker will be trained on it: then a source without any label is refused.
+
         Raises:
-            ConfigError: If the source's data is not as it should be; then nothing is written.
+            ConfigError: If the source's data is not as it should be; then nothing is embedded or written.
             StoreError: If the store that is there was made with other settings, or cannot be written.
         """
         path, settings = self.path, self.settings()
@@ -84,7 +87,7 @@ class EmbeddingExtractor:
             return path
         encoder = self.encoder.identity() if self.encoder else None
         groups = self._groups() if self.retrieve is None else list(self._groups())
-        total, feature_dim = self._survey(groups)
+        total, feature_dim = self._survey(groups, to_train)
         writer = GroupStoreWriter(
             path,
             feature_dim=feature_dim,
@@ -105,12 +108,17 @@ class EmbeddingExtractor:
     def _groups(self) -> Iterator[TextGroup]:
         return checked(self.source.groups(), with_features=self.encoder is None)
 
-    def _survey(self, groups: Iterable[TextGroup]) -> tuple[int, int]:
+    def _survey(self, groups: Iterable[TextGroup], to_train: bool) -> tuple[int, int]:
         """How many texts to embed, and a vector's size; reads all of the source, so that bad data shows before work."""
         total, feature_dim = 0, self.encoder.feature_dim if self.encoder else 0
+        labelled = not to_train
         for part in [groups] if isinstance(groups, list) else in_chunks(groups, self.chunk_size):
             total += len(part) + len(number_items(part))
             feature_dim = feature_dim or len(part[0].feature or ())
+            labelled = labelled or any(each.label is not None for group in part for each in group.candidates)
+        if not labelled:
+            cure = "give candidates a `label`; python -m features makes a store without labels"
+            raise ConfigError("features.source", "no candidate has a label: there is nothing to learn.", cure=cure)
         return total, feature_dim
 
 

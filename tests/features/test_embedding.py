@@ -202,3 +202,22 @@ def test_bad_data_is_found_before_anything_is_written(tiny_bert: Path, path: Pat
 def test_impossible_options_are_refused(path: Path, option: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
         extractor(path, None, **option)
+
+
+def test_a_source_without_labels_is_refused_for_training_before_anything_is_embedded(tmp_path: Path) -> None:
+    lines = [
+        {
+            "query_id": str(n),
+            "query": "q",
+            "feature": [1.0],
+            "candidates": [{"id": "a", "text": "t", "feature": [n + 1.0]}],
+        }
+        for n in range(3)
+    ]
+    (tmp_path / "groups.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = {"name": "jsonl", "path": str(tmp_path / "groups.jsonl")}
+    extractor = EmbeddingExtractor(source, encoder=None, path=str(tmp_path / "store"))
+    with pytest.raises(ConfigError, match="nothing to learn"):
+        extractor.run(to_train=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["groups.jsonl"]
+    assert GroupStore.open(extractor.run()).label.isnan().all()
