@@ -31,12 +31,16 @@ def main(arguments: list[str] | None = None) -> int:
     if (chosen.config is None) == (chosen.resume is None):
         parser.error("give --config FILE, or --resume RUN")
     try:
+        if chosen.resume and not (chosen.resume / "config.yaml").is_file():
+            raise ConfigError("--resume", "no run to go on with: there is no config.yaml in it.")
         config = load_config(chosen.config or chosen.resume / "config.yaml", chosen.overrides)
         if chosen.print_config:
             print(to_yaml(dataclasses.asdict(config)), end="")
             return 0
         return go(config, chosen)
     except ConfigError as error:
+        if error.path != chosen.config:
+            error.file = error.file or Path(chosen.config or chosen.resume).name
         print(error, file=sys.stderr)
         return 1
 
@@ -46,8 +50,8 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
     from training import run  # not above: --help and mistakes in the yaml need not wait for torch
 
     try:
-        run.check(config)
         if chosen.check:
+            run.check(config)
             print(f"{chosen.config or chosen.resume}: everything in it fits")
         else:
             run.train(config, Path(chosen.config or chosen.resume.parent).stem, chosen.resume)

@@ -63,9 +63,13 @@ class GroupedFeatures(LightningDataModule):
         verify: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in (("groups_per_query", groups_per_query), ("batch_size", batch_size)):
-            if value < 1:
-                raise ConfigError(f"datamodule.{name}", f"has to be 1 or more, got {value}.")
+        counts = {"groups_per_query": groups_per_query, "batch_size": batch_size, "eval_draws": eval_draws}
+        for name, value, least in (
+            *((name, value, 1) for name, value in counts.items()),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"datamodule.{name}", f"has to be {least} or more, got {value}.")
         if num_candidates is not None and num_candidates < 2:
             raise ConfigError("datamodule.num_candidates", f"a group needs 2 or more candidates, got {num_candidates}.")
         self.store = GroupStore.open(Path(path), verify=verify)

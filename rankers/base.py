@@ -10,7 +10,7 @@ from torch import Tensor
 from ranking.batch import Batch
 from ranking.evaluation import Evaluation, EvaluationState
 from ranking.metrics import metric_name
-from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node
+from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node, schema
 from registry.imports import imported_modules
 
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
@@ -61,6 +61,14 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     evaluation: Evaluation
     """Scores of the validation or test that was run last."""
 
+    _given: dict[str, Any]
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Any:
+        """Remember the options, so that the ranker can say how to make it again, whatever `__init__` does with them."""
+        ranker = super().__new__(cls)
+        ranker._given = {**dict(zip(schema.options(cls), arguments, strict=False)), **options}
+        return ranker
+
     def __init__(
         self,
         *,
@@ -70,7 +78,6 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         metrics: list[Node] = ["hit@1", "mrr", "ndcg@10", "recall@5"],  # noqa: B006
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
         self.loss = LOSSES.bind(loss or self.default_loss, "ranker.loss")
         self.metrics = {metric_name(node): METRICS.bind(node, "ranker.metrics") for node in metrics}
         self._optimizer, self._schedule = optimizer, schedule
@@ -91,9 +98,13 @@ class Ranker(LightningModule, Generic[AnyBatch]):
 
         Raises:
             NonFiniteLossError: Before the weights see it.
+            ConfigError: If the loss refuses the labels.
         """
         scores, labels, mask = self.training_scores(batch)
-        loss = self.loss(scores.float(), labels, mask)
+        try:
+            loss = self.loss(scores.float(), labels, mask)
+        except ValueError as error:
+            raise ConfigError("ranker.loss", f"{error}.", cure="a loss for such labels") from error
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self.global_step, batch.group.tolist())
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.group))
@@ -133,7 +144,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         """Name, options, outside modules and encoder: plain values from which the ranker can be made again."""
         name = RANKERS.name_of(type(self))
         return {
-            "ranker": {"name": name, **self.hparams},
+            "ranker": {"name": name, **schema.bind(type(self), self._given, "ranker")},
             "imports": imported_modules(),
             "encoder": self.encoder,
         }

@@ -27,7 +27,7 @@ class ScaledSimilarity(nn.Module):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature has to be positive, got {temperature}")
-        self.similarity = SIMILARITIES.build(similarity, dim=dim)
+        self.similarity = SIMILARITIES.build(similarity, dim=dim, path="ranker.similarity")
         log_temperature = torch.tensor(math.log(temperature))
         if learned:
             self.log_temperature = nn.Parameter(log_temperature)

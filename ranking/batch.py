@@ -11,7 +11,7 @@ from torch import Tensor
 B = TypeVar("B", bound="Batch")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """B groups of up to K candidates; the letters B and K mean this in every shape of the project.
 
@@ -44,7 +44,7 @@ class Batch:
         return {name: value for name, value in fields if isinstance(value, Tensor)}
 
 
-@dataclass(frozen=True)
+@dataclass
 class FeatureBatch(Batch):
     """A batch whose queries and candidates are stored vectors of size D.
 

@@ -195,6 +195,7 @@ def _check_hashes(folder: Path, records: list[dict[str, Any]]) -> None:
 
 
 def _no_store(folder: Path) -> StoreError:
+    folder = folder.absolute()
     partial = folder if folder.suffix == ".partial" else folder.with_name(folder.name + ".partial")
     if partial.is_dir():
         cure = "run the command that was building it once more: it goes on where it stopped"

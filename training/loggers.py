@@ -12,13 +12,21 @@ from registry import LOGGERS
 
 @LOGGERS.register("csv")
 def csv(run_dir: str) -> CSVLogger:
-    """One row a logged step in `csv/metrics.csv`."""
-    return CSVLogger(run_dir, name="csv", version="")
+    """One row a logged step in `csv/version_0/metrics.csv`, version_1 after the first resuming, and so on.
+
+    Args:
+        run_dir: The run's folder.
+    """
+    return CSVLogger(run_dir, name="csv")
 
 
 @LOGGERS.register("tensorboard")
 def tensorboard(run_dir: str) -> TensorBoardLogger:
-    """Event files for `tensorboard --logdir runs`; needs the extra `tensorboard`."""
+    """Event files for `tensorboard --logdir runs`; needs the extra `tensorboard`.
+
+    Args:
+        run_dir: The run's folder.
+    """
     return TensorBoardLogger(run_dir, name="tensorboard", version="", default_hp_metric=False)
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
 from rankers.base import NonFiniteLossError, Ranker
-from ranking.metrics import metric_name
 from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig
 from registry.config import to_yaml
 from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScoreHistograms
+from training.checking import check
 from training.memory import keep_freed_memory
 from training.provenance import provenance
 from training.report import Report, write_atomically, write_json, write_per_query, write_trec_run
@@ -42,22 +43,6 @@ class Run:
     metrics: Mapping[str, Any]
 
 
-def check(config: RunConfig) -> None:
-    """Refuse what the schema cannot see: trainer options, an unknown metric to monitor, no store.
-
-    Raises:
-        ConfigError: For the first mistake.
-    """
-    build_trainer(config.trainer)
-    metrics = [f"val/{metric_name(node)}" for node in config.ranker["metrics"]]
-    if config.monitor not in metrics:
-        problem = f"{config.monitor!r} is not among what ranker.metrics reports."
-        raise ConfigError("monitor", problem, given=config.monitor, known=metrics)
-    if config.features is None and config.datamodule.get("path") is None:
-        cure = "name a store there, or say in a `features:` block how to build one"
-        raise ConfigError("datamodule.path", "which store?", cure=cure)
-
-
 def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
     """Build what the config names, fit with validation, test the best checkpoint, and report.
 
@@ -72,6 +57,13 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
     """
     check(config)
     keep_freed_memory()
+    try:
+        return _train(config, name, resume)
+    finally:
+        os.environ.pop(RUN_DIR, None)
+
+
+def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     started, console = time.time(), Console()
     seed_everything(config.seed, workers=True, verbose=False)
     datamodule = _build_datamodule(config)
@@ -131,7 +123,10 @@ def _new_folder(config: RunConfig, name: str) -> Path:
             folder, copies = folder.with_name(f"{stamp}_{copies}"), copies + 1
         os.environ[RUN_DIR] = str(folder)
     folder = Path(os.environ[RUN_DIR])
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("runs", f"{folder} cannot be made: {error.strerror}.") from error
     return folder
 
 
@@ -154,11 +149,14 @@ def _fit(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any) -
     except NonFiniteLossError as error:
         ids = ", ".join(datamodule.query_ids(error.group))
         problem = f"not finite at step {error.step}; queries of that batch: {ids}."
-        cure = f"a smaller ranker.optimizer.lr, or trainer.gradient_clip_val=1; the last good state is in {folder}"
+        kept = f"; the last good state is {folder / LAST}" if (folder / LAST).is_file() else ""
+        cure = f"a smaller ranker.optimizer.lr, or trainer.gradient_clip_val=1{kept}"
         raise ConfigError("train/loss", problem, cure=cure) from error
     except InterruptedRunError as error:
         how = f"go on with:\n  python train.py --resume {folder}"
         raise InterruptedRunError(f"stopped at step {trainer.global_step}; {how}") from error
+    except MisconfigurationException as error:
+        raise ConfigError("trainer", str(error)) from error
 
 
 def _finish(
@@ -173,7 +171,10 @@ def _finish(
 ) -> Run:
     """Judge the best checkpoint on validation and test, and write everything down."""
     name, fitted = config.ranker["name"], time.time()
-    chosen = {"datamodule": datamodule, "ckpt_path": best.best_model_path or None, "weights_only": True}
+    if not best.best_model_path:
+        console.print("[yellow]no validation was run: the last state counts as the best[/]")
+        trainer.save_checkpoint(folder / BEST)
+    chosen = {"datamodule": datamodule, "ckpt_path": folder / BEST, "weights_only": True}
     trainer.validate(ranker, verbose=False, **chosen)
     val = Report.of(name, ranker.evaluation, ranker.metrics)
     trainer.test(ranker, verbose=False, **chosen)

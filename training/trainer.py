@@ -12,6 +12,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from registry import ConfigError, schema
 
 DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "log_every_n_steps": 10, "enable_model_summary": False}
+NOT_ZERO = (
+    "accumulate_grad_batches",
+    "log_every_n_steps",
+    "limit_train_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+)
 SET_BY_THE_RUN = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler")
 
 
@@ -40,6 +47,9 @@ def build_trainer(
             raise ConfigError(f"trainer.{option}", "is set by the run itself.", cure=cure)
     given = {**DEFAULTS, **options}
     bound = schema.bind(Trainer, given, "trainer")
+    for option in NOT_ZERO:
+        if (value := bound[option]) is not None and value <= 0:
+            raise ConfigError(f"trainer.{option}", f"has to be above 0, got {value}.")
     try:
         return Trainer(
             **{key: bound[key] for key in given},
@@ -48,7 +58,7 @@ def build_trainer(
             default_root_dir=folder,
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, ValueError, ImportError, RuntimeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError("trainer", str(error)) from error
 
 

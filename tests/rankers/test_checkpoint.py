@@ -245,7 +245,6 @@ def test_weights_that_are_shared_are_saved_too(tmp_path: Path) -> None:
     assert same_weights(load_ranker(save_pretrained(ranker, tmp_path)), ranker)
 
 
-@pytest.mark.xfail(strict=True, reason="Lightning's hyperparameters are those of every __init__ on the way up")
 def test_a_ranker_that_settles_options_of_another_is_saved_too(tmp_path: Path) -> None:
     @RANKERS.register("settled_for_a_test")
     class Settled(ListRanker):
@@ -257,7 +256,6 @@ def test_a_ranker_that_settles_options_of_another_is_saved_too(tmp_path: Path) -
     assert isinstance(loaded, Settled) and same_weights(loaded, ranker)
 
 
-@pytest.mark.xfail(strict=True, reason="Lightning's hyperparameters hold the object")
 def test_an_option_that_is_a_dataclass_is_saved_too(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Shape:

@@ -112,7 +112,7 @@ def test_bf16_and_clipping_reach_the_trainer(run: Callable[..., Run]) -> None:
 
 def test_loggers_get_rates_norms_baselines_samples_and_histograms(run: Callable[..., Run]) -> None:
     finished = run("logger=[csv, wandb, tensorboard]", "trainer.log_every_n_steps=1")
-    with (finished.path / "csv" / "metrics.csv").open() as file:
+    with (finished.path / "csv" / "version_0" / "metrics.csv").open() as file:
         columns = set(csv.DictReader(file).fieldnames or ())
     assert {"train/loss", "train/grad_norm", "lr", "val/mrr", "test/mrr", "baselines/cosine/mrr"} <= columns
     (log,) = (finished.path / "wandb").glob("offline-run-*/*.wandb")
