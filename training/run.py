@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
@@ -21,6 +21,7 @@ from registry.config import to_yaml
 from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScoreHistograms
 from training.checking import check
 from training.memory import keep_freed_memory
+from training.progress import ProgressBar
 from training.provenance import provenance
 from training.report import Report, write_atomically, write_json, write_per_query, write_trec_run
 from training.resuming import LAST, InterruptedRunError, ResumePoint, StepSeed
@@ -108,7 +109,7 @@ def _callbacks(config: RunConfig, folder: Path) -> list[Callback]:
     chosen = [CALLBACKS.build(node, path=f"callbacks[{place}]") for place, node in enumerate(config.callbacks)]
     always = [StepSeed(config.seed), GradientNorm(), ReferenceLines(), RankedSamples(), ScoreHistograms()]
     if config.trainer.get("enable_progress_bar", True):
-        always.append(RichProgressBar())
+        always.append(ProgressBar())
     if config.logger:
         always.append(LearningRateMonitor(logging_interval="step"))
     return [*always, *chosen, ResumePoint(folder, config.save_every)]
