@@ -47,7 +47,7 @@ class GradientNorm(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Log it at the steps that are logged anyway."""
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
             pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
