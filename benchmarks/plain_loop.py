@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +96,7 @@ def projecting_each_row(model: PlainListRanker, memory: Memory, steps: Sequence[
 class StackedGroups(Dataset[tuple[Tensor, Tensor]]):
     """The ordinary way: one item is one group's features, stacked, and its labels."""
 
-    def __init__(self, memory: Memory, steps: Sequence[Group], dtype: torch.dtype) -> None:
+    def __init__(self, memory: Memory, steps: Sequence[Group], dtype: torch.dtype = torch.float32) -> None:
         self._memory, self._dtype = memory, dtype
         self._query = torch.cat([step.query for step in steps]).tolist()
         self._candidates = torch.cat([step.candidates for step in steps]).tolist()
@@ -105,13 +106,35 @@ class StackedGroups(Dataset[tuple[Tensor, Tensor]]):
         return len(self._query)
 
     def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        query = self._memory.queries[self._query[place]]
-        candidates = [self._memory.candidates[row] for row in self._candidates[place]]
-        return torch.stack([query, *candidates]).to(self._dtype), self._labels[place]
+        vectors = self.vectors(self._query[place], self._candidates[place])
+        return torch.stack(vectors).to(self._dtype), self._labels[place]
+
+    def vectors(self, query: int, candidates: list[int]) -> list[Tensor]:
+        """A query's vector and those of some candidates."""
+        return [self._memory.queries[query], *(self._memory.candidates[row] for row in candidates)]
+
+    def in_batches(self, batch_size: int) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Batches that two worker processes put together."""
+        return DataLoader(self, batch_size, num_workers=2)
 
 
-def projecting_stacked(model: PlainListRanker, groups: StackedGroups, batch_size: int) -> Iterator[Projected]:
-    """Features that two worker processes have stacked, projected as they come."""
-    for features, labels in DataLoader(groups, batch_size, num_workers=2):
+class StackedFromFiles(StackedGroups):
+    """The same from a file for each query, which holds its vector and those of all its responses."""
+
+    def __init__(self, memory: Memory, steps: Sequence[Group], folder: Path) -> None:
+        super().__init__(memory, steps)
+        self._folder, self._responses = folder, len(memory.candidates) // len(memory.queries)
+        for query, responses in enumerate(memory.candidates.split(self._responses)):
+            torch.save(torch.cat([memory.queries[query : query + 1], responses]), folder / f"{query}.pt")
+
+    def vectors(self, query: int, candidates: list[int]) -> list[Tensor]:
+        """A query's vector and those of some candidates."""
+        stored = torch.load(self._folder / f"{query}.pt")
+        return [stored[0], *(stored[1 + row - query * self._responses] for row in candidates)]
+
+
+def projecting_stacked(model: PlainListRanker, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Projected]:
+    """Stacked features, projected as they come."""
+    for features, labels in batches:
         projected = model.project(features.float())
         yield projected[:, 0], projected[:, 1:], labels

@@ -6,6 +6,7 @@ its label, whether it may be used, whether it was injected, and its id.
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -188,10 +189,12 @@ def shard_name(table: str, number: int) -> str:
 
 
 def _check_hashes(folder: Path, records: list[dict[str, Any]]) -> None:
-    for record in records:
-        path = folder / record["file"]
-        if path.is_file() and sha256_of(path) != record["sha256"]:
-            raise damaged(path, "its sha256 is not the manifest's: its content has changed")
+    present = [record for record in records if (folder / record["file"]).is_file()]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(sha256_of, (folder / record["file"] for record in present))
+        for record, digest in zip(present, found, strict=True):
+            if digest != record["sha256"]:
+                raise damaged(folder / record["file"], "its sha256 is not the manifest's: its content has changed")
 
 
 def _no_store(folder: Path) -> StoreError:

@@ -1,0 +1,24 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import machine
+from benchmarks.__main__ import BENCHMARKS, main
+
+
+def test_the_command_writes_one_file_a_benchmark(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "limit_cores", lambda count: None)
+    arguments = ["projection", "--tiny", "--repeats", "1", "--data", str(data), "--results", str(tmp_path)]
+    assert main(arguments) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["projection.json"]
+    assert json.loads((tmp_path / "projection.json").read_text())["question"]
+    assert "times as long" in capsys.readouterr().out
+
+
+def test_an_unknown_benchmark_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fits"])
+    assert f"no benchmark 'fits'; there are: {', '.join(BENCHMARKS)}" in capsys.readouterr().err
