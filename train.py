@@ -52,6 +52,7 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
     try:
         if chosen.check:
             run.check(config)
+            run.check_data(config)
             print(f"{chosen.config or chosen.resume}: everything in it fits")
         else:
             run.train(config, Path(chosen.config or chosen.resume.parent).stem, chosen.resume)

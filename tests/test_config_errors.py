@@ -180,7 +180,9 @@ OVERRIDES = {
 
 @pytest.mark.parametrize(("override", "message"), OVERRIDES.values(), ids=OVERRIDES.keys())
 def test_a_wrong_override_is_refused(refused: Callable[..., str], override: str, message: str) -> None:
-    assert refused(override).startswith(f"run.yaml: {message.removeprefix('run.yaml: ')}")
+    found = refused(override)
+    assert found.startswith(f"run.yaml: {message.removeprefix('run.yaml: ')}")
+    assert refused("--check", override) == found
 
 
 FILES = {
@@ -226,6 +228,28 @@ def test_a_folder_that_is_no_run_cannot_go_on(refused: Callable[..., str]) -> No
 def test_a_check_finds_what_a_run_would(refused: Callable[..., str], run_config: Callable[..., Path]) -> None:
     assert refused("--check", "trainer.max_epoch=3") == refused("trainer.max_epoch=3")
     assert train.main(["--config", str(run_config()), "--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("features.source.path=nowhere.jsonl", "nowhere.jsonl: no such file or folder."),
+        ("datamodule.num_candidates=1", "datamodule.num_candidates: a group needs 2 or more candidates, got 1."),
+        ("datamodule.negatives=all", "datamodule.negatives: list_ranker scores candidates in the company"),
+        ("ranker.projection=null ranker.block.num_heads=17", "ranker.block: transformer: num_heads 17 does not divide"),
+    ],
+)
+def test_what_a_store_does_not_decide_is_checked_before_there_is_one(
+    override: str, message: str, refused: Callable[..., str], run_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "groups.jsonl").write_text("{}\n")
+    usual = run_config().read_text().splitlines()
+    features = "features: {name: embedding, encoder: null, source: {name: jsonl, path: groups.jsonl}}"
+    (tmp_path / "texts.yaml").write_text("\n".join([line for line in usual if "path:" not in line] + [features]))
+    command = ("--config", "texts.yaml")
+    for words in (override.split(), ["--check", *override.split()]):
+        assert refused(*words, command=command).startswith(f"texts.yaml: {message}")
+    assert train.main([*command, "--check"]) == 0
 
 
 def test_print_config_shows_every_option_and_writes_nothing(

@@ -1,21 +1,36 @@
 """Checking: what is wrong with a run that its schema cannot see, found before anything is built or written."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from ranking.group_shard import StoreError
 from ranking.metrics import metric_name
-from registry import CALLBACKS, LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, RunConfig
+from registry import (
+    CALLBACKS,
+    DATAMODULES,
+    EXTRACTORS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    RANKERS,
+    SCHEDULES,
+    ConfigError,
+    RunConfig,
+)
 from training.trainer import build_trainer
 
 _SEEDS = 2**32
+# Stands in for a size that is not known yet: any usual number of heads divides it, and on `meta` no size costs memory.
+_ANY_DIM = 2**10 * 3**2 * 5 * 7 * 11 * 13
 
 
 def check(config: RunConfig) -> None:
-    """Refuse trainer options, losses, metrics, optimizers, schedules and callbacks that could not work.
+    """Refuse rankers, trainer options, losses, metrics, optimizers, schedules and callbacks that could not work.
 
     Raises:
         ConfigError: For the first mistake.
@@ -41,8 +56,31 @@ def check(config: RunConfig) -> None:
         raise ConfigError("runs", f"{config.runs} cannot be a folder: there is a file of that name.")
 
 
+def check_data(config: RunConfig) -> None:
+    """Refuse data, or options of the datamodule, that could not work; a store still to be built is not missed.
+
+    Raises:
+        ConfigError: For the first mistake.
+    """
+    node, to_build = dict(config.datamodule), False
+    if config.features is not None:
+        path = EXTRACTORS.build(config.features, path="features").path
+        node["path"], to_build = str(path), not path.exists()
+    with suppress(StoreError) if to_build else nullcontext():
+        datamodule: Any = DATAMODULES.build(node, path="datamodule")
+        RANKERS.complete(config.ranker, datamodule.facts, "ranker")
+
+
+def check_negatives(ranker: str, shared: bool) -> None:
+    """Refuse negatives from other groups where candidates are scored in the company of their own."""
+    if shared and not RANKERS.get(ranker).takes_shared_negatives:  # type: ignore[attr-defined]
+        problem = f"{ranker} scores candidates in the company of their group, not against others."
+        cure = "datamodule.negatives=group, or a ranker like point_ranker"
+        raise ConfigError("datamodule.negatives", problem, cure=cure)
+
+
 def _check_ranker(config: RunConfig) -> None:
-    """Try loss and metrics on one group, optimizer and schedule on one weight."""
+    """Make it without weights; try loss and metrics on one group, optimizer and schedule on one weight."""
     labels, mask = torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool)
     loss = config.ranker["loss"] or RANKERS.get(config.ranker["name"]).default_loss  # type: ignore[attr-defined]
     with _refused_as("ranker.loss"):
@@ -52,6 +90,10 @@ def _check_ranker(config: RunConfig) -> None:
             METRICS.bind(node)(labels.clone(), labels, mask)
     optimizer = OPTIMIZERS.build(config.ranker["optimizer"], [nn.Parameter(labels)], path="ranker.optimizer")
     SCHEDULES.build(config.ranker["schedule"], optimizer, 100, path="ranker.schedule")
+    check_negatives(config.ranker["name"], config.datamodule.get("negatives", "group") != "group")
+    # What a ranker of another kind cannot do without weights, it will do with them.
+    with torch.device("meta"), suppress(RuntimeError):
+        RANKERS.build(config.ranker, path="ranker", feature_dim=config.ranker.get("feature_dim") or _ANY_DIM)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from rankers.base import NonFiniteLossError, Ranker
 from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig
 from registry.config import to_yaml
 from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScoreHistograms
-from training.checking import check
+from training.checking import check, check_data, check_negatives
 from training.memory import keep_freed_memory
 from training.progress import ProgressBar
 from training.provenance import provenance
@@ -89,7 +89,10 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
 def _build_datamodule(config: RunConfig) -> Any:
     node = dict(config.datamodule)
     if config.features is not None:
-        node["path"] = str(EXTRACTORS.build(config.features, path="features").run(to_train=True))
+        extractor = EXTRACTORS.build(config.features, path="features")
+        if not extractor.path.exists():
+            check_data(config)
+        node["path"] = str(extractor.run(to_train=True))
     if node.get("seed") is None:
         node["seed"] = config.seed
     return DATAMODULES.build(node, path="datamodule")
@@ -98,10 +101,7 @@ def _build_datamodule(config: RunConfig) -> Any:
 def _build_ranker(config: RunConfig, datamodule: Any) -> Ranker[Any]:
     ranker = RANKERS.build(config.ranker, path="ranker")
     ranker.encoder = datamodule.store.encoder
-    if datamodule.shared_negatives and not ranker.takes_shared_negatives:
-        problem = f"{config.ranker['name']} scores candidates in the company of their group, not against others."
-        cure = "datamodule.negatives=group, or a ranker like point_ranker"
-        raise ConfigError("datamodule.negatives", problem, cure=cure)
+    check_negatives(config.ranker["name"], datamodule.shared_negatives)
     return ranker
 
 

@@ -134,7 +134,7 @@ def test_loggers_get_rates_norms_baselines_samples_and_histograms(run: Callable[
 
 
 def test_a_gradient_norm_is_logged_with_the_loss_of_its_step(run: Callable[..., Run]) -> None:
-    finished = run("trainer.max_epochs=2", "datamodule.batch_size=128", "trainer.log_every_n_steps=2")  # a step an epoch
+    finished = run("trainer.max_epochs=2", "datamodule.batch_size=128", "trainer.log_every_n_steps=2")
     with (finished.path / "csv" / "version_0" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["train/loss"]]
     assert [(row["step"], float(row["train/grad_norm"]) > 0) for row in rows] == [("1", True)]
