@@ -8,12 +8,29 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 
 LAST = "last.ckpt"
 
 
 class InterruptedRunError(Exception):
     """The user pressed Ctrl-C, and the run was saved."""
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints beside their place, then renames, so that one is whole or the one before it stays.
+
+    Lightning writes to the system's temporary folder and moves; where that is another disk, to move is to copy, and a
+    kill meanwhile would leave half a checkpoint in place of the last good one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write one."""
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f".{place.name}.partial")
+        torch.save(checkpoint, temporary)
+        temporary.replace(place)
 
 
 class ResumePoint(Callback):

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from registry import ConfigError, schema
+from training.resuming import WholeCheckpoints
 
 DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "log_every_n_steps": 10, "enable_model_summary": False}
 NOT_ZERO = (
@@ -51,7 +53,7 @@ def build_trainer(
         if (value := bound[option]) is not None and value <= 0:
             raise ConfigError(f"trainer.{option}", f"has to be above 0, got {value}.")
     try:
-        return Trainer(
+        trainer = Trainer(
             **{key: bound[key] for key in given},
             logger=list(loggers),
             callbacks=list(callbacks),
@@ -60,6 +62,9 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError("trainer", str(error)) from error
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
+    return trainer
 
 
 def _quiet() -> None:

@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+
+from training.trainer import build_trainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -137,6 +140,19 @@ def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(config: Path, tmp_path
     assert f"python train.py --resume {tmp_path}/stopped" in errors
     assert "Traceback" not in errors
     assert_same_ending(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_checkpoint_is_whole_or_the_one_before_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop:
+        def __reduce__(self) -> tuple:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile, "mkstemp", None)  # the system's temporary folder may lie on another disk
+    strategy, path = build_trainer({"accelerator": "cpu"}).strategy, tmp_path / "run" / "last.ckpt"
+    strategy.save_checkpoint({"step": 1}, path)
+    with pytest.raises(KeyboardInterrupt):
+        strategy.save_checkpoint({"step": 2, "weights": torch.zeros(10_000), "then": Stop()}, path)
+    assert strategy.load_checkpoint(path, weights_only=True) == {"step": 1}
 
 
 def test_accumulated_gradients_are_never_lost(config: Path, tmp_path: Path) -> None:
