@@ -133,7 +133,15 @@ class Encoder:
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.folder)
+        # From a folder with none of these, transformers makes a tokenizer that knows no word, and says nothing.
+        vocabularies = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
+        if not any(True for pattern in vocabularies for _ in self.folder.glob(pattern)):
+            cure = "save the model's tokenizer there as well: tokenizer.save_pretrained(folder)"
+            raise ConfigError("encoder.model", f"{self.folder} has no tokenizer.", cure=cure)
+        try:
+            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise self._unloadable("its tokenizer", error) from error
 
     @cached_property
     def _model(self) -> Any:
@@ -144,9 +152,9 @@ class Encoder:
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            model = AutoModel.from_pretrained(self.folder, use_safetensors=True)
+            model = AutoModel.from_pretrained(self.folder, use_safetensors=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError("encoder.model", f"{self.folder} cannot be loaded: {error}") from error
+            raise self._unloadable("its model", error) from error
         finally:
             if bars:
                 logging.enable_progress_bar()
@@ -154,6 +162,10 @@ class Encoder:
         if longest is not None and self.max_length > longest:
             raise ConfigError("encoder.max_length", f"{self.max_length} is more than the {longest} of {self.model}.")
         return model.to(self._device, getattr(torch, self.dtype)).eval()
+
+    def _unloadable(self, what: str, error: Exception) -> ConfigError:
+        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+        return ConfigError("encoder.model", f"{self.folder}: {what} cannot be loaded: {reason}")
 
     def _download(self) -> Path:
         from huggingface_hub import snapshot_download

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -92,6 +94,21 @@ def test_weights_in_a_pickle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ConfigError, match=r"no weights as \*.safetensors"):
         Encoder(model=str(tmp_path)).encode(["a"])
+
+
+def test_a_model_with_code_of_its_own_is_refused_without_asking(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    (folder / "own.py").write_text("raise SystemExit('executed')")
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"its model cannot be loaded: .* custom code"):
+        Encoder(model=str(folder)).encode(["text"])
+
+
+def test_a_model_without_a_tokenizer_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(ConfigError, match="has no tokenizer"):
+        Encoder(model=str(folder), max_length=64).encode(["text"])
 
 
 def test_a_length_beyond_the_model_is_refused(tiny_bert: Path) -> None:
