@@ -96,7 +96,7 @@ class _Reader:
 
     def read(self, file: Path) -> Iterator[tuple[str, TextGroup | LineError]]:
         """Each line that is not blank: its place, and its group or what is wrong with it."""
-        format, number = self.format, 0
+        format, number, stem = self.format, 0, file.name.removesuffix(".gz").removesuffix(".jsonl")
         try:
             with _opened(file) as lines:
                 for number, line in enumerate(lines, start=1):
@@ -106,7 +106,7 @@ class _Reader:
                             continue
                         record = _parse(line)
                         format = _detect(record, file, number) if format == "auto" else format
-                        group = FORMATS[format][1](record, f"{file.name.partition('.')[0]}-{number}")
+                        group = FORMATS[format][1](record, f"{stem}-{number}")
                         self._check(group, place)
                         yield place, replace(group, origin=place)
                     except LineError as error:

@@ -55,6 +55,12 @@ def test_flagembedding_lines(tmp_path: Path) -> None:
     assert [(each.text, each.label) for each in second.candidates] == [("yes", 1)]
 
 
+def test_lines_without_ids_are_told_apart_by_the_whole_name_of_their_file(tmp_path: Path) -> None:
+    for file in ("train.a.jsonl", "train.b.jsonl"):
+        write(tmp_path / file, {"query": "which?", "pos": ["yes"]})
+    assert [group.query_id for group in read(tmp_path)] == ["train.a-1", "train.b-1"]
+
+
 def test_tevatron_lines(tmp_path: Path) -> None:
     record = {
         "query_id": "5",
