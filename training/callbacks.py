@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
@@ -24,17 +24,6 @@ def early_stopping(monitor: str = "val/mrr", patience: int = 3, min_delta: float
         min_delta: What counts as growth.
     """
     return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode="max")
-
-
-@CALLBACKS.register("stochastic_weight_averaging")
-def stochastic_weight_averaging(lr: float, start: float = 0.8) -> StochasticWeightAveraging:
-    """Average the weights of the last epochs (Izmailov et al. 2018).
-
-    Args:
-        lr: The learning rate meanwhile.
-        start: The share of all epochs after which it begins.
-    """
-    return StochasticWeightAveraging(swa_lrs=lr, swa_epoch_start=start)
 
 
 def in_training(trainer: Trainer) -> bool:
