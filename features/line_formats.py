@@ -52,7 +52,7 @@ def read_flagembedding(record: Record, line_id: str) -> TextGroup:
     labels = right | {text: 0.0 for text in (_texts(record, "neg") if "neg" in record else ()) if text not in right}
     ids = {text: hashlib.sha256(text.encode()).hexdigest()[:16] for text in labels}
     candidates = [Candidate(ids[text], text, label) for text, label in labels.items()]
-    return TextGroup(line_id, _text(record, "query"), candidates)
+    return TextGroup(line_id, _text(record, "query"), _mixed(candidates))
 
 
 def read_tevatron(record: Record, line_id: str) -> TextGroup:
@@ -67,7 +67,7 @@ def read_tevatron(record: Record, line_id: str) -> TextGroup:
             candidates.append(Candidate(_id(passage, "docid", at), text, label))
     if not candidates:
         raise LineError("positive_passages", "neither it nor negative_passages has a passage")
-    return TextGroup(_id(record, "query_id"), _text(record, "query"), _distinct(candidates))
+    return TextGroup(_id(record, "query_id"), _text(record, "query"), _mixed(_distinct(candidates)))
 
 
 def read_preferences(record: Record, line_id: str) -> TextGroup:
@@ -79,7 +79,7 @@ def read_preferences(record: Record, line_id: str) -> TextGroup:
         prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
     texts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     query, right, wrong = (_conversation(key, value) for key, value in texts.items())
-    return TextGroup(line_id, query, [Candidate("chosen", right, 1.0), Candidate("rejected", wrong, 0.0)])
+    return TextGroup(line_id, query, _mixed([Candidate("chosen", right, 1.0), Candidate("rejected", wrong, 0.0)]))
 
 
 FORMATS: dict[str, tuple[str, Callable[[Record, str], TextGroup]]] = {
@@ -186,6 +186,11 @@ def _distinct(candidates: list[Candidate]) -> list[Candidate]:
         twice = max(ids, key=ids.count)
         raise LineError("candidates", f"two have the id {twice!r}; expected each id once a query")
     return candidates
+
+
+def _mixed(candidates: list[Candidate]) -> list[Candidate]:
+    """In the order of their texts' hashes: the forms have the right ones first, and the stored order is a baseline."""
+    return sorted(candidates, key=lambda candidate: hashlib.sha256(candidate.text.encode()).digest())
 
 
 def _unexpected(field: str, value: Any, expected: str) -> LineError:
