@@ -69,18 +69,17 @@ class FeatureBatch(Batch):
 
     @property
     def query(self) -> Float[Tensor, "B D"]:
-        """One vector a group."""
-        return self.unique_queries[self.query_index]
+        """One vector a group, in fp32 whatever it is stored in."""
+        return self.unique_queries[self.query_index].float()
 
     @property
     def candidates(self) -> Float[Tensor, "B K D"]:
-        """One vector a candidate: a copy, K times as large as the queries."""
-        return self.unique_candidates[self.candidate_index]
+        """One vector a candidate, in fp32: a copy, K times as large as the queries."""
+        return self.unique_candidates[self.candidate_index].float()
 
     def reference_scores(self) -> dict[str, Float[Tensor, "B K"]]:
         """The cosine of the raw features."""
-        query, candidates = self.query.float().unsqueeze(1), self.candidates.float()
-        return {"cosine": torch.nn.functional.cosine_similarity(query, candidates, dim=-1)}
+        return {"cosine": torch.nn.functional.cosine_similarity(self.query.unsqueeze(1), self.candidates, dim=-1)}
 
     def against_table(self) -> tuple[Float[Tensor, "B C"], Bool[Tensor, "B C"]]:
         """Labels and mask for scores of every group against every row of `unique_candidates`.

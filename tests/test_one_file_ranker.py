@@ -13,8 +13,10 @@ import torch
 
 import train
 from rankers.checkpoint import load_ranker, save_pretrained
+from ranking.batch import FeatureBatch
 from ranking.group_store import GroupStore
-from registry import load_config
+from registry import RANKERS, load_config
+from registry.imports import import_modules
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -101,6 +103,25 @@ def assert_scores_are_those_of(run: Path, scores: dict[str, float], store: Group
     group = torch.bucketize(torch.arange(store.num_slots), store.offsets[1:], right=True)
     found = {(store.query_id(int(group[int(at)])), store.slot_id(int(at))): score for at, score in scores.items()}
     assert found == pytest.approx(written, abs=1e-6)
+
+
+@pytest.mark.usefixtures("outside")
+def test_the_one_file_ranker_reads_features_as_stores_have_them(written: Path) -> None:
+    import_modules(["bilinear"], [written])
+    ranker = RANKERS.build("bilinear", feature_dim=4)
+    batch = FeatureBatch(
+        labels=torch.zeros(2, 3),
+        mask=torch.ones(2, 3, dtype=torch.bool),
+        group=torch.arange(2),
+        slot=torch.arange(6).view(2, 3),
+        unique_queries=torch.randn(2, 4).half(),
+        unique_candidates=torch.randn(6, 4).half(),
+        query_index=torch.arange(2),
+        candidate_index=torch.arange(6).view(2, 3),
+    )
+    queries = ranker.project(batch.unique_queries.float())  # type: ignore[operator]
+    expected = (batch.unique_candidates.float() @ queries.T).view(2, 3, 2)[torch.arange(2), :, torch.arange(2)]
+    torch.testing.assert_close(ranker(batch), expected)
 
 
 @pytest.mark.usefixtures("outside")
