@@ -76,6 +76,8 @@ class GroupStore:
         tables = {}
         for name in TABLES:
             records = manifest["shards"][name]
+            if not records and name == "groups":
+                raise damaged(path / MANIFEST, "lists no shard of groups")
             if verify:
                 _check_hashes(path, records)
             tables[name] = Table(open_shards(path, name, records, manifest))

@@ -103,6 +103,7 @@ DAMAGES: dict[str, tuple[Harm, str, str]] = {
     "a field has another type": (manifest(lambda m: m.update(feature_dim="16")), MANIFEST, "feature_dim is '16'"),
     "a field is null": (manifest(lambda m: m.update(shards=None)), MANIFEST, "a field is missing or wrong"),
     "the dtype is unknown": (manifest(lambda m: m.update(dtype="int4")), MANIFEST, "dtype is 'int4'"),
+    "no shard is listed": (manifest(lambda m: m["shards"].update(groups=[])), MANIFEST, "lists no shard of groups"),
     "a count is wrong": (manifest(lambda m: m.update(num_groups=7)), MANIFEST, "num_groups is 7, but .* 120"),
     "a shard lies elsewhere": (record(GROUPS, file="../groups"), MANIFEST, "is called '../groups'"),
     "a record is damaged": (record(GROUPS, rows=-1), MANIFEST, "the record of groups-00000"),
