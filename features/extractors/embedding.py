@@ -83,7 +83,12 @@ class EmbeddingExtractor:
         """
         path, settings = self.path, self.settings()
         if path.exists():
-            check_settings(path, GroupStore.open(path).manifest["settings"], settings)
+            store = GroupStore.open(path)
+            check_settings(path, store.manifest["settings"], settings)
+            if self.encoder and store.encoder and Path(self.encoder.model).is_dir():
+                # A folder's weights change under the same name, such as after more training.
+                now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
+                check_settings(path, {"encoder": {"sha256": store.encoder["sha256"]}}, now)
             return path
         encoder = self.encoder.identity() if self.encoder else None
         groups = self._groups() if self.retrieve is None else list(self._groups())

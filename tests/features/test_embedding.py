@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from features.encoder import Encoder
 from features.extractors.embedding import EmbeddingExtractor
@@ -175,6 +177,19 @@ def test_a_store_made_with_other_settings_is_not_used(tiny_bert: Path, path: Pat
     path.write_text(path.read_text().replace("q1", "p1"))
     with pytest.raises(StoreError, match=r"made with another source.files"):
         extractor(path, tiny_bert).run()
+
+
+def test_a_store_is_not_used_once_the_encoder_in_its_folder_has_other_weights(
+    tiny_bert: Path, path: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_bert, tmp_path / "model")
+    built = extractor(path, model).run()
+    weights = load_file(model / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, model / "model.safetensors")
+    with pytest.raises(StoreError, match=r"made with another encoder\.sha256"):
+        extractor(path, model).run()
+    shutil.rmtree(built)
+    assert extractor(path, model).run() == built
 
 
 def test_the_usual_path_differs_with_the_settings(
