@@ -40,6 +40,10 @@ class Slots:
         labels = self.store.label[self.slot[drawn.clamp(min=0)]]
         return labels.masked_fill(drawn < 0, 0)
 
+    def rows(self, drawn: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """The candidates' rows of drawn slots."""
+        return self.store.candidate[self.slot[drawn]]
+
     def batch(
         self,
         groups: Int[Tensor, " B"],
@@ -182,7 +186,7 @@ class TrainingBatches:
         self._table = None
         if negatives == "all":
             _, own = slots_of(slots.offsets, groups.unique())
-            self._table = Table.gather(slots.store, slots.store.candidate[slots.slot[own]], depth)
+            self._table = Table.gather(slots.store, slots.rows(own), depth)
 
     def num_steps(self) -> int:
         """Steps an epoch, the last one possibly smaller."""
@@ -193,10 +197,15 @@ class TrainingBatches:
         if epoch != self._epoch:
             self._plan(epoch)
         start, end = step * self._batch_size, min((step + 1) * self._batch_size, self._num_groups)
-        picked = torch.arange(start, end).tensor_split(self._world)[self._rank] % len(self._groups)
-        groups, drawn = self._groups[picked], self._drawn[picked]
+        everyone = torch.arange(start, end) % len(self._groups)
+        picked = everyone.tensor_split(self._world)[self._rank]
+        groups, drawn, table = self._groups[picked], self._drawn[picked], self._table
+        if self._negatives == "batch" and self._world > 1:
+            # The other processes' candidates too, so that the number of processes changes no loss.
+            slot = self._drawn[everyone].flatten()
+            table = Table.gather(self._slots.store, self._slots.rows(slot[slot >= 0]), self._depth)
         shared = self._negatives != "group"
-        return self._slots.batch(groups, drawn, self._depth, table=self._table, shared_negatives=shared)
+        return self._slots.batch(groups, drawn, self._depth, table=table, shared_negatives=shared)
 
     def _plan(self, epoch: int) -> None:
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)

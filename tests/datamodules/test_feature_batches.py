@@ -110,6 +110,19 @@ def test_processes_share_the_batches_of_one_evenly(store: GroupStore, world: int
     assert len({tuple(len(batch.group) for batch in share) for share in shares}) == 1
 
 
+@pytest.mark.parametrize("negatives", ["batch", "all"])
+def test_each_process_trains_against_the_shared_negatives_of_all(store: GroupStore, negatives: str) -> None:
+    alone = epoch_of(training(store, negatives=negatives, keep=has_relevant))[0]
+    labels, mask = alone.against_table()
+    shares = [
+        training(store, negatives=negatives, keep=has_relevant, rank=rank, world=2).batch(0, 0) for rank in (0, 1)
+    ]
+    assert all(torch.equal(share.unique_candidates, alone.unique_candidates) for share in shares)
+    tables = [share.against_table() for share in shares]
+    assert torch.equal(torch.cat([each for each, _ in tables]), labels)
+    assert torch.equal(torch.cat([each for _, each in tables]), mask)
+
+
 def test_every_epoch_has_the_steps_of_the_first(store: GroupStore) -> None:
     source = training(store, num_candidates=2, batch_size=8)
     sizes = {epoch: [len(batch.group) for batch in epoch_of(source, epoch)] for epoch in range(6)}
