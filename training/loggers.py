@@ -69,4 +69,7 @@ def has_wandb_key() -> bool:
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return file.is_file() and netrc.netrc(str(file)).authenticators(host) is not None
+    try:
+        return file.is_file() and netrc.netrc(str(file)).authenticators(host) is not None
+    except (netrc.NetrcParseError, OSError):
+        return False
