@@ -138,8 +138,9 @@ class EvaluationBatches:
 class TrainingBatches:
     """Freshly drawn and shuffled groups each epoch, a function of (seed, epoch) alone.
 
-    An epoch has as many steps as the first one: another epoch in which fewer groups are kept starts over with its own
-    first ones, so that schedules can count on the number.
+    Each process has the same number of groups, so with several of them an epoch may lack up to that many groups less
+    one. An epoch has as many steps as the first one: another epoch in which fewer groups are kept starts over with its
+    own first ones, so that schedules can count on the number.
 
     Args:
         slots: What is drawn from.
@@ -179,9 +180,6 @@ class TrainingBatches:
         self._negatives = negatives
         self._epoch, self._groups, self._drawn = -1, groups, groups
         self._plan(0)
-        if len(self._groups) < world:
-            problem = "no training group has candidates of different labels: nothing can be learnt from these."
-            raise ConfigError(str(slots.store.path), problem)
         self._num_groups = len(self._groups) - len(self._groups) % world
         self._table = None
         if negatives == "all":
@@ -213,5 +211,9 @@ class TrainingBatches:
         kept = torch.arange(len(drawn))
         if self._keep is not None:
             kept = self._keep(self._slots.labels(drawn), drawn).nonzero().flatten()
+        if len(kept) < self._world:
+            lacking = "a right candidate" if self._negatives != "group" else "candidates of different labels"
+            problem = f"{len(kept)} training groups have {lacking} in epoch {epoch}: nothing can be learnt from these."
+            raise ConfigError(str(self._slots.store.path), problem)
         kept = kept[torch.randperm(len(kept), generator=generator)]
         self._epoch, self._groups, self._drawn = epoch, self._source_groups[kept], drawn[kept]

@@ -1,6 +1,8 @@
 """GroupedFeatures: groups of K candidates, drawn by index from a store of features."""
 
 import hashlib
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,11 +158,10 @@ class GroupedFeatures(LightningDataModule):
         if min(shares) < 0 or not sum(shares) > 0:
             raise ConfigError("datamodule.split_shares", f"expected three shares of 0 or more, got {shares}.")
         split = self.store.split.clone()
-        bounds = torch.tensor(shares, dtype=torch.float64).cumsum(0) / sum(shares)
+        bounds = [bound / sum(shares) for bound in accumulate(shares)]
         for group in (split == 255).nonzero().flatten().tolist():
             digest = hashlib.sha256(self.store.query_text(group).encode()).digest()
-            share = int.from_bytes(digest[:8], "big") / 2**64
-            split[group] = int(torch.searchsorted(bounds, torch.tensor(share, dtype=torch.float64), right=True))
+            split[group] = bisect_right(bounds, int.from_bytes(digest[:8], "big") / 2**64, hi=len(bounds) - 1)
         has_candidates = self._evaluation_slots.offsets.diff() > 0
         found = {name: ((split == place) & has_candidates).nonzero().flatten() for place, name in enumerate(SPLITS)}
         for name, groups in found.items():

@@ -102,7 +102,8 @@ class Encoder:
         Raises:
             ConfigError: If the hash is not the one asked for.
         """
-        return dataclasses.asdict(self) | {"sha256": self._checked_hash, "device": "auto"}
+        model = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
+        return dataclasses.asdict(self) | {"model": model, "sha256": self._checked_hash, "device": "auto"}
 
     def settings(self) -> dict[str, Any]:
         """The fields that vectors depend on."""

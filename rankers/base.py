@@ -105,7 +105,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
             loss = self.loss(scores.float(), labels, mask)
         except ValueError as error:
             raise ConfigError("ranker.loss", f"{error}.", cure="a loss for such labels") from error
-        if not torch.isfinite(loss):
+        if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(loss))):
             raise NonFiniteLossError(self.global_step, batch.group.tolist())
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.group))
         return loss

@@ -1,1 +1,1 @@
-"""A trained ranker in use: Reranker.load(path).rank(query, documents)."""
+"""A trained ranker in use: Reranker.from_pretrained(path).rank(query, documents)."""

@@ -42,7 +42,7 @@ class Reranker:
         self.ranker, self.encoder = ranker.eval(), encoder
 
     @classmethod
-    def load(cls: type[R], path: str | Path) -> R:
+    def from_pretrained(cls: type[R], path: str | Path) -> R:
         """A ranker with the encoder it names.
 
         Args:

@@ -46,12 +46,12 @@ def test_every_file_of_its_tree_exists() -> None:
 
 
 def test_its_reranker_ranks(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = [code for language, code in BLOCKS if "Reranker.load" in code]
+    (code,) = [code for language, code in BLOCKS if "Reranker.from_pretrained" in code]
     torch.manual_seed(0)
     ranker = PointRanker(feature_dim=32)
     ranker.encoder = Encoder(model=str(tiny_bert), max_length=64).identity()
     save_pretrained(ranker, tmp_path / "run")
-    code, count = re.subn(r'Reranker\.load\("[^"]+"\)', f'Reranker.load("{tmp_path}/run")', code)
+    code, count = re.subn(r'Reranker\.from_pretrained\("[^"]+"\)', f'Reranker.from_pretrained("{tmp_path}/run")', code)
     assert count == 1
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})

@@ -46,7 +46,7 @@ class ReferenceLines(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `baselines/<name>/<metric>`."""
-        if not in_training(trainer):
+        if not trainer.loggers or not trainer.is_global_zero or not in_training(trainer):
             return
         assert isinstance(pl_module, Ranker)
         lines = {

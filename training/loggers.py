@@ -48,7 +48,9 @@ def wandb(
         tags: For filtering.
     """
     folder = Path(run_dir)
-    mode = os.environ.get("WANDB_MODE") or ("online" if has_wandb_key() else "offline")
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode == "online" and not has_wandb_key():
+        mode = "offline"
     return WandbLogger(
         project=project,
         entity=entity,

@@ -65,9 +65,11 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
 
 
 def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
-    started, console = time.time(), Console()
+    began, console = time.time(), Console()
     seed_everything(config.seed, workers=True, verbose=False)
-    datamodule = _build_datamodule(config)
+    path = _find_store(config)
+    started = time.time()
+    datamodule = _build_datamodule(config, path)
     config = dataclasses.replace(config, ranker=RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
     ranker = _build_ranker(config, datamodule)
     folder = resume or _new_folder(config, name)
@@ -83,16 +85,22 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     if trainer.is_global_zero:
         _announce(config, folder, trainer, ranker, datamodule, console)
     _fit(folder, trainer, ranker, datamodule)
-    return _finish(config, folder, trainer, ranker, datamodule, best, started, console)
+    seconds = {"features": started - began, "fit": time.time() - started}
+    return _finish(config, folder, trainer, ranker, datamodule, best, seconds, console)
 
 
-def _build_datamodule(config: RunConfig) -> Any:
-    node = dict(config.datamodule)
-    if config.features is not None:
-        extractor = EXTRACTORS.build(config.features, path="features")
-        if not extractor.path.exists():
-            check_data(config)
-        node["path"] = str(extractor.run(to_train=True))
+def _find_store(config: RunConfig) -> str:
+    """The store that the config names, built where there is none yet."""
+    if config.features is None:
+        return config.datamodule["path"]
+    extractor = EXTRACTORS.build(config.features, path="features")
+    if not extractor.path.exists():
+        check_data(config)
+    return str(extractor.run(to_train=True))
+
+
+def _build_datamodule(config: RunConfig, path: str) -> Any:
+    node = {**config.datamodule, "path": path}
     if node.get("seed") is None:
         node["seed"] = config.seed
     return DATAMODULES.build(node, path="datamodule")
@@ -140,7 +148,8 @@ def _announce(
         logger.log_hyperparams(content)
     counts = ", ".join(f"{datamodule.num_queries(split):,} {split}" for split in ("train", "val", "test"))
     weights = _num_parameters(ranker)
-    console.print(f"[bold]{config.ranker['name']}[/]: {weights:,} weights to train; queries: {counts}; run: {folder}")
+    message = f"[bold]{config.ranker['name']}[/]: {weights:,} weights to train; queries: {counts}\nrun: {folder}"
+    console.print(message, soft_wrap=True)
 
 
 def _fit(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any) -> None:
@@ -167,11 +176,11 @@ def _finish(
     ranker: Ranker[Any],
     datamodule: Any,
     best: ModelCheckpoint,
-    started: float,
+    seconds: dict[str, float],
     console: Console,
 ) -> Run:
     """Judge the best checkpoint on validation and test, and write everything down."""
-    name, fitted = config.ranker["name"], time.time()
+    name = config.ranker["name"]
     if not best.best_model_path:
         console.print("[yellow]no validation was run: the last state counts as the best[/]")
         trainer.save_checkpoint(folder / BEST)
@@ -190,7 +199,7 @@ def _finish(
         "val": val.results(),
         "num_parameters": _num_parameters(ranker),
         "steps": trainer.global_step,
-        "seconds": {"fit": round(fitted - started, 2), "total": round(time.time() - started, 2)},
+        "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "made_with": provenance(),
     }
     write_per_query(folder / "per_query.csv", test, datamodule.store)
@@ -204,7 +213,7 @@ def _finish(
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
     console.print(test.table("test"))
-    console.print(f"in {folder}: {METRICS}, per_query.csv, run.trec, {BEST}")
+    console.print(f"in {folder}: {METRICS}, per_query.csv, run.trec, {BEST}", soft_wrap=True)
     return Run(folder, metrics)
 
 

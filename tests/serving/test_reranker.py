@@ -48,7 +48,7 @@ def test_it_comes_back_from_disk_with_its_encoder_and_the_same_scores(
     reranker.ranker.encoder = encoder.identity()
     folder = reranker.save_pretrained(tmp_path / "saved")
 
-    again = Reranker.load(folder)
+    again = Reranker.from_pretrained(folder)
 
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert again.rank("open", DOCUMENTS) == reranker.rank("open", DOCUMENTS)
@@ -70,7 +70,7 @@ def test_top_k_cuts_and_no_documents_give_none(encoder: Encoder) -> None:
 def test_a_ranker_of_ready_made_features_says_that_it_cannot_read_texts(tmp_path: Path) -> None:
     save_pretrained(PointRanker(feature_dim=8), tmp_path)
     with pytest.raises(ValueError, match="came ready made"):
-        Reranker.load(tmp_path)
+        Reranker.from_pretrained(tmp_path)
     assert load_ranker(tmp_path).encoder is None
 
 
@@ -101,5 +101,5 @@ def test_texts_go_in_and_a_reranker_comes_out_by_one_config(
     assert train.main(["--config", "listranker_jsonl.yaml", *overrides]) == 0, capsys.readouterr().err
 
     (folder,) = (tmp_path / "runs" / "listranker_jsonl").iterdir()
-    ranked = Reranker.load(folder).rank("sort 3", DOCUMENTS, top_k=3)
+    ranked = Reranker.from_pretrained(folder).rank("sort 3", DOCUMENTS, top_k=3)
     assert len(ranked) == 3 and ranked[0].score >= ranked[2].score
