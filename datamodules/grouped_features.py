@@ -95,6 +95,11 @@ class GroupedFeatures(LightningDataModule):
         """True if training scores every query against all candidates of a batch."""
         return self._negatives != "group"
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has at the most: as if no drawn group were dropped."""
+        return -(-self.num_queries("train") * self._groups_per_query // self._batch_size)
+
     def num_queries(self, split: str) -> int:
         """How many queries a split has."""
         return len(self._splits[split])

@@ -79,8 +79,9 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     loggers = [
         LOGGERS.build(node, run_dir=str(folder), path=f"logger[{place}]") for place, node in enumerate(config.logger)
     ]
+    often = {"log_every_n_steps": min(10, datamodule.steps_per_epoch)}
     trainer = build_trainer(
-        config.trainer, loggers=loggers, callbacks=[best, *_callbacks(config, folder)], folder=folder
+        {**often, **config.trainer}, loggers=loggers, callbacks=[best, *_callbacks(config, folder)], folder=folder
     )
     if trainer.is_global_zero:
         _announce(config, folder, trainer, ranker, datamodule, console)

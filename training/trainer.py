@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from registry import ConfigError, schema
 from training.resuming import WholeCheckpoints
 
-DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "log_every_n_steps": 10, "enable_model_summary": False}
+DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
 NOT_ZERO = (
     "accumulate_grad_batches",
     "log_every_n_steps",

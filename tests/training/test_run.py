@@ -144,3 +144,9 @@ def test_shared_negatives_train_a_ranker_that_scores_candidates_alone(run: Calla
     for negatives in ("batch", "all"):
         finished = run(f"datamodule.negatives={negatives}", ranker={"name": "point_ranker", "loss": "listwise_kl"})
         assert finished.metrics["test"]["queries"] == 24
+
+
+def test_a_run_of_few_steps_has_its_loss_logged_all_the_same(run: Callable[..., Run]) -> None:
+    finished = run("datamodule.batch_size=128")
+    with (finished.path / "csv" / "version_0" / "metrics.csv").open() as file:
+        assert sum(bool(row["train/loss"]) for row in csv.DictReader(file)) == 1
