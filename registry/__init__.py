@@ -3,6 +3,7 @@
 from registry.config import FeaturesConfig, RunConfig, load_config
 from registry.errors import ConfigError
 from registry.kinds import (
+    AGGREGATORS,
     BLOCKS,
     CALLBACKS,
     DATAMODULES,
@@ -13,6 +14,8 @@ from registry.kinds import (
     METRICS,
     OPTIMIZERS,
     PROJECTIONS,
+    PROJECTORS,
+    RANK_METRICS,
     RANKERS,
     SCHEDULES,
     SIMILARITIES,
@@ -22,6 +25,7 @@ from registry.registry import Registry
 from registry.schema import Node
 
 __all__ = [
+    "AGGREGATORS",
     "BLOCKS",
     "CALLBACKS",
     "DATAMODULES",
@@ -32,7 +36,9 @@ __all__ = [
     "METRICS",
     "OPTIMIZERS",
     "PROJECTIONS",
+    "PROJECTORS",
     "RANKERS",
+    "RANK_METRICS",
     "SCHEDULES",
     "SIMILARITIES",
     "SOURCES",

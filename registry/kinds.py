@@ -12,16 +12,22 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from features.text_groups import Source
+    from rankers.aggregators import Aggregator
     from rankers.base import Ranker
 
 RANKERS: "Registry[Ranker[Any]]" = Registry("rankers", "rankers", provided=("feature_dim",))
 BLOCKS: "Registry[nn.Module]" = Registry("blocks", "rankers.blocks", provided=("dim",))
 PROJECTIONS: "Registry[nn.Module]" = Registry("projections", "rankers.projections", provided=("feature_dim",))
 SIMILARITIES: "Registry[nn.Module]" = Registry("similarities", "rankers.similarities", provided=("dim",))
+AGGREGATORS: "Registry[Aggregator]" = Registry("aggregators", "rankers.aggregators", provided=("feature_dim",))
+PROJECTORS: "Registry[nn.Module]" = Registry(
+    "projectors", "rankers.projectors", provided=("feature_dim", "num_centroids", "dim")
+)
 OPTIMIZERS: "Registry[Optimizer]" = Registry("optimizers", "rankers.optimizers")
 SCHEDULES: "Registry[LRScheduler]" = Registry("schedules", "rankers.schedules")
 LOSSES: "Registry[Tensor]" = Registry("losses", "ranking.losses")
 METRICS: "Registry[Tensor]" = Registry("metrics", "ranking.metrics")
+RANK_METRICS: "Registry[Tensor]" = Registry("rank_metrics", "ranking.rank_metrics")
 DATAMODULES: "Registry[LightningDataModule]" = Registry("datamodules", "datamodules", provided=("path",))
 SOURCES: "Registry[Source]" = Registry("sources", "features.sources")
 EXTRACTORS: "Registry[Any]" = Registry("extractors", "features.extractors")
@@ -31,7 +37,8 @@ CALLBACKS: "Registry[Callback]" = Registry("callbacks", "training.callbacks")
 KINDS: dict[str, Registry[Any]] = {
     registry.kind: registry
     for registry in (
-        RANKERS, BLOCKS, PROJECTIONS, SIMILARITIES, LOSSES, METRICS, OPTIMIZERS, SCHEDULES,
+        RANKERS, BLOCKS, PROJECTIONS, SIMILARITIES, AGGREGATORS, PROJECTORS, LOSSES, METRICS, RANK_METRICS, OPTIMIZERS,
+        SCHEDULES,
         DATAMODULES, SOURCES, EXTRACTORS, LOGGERS, CALLBACKS,
     )
 }  # fmt: skip

@@ -1,0 +1,50 @@
+"""PoolBatch: queries against candidates of a shared pool, and the contexts in which they are read."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ranking.batch import Batch
+
+
+class Contexts(NamedTuple):
+    """What is known of sets of candidates: K centroids each, largest cluster first.
+
+    Args:
+        centroids: Of each set; zero where there is none.
+        mask: True where a centroid exists; sets smaller than K have fewer.
+    """
+
+    centroids: Float[Tensor, "*sets K D"]
+    mask: Bool[Tensor, "*sets K"]
+
+
+@dataclass
+class PoolBatch(Batch):
+    """B queries as token ids, scored against a table of K candidates that they share.
+
+    `slot` holds rows of the pool, -1 where the mask is False.
+
+    Args:
+        rows: Row in the pool of each candidate of the table.
+        candidates: Their cached vectors, as stored.
+        tokens: Of each query's own text, without template, filled up with 0 on the right.
+        lengths: How many tokens each query has.
+        partition: Which prepared context each query is read in; -1 for that of the whole pool.
+        candidate_tokens: Of the candidates' texts, where they are encoded anew.
+        candidate_lengths: How many tokens each candidate has.
+        own: Rows of each query's own candidate list, -1 beyond its end; None where queries rank the whole pool.
+        removed: Pairs (query of the batch, row of the pool): no candidates for that query, such as its history.
+    """
+
+    rows: Int[Tensor, " K"]
+    candidates: Float[Tensor, "K D"]
+    tokens: Int[Tensor, "B T"]
+    lengths: Int[Tensor, " B"]
+    partition: Int[Tensor, " B"]
+    candidate_tokens: Int[Tensor, "K U"] | None = None
+    candidate_lengths: Int[Tensor, " K"] | None = None
+    own: Int[Tensor, "B L"] | None = None
+    removed: Int[Tensor, "R 2"] | None = None
