@@ -10,7 +10,7 @@ from torch import Tensor
 from ranking.batch import Batch
 from ranking.evaluation import Evaluation, EvaluationState
 from ranking.metrics import metric_name
-from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node, schema
+from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node, Registry, schema
 from registry.imports import imported_modules
 
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
@@ -53,13 +53,14 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     """
 
     default_loss: ClassVar[Node] = "listwise_kl"
+    metric_kind: ClassVar[Registry[Tensor]] = METRICS
     takes_shared_negatives: ClassVar[bool] = False
 
     encoder: dict[str, Any] | None = None
     """What made the features this ranker reads; saved with it, so that it can be used on text."""
 
     evaluation: Evaluation
-    """Scores of the validation or test that was run last."""
+    """The validation or test that was run last."""
 
     _given: dict[str, Any]
 
@@ -79,7 +80,9 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     ) -> None:
         super().__init__()
         self.loss = LOSSES.bind(loss or self.default_loss, "ranker.loss")
-        self.metrics = {metric_name(node): METRICS.bind(node, "ranker.metrics") for node in metrics}
+        self.metrics = {
+            metric_name(node, self.metric_kind): self.metric_kind.bind(node, "ranker.metrics") for node in metrics
+        }
         self._optimizer, self._schedule = optimizer, schedule
         self._state = EvaluationState()
 

@@ -15,20 +15,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from registry import METRICS, Node
+from registry import METRICS, Node, Registry
 from registry.schema import options
 
 
-def metric_name(node: Node) -> str:
+def metric_name(node: Node, kind: Registry[Tensor] = METRICS) -> str:
     """What a metric is logged as: its name and cut-off, and other options where they are not the defaults.
 
     Example:
         >>> metric_name("hit"), metric_name({"name": "ndcg", "k": 10, "gain": "exponential"})
         ('hit@1', 'ndcg@10_exponential')
     """
-    given = METRICS.check(node)
+    given = kind.check(node)
     name, cutoff = given.pop("name"), given.pop("k", None)
-    defaults = options(METRICS.get(name))
+    defaults = options(kind.get(name))
     unusual = [str(value) for option, value in given.items() if value != defaults[option].default]
     return "_".join([name if cutoff is None else f"{name}@{cutoff}", *unusual])
 

@@ -15,7 +15,6 @@ from registry import (
     DATAMODULES,
     EXTRACTORS,
     LOSSES,
-    METRICS,
     OPTIMIZERS,
     RANKERS,
     SCHEDULES,
@@ -37,7 +36,8 @@ def check(config: RunConfig) -> None:
     """
     build_trainer(config.trainer)
     _check_ranker(config)
-    metrics = [f"val/{metric_name(node)}" for node in config.ranker["metrics"]]
+    kind = RANKERS.get(config.ranker["name"]).metric_kind  # type: ignore[attr-defined]
+    metrics = [f"val/{metric_name(node, kind)}" for node in config.ranker["metrics"]]
     if config.monitor not in metrics:
         problem = f"{config.monitor!r} is not among what ranker.metrics reports."
         raise ConfigError("monitor", problem, given=config.monitor, known=metrics)
@@ -85,9 +85,10 @@ def _check_ranker(config: RunConfig) -> None:
     loss = config.ranker["loss"] or RANKERS.get(config.ranker["name"]).default_loss  # type: ignore[attr-defined]
     with _refused_as("ranker.loss"):
         LOSSES.bind(loss, "ranker.loss")(labels.clone(), labels, mask)
+    kind = RANKERS.get(config.ranker["name"]).metric_kind  # type: ignore[attr-defined]
     for place, node in enumerate(config.ranker["metrics"]):
         with _refused_as(f"ranker.metrics[{place}]"):
-            METRICS.bind(node)(labels.clone(), labels, mask)
+            kind.bind(node)(labels + 1, labels, mask)
     optimizer = OPTIMIZERS.build(config.ranker["optimizer"], [nn.Parameter(labels)], path="ranker.optimizer")
     SCHEDULES.build(config.ranker["schedule"], optimizer, 100, path="ranker.schedule")
     check_negatives(config.ranker["name"], config.datamodule.get("negatives", "group") != "group")
