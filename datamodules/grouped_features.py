@@ -104,9 +104,26 @@ class GroupedFeatures(LightningDataModule):
         """How many queries a split has."""
         return len(self._splits[split])
 
-    def query_ids(self, groups: Tensor | list[int]) -> list[str]:
-        """The queries' own ids, for messages and result files."""
-        return [self.store.query_id(int(group)) for group in groups]
+    @property
+    def encoder(self) -> dict[str, Any] | None:
+        """What made the features."""
+        return self.store.encoder
+
+    def query_id(self, group: int) -> str:
+        """The query's own id, for messages and result files."""
+        return self.store.query_id(group)
+
+    def query_text(self, group: int) -> str:
+        """The query's text, to look at."""
+        return self.store.query_text(group)
+
+    def candidate_id(self, slot: int) -> str:
+        """The candidate's own id in its group."""
+        return self.store.slot_id(slot)
+
+    def candidate_text(self, slot: int) -> str:
+        """The candidate's text, to look at."""
+        return self.store.candidate_text(int(self.store.candidate[slot]))
 
     def train_dataloader(self) -> EpochLoader:
         """Batches of freshly drawn groups, shuffled."""

@@ -1,6 +1,7 @@
 """Evaluation: the scores that a ranker gave to every candidate of a split, and the baselines beside them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +11,34 @@ from torchmetrics import Metric
 from ranking.batch import Batch
 
 Metrics = Mapping[str, Callable[..., Tensor]]
+
+Ranked = list[tuple[int, float, float]]
+"""Candidates of a query, best first: slot or row, score, label."""
+
+
+class Judged(Protocol):
+    """What a report is made of, whether groups or a whole pool were ranked."""
+
+    @property
+    def queries(self) -> Int[Tensor, " Q"]:
+        """Each query once, ascending: the order of all per-query values."""
+        ...
+
+    def per_query(self, metrics: Metrics) -> dict[str, Float[Tensor, " Q"]]:
+        """Each metric of the ranker for each query."""
+        ...
+
+    def baselines(self, metrics: Metrics) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
+        """The same of other scorers, by name."""
+        ...
+
+    def rankings(self) -> Iterator[tuple[int, Ranked]]:
+        """Each query, once a draw, and its candidates in order."""
+        ...
+
+    def right_and_wrong(self) -> tuple[Float[Tensor, " R"], Float[Tensor, " W"]]:
+        """The scores of right and of wrong candidates."""
+        ...
 
 
 class Evaluation:
@@ -43,7 +72,7 @@ class Evaluation:
         """Each query's group, once, ascending: the order of all per-query values."""
         return self.group.unique()
 
-    def baselines(self) -> dict[str, Float[Tensor, "B K"]]:
+    def baseline_scores(self) -> dict[str, Float[Tensor, "B K"]]:
         """Scores that need no training.
 
         `first` puts the first candidate drawn before all others, `random` ties all, `stored` keeps the order of the
@@ -56,14 +85,32 @@ class Evaluation:
         random = torch.zeros_like(self.scores)
         return {"first": first, "random": random, "stored": stored, **self.references, "oracle": self.labels}
 
-    def per_query(self, metrics: Metrics, scores: Float[Tensor, "B K"] | None = None) -> dict[str, Float[Tensor, " Q"]]:
+    def per_query(self, metrics: Metrics) -> dict[str, Float[Tensor, " Q"]]:
         """Each metric for each query, in the order of `queries`; the mean over its groups.
 
         Args:
             metrics: Functions of (scores, labels, mask) by name.
-            scores: Other scores than the ranker's.
         """
-        scores = self.scores if scores is None else scores
+        return self._values(metrics, self.scores)
+
+    def baselines(self, metrics: Metrics) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
+        """The same of the baselines, by name."""
+        return {name: self._values(metrics, scores) for name, scores in self.baseline_scores().items()}
+
+    def rankings(self) -> Iterator[tuple[int, Ranked]]:
+        """Each group, once a draw, and its candidates in order: slot, score, label."""
+        for place, group in enumerate(self.group.tolist()):
+            scores = self.scores[place].masked_fill(~self.mask[place], -torch.inf)
+            order = scores.argsort(descending=True, stable=True)[: int(self.mask[place].sum())]
+            columns = (self.slot[place, order], scores[order], self.labels[place, order])
+            yield group, list(zip(*(column.tolist() for column in columns), strict=True))
+
+    def right_and_wrong(self) -> tuple[Float[Tensor, " R"], Float[Tensor, " W"]]:
+        """The scores of right and of wrong candidates."""
+        right = self.labels > 0
+        return self.scores[right & self.mask], self.scores[~right & self.mask]
+
+    def _values(self, metrics: Metrics, scores: Float[Tensor, "B K"]) -> dict[str, Float[Tensor, " Q"]]:
         queries, place, count = self.group.unique(return_inverse=True, return_counts=True)
         values = {name: metric(scores, self.labels, self.mask) for name, metric in metrics.items()}
         return {
@@ -103,14 +150,15 @@ class EvaluationState(Metric):
 
     def compute(self) -> Evaluation:
         """Everything collected, sorted by group, so that it does not depend on how many processes there were."""
-        columns = {name: _joined(getattr(self, name)) for name in ("group", "slot", "labels", "scores", "cosine")}
+        columns = {name: joined(getattr(self, name)) for name in ("group", "slot", "labels", "scores", "cosine")}
         order = torch.argsort(columns["group"], stable=True)
         columns = {name: column[order] if len(column) else column for name, column in columns.items()}
         cosine = columns.pop("cosine")
         return Evaluation(**columns, references={"cosine": cosine} if len(cosine) else {})
 
 
-def _joined(parts: list[Tensor] | Tensor) -> Tensor:
+def joined(parts: list[Tensor] | Tensor) -> Tensor:
+    """The state of a torchmetrics metric, whether it is still a list or gathered already, on the CPU."""
     if isinstance(parts, Tensor):
         return parts.cpu()
     return torch.cat(parts).cpu() if parts else torch.empty(0)

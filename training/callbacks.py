@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from rankers.base import Ranker
-from ranking.evaluation import Evaluation
+from ranking.evaluation import Judged
 from registry import CALLBACKS
 
 
@@ -51,8 +51,8 @@ class ReferenceLines(Callback):
         assert isinstance(pl_module, Ranker)
         lines = {
             f"baselines/{name}/{metric}": float(values.mean())
-            for name, scores in pl_module.evaluation.baselines().items()
-            for metric, values in pl_module.evaluation.per_query(pl_module.metrics, scores).items()
+            for name, found in pl_module.evaluation.baselines(pl_module.metrics).items()
+            for metric, values in found.items()
         }
         for logger in trainer.loggers:
             logger.log_metrics(lines, step=trainer.global_step)
@@ -75,22 +75,18 @@ class RankedSamples(Callback):
         if loggers and trainer.is_global_zero and in_training(trainer):
             assert isinstance(pl_module, Ranker)
             columns = ["query", "rank", "score", "label", "candidate"]
-            rows = self._rows(pl_module.evaluation, trainer.datamodule.store)  # type: ignore[attr-defined]
+            rows = self._rows(pl_module.evaluation, trainer.datamodule)  # type: ignore[attr-defined]
             for logger in loggers:
                 logger.log_table("val/samples", columns=columns, data=rows)  # type: ignore[attr-defined]
 
-    def _rows(self, evaluation: Evaluation, store: Any) -> list[list[Any]]:
-        rows = []
-        places = torch.linspace(0, len(evaluation.group) - 1, min(self._num_queries, len(evaluation.group))).long()
-        for place in places.tolist():
-            scores = evaluation.scores[place].masked_fill(~evaluation.mask[place], -torch.inf)
-            count = min(self._top_k, int(evaluation.mask[place].sum()))
-            for rank, at in enumerate(scores.topk(count).indices.tolist(), start=1):
-                text = store.candidate_text(int(store.candidate[evaluation.slot[place, at]]))
-                label = float(evaluation.labels[place, at])
-                query = store.query_text(int(evaluation.group[place]))
-                rows.append([query, rank, float(scores[at]), label, text])
-        return rows
+    def _rows(self, evaluation: Judged, datamodule: Any) -> list[list[Any]]:
+        rankings = list(evaluation.rankings())
+        places = torch.linspace(0, len(rankings) - 1, min(self._num_queries, len(rankings))).long()
+        return [
+            [datamodule.query_text(query), rank, score, label, datamodule.candidate_text(candidate)]
+            for query, ranked in (rankings[place] for place in places.tolist())
+            for rank, (candidate, score, label) in enumerate(ranked[: self._top_k], start=1)
+        ]
 
 
 class ScoreHistograms(Callback):
@@ -101,12 +97,8 @@ class ScoreHistograms(Callback):
         if not trainer.is_global_zero or not in_training(trainer):
             return
         assert isinstance(pl_module, Ranker)
-        evaluation = pl_module.evaluation
-        right = evaluation.labels > 0
-        spread = {
-            "val/scores/right": evaluation.scores[right & evaluation.mask],
-            "val/scores/wrong": evaluation.scores[~right & evaluation.mask],
-        }
+        right, wrong = pl_module.evaluation.right_and_wrong()
+        spread = {"val/scores/right": right, "val/scores/wrong": wrong}
         for logger in trainer.loggers:
             log_histograms(logger, {name: scores for name, scores in spread.items() if len(scores)}, trainer)
 

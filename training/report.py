@@ -5,7 +5,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ranking.evaluation import Evaluation, Metrics
-from ranking.group_store import GroupStore
+from ranking.evaluation import Judged, Metrics
 from ranking.significance import Interval, mean_interval, paired_difference
 
 BOUND = "oracle"
@@ -37,15 +37,11 @@ class Report:
     queries: Sequence[int]
 
     @classmethod
-    def of(cls, name: str, evaluation: Evaluation, metrics: Metrics) -> "Report":
-        """The report of one evaluation."""
-        baselines = evaluation.baselines()
-        scorers = {
-            **{key: scores for key, scores in baselines.items() if key != BOUND},
-            name: evaluation.scores,
-            BOUND: baselines[BOUND],
-        }
-        per_query = {key: evaluation.per_query(metrics, scores) for key, scores in scorers.items()}
+    def of(cls, name: str, evaluation: Judged, metrics: Metrics) -> "Report":
+        """The report of one evaluation: baselines, the ranker, and the best that is possible where it is known."""
+        baselines = evaluation.baselines(metrics)
+        bound = {BOUND: baselines.pop(BOUND)} if BOUND in baselines else {}
+        per_query = {**baselines, name: evaluation.per_query(metrics), **bound}
         return cls(name, per_query, evaluation.queries.tolist())
 
     @cached_property
@@ -112,34 +108,33 @@ class Report:
         return console.file.getvalue()
 
 
-def write_per_query(path: Path, report: Report, store: GroupStore) -> None:
+def write_per_query(path: Path, report: Report, query_id: Callable[[int], str]) -> None:
     """One row a query and scorer: query_id, scorer, then each metric."""
     metrics = list(report.per_query[report.name])
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(["query_id", "scorer", *metrics])
-    names = [store.query_id(group) for group in report.queries]
+    names = [query_id(query) for query in report.queries]
     for scorer, values in report.per_query.items():
         columns = [values[metric].tolist() for metric in metrics]
-        writer.writerows([query_id, scorer, *row] for query_id, *row in zip(names, *columns, strict=True))
+        writer.writerows([name, scorer, *row] for name, *row in zip(names, *columns, strict=True))
     write_atomically(path, lines.getvalue())
 
 
-def write_trec_run(path: Path, evaluation: Evaluation, store: GroupStore, tag: str) -> None:
+def write_trec_run(path: Path, evaluation: Judged, datamodule: Any, tag: str) -> None:
     """The ranking in TREC's form, `query_id Q0 candidate_id rank score tag`, blanks in ids as %20.
 
     Where several groups were drawn of a query, they are told apart as `query_id#1`, `query_id#2`.
     """
-    lines, seen = [], {}
-    drawn_often = len(evaluation.queries) < len(evaluation.group)
-    for place, group in enumerate(evaluation.group.tolist()):
-        seen[group] = seen.get(group, 0) + 1
-        query_id = _trec_id(store.query_id(group)) + (f"#{seen[group]}" if drawn_often else "")
-        scores = evaluation.scores[place].masked_fill(~evaluation.mask[place], float("-inf"))
-        order = scores.argsort(descending=True, stable=True)[: int(evaluation.mask[place].sum())]
-        for rank, at in enumerate(order.tolist(), start=1):
-            candidate_id = _trec_id(store.slot_id(int(evaluation.slot[place, at])))
-            lines.append(f"{query_id} Q0 {candidate_id} {rank} {float(scores[at]):.9g} {tag}\n")
+    lines, seen = [], Counter[int]()
+    rankings = list(evaluation.rankings())
+    drawn_often = len(evaluation.queries) < len(rankings)
+    for query, ranked in rankings:
+        seen[query] += 1
+        query_id = _trec_id(datamodule.query_id(query)) + (f"#{seen[query]}" if drawn_often else "")
+        for rank, (candidate, score, _) in enumerate(ranked, start=1):
+            candidate_id = _trec_id(datamodule.candidate_id(candidate))
+            lines.append(f"{query_id} Q0 {candidate_id} {rank} {score:.9g} {tag}\n")
     write_atomically(path, "".join(lines))
 
 

@@ -109,8 +109,9 @@ def _build_datamodule(config: RunConfig, path: str) -> Any:
 
 def _build_ranker(config: RunConfig, datamodule: Any) -> Ranker[Any]:
     ranker = RANKERS.build(config.ranker, path="ranker")
-    ranker.encoder = datamodule.store.encoder
+    ranker.encoder = datamodule.encoder
     check_negatives(config.ranker["name"], datamodule.shared_negatives)
+    ranker.configure_model()
     return ranker
 
 
@@ -158,7 +159,7 @@ def _fit(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any) -
     try:
         trainer.fit(ranker, datamodule=datamodule, ckpt_path=last, weights_only=True)
     except NonFiniteLossError as error:
-        ids = ", ".join(datamodule.query_ids(error.group))
+        ids = ", ".join(datamodule.query_id(group) for group in error.group)
         problem = f"not finite at step {error.step}; queries of that batch: {ids}."
         kept = f"; the last good state is {folder / LAST}" if (folder / LAST).is_file() else ""
         cure = f"a smaller ranker.optimizer.lr, or trainer.gradient_clip_val=1{kept}"
@@ -203,8 +204,8 @@ def _finish(
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "made_with": provenance(),
     }
-    write_per_query(folder / "per_query.csv", test, datamodule.store)
-    write_trec_run(folder / "run.trec", ranker.evaluation, datamodule.store, name)
+    write_per_query(folder / "per_query.csv", test, datamodule.query_id)
+    write_trec_run(folder / "run.trec", ranker.evaluation, datamodule, name)
     write_json(folder / METRICS, metrics)
     rows = [[scorer, *(mean.mean for mean in means.values())] for scorer, means in test.means.items()]
     for logger in trainer.loggers:

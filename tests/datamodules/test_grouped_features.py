@@ -154,6 +154,6 @@ def test_options_that_make_no_sense_are_refused_by_name(store_path: Path, option
 def test_what_a_ranker_can_know_beforehand(store_path: Path) -> None:
     data = datamodule(store_path)
     assert data.facts == {"feature_dim": 3}
-    assert data.query_ids([7, 2]) == ["q7", "q2"]
+    assert [data.query_id(group) for group in (7, 2)] == ["q7", "q2"]
     assert not data.shared_negatives
     assert datamodule(store_path, negatives="all").shared_negatives
