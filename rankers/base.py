@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from lightning import LightningModule
 from torch import Tensor
+from torchmetrics import Metric
 
 from ranking.batch import Batch
-from ranking.evaluation import Evaluation, EvaluationState
+from ranking.evaluation import EvaluationState, Judged
 from ranking.metrics import metric_name
 from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node, Registry, schema
 from registry.imports import imported_modules
@@ -59,7 +60,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     encoder: dict[str, Any] | None = None
     """What made the features this ranker reads; saved with it, so that it can be used on text."""
 
-    evaluation: Evaluation
+    evaluation: Judged
     """The validation or test that was run last."""
 
     _given: dict[str, Any]
@@ -84,7 +85,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
             metric_name(node, self.metric_kind): self.metric_kind.bind(node, "ranker.metrics") for node in metrics
         }
         self._optimizer, self._schedule = optimizer, schedule
-        self._state = EvaluationState()
+        self._state = self.collect()
 
     def forward(self, batch: AnyBatch) -> Float[Tensor, "B K"]:
         """The score of every candidate, higher is better."""
@@ -95,6 +96,10 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
         """Scores, labels and mask for the loss; N is K unless the ranker scores more than the batch's groups."""
         return self(batch), batch.labels, batch.mask
+
+    def collect(self) -> Metric:
+        """What collects the steps of a validation or test."""
+        return EvaluationState()
 
     def training_step(self, batch: AnyBatch, batch_idx: int) -> Tensor:
         """The loss of one batch.
@@ -152,8 +157,13 @@ class Ranker(LightningModule, Generic[AnyBatch]):
             "encoder": self.encoder,
         }
 
-    def _evaluate(self, split: str) -> None:
-        self.evaluation = self._state.compute()
+    def judge(self, split: str) -> Judged:
+        """What the steps of a validation or test have collected, over all processes; they start anew after it."""
+        evaluation = self._state.compute()
         self._state.reset()
+        return evaluation
+
+    def _evaluate(self, split: str) -> None:
+        self.evaluation = self.judge(split)
         for name, values in self.evaluation.per_query(self.metrics).items():
             self.log(f"{split}/{name}", values.mean(), prog_bar=split == "val", sync_dist=True)

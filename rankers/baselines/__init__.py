@@ -1,0 +1,1 @@
+"""Baselines: other scorers of the same queries and candidates, to stand beside a ranker."""
