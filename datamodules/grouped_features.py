@@ -1,8 +1,5 @@
 """GroupedFeatures: groups of K candidates, drawn by index from a store of features."""
 
-import hashlib
-from bisect import bisect_right
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +10,9 @@ from torch import Tensor
 from datamodules.drawing import draw_slots, has_order, has_relevant
 from datamodules.epoch_loader import EpochLoader
 from datamodules.feature_batches import EvaluationBatches, Slots, TrainingBatches
+from datamodules.splits import SPLITS, assign_splits
 from ranking.group_store import GroupStore
 from registry import DATAMODULES, ConfigError
-
-SPLITS = ("train", "val", "test")
 
 
 @DATAMODULES.register("grouped_features")
@@ -177,13 +173,7 @@ class GroupedFeatures(LightningDataModule):
         return depths.index(depth)
 
     def _assign_splits(self, shares: tuple[float, float, float]) -> dict[str, Tensor]:
-        if min(shares) < 0 or not sum(shares) > 0:
-            raise ConfigError("datamodule.split_shares", f"expected three shares of 0 or more, got {shares}.")
-        split = self.store.split.clone()
-        bounds = [bound / sum(shares) for bound in accumulate(shares)]
-        for group in (split == 255).nonzero().flatten().tolist():
-            digest = hashlib.sha256(self.store.query_text(group).encode()).digest()
-            split[group] = bisect_right(bounds, int.from_bytes(digest[:8], "big") / 2**64, hi=len(bounds) - 1)
+        split = assign_splits(self.store.split, self.store.query_text, shares)
         has_candidates = self._evaluation_slots.offsets.diff() > 0
         found = {name: ((split == place) & has_candidates).nonzero().flatten() for place, name in enumerate(SPLITS)}
         for name, groups in found.items():
