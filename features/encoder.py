@@ -1,19 +1,15 @@
 """Encoder: a pretrained model that turns texts into vectors, described so that it can be saved and made again."""
 
-import dataclasses
-import hashlib
-import importlib.util
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ranking.backbone import Backbone
 from registry import ConfigError
 
 Report = Callable[[int, int, int], None]
@@ -21,37 +17,37 @@ Report = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """A model of the transformers library, read from safetensors only and without code of its own, and how to pool it.
+class Encoder(Backbone):
+    """A model of the transformers library, read from safetensors or GGUF and without code of its own, and its pooling.
 
     Args:
         model: Name on the Hugging Face hub, or a folder.
-        package: An installed Python package that carries the model in its folder `model`; looked in first.
+        package: An installed Python package that carries the model, in its folder `model` or as a GGUF file; looked in
+            first.
         revision: Commit, tag or branch on the hub.
         sha256: The weights must have this hash; with several files, that of their contents one after the other.
+        gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
+        dtype: Of the computation. bfloat16 is three times as fast on processors that have it, and moves the vectors'
+            cosine by some 1e-4.
         pooling: `mean` over the tokens, or the state of the first (`cls`) or `last` token.
         normalize: Whether vectors get length one.
         max_length: In tokens, special ones included; longer texts are cut.
         query_prompt: Put before each query.
         candidate_prompt: Put before each candidate.
-        dtype: Of the computation. bfloat16 is three times as fast on processors that have it, and moves the vectors'
-            cosine by some 1e-4.
         device: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
         batch_tokens: Tokens in a batch, padding included; more pays on a GPU.
     """
 
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    package: str | None = None
-    revision: str | None = None
-    sha256: str | None = None
     pooling: Literal["mean", "cls", "last"] = "mean"
     normalize: bool = False
     max_length: int = 256
     query_prompt: str = ""
     candidate_prompt: str = ""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
     batch_tokens: int = 4096
+
+    yaml_path: ClassVar[str] = "encoder"
 
     def encode(self, texts: Sequence[str], prompt: str = "", report: Report | None = None) -> Float[Tensor, "N D"]:
         """The texts' vectors, in fp32 on the CPU; other texts in the same call change them by rounding only.
@@ -81,49 +77,17 @@ class Encoder:
         """Size D of the vectors."""
         return self._model.config.hidden_size
 
-    @cached_property
-    def folder(self) -> Path:
-        """Where the model's files are, after a download if need be.
-
-        Raises:
-            ConfigError: If they are nowhere to be had.
-        """
-        spec = importlib.util.find_spec(self.package) if self.package else None
-        for place in spec.submodule_search_locations or () if spec else ():
-            if (Path(place) / "model" / "config.json").is_file():
-                return Path(place) / "model"
-        if Path(self.model).is_dir():
-            return Path(self.model)
-        return self._download()
-
     def identity(self) -> dict[str, Any]:
         """The fields that make this encoder again, on any device, with the hash of the weights it has now.
 
         Raises:
             ConfigError: If the hash is not the one asked for.
         """
-        model = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
-        return dataclasses.asdict(self) | {"model": model, "sha256": self._checked_hash, "device": "auto"}
+        return super().identity() | {"device": "auto"}
 
     def settings(self) -> dict[str, Any]:
         """The fields that vectors depend on."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ("package", "device")}
-
-    @cached_property
-    def _checked_hash(self) -> str:
-        digest = hashlib.sha256()
-        files = sorted(self.folder.glob("*.safetensors"))
-        if not files:
-            raise ConfigError("encoder.model", f"{self.folder} has no weights as *.safetensors.")
-        for file in files:
-            with file.open("rb") as content:
-                while block := content.read(1 << 22):
-                    digest.update(block)
-        if self.sha256 not in (None, digest.hexdigest()):
-            cure = "download it again; if the other weights are meant, change encoder.sha256"
-            problem = f"the weights in {self.folder} have the sha256 {digest.hexdigest()}, not {self.sha256}."
-            raise ConfigError("encoder.sha256", problem, cure=cure)
-        return digest.hexdigest()
+        return {name: value for name, value in self._fields().items() if name not in ("package", "device")}
 
     @cached_property
     def _device(self) -> torch.device:
@@ -132,59 +96,15 @@ class Encoder:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        # From a folder with none of these, transformers makes a tokenizer that knows no word, and says nothing.
-        vocabularies = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
-        if not any(True for pattern in vocabularies for _ in self.folder.glob(pattern)):
-            cure = "save the model's tokenizer there as well: tokenizer.save_pretrained(folder)"
-            raise ConfigError("encoder.model", f"{self.folder} has no tokenizer.", cure=cure)
-        try:
-            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise self._unloadable("its tokenizer", error) from error
+        return self.tokenizer()
 
     @cached_property
     def _model(self) -> Any:
-        from transformers import AutoModel
-        from transformers.utils import logging
-
-        assert self._checked_hash
-        bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            model = AutoModel.from_pretrained(self.folder, use_safetensors=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise self._unloadable("its model", error) from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()
+        model = self.load()
         longest = getattr(model.config, "max_position_embeddings", None)
         if longest is not None and self.max_length > longest:
             raise ConfigError("encoder.max_length", f"{self.max_length} is more than the {longest} of {self.model}.")
-        return model.to(self._device, getattr(torch, self.dtype)).eval()
-
-    def _unloadable(self, what: str, error: Exception) -> ConfigError:
-        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
-        return ConfigError("encoder.model", f"{self.folder}: {what} cannot be loaded: {reason}")
-
-    def _download(self) -> Path:
-        from huggingface_hub import snapshot_download
-
-        try:
-            files = ["*.json", "*.txt", "*.model", "*.safetensors"]
-            folder = snapshot_download(
-                self.model, revision=self.revision, allow_patterns=files, ignore_patterns=["*/*"]
-            )
-        except (OSError, ValueError) as error:
-            reason = textwrap.shorten(str(error), 160, placeholder=" ...")
-            problem = f"{self.model!r} is no folder, and the hub does not give it: {reason}"
-            cure = "check the name and the connection, or set encoder.model to a folder that has the model"
-            if self.package:
-                problem = f"the package {self.package!r} is not installed, {problem}"
-                cure = f"pip install {self.package.replace('_', '-')}; or {cure}"
-            raise ConfigError("encoder", problem, cure=cure) from error
-        return Path(folder)
+        return model.to(self._device)
 
     def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], set[int]]:
         """Token ids of each text, and the places of the texts that were cut."""

@@ -1,0 +1,175 @@
+"""Backbone: a pretrained language model, described so that it can be saved, checked and loaded again."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from registry import ConfigError
+
+Precision = Literal["float32", "bfloat16", "float16"]
+_TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model of the transformers library, causal or bidirectional, read from safetensors or GGUF, without own code.
+
+    Args:
+        model: Name on the Hugging Face hub, or a folder.
+        package: An installed Python package that carries the model, in its folder `model` or as a GGUF file; looked in
+            first.
+        revision: Commit, tag or branch on the hub.
+        sha256: The weights must have this hash; with several files, that of their contents one after the other.
+        gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
+        dtype: Of the weights, and of the computation where the trainer's precision does not say otherwise.
+    """
+
+    model: str = "Qwen/Qwen3-Embedding-0.6B"
+    package: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+    gguf: str | None = None
+    dtype: Precision = "float32"
+
+    yaml_path: ClassVar[str] = "ranker.backbone"
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the model's files are, after a download if need be.
+
+        Raises:
+            ConfigError: If they are nowhere to be had.
+        """
+        spec = importlib.util.find_spec(self.package) if self.package else None
+        for place in spec.submodule_search_locations or () if spec else ():
+            for folder in (Path(place) / "model", Path(place)):
+                if (folder / (self.gguf or "config.json")).is_file():
+                    return folder
+        folder = Path(self.model)
+        if not folder.is_dir():
+            return self._download()
+        if self.gguf and not (folder / self.gguf).is_file():
+            known = [file.name for file in folder.glob("*.gguf")]
+            raise ConfigError(f"{self.yaml_path}.gguf", f"no such file in {folder}.", given=self.gguf, known=known)
+        return folder
+
+    @cached_property
+    def checked_hash(self) -> str:
+        """The sha256 of the weights.
+
+        Raises:
+            ConfigError: If there are none, or it is not the one asked for.
+        """
+        digest = hashlib.sha256()
+        files = [self.folder / self.gguf] if self.gguf else sorted(self.folder.glob("*.safetensors"))
+        if not files:
+            cure = "name a file of them: gguf" if any(self.folder.glob("*.gguf")) else None
+            raise ConfigError(f"{self.yaml_path}.model", f"{self.folder} has no weights as *.safetensors.", cure=cure)
+        for file in files:
+            with file.open("rb") as content:
+                while block := content.read(1 << 22):
+                    digest.update(block)
+        if self.sha256 not in (None, digest.hexdigest()):
+            cure = f"download it again; if the other weights are meant, change {self.yaml_path}.sha256"
+            problem = f"the weights in {self.folder} have the sha256 {digest.hexdigest()}, not {self.sha256}."
+            raise ConfigError(f"{self.yaml_path}.sha256", problem, cure=cure)
+        return digest.hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that make this backbone again, with the hash of the weights it has now.
+
+        Raises:
+            ConfigError: If the hash is not the one asked for.
+        """
+        model = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
+        return self._fields() | {"model": model, "sha256": self.checked_hash}
+
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer.
+
+        Raises:
+            ConfigError: If there is none, or it cannot be loaded.
+        """
+        from transformers import AutoTokenizer
+
+        # From a folder with none of these, transformers makes a tokenizer that knows no word, and says nothing.
+        vocabularies = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
+        if not self.gguf and not any(True for pattern in vocabularies for _ in self.folder.glob(pattern)):
+            cure = "save the model's tokenizer there as well: tokenizer.save_pretrained(folder)"
+            raise ConfigError(f"{self.yaml_path}.model", f"{self.folder} has no tokenizer.", cure=cure)
+        with self._loading("its tokenizer"):
+            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, **self._files())
+
+    def load(self) -> Any:
+        """The model, in evaluation mode, on the CPU.
+
+        Raises:
+            ConfigError: If it cannot be loaded, or is not the one asked for.
+        """
+        from transformers import AutoModel
+
+        assert self.checked_hash
+        with self._loading("its model"):
+            model = AutoModel.from_pretrained(
+                self.folder, use_safetensors=not self.gguf, trust_remote_code=False, **self._files()
+            )
+        if getattr(model.config, "is_encoder_decoder", False):
+            problem = f"{self.model} reads with one half and writes with the other."
+            raise ConfigError(f"{self.yaml_path}.model", problem, cure="a model that is an encoder or a decoder only")
+        return model.to(getattr(torch, self.dtype)).eval()
+
+    def _fields(self) -> dict[str, Any]:
+        """All fields; `gguf` only where there is one, as descriptions saved without it stay what they were."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if (name, value) != ("gguf", None)}
+
+    def _files(self) -> dict[str, str]:
+        if not self.gguf:
+            return {}
+        if importlib.util.find_spec("gguf") is None:
+            problem = f"{self.gguf} cannot be read: the package gguf is not installed."
+            raise ConfigError(f"{self.yaml_path}.gguf", problem, cure="pip install gguf")
+        return {"gguf_file": self.gguf}
+
+    @contextmanager
+    def _loading(self, what: str) -> Iterator[None]:
+        """Without bars on the screen, and with mistakes as the user's."""
+        from transformers.utils import logging
+
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            yield
+        except (OSError, ValueError, KeyError) as error:
+            reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+            problem = f"{self.folder}: {what} cannot be loaded: {reason}"
+            raise ConfigError(f"{self.yaml_path}.model", problem) from error
+        finally:
+            if bars:
+                logging.enable_progress_bar()
+
+    def _download(self) -> Path:
+        from huggingface_hub import snapshot_download
+
+        weights = self.gguf or "*.safetensors"
+        try:
+            folder = snapshot_download(
+                self.model, revision=self.revision, allow_patterns=[*_TOKENIZER_FILES, weights], ignore_patterns=["*/*"]
+            )
+        except (OSError, ValueError) as error:
+            reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+            problem = f"{self.model!r} is no folder, and the hub does not give it: {reason}"
+            cure = f"check the name and the connection, or set {self.yaml_path}.model to a folder that has the model"
+            if self.package:
+                problem = f"the package {self.package!r} is not installed, {problem}"
+                cure = f"pip install {self.package.replace('_', '-')}; or {cure}"
+            raise ConfigError(self.yaml_path, problem, cure=cure) from error
+        return Path(folder)
