@@ -1,0 +1,197 @@
+"""TextFile: the lines of a published file, plain or gzipped or inside an archive, which is read where it is."""
+
+import csv
+import gzip
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from features.line_formats import LineError
+from ranking.group_shard import sha256_of
+from registry import ConfigError
+
+T = TypeVar("T")
+
+_MOST_SHOWN = 20
+_UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of lines.
+
+    Args:
+        path: The file, `.gz` or not, or a zip or tar archive.
+        member: The name, without folders, of what to read in an archive.
+        encoding: Of lines that are not UTF-8, which older data sets have.
+    """
+
+    path: Path
+    member: str = ""
+    encoding: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return f"{self.path.name}, {self.member}" if self.member else self.path.name
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Its name, size and hash."""
+        return {"name": self.name, "bytes": self.path.stat().st_size, "sha256": sha256_of(self.path)}
+
+    def lines(self) -> Iterator[bytes]:
+        """Every line, without its end.
+
+        Raises:
+            ConfigError: If the file is damaged or its archive does not have it.
+        """
+        number = 0
+        try:
+            with self._opened() as file:
+                for number, line in enumerate(file, start=1):
+                    yield (line[3:] if number == 1 and line.startswith(b"\xef\xbb\xbf") else line).rstrip(b"\r\n")
+        except _UNREADABLE as error:
+            cure = "get the file again"
+            raise ConfigError(
+                f"{self.name}, after line {number}", f"cannot be read on ({error}).", cure=cure
+            ) from error
+
+    def decoded(self, line: bytes) -> str:
+        """A line as text.
+
+        Raises:
+            LineError: If it is not in the file's encoding.
+        """
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            if self.encoding:
+                return line.decode(self.encoding)
+            raise LineError("", f"not UTF-8: byte {line[error.start]:#04x} at {error.start}") from error
+
+    def parsed(self, parse: Callable[[str], T], skip: int = 0) -> Iterator[T]:
+        """What `parse` makes of each line that is not blank; bad ones are passed over, and reported at the end.
+
+        Args:
+            parse: Raises LineError for a bad line.
+            skip: Lines at the beginning that are no data.
+
+        Raises:
+            ConfigError: After the last line, or the 20th bad one: every place, and what is wrong there.
+        """
+        problems = []
+        for number, line in enumerate(self.lines(), start=1):
+            if number <= skip or not line:
+                continue
+            try:
+                value = parse(self.decoded(line))
+            except LineError as error:
+                problems.append(f"line {number}: {error}")
+                if len(problems) == _MOST_SHOWN:
+                    break
+                continue
+            yield value
+        if problems:
+            more = ", and maybe more," if len(problems) == _MOST_SHOWN else ""
+            count = "one line cannot" if len(problems) == 1 else f"{len(problems)} lines{more} cannot"
+            listing = "".join(f"\n  {problem}" for problem in problems)
+            raise ConfigError(self.name, f"{count} be read:{listing}", cure="correct or remove what is named above")
+
+    def rows(
+        self, separator: str, wanted: Sequence[str], parse: Callable[..., T], columns: Sequence[str] | None = None
+    ) -> Iterator[T]:
+        """What `parse` makes of some fields of each line.
+
+        Args:
+            separator: Between fields; with a comma, fields may be quoted.
+            wanted: Which columns `parse` gets, in this order.
+            parse: Raises LineError for a bad row.
+            columns: The names of all columns; None where the first line has them, maybe with a type as in `id:token`.
+
+        Raises:
+            ConfigError: As `parsed`, or if a column is missing.
+        """
+        given = columns if columns is not None else self._header(separator)
+        if missing := [name for name in wanted if name not in given]:
+            problem = f"has no column {missing[0]!r}."
+            raise ConfigError(self.name, problem, given=missing[0], known=given)
+        places, size = [given.index(name) for name in wanted], len(given)
+
+        def parse_line(line: str) -> T:
+            fields = _fields(line, separator)
+            if len(fields) != size:
+                raise LineError("", f"has {len(fields)} fields, expected {size}: {', '.join(given)}")
+            return parse(*(fields[place] for place in places))
+
+        return self.parsed(parse_line, skip=0 if columns is not None else 1)
+
+    def _header(self, separator: str) -> list[str]:
+        first = next(self.lines(), b"")
+        try:
+            return [name.partition(":")[0].strip() for name in _fields(self.decoded(first), separator)]
+        except LineError as error:
+            raise ConfigError(f"{self.name}, line 1", f"{error}.") from error
+
+    @contextmanager
+    def _opened(self) -> Iterator[Iterable[bytes]]:
+        with ExitStack() as stack:
+            if not self.member:
+                opened = gzip.open if self.path.suffix == ".gz" else Path.open
+                yield stack.enter_context(opened(self.path, "rb"))
+            elif self.path.suffix == ".zip":
+                archive = stack.enter_context(zipfile.ZipFile(self.path))
+                names = [name for name in archive.namelist() if Path(name).name == self.member]
+                if not names:
+                    raise zipfile.BadZipFile(f"there is no {self.member} in it")
+                yield stack.enter_context(archive.open(names[0]))
+            else:
+                members = stack.enter_context(tarfile.open(self.path))
+                found = next((each for each in members if Path(each.name).name == self.member and each.isfile()), None)
+                if found is None or (file := members.extractfile(found)) is None:
+                    raise tarfile.TarError(f"there is no {self.member} in it")
+                yield stack.enter_context(file)
+
+
+def find_file(folder: Path, name: str, archives: Sequence[str] = (), encoding: str | None = None) -> TextFile | None:
+    """The file of that name in a folder, as it is, gzipped, or inside one of these archives; None if it is not there.
+
+    Args:
+        folder: Where to look; a zip archive counts as a folder.
+        name: Of the file.
+        archives: Names of archives that should have it.
+        encoding: Of lines that are not UTF-8.
+    """
+    if folder.suffix == ".zip" and folder.is_file():
+        with zipfile.ZipFile(folder) as archive:
+            known = {Path(member).name for member in archive.namelist()}
+        return TextFile(folder, name, encoding) if name in known else None
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return TextFile(path, encoding=encoding)
+    found = next((folder / archive for archive in archives if (folder / archive).is_file()), None)
+    return TextFile(found, name, encoding) if found else None
+
+
+def number(field: str, value: str) -> float:
+    """A field as a number.
+
+    Raises:
+        LineError: If it is none.
+    """
+    try:
+        return float(value)
+    except ValueError:
+        raise LineError(field, f"found {value[:40]!r}, expected a number") from None
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    if separator == "," and '"' in line:
+        return next(csv.reader([line]))
+    return line.split(separator)
