@@ -14,12 +14,11 @@ from torch import Tensor
 
 from features.encoder import Encoder
 from features.progress import EncodingProgress
-from features.retrieval import top_k
 from features.slots import Item, Slot, given_slots, in_chunks, item_of, number_items, pool_ids, retrieved_slots
 from features.text_groups import TextGroup, checked
-from ranking.group_shard import Table
 from ranking.group_store import GroupStore
 from ranking.group_store_writer import GroupStoreWriter, check_settings
+from ranking.search import inverse_norms, top_k
 from registry import EXTRACTORS, SOURCES, ConfigError, Node
 
 DEFAULT_ENCODER = Encoder()
@@ -149,10 +148,11 @@ class _Build:
         ids, items = pool_ids(groups, rows), list(rows)
         for start in range(0, len(items), self.chunk_size):
             self._add_candidates(items[start : start + self.chunk_size])
-        pool = self.writer.candidates()
+        pool = [shard.tensors["features"][:, 0] for shard in self.writer.candidates().shards]
+        norms = inverse_norms(pool)
         for start in range(0, len(groups), self.chunk_size):
             chunk = groups[start : start + self.chunk_size]
-            self._add_groups(chunk, partial(_search, chunk, pool, k, rows, ids))
+            self._add_groups(chunk, partial(_search, chunk, pool, norms, k, rows, ids))
 
     def _add_candidates(self, items: list[Item]) -> None:
         self.num_candidates += len(items)
@@ -190,9 +190,14 @@ class _Build:
 
 
 def _search(
-    chunk: list[TextGroup], pool: Table, k: int, rows: dict[Item, int], ids: list[str], queries: Float[Tensor, "Q D"]
+    chunk: list[TextGroup],
+    pool: list[Tensor],
+    norms: Float[Tensor, " N"],
+    k: int,
+    rows: dict[Item, int],
+    ids: list[str],
+    queries: Float[Tensor, "Q D"],
 ) -> list[list[Slot]]:
     """The slots of retrieved groups, by the vectors as they are stored: what a ranker sees is what ordered them."""
-    blocks = [shard.tensors["features"][:, 0] for shard in pool.shards]
-    nearest = top_k(queries.to(blocks[0].dtype), blocks, k)[1].tolist()
-    return [retrieved_slots(group, found, rows, ids) for group, found in zip(chunk, nearest, strict=True)]
+    _, nearest = top_k(queries.to(pool[0].dtype), pool, k, inverse_norms=norms)
+    return [retrieved_slots(group, found, rows, ids) for group, found in zip(chunk, nearest.tolist(), strict=True)]

@@ -1,0 +1,88 @@
+"""Products: inner products in fp32 of queries with blocks of stored vectors, by the fastest kernel that is exact."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+# MKL multiplies at half speed on processors other than its maker's, and sums in an order that depends on the shapes.
+_ONEDNN = (
+    torch.ops.mkldnn._linear_pointwise
+    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    else None
+)
+_WITH_OUT_DTYPE = "dtype" in torch.ops.aten.mm.overloads()
+_FEWEST_ROWS = 8
+_PARTS = {torch.float16: 2, torch.bfloat16: 3}
+
+
+def products(left: Float[Tensor, "M D"], right: Float[Tensor, "N D"]) -> Float[Tensor, "M N"]:
+    """Left times right transposed, both fp32; equal vectors get equal products wherever they stand in a block.
+
+    >>> products(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    tensor([[11.,  2.]])
+    """
+    if _ONEDNN is not None and left.device.type == "cpu":
+        return _ONEDNN(left, right, None, "none", [], "")
+    few = _FEWEST_ROWS - len(left)
+    if few > 0:  # kernels for few rows sum in an order that depends on the number of columns
+        return (F.pad(left, (0, 0, 0, few)) @ right.T)[: len(left)]
+    return left @ right.T
+
+
+class Scorer:
+    """Inner products of fixed queries with one block of vectors after another.
+
+    On CUDA, blocks of half precision are multiplied as they are: each query is split into parts of that precision whose
+    sum is the query (two of fp16, three of bf16), so that nothing but the order of summation is rounded.
+
+    Args:
+        queries: Of any precision.
+        dtype: Of the blocks.
+        size: Of the largest block.
+    """
+
+    def __init__(self, queries: Float[Tensor, "Q D"], dtype: torch.dtype, size: int) -> None:
+        self._queries, self._size = queries.float().contiguous(), size
+        self._on_cpu = queries.device.type == "cpu"
+        self._split = dtype in _PARTS and _WITH_OUT_DTYPE and queries.device.type == "cuda"
+        self._buffer = torch.empty(0)
+        if self._split:
+            self._scale = self._queries.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+            self._parts = _parts(self._queries / self._scale, dtype)
+
+    def load(self, block: Float[Tensor, "N D"]) -> Float[Tensor, "M D"]:
+        """A block where and as `score` needs it; it may share memory with the one before.
+
+        On a GPU it is filled up to the size of all others: for another shape another kernel may sum in another order.
+        """
+        if self._on_cpu:
+            if block.dtype == torch.float32:
+                return block.contiguous()
+            if not len(self._buffer):
+                self._buffer = torch.empty(self._size, block.shape[1])
+            return self._buffer[: len(block)].copy_(block)
+        block = block.to(self._queries.device, non_blocking=True)
+        missing = self._size - len(block)
+        block = F.pad(block, (0, 0, 0, missing)) if missing else block
+        return block if self._split else block.float()
+
+    def score(self, chunk: slice, block: Float[Tensor, "M D"]) -> Float[Tensor, "Q M"]:
+        """The products of some of the queries with a loaded block."""
+        if not self._split:
+            return products(self._queries[chunk], block)
+        left = self._parts[:, chunk]
+        found = torch.mm(left.flatten(0, 1), block.T, out_dtype=torch.float32).unflatten(0, left.shape[:2])
+        total = found[-1]
+        for part in reversed(found[:-1]):
+            total = part.add_(total)
+        return total.mul_(self._scale[chunk])
+
+
+def _parts(queries: Float[Tensor, "Q D"], dtype: torch.dtype) -> Float[Tensor, "P Q D"]:
+    """Parts of lower precision that add up to queries of entries between -1 and 1, the largest first."""
+    parts, rest = [], queries
+    for _ in range(_PARTS[dtype]):
+        parts.append(rest.to(dtype))
+        rest = rest - parts[-1].float()
+    return torch.stack(parts)
