@@ -1,0 +1,341 @@
+"""PartitionedCandidates: queries with their right candidates over one pool, read in random parts of it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from lightning import LightningDataModule
+from torch import Tensor
+
+from datamodules.epoch_loader import EpochLoader
+from datamodules.judgements import Judgements
+from datamodules.mining import MinedLists
+from datamodules.negatives import (
+    CandidateTable,
+    FromMined,
+    FromOwn,
+    FromParts,
+    Negatives,
+    OneTable,
+    Sampled,
+    WholeParts,
+    no_sample,
+)
+from datamodules.pool_batches import EvaluationPoolBatches, TrainingPoolBatches
+from datamodules.splits import SPLITS, assign_splits
+from datamodules.token_lists import TokenLists
+from ranking.candidate_pool import CandidatePool
+from ranking.partitions import Partitions
+from ranking.pool_batch import PoolBatch
+from ranking.store_files import StoreError
+from registry import DATAMODULES, ConfigError
+
+STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
+
+
+@DATAMODULES.register("partitioned_candidates")
+class PartitionedCandidates(LightningDataModule):
+    """Queries over a shared pool of candidates, as LRanker trains on them (section 3.2, Eqs. 11-12).
+
+    The pool is split at random into parts, several times. Each step draws one of these splits, each query of the batch
+    one part of it: the context in which it is read, and where its negatives come from. Of a query with several right
+    candidates one is drawn each epoch; none of the others is ever its negative. Training leaves out queries without a
+    right candidate; validation and test keep them, as misses.
+
+    Queries that the pool does not assign to a split are assigned by a hash of their text, so that equal queries never
+    fall into different splits. Queries of about the same length come together in a batch.
+
+    Args:
+        path: The candidate pool.
+        batch_size: Queries a step, over all processes together, so that a run means the same on any number of them.
+        candidates: What each query ranks: the whole `pool`, or the list of its `own` that comes with it.
+        num_partitions: Parts of a split; with own lists, parts of each list.
+        num_splits: Splits of the pool.
+        negatives: What the right candidate is trained against: some or `all` of the drawn `partition`; the whole
+            `pool`, in one matrix product; the positives of the other queries in the `batch`; or some that the frozen
+            encoder ranks highest, `mined`.
+        num_negatives: How many are drawn for `partition` and `mined`; all where there are fewer.
+        in_batch: Also take the other queries' positives, over all processes.
+        known_only: Only candidates that are right for some training query count as negatives: then those that are
+            right for other splits' queries are not pushed away.
+        mine_depth: Length of the encoder's lists for `mined`.
+        mine_margin: Leave out mined candidates that the encoder scores above this share of the positive's score, since
+            they may be right; null for none.
+        exclude_history: A query's history is no candidate for it, neither in training nor in evaluation.
+        split_shares: Shares of train, val and test where the pool has no splits of its own.
+        eval_batch_size: Queries a step of each process in validation and test.
+        encoder: The model that must have made the pool's vectors; null for any.
+        seed: Of the splits and all that is drawn; null for the run's.
+        num_workers: Processes that prepare batches ahead.
+        verify: Check the pool's hashes before the first use, which reads all of it.
+
+    Raises:
+        ConfigError: If options make no sense for this pool, or a split has no query with a right candidate.
+        StoreError: If the pool does not open, or another encoder made it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        batch_size: int = 20,
+        candidates: Literal["pool", "own"] = "pool",
+        num_partitions: int = 10,
+        num_splits: int = 10,
+        negatives: Literal["partition", "all", "pool", "batch", "mined"] = "partition",
+        num_negatives: int = 20,
+        in_batch: bool = False,
+        known_only: bool = False,
+        mine_depth: int = 100,
+        mine_margin: float | None = 0.95,
+        exclude_history: bool = False,
+        split_shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        eval_batch_size: int = 64,
+        encoder: str | None = None,
+        seed: int | None = None,
+        num_workers: int = 0,
+        verify: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("num_partitions", num_partitions, 1),
+            ("num_splits", num_splits, 1),
+            ("num_negatives", num_negatives, 1),
+            ("mine_depth", mine_depth, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"datamodule.{name}", f"has to be {least} or more, got {value}.")
+        self.pool = CandidatePool.open(Path(path), verify=verify)
+        self._check_encoder(encoder)
+        self._own = candidates == "own"
+        self._batch_size, self._eval_batch_size, self._num_workers = batch_size, eval_batch_size, num_workers
+        self._negatives, self._num_negatives, self._in_batch = negatives, num_negatives, in_batch
+        self._known_only, self._mine_depth, self._mine_margin = known_only, mine_depth, mine_margin
+        self._num_partitions, self._seed = num_partitions, seed or 0
+        self._judgements = Judgements(self.pool, exclude_history)
+        self._splits = self._assign_splits(split_shares)
+        self._check_negatives()
+        self.partitions = None if self._own else self._partition(num_splits)
+        self._tokens: dict[str, TokenLists] = {}
+        self._candidate_tokens: TokenLists | None = None
+        self._tokenized_by: Any = None
+        self._table: CandidateTable | None = None
+        self._on_device: Tensor | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a ranker can know of the data before it reads any."""
+        return {"feature_dim": self.pool.feature_dim}
+
+    @property
+    def encoder(self) -> dict[str, Any] | None:
+        """What made the pool's vectors."""
+        return self.pool.encoder
+
+    @property
+    def shared_negatives(self) -> bool:
+        """True: queries are scored against all candidates of a batch."""
+        return True
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        return -(-self.num_queries("train") // self._batch_size)
+
+    def num_queries(self, split: str) -> int:
+        """How many queries a split has."""
+        return len(self._splits[split])
+
+    def query_id(self, query: int) -> str:
+        """The query's own id, for messages and result files."""
+        return self.pool.queries.id(query)
+
+    def query_text(self, query: int) -> str:
+        """The query's text, to look at."""
+        return self.pool.queries.text(query)
+
+    def candidate_id(self, row: int) -> str:
+        """The candidate's own id."""
+        return self.pool.id(row)
+
+    def candidate_text(self, row: int) -> str:
+        """The candidate's text, to look at."""
+        return self.pool.text(row)
+
+    def restrictions(self, queries: Int[Tensor, " Q"]) -> tuple[Int[Tensor, "Q L"] | None, Int[Tensor, "R 2"] | None]:
+        """What limits the candidates of queries.
+
+        Returns:
+            Rows of each query's own list, -1 beyond its end, or None where queries rank the whole pool; and pairs
+            (place in `queries`, row) that are no candidates, or None.
+        """
+        own = self._judgements.own(queries) if self._own else None
+        return own, self._judgements.removed(queries)
+
+    def setup(self, stage: str) -> None:
+        """Turn the texts into the ranker's tokens, once for each split."""
+        assert self.trainer is not None
+        self.tokenize(self.trainer.lightning_module, *STAGES[stage])
+
+    def tokenize(self, ranker: Any, *splits: str) -> None:
+        """Turn the texts of these splits into a ranker's tokens.
+
+        Raises:
+            ConfigError: If it reads none.
+        """
+        if not hasattr(ranker, "tokenize"):
+            problem = f"{type(ranker).__name__} does not read queries as text."
+            raise ConfigError("ranker.name", problem, cure="a ranker like lranker")
+        if ranker is not self._tokenized_by:
+            self._tokens, self._candidate_tokens, self._tokenized_by = {}, None, ranker
+        for split in splits:
+            if split not in self._tokens:
+                self._tokens[split] = TokenLists.read(self._splits[split], self.pool.queries.text, ranker.tokenize)
+        if splits and ranker.candidates == "encoded" and self._candidate_tokens is None:
+            rows = torch.arange(self.pool.num_candidates)
+            self._candidate_tokens = TokenLists.read(rows, self.pool.text, ranker.tokenize_candidates)
+
+    def train_dataloader(self) -> EpochLoader:
+        """Batches of training queries, shuffled, drawn afresh each epoch."""
+        negatives = self._choice()
+        self._table, self._on_device = negatives.table, None
+        source = TrainingPoolBatches(
+            self.pool,
+            self._judgements,
+            self._tokens["train"],
+            negatives,
+            partitions=self.partitions,
+            num_own_parts=self._num_partitions,
+            in_batch=self._in_batch or self._negatives == "batch",
+            candidate_tokens=self._candidate_tokens,
+            batch_size=self._batch_size,
+            seed=self._seed,
+            **self._processes(),
+        )
+        # What stays the same from batch to batch is copied once, by transfer_batch_to_device.
+        pin_memory = torch.cuda.is_available() and self._table is None
+        return EpochLoader(source, num_workers=self._num_workers, pin_memory=pin_memory)
+
+    def val_dataloader(self) -> EpochLoader:
+        """Each validation query once."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> EpochLoader:
+        """Each test query once."""
+        return self._evaluation_loader("test")
+
+    def transfer_batch_to_device(self, batch: PoolBatch, device: torch.device, dataloader_idx: int) -> PoolBatch:
+        """Copy a batch, but a table of candidates that all training batches share only once."""
+        if device.type != "cpu" and self._table is not None and torch.equal(batch.rows, self._table.rows):
+            if self._on_device is None or self._on_device.device != device:
+                self._on_device = self._table.features.to(device)
+            batch = dataclasses.replace(batch, candidates=self._on_device)
+        return batch.to(device)
+
+    def _evaluation_loader(self, split: str) -> EpochLoader:
+        source = EvaluationPoolBatches(
+            self.pool,
+            self._judgements,
+            self._tokens[split],
+            own=self._own,
+            candidate_tokens=self._candidate_tokens,
+            batch_size=self._eval_batch_size,
+            **self._processes(),
+        )
+        return EpochLoader(source)
+
+    def _choice(self) -> Negatives:
+        known, count = self._known(), self._num_negatives
+        if self._negatives == "batch":
+            return Sampled(self.pool, no_sample)
+        if self._own:
+            return Sampled(self.pool, FromOwn(self._judgements, None if self._negatives == "all" else count))
+        if self._negatives == "mined":
+            return Sampled(self.pool, FromMined(self._mine(), self._mine_margin, count, known))
+        if self._negatives == "pool":
+            return OneTable(self.pool, known)
+        assert self.partitions is not None
+        if self._negatives == "all":
+            # So many parts at once are most of the pool.
+            most = self._batch_size >= self._num_partitions
+            table = OneTable(self.pool, known).table if most else None
+            return WholeParts(self.pool, self.partitions, known, table)
+        return Sampled(self.pool, FromParts(self.partitions, self._judgements, count, known))
+
+    def _known(self) -> Int[Tensor, " n"] | None:
+        """The candidates that are right for some training query, if only they may be negatives."""
+        return self._judgements.relevant(self._splits["train"])[1].unique() if self._known_only else None
+
+    def _mine(self) -> MinedLists:
+        device = self.trainer.strategy.root_device if self.trainer else "cpu"
+        shared = self._processes()["world"] > 1
+        queries, depth = self._splits["train"], min(self._mine_depth, self.pool.num_candidates)
+        return MinedLists.mine(self.pool, queries, depth, self._judgements, device=device, distributed=shared)
+
+    def _processes(self) -> dict[str, int]:
+        trainer = self.trainer
+        return {"rank": trainer.global_rank if trainer else 0, "world": trainer.world_size if trainer else 1}
+
+    def _partition(self, num_splits: int) -> Partitions:
+        count = self.pool.num_candidates
+        if self._num_partitions > count:
+            problem = f"{count} candidates cannot be split into {self._num_partitions} parts."
+            raise ConfigError("datamodule.num_partitions", problem, cure=f"{count} or less")
+        return Partitions(count, self._num_partitions, num_splits, self._seed)
+
+    def _check_encoder(self, wanted: str | None) -> None:
+        made_by = self.pool.encoder["model"] if self.pool.encoder else None
+        if wanted is not None and made_by != wanted:
+            problem = f"its vectors are from {made_by or 'no known encoder'}, not from {wanted}."
+            cure = "build the pool with that encoder, or correct datamodule.encoder"
+            raise StoreError(str(self.pool.path), problem, cure=cure)
+
+    def _check_negatives(self) -> None:
+        train = self._splits["train"]
+        if self._own:
+            if self._negatives in ("pool", "mined"):
+                problem = f"{self._negatives!r} are not in a query's own list."
+                raise ConfigError("datamodule.negatives", problem, cure="partition or all, or candidates=pool")
+            if self._known_only:
+                problem = "says nothing for own lists, whose candidates are known to be wrong."
+                raise ConfigError("datamodule.known_only", problem, cure="false, or candidates=pool")
+            self._check_own_lists()
+        elif self._negatives == "mined" and not bool(self.pool.queries.features(train[:1]).float().any()):
+            problem = "the pool has no vectors of queries, so that nothing can be mined with them."
+            raise ConfigError("datamodule.negatives", problem, cure="another choice, or a pool with an encoder")
+        if self._negatives == "batch" and self._batch_size < 2:
+            problem = "in a batch of one query there is no other's positive."
+            raise ConfigError("datamodule.batch_size", problem, cure="2 or more")
+
+    def _check_own_lists(self) -> None:
+        used = torch.cat(list(self._splits.values()))
+        sizes = self.pool.queries.own_offsets.diff()[used]
+        if bool((lacking := sizes == 0).any()):
+            first = self.query_id(int(used[lacking][0]))
+            problem = f"{int(lacking.sum())} of {len(used)} queries have no list of their own, such as {first}."
+            raise ConfigError("datamodule.candidates", problem, cure="candidates=pool")
+        smallest = int(sizes.min())
+        if smallest < 2 * self._num_partitions and self._num_partitions > 1:
+            problem = f"a list of {smallest} candidates in {self._num_partitions} parts leaves nothing to compare."
+            cure = f"{max(1, smallest // 2)} or less"
+            raise ConfigError("datamodule.num_partitions", problem, cure=cure)
+
+    def _assign_splits(self, shares: tuple[float, float, float]) -> dict[str, Tensor]:
+        queries = self.pool.queries
+        if not queries.num_queries:
+            problem = "the pool has no queries."
+            raise ConfigError(str(self.pool.path), problem, cure="build it from a source with queries")
+        split = assign_splits(queries.split, queries.text, shares)
+        has_relevant = self._judgements.num_relevant > 0
+        found = {name: (split == place).nonzero().flatten() for place, name in enumerate(SPLITS)}
+        for name, index in found.items():
+            if not bool(has_relevant[index].any()):
+                counts = ", ".join(f"{key} {len(value)}" for key, value in found.items())
+                cure = "more queries, another datamodule.split_shares, or a `split` in the data"
+                problem = f"no query with a right candidate for {name} (queries: {counts})."
+                raise ConfigError(str(self.pool.path), problem, cure=cure)
+        return {**found, "train": found["train"][has_relevant[found["train"]]]}

@@ -1,0 +1,53 @@
+"""TokenLists: the tokens of many texts, end to end, read once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+_TEXTS_AT_ONCE = 1 << 14
+
+Tokenize = Callable[[Sequence[str]], list[list[int]]]
+"""What a ranker makes of texts: the ids of their tokens."""
+
+
+@dataclass(frozen=True)
+class TokenLists:
+    """The token ids of n texts.
+
+    Args:
+        index: What the texts are called, ascending: queries or rows of a pool.
+        flat: The ids of all of them, one text after the other.
+        offsets: Text i has the ids from `offsets[i]` to before `offsets[i + 1]`.
+    """
+
+    index: Int[Tensor, " n"]
+    flat: Int[Tensor, " T"]
+    offsets: Int[Tensor, " n+1"]
+
+    @classmethod
+    def read(cls, index: Int[Tensor, " n"], text: Callable[[int], str], tokenize: Tokenize) -> "TokenLists":
+        """Tokenize the texts of that name."""
+        flat, counts = [torch.empty(0, dtype=torch.int32)], [torch.zeros(1, dtype=torch.int64)]
+        for part in index.split(_TEXTS_AT_ONCE):
+            lists = tokenize([text(each) for each in part.tolist()])
+            flat.append(torch.tensor([token for tokens in lists for token in tokens], dtype=torch.int32))
+            counts.append(torch.tensor([len(tokens) for tokens in lists], dtype=torch.int64))
+        return cls(index, torch.cat(flat), torch.cat(counts).cumsum(0))
+
+    def lengths(self, index: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """How many tokens these texts have."""
+        at = torch.searchsorted(self.index, index)
+        return self.offsets[at + 1] - self.offsets[at]
+
+    def padded(self, index: Int[Tensor, " B"]) -> tuple[Int[Tensor, "B T"], Int[Tensor, " B"]]:
+        """The tokens of these texts, filled up with 0 on the right, and how many each has."""
+        lengths = self.lengths(index)
+        place = torch.arange(int(lengths.max()) if len(lengths) else 0)
+        there = place < lengths.unsqueeze(1)
+        tokens = torch.zeros(there.shape, dtype=torch.int64)
+        start = self.offsets[torch.searchsorted(self.index, index)]
+        tokens[there] = self.flat[(start.unsqueeze(1) + place)[there]].long()
+        return tokens, lengths
