@@ -1,4 +1,4 @@
-"""A small group store, and small runs on it."""
+"""A small group store, and small runs on it; small candidate pools."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from pools import listed_pool, pool
 
 from ranking.group_store_writer import GroupStoreWriter
 from registry import KINDS, imports
 from registry.config import merge, to_yaml
+
+__all__ = ["listed_pool", "pool"]
 
 NUM_QUERIES, NUM_CANDIDATES, DIM = 120, 12, 16
 

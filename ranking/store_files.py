@@ -1,0 +1,69 @@
+"""Store files: written whole or not at all, known by size and hash."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from registry import ConfigError
+
+
+class StoreError(ConfigError):
+    """A store that cannot be read or built: the file, what is wrong with it, and what to do."""
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write all of a file or nothing: a temporary name, flushed to the disk, then renamed.
+
+    Raises:
+        StoreError: If the disk refuses, for one because it is full; what was there before stays.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        cure = "make room or choose another path, then run the same command: it goes on from here"
+        problem = f"{len(content):,} bytes could not be written: {error.strerror}."
+        raise StoreError(str(path), problem, cure=cure) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def as_json(document: Mapping[str, Any]) -> bytes:
+    """A document as the bytes that are written: the same for the same content."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_size(path: Path, size: int) -> None:
+    """Raise if a file is missing or has another size than the manifest says."""
+    if not path.is_file():
+        raise damaged(path, "missing")
+    if (found := path.stat().st_size) != size:
+        raise damaged(path, f"{'truncated' if found < size else 'too long'}: {found:,} bytes instead of {size:,}")
+
+
+def damaged(path: Path, problem: str) -> StoreError:
+    """The error for a file of a store that was finished once and is not what it was."""
+    cure = f"delete {path.parent} and build it again, or copy it again from where it is whole"
+    return StoreError(str(path), f"{problem}.", cure=cure)
