@@ -1,0 +1,101 @@
+"""ContextProjection: what is known of sets of candidates, as input embeddings of a backbone (LRanker, Eqs. 5-6)."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ranking.pool_batch import Contexts
+from registry import PROJECTORS, Node
+
+# Enough sets for the statistics of a norm over the batch.
+_NUM_REFERENCES = 128
+
+
+class ContextProjection(nn.Module):
+    """A projector, once for all centroids of a set together (`placeholder`) or for each of them (`prefix`).
+
+    Its outputs start with the root mean square of the backbone's own input embeddings, whatever the features' scale.
+
+    Args:
+        projector: The projector.
+        injection: Where its outputs will stand.
+        feature_dim: Size D of a centroid.
+        num_centroids: K.
+        dim: Width H of the backbone.
+        scale: Root mean square of the backbone's input embeddings.
+
+    Note:
+        The paper does not say on what scale centroids enter. Without any, a projector's outputs are some hundred times
+        as large as the embeddings of usual backbones, and drown the tokens around them.
+
+    Note:
+        A norm over the batch takes its statistics from the sets of the batch and from `references`, that is from the
+        table of all that training draws from. The queries of a step often share one set, and its variance is zero.
+    """
+
+    def __init__(
+        self,
+        projector: Node,
+        injection: Literal["placeholder", "prefix"],
+        feature_dim: int,
+        num_centroids: int,
+        dim: int,
+        scale: float,
+    ) -> None:
+        super().__init__()
+        self._each = injection == "prefix"
+        num_together = 1 if self._each else num_centroids
+        self.projector = PROJECTORS.build(
+            projector, path="ranker.projector", feature_dim=feature_dim, num_centroids=num_together, dim=dim
+        )
+        self._target = scale
+        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("calibrated", torch.tensor(False))
+
+    def forward(self, contexts: Contexts, references: Contexts | None = None) -> Float[Tensor, "P N H"]:
+        """One embedding a set, or one a centroid; anything where a centroid does not exist.
+
+        Args:
+            contexts: P sets.
+            references: Sets that only help a norm over the batch.
+        """
+        count = len(contexts.centroids)
+        if references is not None and self.training and self._norms():
+            step = -(-len(references.centroids) // _NUM_REFERENCES)
+            contexts = Contexts(
+                *(torch.cat([own, more[::step]]) for own, more in zip(contexts, references, strict=True))
+            )
+        return self._project(contexts)[:count] * self.scale
+
+    @torch.no_grad()
+    def calibrate(self, contexts: Contexts) -> None:
+        """Set scale and running statistics so that these sets come out as they should; once, before training."""
+        if self.calibrated:
+            return
+        before = self.training, [(norm, norm.momentum) for norm in self._norms()]
+        self.train()
+        for norm in self._norms():
+            norm.momentum = 1.0
+        outputs = self._project(contexts)
+        self.train(before[0])
+        for norm, momentum in before[1]:
+            norm.momentum = momentum
+        there = outputs[contexts.mask] if self._each else outputs
+        self.scale.copy_(self._target / there.square().mean().sqrt().clamp(min=1e-12))
+        self.calibrated.fill_(True)
+
+    def _project(self, contexts: Contexts) -> Float[Tensor, "P N H"]:
+        centroids = contexts.centroids.float().masked_fill(~contexts.mask.unsqueeze(-1), 0)
+        if not self._each:
+            return self.projector(centroids).unsqueeze(1)
+        there = self.projector(centroids[contexts.mask].unsqueeze(1))
+        return _scatter(there, contexts.mask)
+
+    def _norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
+        return [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def _scatter(rows: Float[Tensor, "R H"], mask: Bool[Tensor, "P N"]) -> Float[Tensor, "P N H"]:
+    return rows.new_zeros(*mask.shape, rows.shape[1]).index_put(mask.nonzero(as_tuple=True), rows)

@@ -1,0 +1,81 @@
+"""Lora: low-rank corrections to a frozen backbone (Hu et al. 2021); the one place that knows PEFT."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from registry import ConfigError
+
+
+@dataclass(frozen=True)
+class Lora:
+    """W x + (alpha / rank) B A dropout(x), with A of `rank` rows, and B zero at the start.
+
+    Args:
+        rank: Size of the space in between.
+        alpha: Weight of the correction, times rank.
+        dropout: Share of a layer's inputs that the correction does not see in training.
+        targets: Which layers are corrected: `all` linear ones of attention and feed-forward, or names such as
+            `[q_proj, v_proj]`.
+    """
+
+    rank: int = 32
+    alpha: float = 64.0
+    dropout: float = 0.1
+    targets: Literal["all"] | list[str] = "all"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError("ranker.lora.rank", f"has to be 1 or more, got {self.rank}.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("ranker.lora.dropout", f"is a share in [0, 1), not {self.dropout:g}.")
+
+
+def add_lora(backbone: Any, lora: Lora | None) -> None:
+    """Freeze a backbone and, unless there is none, add a correction whose weights are fp32 and the only ones to train.
+
+    Raises:
+        ConfigError: If the backbone has no layer of a name that is asked for.
+    """
+    backbone.requires_grad_(False)
+    if lora is None:
+        return
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=_targets(backbone, lora),
+    )
+    inject_adapter_in_model(config, backbone)
+    for name, weight in backbone.named_parameters():
+        if is_adapter(name):
+            weight.data = weight.data.float()
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a weight of that name belongs to the correction."""
+    return ".lora_" in name
+
+
+def _targets(backbone: nn.Module, lora: Lora) -> list[str]:
+    """Full names of the linear layers to correct: blocks are numbered, which poolers and embeddings are not."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and any(part.isdigit() for part in name.split("."))
+    ]
+    kinds = dict.fromkeys(name.rpartition(".")[2] for name in linear)
+    if lora.targets != "all":
+        for target in lora.targets:
+            if not any(f".{name}".endswith(f".{target}") for name in linear):
+                problem = f"the backbone's blocks have no linear layer {target!r}."
+                raise ConfigError("ranker.lora.targets", problem, given=target, known=["all", *kinds])
+        linear = [name for name in linear if any(f".{name}".endswith(f".{target}") for target in lora.targets)]
+    if not linear:
+        raise ConfigError("ranker.lora.targets", "the backbone's blocks have no linear layer.", cure="ranker.lora=null")
+    return linear

@@ -1,0 +1,64 @@
+"""Projectors: from centroids of candidates to one input embedding of a backbone (LRanker, Eq. 5).
+
+A projector is a module made for K centroids of size D and a backbone of width H. It maps [P, K, D] to [P, H]; centroids
+that do not exist come as zeros. Where every centroid gets an embedding of its own, K is 1 and one projector maps all.
+The scale of its outputs does not matter: `ContextProjection` sets it.
+"""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from registry import PROJECTORS
+
+
+@PROJECTORS.register("mlp")
+class Mlp(nn.Module):
+    """ReLU(Norm(W [g_1; ...; g_K] + b)) (LRanker, appendix B).
+
+    Args:
+        feature_dim: Size D of a centroid.
+        num_centroids: K.
+        dim: Size H of the outputs.
+        norm: Over the `batch`, as in the paper, or over each output (`layer`).
+
+    Note:
+        In a training batch of one, which has no variance, the running statistics stand in for those of the batch.
+    """
+
+    def __init__(
+        self, feature_dim: int, num_centroids: int, dim: int, norm: Literal["batch", "layer"] = "batch"
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_centroids * feature_dim, dim)
+        self.norm = nn.BatchNorm1d(dim) if norm == "batch" else nn.LayerNorm(dim)
+
+    def forward(self, centroids: Float[Tensor, "P K D"]) -> Float[Tensor, "P H"]:
+        """One embedding for each set of centroids."""
+        hidden = self.linear(centroids.flatten(1))
+        if self.training and len(hidden) == 1 and isinstance(norm := self.norm, nn.BatchNorm1d):
+            assert norm.running_mean is not None and norm.running_var is not None
+            return nn.functional.batch_norm(
+                hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+            ).relu()
+        return self.norm(hidden).relu()
+
+
+@PROJECTORS.register("linear")
+class Linear(nn.Module):
+    """W [g_1; ...; g_K] + b; with one centroid at a time, the shared map of prefix injection.
+
+    Args:
+        feature_dim: Size D of a centroid.
+        num_centroids: K.
+        dim: Size H of the outputs.
+    """
+
+    def __init__(self, feature_dim: int, num_centroids: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_centroids * feature_dim, dim)
+
+    def forward(self, centroids: Float[Tensor, "P K D"]) -> Float[Tensor, "P H"]:
+        """One embedding for each set of centroids."""
+        return self.linear(centroids.flatten(1))
