@@ -8,7 +8,7 @@ import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,12 @@ def fetch(download: Download, console: Console | None = None) -> Path:
                 return path
     _checked(download, path)
     return path
+
+
+def fetch_all(downloads: Sequence[Download]) -> Path:
+    """The folder of files that belong together, all fetched."""
+    paths = [fetch(download) for download in downloads]
+    return paths[0].parent
 
 
 def _download(download: Download, part: Path, console: Console) -> None:

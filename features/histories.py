@@ -9,6 +9,7 @@ import numpy as np
 
 from features.pool_sources import PoolQuery
 from features.text_groups import Split
+from registry import ConfigError
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Windows:
     def fewest(self) -> int:
         """The smallest history of a query."""
         return self.history if self.min_history is None else self.min_history
+
+    @property
+    def settings(self) -> dict[str, int | None]:
+        """What the queries depend on."""
+        return {**vars(self), "min_history": self.fewest}
 
     def of(self, num_interactions: int) -> list[tuple[int, Split]]:
         """The places of the interactions to be found by, and their splits, in the order of time.
@@ -90,7 +96,13 @@ class Histories:
         Args:
             windows: Which.
             title: What a query's text calls an item.
+
+        Raises:
+            ConfigError: If there is no query at all.
         """
+        if not self.users or np.diff(self._offsets).max() <= windows.fewest:
+            problem = f"no user has {windows.fewest + 1} interactions: there is no query."
+            raise ConfigError("features.source.windows", problem, cure="set features.source.windows.min_history")
         for code, user in enumerate(self.users):
             items = self.of(code)
             for place, split in windows.of(len(items)):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from features.line_formats import LineError
-from ranking.group_shard import sha256_of
+from ranking.store_files import sha256_of
 from registry import ConfigError
 
 T = TypeVar("T")

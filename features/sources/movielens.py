@@ -61,8 +61,7 @@ class MovieLens:
     def fingerprint(self) -> dict[str, Any]:
         """The files, or what is downloaded, and the options."""
         origin = self.download.fingerprint if self.path is None else self._form.fingerprint
-        windows = vars(self.windows) | {"min_history": self.windows.fewest}
-        return {"name": "movielens", **origin, "windows": windows, "min_rating": self.min_rating}
+        return {"name": "movielens", **origin, "windows": self.windows.settings, "min_rating": self.min_rating}
 
     def candidates(self) -> Iterator[PoolText]:
         """Every film: title, year and genres."""
@@ -76,13 +75,8 @@ class MovieLens:
         Raises:
             ConfigError: If no user's history is long enough.
         """
-        films, empty = self._films, True
-        for query in Histories(self._ratings()).queries(self.windows, lambda item: films[item].title):
-            empty = False
-            yield query
-        if empty:
-            problem = f"no user has {self.windows.fewest + 1} ratings: there is no query."
-            raise ConfigError("features.source.windows", problem, cure="set features.source.windows.min_history")
+        films = self._films
+        yield from Histories(self._ratings()).queries(self.windows, lambda item: films[item].title)
 
     @cached_property
     def _form(self) -> "_Form":
