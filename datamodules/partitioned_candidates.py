@@ -150,6 +150,10 @@ class PartitionedCandidates(LightningDataModule):
         """How many queries a split has."""
         return len(self._splits[split])
 
+    def queries(self, split: str) -> Int[Tensor, " Q"]:
+        """The numbers of a split's queries in the pool."""
+        return self._splits[split]
+
     def query_id(self, query: int) -> str:
         """The query's own id, for messages and result files."""
         return self.pool.queries.id(query)

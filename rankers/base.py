@@ -157,6 +157,10 @@ class Ranker(LightningModule, Generic[AnyBatch]):
             "encoder": self.encoder,
         }
 
+    def findings(self) -> dict[str, Any]:
+        """What validation has decided besides the best checkpoint, as plain values for the run's results."""
+        return {}
+
     def judge(self, split: str) -> Judged:
         """What the steps of a validation or test have collected, over all processes; they start anew after it."""
         evaluation = self._state.compute()

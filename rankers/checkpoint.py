@@ -71,6 +71,15 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
     return ranker.eval()
 
 
+def describe_anew(path: Path, ranker: Ranker[Any]) -> None:
+    """Put into a Lightning checkpoint how to make this ranker as it is now, with what validation has decided."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint["ranker"] = ranker.description()
+    temporary = path.with_name(f".{path.name}.partial")
+    torch.save(checkpoint, temporary)
+    temporary.replace(path)
+
+
 def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         description = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """LRanker: a language model embeds the query in view of all candidates, summarised by centroids."""
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -8,14 +9,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rankers.aggregators import Aggregator
 from rankers.context_projection import ContextProjection
 from rankers.lora import Lora, add_lora, is_adapter
+from rankers.pool_contexts import pool_contexts
 from rankers.pool_ranker import Baseline, PoolRanker
 from rankers.prompt import Pooling, Prompt, check_template
 from rankers.prompt_reader import Injection, PromptReader
 from rankers.query_embedder import QueryEmbedder, SeparatePrompts, SharedPrefixes, shares_prefixes
+from rankers.scaling_grid import ScalingGrid
+from rankers.test_time_scaling import Scaling, scale, scale_grid
 from ranking.backbone import Backbone
+from ranking.candidate_pool import CandidatePool
+from ranking.partitions import Partitions
 from ranking.pool_batch import Contexts, PoolBatch
+from ranking.pool_evaluation import Relevant
 from registry import (
     AGGREGATORS,
     LOSSES,
@@ -28,7 +36,7 @@ from registry import (
     Node,
 )
 
-DEFAULT_BACKBONE, DEFAULT_LORA = Backbone(), Lora()
+DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_SCALING = Backbone(), Lora(), Scaling()
 
 
 @RANKERS.register("lranker")
@@ -57,6 +65,7 @@ class LRanker(PoolRanker):
         gradient_checkpointing: Compute states again in the backward pass rather than keep them.
         exclude_positive: Take a query's positive out of the centroids it is trained with.
         exclude_history: Take what a query has seen before out of the candidates of validation and test.
+        scaling: Test-time scaling; null for direct ranking.
         baselines: What to report beside it.
         loss: What training minimises; Eq. 10 by default.
         optimizer: How weights follow gradients.
@@ -84,6 +93,7 @@ class LRanker(PoolRanker):
         gradient_checkpointing: bool = False,
         exclude_positive: bool = False,
         exclude_history: bool = False,
+        scaling: Scaling | None = DEFAULT_SCALING,
         baselines: list[Baseline] = ["bm25", "encoder"],  # noqa: B006
         loss: Annotated[Node, LOSSES] | None = None,
         optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "weight_decay": 0.01},  # noqa: B006
@@ -102,18 +112,23 @@ class LRanker(PoolRanker):
         self.feature_dim, self.max_length = feature_dim, max_length
         self._described, self._injection, self._pooling = backbone, injection, pooling
         self._template, self._lora, self.temperature = template, lora, temperature
-        self.normalize, self.baselines, self._encoded = normalize, baselines, candidates == "encoded"
+        self.normalize, self.baselines, self.candidates = normalize, baselines, candidates
         self._gradient_checkpointing = gradient_checkpointing
         self.exclude_positive, self.exclude_history = exclude_positive, exclude_history
-        self.aggregator = None
+        self.aggregator: Aggregator | None = None
         if aggregator is not None:
-            self.aggregator = AGGREGATORS.build(aggregator, path="ranker.aggregator", feature_dim=feature_dim)
+            path = "ranker.aggregator"
+            self._summary = AGGREGATORS.complete(aggregator, {"feature_dim": feature_dim}, path)
+            self.aggregator = AGGREGATORS.build(self._summary, path=path)
+        # Without contexts every part of the pool gives the same embedding.
+        self.scaling = scaling if aggregator is not None else None
         self._projector = projector or ("mlp" if injection == "placeholder" else "linear")
         check_template(template, placed=self._placed)
         self.backbone: Any = None
         self.context: ContextProjection | None = None
         self.head: nn.Linear | None = None
         self.partition_contexts: Contexts | None = None
+        self.grid: ScalingGrid | None = None
         self.num_cut = 0
 
     def configure_model(self) -> None:
@@ -146,6 +161,30 @@ class LRanker(PoolRanker):
             nn.init.orthogonal_(self.head.weight)
         self.backbone = backbone
 
+    def prepare(self, pool: CandidatePool, partitions: Partitions | None) -> None:
+        """Summarise a pool and its parts, or read what was summarised before; needed to train and to embed.
+
+        Args:
+            pool: The candidates.
+            partitions: The parts in which queries are read in training; None to embed only, and where queries have
+                candidates of their own.
+        """
+        if self.aggregator is None:
+            return
+        self.configure_model()
+        assert self.context is not None
+        self._pool, self._partitions = pool, partitions
+        self.partition_contexts = pool_contexts(pool, partitions, self.aggregator, self._summary)
+        listed = (pool.queries.own_offsets.diff() > 0).nonzero().flatten()
+        if partitions is None and len(listed):
+            own = [
+                pool.queries.own[slice(*pool.queries.own_offsets[query : query + 2].tolist())]
+                for query in listed[:: -(-len(listed) // _NUM_OWN)]
+            ]
+            self._own_contexts = self._summarised(nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=-1))
+        with torch.no_grad():
+            self.context.calibrate(self._refined(self._references))
+
     def train(self, mode: bool = True) -> "LRanker":
         """As ever; a backbone that is not trained drops nothing."""
         super().train(mode)
@@ -177,7 +216,7 @@ class LRanker(PoolRanker):
     ) -> tuple[Float[Tensor, "B C"], Bool[Tensor, "B C"] | Float[Tensor, "B C"], Bool[Tensor, "B C"]]:
         """Scores of each query, read in the context of its partition, against every candidate of the batch."""
         queries = self._finish(self._reader.read(batch.tokens, batch.lengths, *self._training_contexts(batch)))
-        if self._encoded:
+        if self.candidates == "encoded":
             assert batch.candidate_tokens is not None and batch.candidate_lengths is not None
             candidates = self.embed_candidates(batch.candidate_tokens, batch.candidate_lengths)
         else:
@@ -185,20 +224,47 @@ class LRanker(PoolRanker):
         with torch.autocast(queries.device.type, enabled=False):
             return queries @ candidates.T / self.temperature, batch.labels, batch.mask
 
+    def on_fit_start(self) -> None:
+        """Summarise the pool and its parts."""
+        self._prepare_from_data()
+
+    def on_validation_start(self) -> None:
+        """Summarise the pool, where that was not done for training."""
+        self._prepare_from_data()
+
+    def on_test_start(self) -> None:
+        """Summarise the pool, where that was not done for training."""
+        self._prepare_from_data()
+
+    def validation_step(self, batch: PoolBatch, batch_idx: int) -> None:
+        """Keep the vectors of one batch, or of those of its queries that scaling is chosen on."""
+        vectors = self.query_vectors
+        if self._chooses and (most := self.scaling.num_queries) is not None:  # type: ignore[union-attr]
+            queries = self.trainer.datamodule.queries("val")  # type: ignore[attr-defined]
+            some = queries[torch.linspace(0, len(queries) - 1, min(most, len(queries))).long()]
+            if (kept := torch.isin(batch.group.cpu(), some).nonzero().flatten()).numel() == 0:
+                return
+            batch = batch.only(kept.to(batch.group.device))
+        self._state.update(batch.group, vectors(batch))
+
     def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B 1 E"]:
-        """Each query's embedding, read in the context of the whole pool."""
+        """Each query's embedding, read in the context of all its candidates."""
         return self.embed_batch(batch).unsqueeze(1)
 
     def embed_batch(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
-        """Each query's embedding, read in the context of the whole pool: scaling of depth 0."""
-        if self.partition_contexts is None:
-            whole = Contexts(batch.candidates.new_zeros(1, 1, 1), batch.mask.new_ones(1, 1))
-            assert self.aggregator is None, "prepare() was not called"
-        else:
-            whole = Contexts(*(each[-1:] for each in self.partition_contexts))
-        size = len(batch.tokens)
-        whole = Contexts(*(each.to(batch.tokens.device).expand(size, 1, *each.shape[1:]) for each in whole))
+        """Each query's embedding, read in the context of all its candidates: scaling of depth 0."""
+        whole = Contexts(*(each.unsqueeze(1) for each in self.whole_contexts(batch)))
         return self.embedder(batch.tokens, batch.lengths)(whole)[:, 0]
+
+    def whole_contexts(self, batch: PoolBatch) -> Contexts:
+        """The context of each query's own candidates or, where it has none, of the whole pool."""
+        size = len(batch.tokens)
+        if self.aggregator is None:
+            nothing = batch.candidates.new_zeros(size, 1, 1, dtype=torch.float32)
+            return Contexts(nothing, nothing[..., 0].bool())
+        if batch.own is not None:
+            return self._summarised(batch.own)
+        return Contexts(*(each[-1:].expand(size, *each.shape[1:]) for each in self._table))
 
     def embedder(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> QueryEmbedder:
         """What embeds these queries in any contexts, `[B, P, K, D]`, into `[B, P, E]`; without gradients.
@@ -234,6 +300,8 @@ class LRanker(PoolRanker):
     def description(self) -> dict[str, Any]:
         """As ever, with the hash of the backbone's weights."""
         described = super().description()
+        if self.scaling is not None:
+            described["ranker"]["scaling"] = dataclasses.asdict(self.scaling)
         described["ranker"]["backbone"] = {"gguf": None, **self._described.identity()}
         return described
 
@@ -282,23 +350,92 @@ class LRanker(PoolRanker):
     def _shares_prefixes(self) -> bool:
         return shares_prefixes(self._reader, self.max_length)
 
-    def _training_contexts(self, batch: PoolBatch) -> tuple[Float[Tensor, "B N H"], Bool[Tensor, "B K"]] | tuple[()]:
+    @property
+    def _chooses(self) -> bool:
+        """Whether the width and depth of scaling are still to be chosen, now that training is done."""
+        scaling = self.scaling
+        return scaling is not None and None in (scaling.width, scaling.depth) and self.trainer.state.fn == "validate"
+
+    @property
+    def _widths(self) -> list[int]:
+        assert self.scaling is not None
+        return self.scaling.widths if self.scaling.width is None else [self.scaling.width]
+
+    @property
+    def _max_depth(self) -> int:
+        assert self.scaling is not None
+        return self.scaling.max_depth if self.scaling.depth is None else self.scaling.depth
+
+    def _prepare_from_data(self) -> None:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.prepare(data.pool, data.partitions)
+
+    def _whole(self, batch: PoolBatch) -> Contexts:
+        """The context of the pool, `[1, K, D]`, or of each query's own candidates, `[B, K, D]`."""
+        device = batch.tokens.device
+        if self.aggregator is None:
+            return Contexts(
+                torch.zeros(1, 1, self.feature_dim, device=device), torch.zeros(1, 1, dtype=torch.bool, device=device)
+            )
+        if batch.own is not None:
+            return self._own_contexts(batch.own)
+        assert self.partition_contexts is not None, "prepare() was not called"
+        return Contexts(*(each[-1:].to(device) for each in self.partition_contexts))
+
+    def _own_contexts(self, own: Int[Tensor, "B L"]) -> Contexts:
+        """The context of each list of candidates."""
+        assert self.aggregator is not None
+        pool = self.trainer.datamodule.pool  # type: ignore[attr-defined]
+        vectors = pool.features(own.clamp(min=0).flatten().cpu()).to(own.device).view(*own.shape, -1)
+        return self.aggregator.summarise(vectors.float(), own >= 0, 0)
+
+    @property
+    def _table(self) -> Contexts:
+        """The contexts of all parts and of the whole pool, where the ranker is."""
+        assert self.partition_contexts is not None, "prepare() was not called"
+        if self.partition_contexts.mask.device != self.device:
+            self.partition_contexts = Contexts(*(each.to(self.device) for each in self.partition_contexts))
+        return self.partition_contexts
+
+    @property
+    def _references(self) -> Contexts:
+        """Contexts like those that queries are read in."""
+        return (
+            self._table
+            if self._own_contexts is None
+            else Contexts(*(each.to(self.device) for each in self._own_contexts))
+        )
+
+    def _summarised(self, own: Int[Tensor, "B L"]) -> Contexts:
+        """The contexts of lists of rows, -1 beyond their ends."""
+        assert self.aggregator is not None and self._pool is not None, "prepare() was not called"
+        mask = own >= 0
+        vectors = self._pool.features(own.clamp(min=0).flatten().cpu()).to(own.device).unflatten(0, own.shape)
+        return self.aggregator.summarise(vectors.float().masked_fill(~mask.unsqueeze(-1), 0), mask, 0)
+
+    def _training_contexts(self, batch: PoolBatch) -> tuple[()] | tuple[Float[Tensor, "B N H"], Bool[Tensor, "B K"]]:
         """Each query's context as input embeddings; one that several queries share is projected once."""
         if self.context is None:
             return ()
-        assert self.partition_contexts is not None, "prepare() was not called"
-        table = Contexts(*(each.to(batch.tokens.device) for each in self.partition_contexts))
+        if batch.own is not None:
+            return self._project(self._summarised(batch.own), self._references)
+        table = self._table
         unique, place = (batch.partition % len(table.mask)).unique(return_inverse=True)
-        embeddings, mask = self._project(Contexts(*(each[unique] for each in table)), table)
+        embeddings, mask = self._project(Contexts(*(each[unique] for each in table)), self._references)
         return embeddings[place], mask[place]
 
     def _project(
         self, contexts: Contexts, references: Contexts | None = None
     ) -> tuple[Float[Tensor, "P N H"], Bool[Tensor, "P K"]]:
-        assert self.aggregator is not None and self.context is not None
-        refine: Callable[[Contexts], Contexts] = lambda sets: Contexts(self.aggregator(sets), sets.mask)  # noqa: E731
-        more = None if references is None else refine(references)
-        return self.context(refine(contexts), more), contexts.mask
+        """Contexts as input embeddings, and which of these exist in a prefix."""
+        assert self.context is not None
+        more = None if references is None else self._refined(references)
+        return self.context(self._refined(contexts), more), contexts.mask
+
+    def _refined(self, contexts: Contexts) -> Contexts:
+        """Contexts after what an aggregator learns."""
+        assert self.aggregator is not None
+        return Contexts(self.aggregator(contexts), contexts.mask)
 
     def _finish(self, states: Float[Tensor, "*B H"]) -> Float[Tensor, "*B E"]:
         """From pooled states to what is scored, in fp32."""

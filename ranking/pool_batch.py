@@ -1,8 +1,10 @@
 """PoolBatch: queries against candidates of a shared pool, and the contexts in which they are read."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -48,3 +50,15 @@ class PoolBatch(Batch):
     candidate_lengths: Int[Tensor, " K"] | None = None
     own: Int[Tensor, "B L"] | None = None
     removed: Int[Tensor, "R 2"] | None = None
+
+    def only(self, index: Int[Tensor, " b"]) -> "PoolBatch":
+        """The same batch with some of its queries."""
+        pairs = self.removed
+        if pairs is not None:
+            place = torch.full((len(self.group),), -1, device=pairs.device)
+            place[index] = torch.arange(len(index), device=pairs.device)
+            pairs = torch.stack([place[pairs[:, 0]], pairs[:, 1]], dim=1)
+            pairs = pairs[pairs[:, 0] >= 0]
+        rowwise = ("labels", "mask", "group", "slot", "tokens", "lengths", "partition", "own")
+        chosen = {name: getattr(self, name)[index] for name in rowwise if getattr(self, name) is not None}
+        return dataclasses.replace(self, **chosen, removed=pairs)

@@ -1,6 +1,7 @@
 """Callbacks by name; those of every run are at the end of the file."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,6 +102,27 @@ class ScoreHistograms(Callback):
         spread = {"val/scores/right": right, "val/scores/wrong": wrong}
         for logger in trainer.loggers:
             log_histograms(logger, {name: scores for name, scores in spread.items() if len(scores)}, trainer)
+
+
+class ScalingMap(Callback):
+    """Draws how the width and depth of test-time scaling do on validation, once a ranker has tried them.
+
+    Args:
+        run_dir: Where `scaling.png` goes.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / "scaling.png"
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it, and log `val/scaling` to loggers that hold images."""
+        grid = getattr(pl_module, "grid", None)
+        if grid is None or not trainer.is_global_zero or in_training(trainer):
+            return
+        grid.draw(self._path)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("val/scaling", images=[str(self._path)])  # type: ignore[attr-defined]
 
 
 def log_histograms(logger: Any, spread: Mapping[str, torch.Tensor], trainer: Trainer) -> None:

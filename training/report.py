@@ -20,6 +20,8 @@ from ranking.evaluation import Judged, Metrics
 from ranking.significance import Interval, mean_interval, paired_difference
 
 BOUND = "oracle"
+DIRECT = "depth 0"
+"""What a ranker gives without its test-time scaling: a part of it rather than a baseline."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,19 @@ class Report:
         }
 
     @cached_property
-    def differences(self) -> dict[str, tuple[str, Interval]]:
-        """For each metric the best baseline, and the paired bootstrap interval of the ranker's difference to it."""
-        found = {}
-        for metric, values in self.per_query[self.name].items():
-            others = {
-                scorer: metrics[metric].numpy()
-                for scorer, metrics in self.per_query.items()
-                if scorer not in (self.name, BOUND)
-            }
-            best = max(others, key=lambda scorer: others[scorer].mean())
-            found[metric] = best, paired_difference(values.numpy(), others[best])
-        return found
+    def differences(self) -> dict[str, dict[str, Interval]]:
+        """For each other scorer and metric, the paired bootstrap interval of the ranker's difference to it."""
+        ours = self.per_query[self.name]
+        return {
+            scorer: {metric: paired_difference(ours[metric].numpy(), values.numpy()) for metric, values in them.items()}
+            for scorer, them in self.per_query.items()
+            if scorer not in (self.name, BOUND)
+        }
+
+    def best_baseline(self, metric: str) -> str | None:
+        """The baseline with the highest mean, if there is one."""
+        baselines = [scorer for scorer in self.differences if scorer != DIRECT]
+        return max(baselines, key=lambda scorer: self.means[scorer][metric].mean, default=None)
 
     def results(self) -> dict[str, Any]:
         """Everything as plain values for a json file."""
@@ -74,8 +77,9 @@ class Report:
                 scorer: {metric: _plain(interval) for metric, interval in metrics.items()}
                 for scorer, metrics in self.means.items()
             },
-            "difference_to_best_baseline": {
-                metric: {"baseline": best, **_plain(interval)} for metric, (best, interval) in self.differences.items()
+            "differences": {
+                scorer: {metric: _plain(interval) for metric, interval in metrics.items()}
+                for scorer, metrics in self.differences.items()
             },
         }
 
@@ -90,15 +94,21 @@ class Report:
             cells = [f"{mean.mean:.3f}\n[dim]{mean.low:.3f}-{mean.high:.3f}[/]" for mean in means.values()]
             table.add_row(scorer, *cells, style="bold" if scorer == self.name else None)
         table.add_section()
-        differences = self.differences
-        cells = []
-        for metric in metrics:
-            best, interval = differences[metric]
-            style = "green" if interval.low > 0 else "red" if interval.high < 0 else "yellow"
-            bounds = re.sub(r"(?<=[+-])0", "", f"{interval.low:+.3f}..{interval.high:+.3f}")
-            cells.append(f"[{style}]{interval.mean:+.3f}[/]\n[dim]{bounds}[/]\nover {best}")
-        table.add_row("difference", *cells)
+        rows = {"difference": [(self.best_baseline(metric), metric) for metric in metrics]}
+        if DIRECT in self.differences:
+            rows["scaling adds"] = [(DIRECT, metric) for metric in metrics]
+        for title, cells in rows.items():
+            table.add_row(title, *(self._difference(scorer, metric) for scorer, metric in cells))
         return table
+
+    def _difference(self, scorer: str | None, metric: str) -> str:
+        if scorer is None:
+            return ""
+        interval = self.differences[scorer][metric]
+        style = "green" if interval.low > 0 else "red" if interval.high < 0 else "yellow"
+        bounds = re.sub(r"(?<=[+-])0", "", f"{interval.low:+.3f}..{interval.high:+.3f}")
+        over = "" if scorer == DIRECT else f"\nover {scorer}"
+        return f"[{style}]{interval.mean:+.3f}[/]\n[dim]{bounds}[/]{over}"
 
     def text(self, split: str) -> str:
         """The table as plain text."""

@@ -16,9 +16,10 @@ from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
 from rankers.base import NonFiniteLossError, Ranker
+from rankers.checkpoint import describe_anew
 from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig
 from registry.config import to_yaml
-from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScoreHistograms
+from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScalingMap, ScoreHistograms
 from training.checking import check, check_data, check_negatives
 from training.memory import keep_freed_memory
 from training.progress import ProgressBar
@@ -118,6 +119,7 @@ def _build_ranker(config: RunConfig, datamodule: Any) -> Ranker[Any]:
 def _callbacks(config: RunConfig, folder: Path) -> list[Callback]:
     chosen = [CALLBACKS.build(node, path=f"callbacks[{place}]") for place, node in enumerate(config.callbacks)]
     always = [StepSeed(config.seed), GradientNorm(), ReferenceLines(), RankedSamples(), ScoreHistograms()]
+    always.append(ScalingMap(folder))
     if config.trainer.get("enable_progress_bar", True):
         always.append(ProgressBar())
     if config.logger:
@@ -189,6 +191,9 @@ def _finish(
     chosen = {"datamodule": datamodule, "ckpt_path": folder / BEST, "weights_only": True}
     trainer.validate(ranker, verbose=False, **chosen)
     val = Report.of(name, ranker.evaluation, ranker.metrics)
+    if ranker.findings() and trainer.is_global_zero:
+        describe_anew(folder / BEST, ranker)
+    trainer.strategy.barrier()
     trainer.test(ranker, verbose=False, **chosen)
     test = Report.of(name, ranker.evaluation, ranker.metrics)
     if not trainer.is_global_zero:
@@ -199,6 +204,7 @@ def _finish(
         "monitor": config.monitor,
         "test": test.results(),
         "val": val.results(),
+        **ranker.findings(),
         "num_parameters": _num_parameters(ranker),
         "steps": trainer.global_step,
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},

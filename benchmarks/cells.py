@@ -1,0 +1,118 @@
+"""Cells: runs of train.py that differ in some options and in the seed, each kept as soon as it is done."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.comparison import in_own_process
+from registry import load_config
+from training.provenance import provenance
+from training.report import write_json
+
+Finding = dict[str, Any]
+
+
+Column = Callable[[Finding], float | str | None]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table whose rows are variants of a config, trained with several seeds.
+
+    Args:
+        name: Of the table.
+        question: What it answers, in a sentence.
+        config: What all rows start from.
+        variants: Row -> overrides of the config, as on train.py's command line.
+        columns: What to show of a finished run.
+        seeds: Of the runs.
+        afterwards: What else to find out of a finished run, given its folder.
+    """
+
+    name: str
+    question: str
+    config: str
+    variants: Mapping[str, Sequence[str]]
+    columns: Mapping[str, Column]
+    seeds: Sequence[int] = (0,)
+    afterwards: Callable[[Path], Finding] | None = None
+
+    def run(self, results: Path, runs: Path, console: Console) -> dict[str, Any]:
+        """Train what is not in the results yet, one process a run; what is done is kept if this is stopped."""
+        path = results / f"{self.name}.json"
+        found = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.is_file() else []
+        done = {(cell["variant"], cell["seed"]): cell for cell in found}
+        for variant, overrides in self.variants.items():
+            for seed in self.seeds:
+                cell = done.get((variant, seed))
+                if cell is not None and cell["overrides"] == list(overrides):
+                    continue
+                console.print(f"{self.name}: {variant}, seed {seed}")
+                cell = in_own_process(train, self.config, list(overrides), seed, str(runs), self.afterwards)
+                made_with = {**provenance(), "machine": machine.describe()}
+                done[variant, seed] = {
+                    "variant": variant, "seed": seed, "overrides": list(overrides), **cell, "made_with": made_with
+                }  # fmt: skip
+                write_json(path, self._content(done))
+        return self._content(done)
+
+    def table(self, content: Mapping[str, Any]) -> Table:
+        """The variants as rows; numbers are means over seeds, with each seed's behind where there are several."""
+        table = Table("", *self.columns, title=self.question, title_justify="left")
+        for row in self._rows(content):
+            table.add_row(*row)
+        return table
+
+    def markdown(self, content: Mapping[str, Any]) -> str:
+        """The same for the documentation."""
+        lines = ["| | " + " | ".join(self.columns) + " |", "|---" * (len(self.columns) + 1) + "|"]
+        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in self._rows(content))])
+
+    def _content(self, done: Mapping[tuple[str, int], Finding]) -> dict[str, Any]:
+        wanted = [(variant, seed) for variant in self.variants for seed in self.seeds]
+        cells = [done[key] for key in wanted if key in done]
+        return {"question": self.question, "config": self.config, "cells": cells}
+
+    def _rows(self, content: Mapping[str, Any]) -> Iterator[list[str]]:
+        for variant in self.variants:
+            cells = [cell for cell in content["cells"] if cell["variant"] == variant]
+            if cells:
+                yield [variant, *(_shown([column(cell) for cell in cells]) for column in self.columns.values())]
+
+
+def train(
+    config: str, overrides: list[str], seed: int, runs: str, afterwards: Callable[[Path], Finding] | None
+) -> Finding:
+    """One run, from config to test; the test metrics of all its scorers, and what it took."""
+    from training import run  # not above: only the processes that train need it
+
+    found = run.train(load_config(config, [*overrides, f"seed={seed}", f"runs={runs}", "logger=csv"]), config)
+    metrics = found.metrics
+    return {
+        "scorers": {
+            scorer: {metric: value["mean"] for metric, value in values.items()}
+            for scorer, values in metrics["test"]["scorers"].items()
+        },
+        "queries": metrics["test"]["queries"],
+        "differences": metrics["test"]["differences"],
+        "scaling": metrics.get("scaling"),
+        "seconds": metrics["seconds"],
+        **(afterwards(found.path) if afterwards else {}),
+    }
+
+
+def _shown(values: Sequence[float | str | None]) -> str:
+    if any(value is None for value in values):
+        return "–"
+    if any(isinstance(value, str) for value in values):
+        return " / ".join(str(value) for value in dict.fromkeys(values))
+    numbers = [float(value) for value in values if value is not None]
+    text = f"{mean(numbers):.3f}"
+    return text if len(numbers) == 1 else f"{text} ({' / '.join(f'{number:.3f}' for number in numbers)})"
