@@ -38,6 +38,9 @@ from registry import (
 
 DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_SCALING = Backbone(), Lora(), Scaling()
 
+# Enough of the queries' own lists to know what contexts look like.
+_NUM_OWN = 128
+
 
 @RANKERS.register("lranker")
 class LRanker(PoolRanker):
@@ -128,6 +131,9 @@ class LRanker(PoolRanker):
         self.context: ContextProjection | None = None
         self.head: nn.Linear | None = None
         self.partition_contexts: Contexts | None = None
+        self._own_examples: Contexts | None = None
+        self._pool: CandidatePool | None = None
+        self._partitions: Partitions | None = None
         self.grid: ScalingGrid | None = None
         self.num_cut = 0
 
@@ -181,9 +187,9 @@ class LRanker(PoolRanker):
                 pool.queries.own[slice(*pool.queries.own_offsets[query : query + 2].tolist())]
                 for query in listed[:: -(-len(listed) // _NUM_OWN)]
             ]
-            self._own_contexts = self._summarised(nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=-1))
+            self._own_examples = self._summarised(nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=-1))
         with torch.no_grad():
-            self.context.calibrate(self._refined(self._references))
+            self.context.calibrate(self._refined(self._examples))
 
     def train(self, mode: bool = True) -> "LRanker":
         """As ever; a backbone that is not trained drops nothing."""
@@ -247,9 +253,51 @@ class LRanker(PoolRanker):
             batch = batch.only(kept.to(batch.group.device))
         self._state.update(batch.group, vectors(batch))
 
-    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B 1 E"]:
-        """Each query's embedding, read in the context of all its candidates."""
-        return self.embed_batch(batch).unsqueeze(1)
+    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
+        """Each query's embedding in the context of all its candidates and, after training, those of test-time scaling.
+
+        While width and depth are still to be chosen, these are the vectors of every width and depth; afterwards the
+        direct one and the chosen one.
+        """
+        if self.scaling is None or self._trainer is None or self.trainer.state.fn == "fit":
+            return self.embed_batch(batch).unsqueeze(1)
+        embed, scaling = self.embedder(batch.tokens, batch.lengths), self.scaling
+        given: dict[str, Any] = {
+            "num_queries": len(batch.tokens),
+            "keep": scaling.keep,
+            "limit": scaling.limit,
+            "seed": scaling.seed,
+            "inverse_norms": self.candidate_scales(),
+            "own": batch.own,
+            "removed": batch.removed,
+        }
+        sets = embed, self.candidates_to_rank(), self.aggregator, self.whole_contexts(batch)
+        if self._chooses:
+            return scale_grid(*sets, widths=self._widths, max_depth=self._max_depth, **given).flatten(1, 2)
+        assert scaling.width is not None and scaling.depth is not None
+        steps = scale(*sets, width=scaling.width, depth=scaling.depth, **given)
+        return torch.stack([steps[:, 0], steps.mean(dim=1)], dim=1)
+
+    def judge_variants(
+        self, ranks: Float[Tensor, "V Q P"], relevant: Relevant
+    ) -> tuple[int, dict[str, Float[Tensor, "Q P"]]]:
+        """The chosen width and depth, with direct ranking beside it."""
+        if self.scaling is None or self.trainer.state.fn == "fit":
+            return 0, {}
+        if not self._chooses:
+            return 1, {"depth 0": ranks[0]}
+        name, metric = next(iter(self.metrics.items()))
+        means = torch.stack([metric(each, relevant.labels, relevant.mask).mean() for each in ranks])
+        values = means.view(len(self._widths), self._max_depth + 1)
+        self.grid = ScalingGrid(name, self._widths, values, len(relevant.queries))
+        width, depth = self.grid.chosen
+        place = self.grid.place
+        self.scaling = dataclasses.replace(self.scaling, width=width, depth=depth)
+        return place, {"depth 0": ranks[0]}
+
+    def findings(self) -> dict[str, Any]:
+        """The width and depth of scaling that validation has chosen, and what it chose among."""
+        return {} if self.grid is None else {"scaling": self.grid.plain()}
 
     def embed_batch(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
         """Each query's embedding, read in the context of all its candidates: scaling of depth 0."""
@@ -370,25 +418,6 @@ class LRanker(PoolRanker):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.prepare(data.pool, data.partitions)
 
-    def _whole(self, batch: PoolBatch) -> Contexts:
-        """The context of the pool, `[1, K, D]`, or of each query's own candidates, `[B, K, D]`."""
-        device = batch.tokens.device
-        if self.aggregator is None:
-            return Contexts(
-                torch.zeros(1, 1, self.feature_dim, device=device), torch.zeros(1, 1, dtype=torch.bool, device=device)
-            )
-        if batch.own is not None:
-            return self._own_contexts(batch.own)
-        assert self.partition_contexts is not None, "prepare() was not called"
-        return Contexts(*(each[-1:].to(device) for each in self.partition_contexts))
-
-    def _own_contexts(self, own: Int[Tensor, "B L"]) -> Contexts:
-        """The context of each list of candidates."""
-        assert self.aggregator is not None
-        pool = self.trainer.datamodule.pool  # type: ignore[attr-defined]
-        vectors = pool.features(own.clamp(min=0).flatten().cpu()).to(own.device).view(*own.shape, -1)
-        return self.aggregator.summarise(vectors.float(), own >= 0, 0)
-
     @property
     def _table(self) -> Contexts:
         """The contexts of all parts and of the whole pool, where the ranker is."""
@@ -398,13 +427,11 @@ class LRanker(PoolRanker):
         return self.partition_contexts
 
     @property
-    def _references(self) -> Contexts:
+    def _examples(self) -> Contexts:
         """Contexts like those that queries are read in."""
-        return (
-            self._table
-            if self._own_contexts is None
-            else Contexts(*(each.to(self.device) for each in self._own_contexts))
-        )
+        if self._own_examples is None:
+            return self._table
+        return Contexts(*(each.to(self.device) for each in self._own_examples))
 
     def _summarised(self, own: Int[Tensor, "B L"]) -> Contexts:
         """The contexts of lists of rows, -1 beyond their ends."""
@@ -418,10 +445,10 @@ class LRanker(PoolRanker):
         if self.context is None:
             return ()
         if batch.own is not None:
-            return self._project(self._summarised(batch.own), self._references)
+            return self._project(self._summarised(batch.own), self._examples)
         table = self._table
         unique, place = (batch.partition % len(table.mask)).unique(return_inverse=True)
-        embeddings, mask = self._project(Contexts(*(each[unique] for each in table)), self._references)
+        embeddings, mask = self._project(Contexts(*(each[unique] for each in table)), self._examples)
         return embeddings[place], mask[place]
 
     def _project(
