@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -58,8 +58,14 @@ class CandidateTable:
         return places_in(self.rows, rows)
 
 
+@runtime_checkable
 class Negatives(Protocol):
     """A way to choose negatives."""
+
+    @property
+    def table(self) -> CandidateTable | None:
+        """The one table of all batches; None where each has its own."""
+        ...
 
     def choose(self, draw: Draw, also: Int[Tensor, " n"]) -> tuple[CandidateTable, Bool[Tensor, "B C"]]:
         """The candidates of a batch and, for each query, which of them it is trained against.

@@ -143,7 +143,7 @@ class PartitionedCandidates(LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many steps an epoch has."""
+        """How many steps an epoch has at the most: several processes may leave out some queries."""
         return -(-self.num_queries("train") // self._batch_size)
 
     def num_queries(self, split: str) -> int:

@@ -76,19 +76,19 @@ class TrainingPoolBatches:
         if epoch != self._epoch:
             self._plan(epoch)
         everyone = self._batches[step]
-        picked = everyone[self._rank :: self._world]
+        mine = torch.arange(self._rank, len(everyone), self._world)
         positives, labels = self._judgements.drawn(self._tokens.index[everyone], self._chance[everyone])
-        draw = self._draw(step, picked, positives[self._rank :: self._world])
+        draw = self._draw(step, everyone[mine], positives[mine])
         table, mask = self._negatives.choose(draw, positives if self._in_batch else draw.positives)
         if self._in_batch:
             mask[:, table.places(positives)] = True
         of, rows = self._judgements.not_wrong(draw.queries)
         at = table.places(rows)
         mask[of[at >= 0], at[at >= 0]] = False
-        right = torch.arange(len(picked)), table.places(draw.positives)
+        right = torch.arange(len(mine)), table.places(draw.positives)
         mask[right] = True
         relevance = torch.zeros(mask.shape)
-        relevance[right] = labels[self._rank :: self._world]
+        relevance[right] = labels[mine]
         tokens, lengths = self._tokens.padded(draw.queries)
         partition = torch.full_like(draw.queries, -1)
         if self._partitions is not None:
@@ -167,7 +167,7 @@ class EvaluationPoolBatches:
         self._pool, self._judgements, self._tokens, self._own = pool, judgements, tokens, own
         self._candidate_tokens, self._batch_size = candidate_tokens, batch_size
         order = tokens.lengths(tokens.index).argsort(descending=True, stable=True)
-        self._queries = tokens.index[order][rank::world]
+        self._queries = tokens.index[order[rank::world]]
 
     def num_steps(self) -> int:
         """At least one, if empty, so that every process takes part when results are gathered."""

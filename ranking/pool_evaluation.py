@@ -192,7 +192,7 @@ def best(
 
 
 def ragged(
-    offsets: Int[Tensor, " G+1"], values: Tensor, index: Int[Tensor, " Q"]
+    offsets: Int[Tensor, " G1"], values: Tensor, index: Int[Tensor, " Q"]
 ) -> tuple[Int[Tensor, " R"], Tensor, Int[Tensor, " R"]]:
     """The values of some rows of a ragged tensor: place in `index`, value, and place within its row."""
     start, count = offsets[index], offsets[index + 1] - offsets[index]
