@@ -1,14 +1,18 @@
-"""python -m features: build the group store of a config, or show what is in one."""
+"""python -m features: build the group store or candidate pool of a config, or show what is in one."""
 
 import argparse
 import dataclasses
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from features.inspection import show
+from features.pool_inspection import show_pool
+from ranking.candidate_pool import POOL, CandidatePool
 from ranking.group_store import GroupStore
+from ranking.store_format import format_of
 from registry import EXTRACTORS, ConfigError
 from registry.config import FeaturesConfig, RunConfig, load_config
 
@@ -17,7 +21,9 @@ _EXAMPLES = """examples:
   python -m features features.name=embedding features.source.name=jsonl features.source.path=groups.jsonl
   python -m features --config quickstart features.encoder.dtype=bfloat16
   python -m features inspect data/my_store
-  python -m features inspect data/my_store --groups 10 --verify
+  python -m features inspect data/my_store --queries 10 --verify
+  python -m features features.name=candidate_pool features.source.name=pool_files \
+      features.source.candidates=collection.tsv features.source.queries=queries.tsv features.source.qrels=qrels.txt
 
 A build that was stopped goes on with the same command. Sources and their options: python -m registry sources
 """
@@ -46,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _build(arguments: list[str]) -> int:
-    parser = _parser("python -m features", "Build the group store that `features:` in a config describes.")
+    parser = _parser(
+        "python -m features", "Build the group store or candidate pool that `features:` in a config describes."
+    )
     parser.add_argument("--config", metavar="X", help="a path, or a name in configs/; a run's config serves as well")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set over the config, with dotted keys")
     chosen = parser.parse_args(arguments)
@@ -57,18 +65,27 @@ def _build(arguments: list[str]) -> int:
     extractor = EXTRACTORS.build(config.features, path="features")
     there = extractor.path.exists()
     path = extractor.run()
-    print(f"{path} {'was there already' if there else 'is ready'}: {GroupStore.open(path)}")
+    print(f"{path} {'was there already' if there else 'is ready'}: {_open(path)}")
     return 0
 
 
 def _inspect(arguments: list[str]) -> int:
-    parser = _parser("python -m features inspect", "Show what is in a group store.")
-    parser.add_argument("path", help="the store's folder")
-    parser.add_argument("--groups", type=int, default=3, metavar="N", help="how many groups to show (3)")
+    parser = _parser("python -m features inspect", "Show what is in a group store or a candidate pool.")
+    parser.add_argument("path", help="its folder")
+    parser.add_argument("--queries", "--groups", type=int, default=3, metavar="N", help="how many queries to show (3)")
     parser.add_argument("--verify", action="store_true", help="read everything and compare it with the hashes")
     chosen = parser.parse_args(arguments)
-    show(GroupStore.open(chosen.path, verify=chosen.verify), Console(), chosen.groups)
+    opened = _open(chosen.path, chosen.verify)
+    if isinstance(opened, CandidatePool):
+        show_pool(opened, Console(), chosen.queries)
+    else:
+        show(opened, Console(), chosen.queries)
     return 0
+
+
+def _open(path: str | Path, verify: bool = False) -> GroupStore | CandidatePool:
+    kind = CandidatePool if format_of(path) == POOL.name else GroupStore
+    return kind.open(path, verify=verify)
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

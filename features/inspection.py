@@ -1,26 +1,25 @@
 """Inspection: what is in a group store, told to a reader."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
-from ranking.group_store import SPLITS, GroupStore
+from ranking.group_store import GroupStore
+from ranking.store_format import SPLITS
 
 _SHOWN_LABELS = 10
 
 
 def show(store: GroupStore, console: Console, num_groups: int = 3) -> None:
     """Print a store's counts, labels and origin, and its first groups."""
-    console.print(Text(f"Group store {store.path}", style="bold"))
-    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in summary(store).items():
-        facts.add_row(Text(name, style="cyan"), Text(value))
-    console.print(facts)
+    print_facts(console, f"Group store {store.path}", summary(store))
     for group in range(min(num_groups, store.num_groups)):
         for line in _group(store, group):
             console.print(line, no_wrap=True, overflow="ellipsis")
@@ -29,9 +28,7 @@ def show(store: GroupStore, console: Console, num_groups: int = 3) -> None:
 def summary(store: GroupStore) -> dict[str, str]:
     """What there is to say of a store, by name."""
     sizes = store.offsets.diff()
-    found = torch.unique(store.split, return_counts=True)
-    splits = {int(code): int(count) for code, count in zip(*found, strict=True)}
-    source = ", ".join(f"{name} {_short(value)}" for name, value in store.manifest["source"].items())
+    source = ", ".join(f"{name} {shorten(value)}" for name, value in store.manifest["source"].items())
     depths = ", ".join("embedding" if depth is None else f"{depth:g}" for depth in store.depths)
     size = sum(record["bytes"] for records in store.manifest["shards"].values() for record in records)
     return {
@@ -40,16 +37,29 @@ def summary(store: GroupStore) -> dict[str, str]:
         "per query": f"{int(sizes.min())} to {int(sizes.max())}, {store.num_slots / store.num_groups:.2f} on average",
         "features": f"{store.feature_dim} x {store.manifest['dtype']}, {depths}",
         "size": f"{size / 1e6:,.1f} MB in {sum(map(len, store.manifest['shards'].values()))} shards",
-        "splits": ", ".join(
-            f"{name or 'not given'} {splits[code]:,}" for name, code in SPLITS.items() if code in splits
-        ),
+        "splits": splits_line(store.split),
         "labels": _labels(store),
         "right and wrong": _right_and_wrong(store),
         "injected": f"{int(store.injected.sum()):,} relevant candidates that retrieval missed",
         "not valid": f"{int((~store.valid).sum()):,} slots",
-        "encoder": _encoder(store.encoder),
+        "encoder": encoder_line(store.encoder),
         "source": source or "not given",
     }
+
+
+def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
+    """Print a title and what there is to say, by name."""
+    console.print(Text(title, style="bold"))
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in facts.items():
+        table.add_row(Text(name, style="cyan"), Text(value))
+    console.print(table)
+
+
+def splits_line(split: UInt8[Tensor, " Q"]) -> str:
+    """How many queries there are of each split."""
+    counts = {name: int((split == code).sum()) for name, code in SPLITS.items()}
+    return ", ".join(f"{name or 'not given'} {count:,}" for name, count in counts.items() if count) or "none"
 
 
 def _labels(store: GroupStore) -> str:
@@ -71,7 +81,7 @@ def _right_and_wrong(store: GroupStore) -> str:
     return ", ".join(f"{name}: {int(groups.sum()):,}" for name, groups in counts.items()) + " queries"
 
 
-def _groups_with(store: GroupStore, slots: torch.Tensor) -> torch.Tensor:
+def _groups_with(store: GroupStore, slots: Tensor) -> Tensor:
     """Which groups have one of these slots."""
     group = torch.arange(store.num_groups).repeat_interleave(store.offsets.diff())
     return torch.zeros(store.num_groups, dtype=torch.int64).index_add_(0, group, slots.long()) > 0
@@ -87,17 +97,19 @@ def _group(store: GroupStore, group: int) -> Iterator[Text]:
         yield Text(f"{shown:12}{store.slot_id(slot):36.36}  {text}", style="green" if label > 0 else "")
 
 
-def _encoder(encoder: dict[str, Any] | None) -> str:
+def encoder_line(encoder: dict[str, Any] | None) -> str:
+    """What embedded the texts, on one line."""
     if encoder is None:
         return "none: the features came with the source"
-    names = ("pooling", "max_length", "dtype")
-    return f"{encoder['model']}, {', '.join(f'{name} {encoder[name]}' for name in names)}"
+    known = (f"{name} {encoder[name]}" for name in ("pooling", "max_length", "dtype") if name in encoder)
+    return ", ".join((str(encoder.get("model", "without a name")), *known))
 
 
 def _line(text: str) -> str:
     return " ".join(text.split())[:300]
 
 
-def _short(value: object) -> str:
+def shorten(value: object) -> str:
+    """A value of a manifest, cut where it is long."""
     text = str(value)
     return text if len(text) <= 200 else text[:197] + "..."

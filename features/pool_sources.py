@@ -1,9 +1,9 @@
 """Pool sources: what a source of one large candidate set yields, before anything is embedded."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from features.text_groups import Source, Split, TextGroup, checked
 from registry import ConfigError
@@ -51,6 +51,7 @@ class PoolQuery:
     origin: str = ""
 
 
+@runtime_checkable
 class PoolSource(Protocol):
     """Where a pool's candidates and queries come from."""
 
@@ -85,12 +86,12 @@ def pool_source(source: PoolSource | Source, *, own_lists: bool = False) -> Pool
     Raises:
         ConfigError: If a pool source is asked for own lists.
     """
-    if not hasattr(source, "groups"):
-        if own_lists:
-            cure = "leave own_lists out: the source says itself what a query ranks"
-            raise ConfigError("features.own_lists", "the source has no groups.", cure=cure)
-        return source  # type: ignore[return-value]
-    return _GroupPool(source, own_lists)  # type: ignore[arg-type]
+    if not isinstance(source, PoolSource):
+        return _GroupPool(source, own_lists)
+    if own_lists:
+        cure = "leave own_lists out: the source says itself what a query ranks"
+        raise ConfigError("features.own_lists", "the source has no groups.", cure=cure)
+    return source
 
 
 class _GroupPool:
@@ -119,12 +120,20 @@ class _GroupPool:
             yield PoolQuery(
                 group.query_id,
                 group.query,
-                {id: label for id, label in labels if label is not None and label > 0},
+                _largest((id, label) for id, label in labels if label is not None and label > 0),
                 group.split,
                 candidates=list(dict.fromkeys(id for id, _ in labels)) if self.own_lists else None,
                 feature=group.feature,
                 origin=group.origin,
             )
+
+
+def _largest(labels: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """By id: two candidates of a group may be one text."""
+    largest: dict[str, float] = {}
+    for id, label in labels:
+        largest[id] = max(label, largest.get(id, label))
+    return largest
 
 
 class _Ids:

@@ -1,17 +1,20 @@
-"""EncodingProgress: a bar with rate and time left while texts are encoded, and one line when it is done."""
+"""Progress: a bar with rate and time left while texts are read and encoded, and one line when it is done."""
 
 import time
 from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 P = TypeVar("P", bound="EncodingProgress")
+R = TypeVar("R", bound="ReadingProgress")
+
+_SECONDS_BETWEEN_LINES = 60.0
 
 
 class EncodingProgress:
-    """Shows how far an encoding has come; where there is no terminal, only its last line is printed.
+    """Shows how far an encoding has come; where there is no terminal, a line a minute and one at the end.
 
     Args:
         total: How many texts there are to encode.
@@ -25,20 +28,25 @@ class EncodingProgress:
             *columns, TimeRemainingColumn(), console=self.console, transient=True, disable=not self.console.is_terminal
         )
         self._task = self._bar.add_task("encoding", total=total, rate="")
+        self._total, self._skipped = total, 0
         self.texts = self.tokens = self.cut = 0
-        self._start = time.monotonic()
+        self._start = self._said = time.monotonic()
 
     def report(self, texts: int, tokens: int, cut: int) -> None:
         """Count one more batch."""
         self.texts, self.tokens, self.cut = self.texts + texts, self.tokens + tokens, self.cut + cut
         self._bar.update(self._task, advance=texts, rate=self._rate())
+        if self._bar.disable and (now := time.monotonic()) - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = now
+            self._print(f"Encoded {self.texts + self._skipped:,} of {self._total:,} texts, {self._time_left()} left.")
 
     def skip(self, texts: int) -> None:
         """Count texts that need no encoding, such as those an earlier run has saved."""
+        self._skipped += texts
         self._bar.update(self._task, advance=texts)
 
     def __enter__(self: P) -> P:
-        self._start = time.monotonic()
+        self._start = self._said = time.monotonic()
         self._bar.start()
         return self
 
@@ -49,8 +57,43 @@ class EncodingProgress:
         if self.texts:
             seconds = time.monotonic() - self._start
             cut = f"; {self.cut:,} were too long and were cut" if self.cut else ""
-            line = f"Encoded {self.texts:,} texts, {self.tokens:,} tokens, in {seconds:,.0f} s ({self._rate()}){cut}."
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self._print(
+                f"Encoded {self.texts:,} texts, {self.tokens:,} tokens, in {seconds:,.0f} s ({self._rate()}){cut}."
+            )
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def _rate(self) -> str:
         return f"{self.tokens / max(time.monotonic() - self._start, 1e-9):,.0f} tokens/s"
+
+    def _time_left(self) -> str:
+        left = self._total - self._skipped - self.texts
+        seconds = round(left * (time.monotonic() - self._start) / max(self.texts, 1))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+class ReadingProgress:
+    """Shows how much of a source was read; where there is no terminal, nothing.
+
+    Args:
+        console: Where to print.
+    """
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("Reading"), BarColumn(), TextColumn("{task.completed:,.0f} texts"), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("reading", total=None)
+
+    def report(self, texts: int) -> None:
+        """Count texts that were read."""
+        self._bar.update(self._task, advance=texts)
+
+    def __enter__(self: R) -> R:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()

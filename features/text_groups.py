@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from registry import ConfigError
 
@@ -50,6 +50,7 @@ class TextGroup:
     origin: str = ""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where text groups come from."""
 

@@ -1,0 +1,216 @@
+"""candidate_pool: one large set of candidates with their vectors, and the queries that rank it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Bool, Int
+from rich.console import Console
+from torch import Tensor
+
+from features.encoder import Encoder
+from features.pool_shards import Chunks, embed, write_chunk, write_in_processes
+from features.pool_sources import PoolQuery, pool_source
+from features.pool_survey import PoolSurvey, Unknown, in_runs, survey
+from features.progress import EncodingProgress, ReadingProgress
+from ranking.candidate_pool import CandidatePool
+from ranking.candidate_pool_writer import CandidatePoolWriter
+from ranking.store_files import StoreError
+from ranking.store_writer import check_settings
+from registry import EXTRACTORS, SOURCES, ConfigError, Node
+
+DEFAULT_ENCODER = Encoder()
+
+
+@EXTRACTORS.register("candidate_pool")
+class CandidatePoolExtractor:
+    """Builds a candidate pool from a source, goes on with an unfinished one, or finds it finished.
+
+    Args:
+        source: Where candidates and queries come from; of a source of groups, all candidates are one pool.
+        encoder: What embeds them; null where all of the source has features of its own.
+        path: The folder of the pool; by default `data/<source>-<encoder>-pool-<hash of all settings>`.
+        dtype: Of the stored vectors.
+        chunk_size: Texts between two saves; what is held in memory at a time.
+        devices: How many processes encode the candidates, each on its own GPU where there are any.
+        own_lists: Whether the query of a group ranks the candidates of its group only.
+        unknown_ids: Whether ids that are not in the pool, of relevant candidates or in histories, are an error, or are
+            left out.
+    """
+
+    def __init__(
+        self,
+        source: Annotated[Node, SOURCES],
+        encoder: Encoder | None = DEFAULT_ENCODER,
+        path: str | None = None,
+        dtype: Literal["float16", "bfloat16", "float32"] = "float16",
+        chunk_size: int = 16384,
+        devices: int = 1,
+        own_lists: bool = False,
+        unknown_ids: Unknown = "error",
+    ) -> None:
+        if chunk_size < 1 or devices < 1:
+            raise ValueError(f"chunk_size ({chunk_size}) and devices ({devices}) must be at least 1")
+        self.source = pool_source(SOURCES.build(source, path="features.source"), own_lists=own_lists)
+        self.encoder, self.dtype, self.chunk_size = encoder, dtype, chunk_size
+        self.devices = devices if encoder else 1
+        self.unknown_ids: Unknown = unknown_ids
+        self._path = path
+
+    @property
+    def path(self) -> Path:
+        """The folder of the pool, finished or not."""
+        if self._path:
+            return Path(self._path)
+        settings = self.settings()
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        encoder = Path(self.encoder.model).name.lower() if self.encoder else "given"
+        return Path("data") / f"{settings['source']['name']}-{encoder}-pool-{digest[:8]}"
+
+    def settings(self) -> dict[str, Any]:
+        """All that the pool's content depends on."""
+        encoder = self.encoder.settings() if self.encoder else None
+        settings = {"extractor": "candidate_pool", "source": self.source.fingerprint(), "encoder": encoder}
+        return settings | {"dtype": self.dtype, "chunk_size": self.chunk_size, "unknown_ids": self.unknown_ids}
+
+    def run(self, *, to_train: bool = False) -> Path:
+        """Build the pool, unless it is there.
+
+        Args:
+            to_train: Whether a ranker will be trained on it: then a source without any query is refused.
+
+        Raises:
+            ConfigError: If the source's data is not as it should be; then nothing is embedded or written.
+            StoreError: If the pool that is there was made with other settings, or cannot be written.
+        """
+        path, settings = self.path, self.settings()
+        if path.exists():
+            pool = CandidatePool.open(path)
+            check_settings(path, pool.manifest["settings"], settings)
+            if self.encoder and pool.encoder and Path(self.encoder.model).is_dir():
+                # A folder's weights change under the same name, such as after more training.
+                now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
+                check_settings(path, {"encoder": {"sha256": pool.encoder["sha256"]}}, now)
+            return path
+        encoder = self.encoder.identity() if self.encoder else None
+        found = self._survey(to_train)
+        writer = CandidatePoolWriter(
+            path,
+            feature_dim=self.encoder.feature_dim if self.encoder else found.feature_dim,
+            dtype=self.dtype,
+            settings=settings,
+            encoder=encoder,
+            source=settings["source"],
+        )
+        with writer, EncodingProgress(found.num_candidates + found.num_queries) as progress:
+            build = _Build(self, writer, progress)
+            build.add_candidates(found.num_candidates)
+            build.add_queries()
+            return writer.finish()
+
+    def _survey(self, to_train: bool) -> PoolSurvey:
+        console = Console(stderr=True)
+        with ReadingProgress(console) as reading:
+            found = survey(
+                self.source,
+                with_features=self.encoder is None,
+                unknown_ids=self.unknown_ids,
+                report=reading.report,
+            )
+        if to_train and not found.num_queries:
+            cure = "give a source with queries; python -m features makes a pool without"
+            raise ConfigError("features.source", "has no query: there is nothing to learn.", cure=cure)
+        if found.left_out:
+            _say(console, f"{found.left_out:,} ids that queries name are not in the pool and were left out.")
+        if found.without_relevant:
+            counts = f"{found.without_relevant:,} of {found.num_queries:,}"
+            _say(console, f"{counts} queries have no relevant candidate in the pool.")
+        return found
+
+
+class _Build:
+    """One build: what it embeds goes to the writer, unless an earlier run has written it."""
+
+    def __init__(
+        self, extractor: CandidatePoolExtractor, writer: CandidatePoolWriter, progress: EncodingProgress
+    ) -> None:
+        self.extractor, self.writer, self.progress = extractor, writer, progress
+        self.source, self.encoder = extractor.source, extractor.encoder
+        self.chunk_size = extractor.chunk_size
+
+    def add_candidates(self, total: int) -> None:
+        """All chunks that are not on disk, in one process or in several."""
+        chunks, done = Chunks(self.source, self.chunk_size), self.writer.candidate_shards
+        starts = range(0, total, self.chunk_size)
+        self.progress.skip(sum(min(self.chunk_size, total - starts[number]) for number in done))
+        missing = [number for number in range(len(starts)) if number not in done]
+        if self.encoder and self.extractor.devices > 1 and len(missing) > 1:
+            devices = min(self.extractor.devices, len(missing))
+            write_in_processes(self.writer.shards, chunks, missing, self.encoder, self.progress.report, devices)
+        else:
+            for number in missing:
+                write_chunk(self.writer.shards, number, chunks[number], self.encoder, self._report)
+                self.writer.collect()
+        self.writer.collect()
+        if self.writer.num_candidates != total:
+            raise self._changed(f"had {total:,} candidates, and {self.writer.num_candidates:,} when read again")
+
+    def add_queries(self) -> None:
+        """All queries that are not on disk."""
+        count = 0
+        for run in in_runs(self.source.queries(), self.chunk_size):
+            count += len(run)
+            if count <= self.writer.num_queries:
+                self.progress.skip(len(run))
+            else:
+                self._add_queries(run)
+
+    def _add_queries(self, run: list[PoolQuery]) -> None:
+        vectors, cut = embed(run, self.encoder, self.encoder.query_prompt if self.encoder else "", self._report)
+        label = torch.tensor([label for query in run for label in query.relevant.values()], dtype=torch.float32)
+        relevant_offsets, relevant, known = self._rows([list(query.relevant) for query in run])
+        history_offsets, history, _ = self._rows([query.history for query in run])
+        own_offsets, own, _ = self._rows([query.candidates or () for query in run])
+        self.writer.add_queries(
+            ids=[query.id for query in run],
+            texts=[query.text for query in run],
+            features=vectors,
+            relevant_offsets=relevant_offsets,
+            relevant=relevant,
+            label=label[known],
+            history_offsets=history_offsets,
+            history=history,
+            own_offsets=own_offsets,
+            own=own,
+            split=[query.split for query in run],
+            cut=cut,
+        )
+
+    def _rows(
+        self, lists: Sequence[Sequence[str]]
+    ) -> tuple[Int[Tensor, " Q+1"], Int[Tensor, " R"], Bool[Tensor, " G"]]:
+        """Where each list's rows begin, the rows of all ids that the pool has, and which of the given ids those are."""
+        rows = self.writer.rows_of([id for ids in lists for id in ids])
+        known = rows >= 0
+        if self.extractor.unknown_ids == "error" and not bool(known.all()):
+            raise self._changed("names other candidates than when it was read first")
+        list_of = torch.arange(len(lists)).repeat_interleave(torch.tensor([len(ids) for ids in lists]))
+        sizes = torch.zeros(len(lists), dtype=torch.int64).index_add_(0, list_of, known.long())
+        return torch.nn.functional.pad(sizes.cumsum(0), (1, 0)), rows[known], known
+
+    def _report(self, texts: int, tokens: int, cut: int) -> None:
+        if self.encoder:
+            self.progress.report(texts, tokens, cut)
+        else:
+            self.progress.skip(texts)
+
+    def _changed(self, problem: str) -> StoreError:
+        cure = f"delete {self.writer.partial}, and do not change the data while it is read"
+        return StoreError(str(self.writer.partial), f"the source {problem}.", cure=cure)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)
