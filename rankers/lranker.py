@@ -67,7 +67,6 @@ class LRanker(PoolRanker):
         max_length: Of a prompt, in tokens; longer queries are cut at their end.
         gradient_checkpointing: Compute states again in the backward pass rather than keep them.
         exclude_positive: Take a query's positive out of the centroids it is trained with.
-        exclude_history: Take what a query has seen before out of the candidates of validation and test.
         scaling: Test-time scaling; null for direct ranking.
         baselines: What to report beside it.
         loss: What training minimises; Eq. 10 by default.
@@ -95,7 +94,6 @@ class LRanker(PoolRanker):
         max_length: int = 256,
         gradient_checkpointing: bool = False,
         exclude_positive: bool = False,
-        exclude_history: bool = False,
         scaling: Scaling | None = DEFAULT_SCALING,
         baselines: list[Baseline] = ["bm25", "encoder"],  # noqa: B006
         loss: Annotated[Node, LOSSES] | None = None,
@@ -117,7 +115,7 @@ class LRanker(PoolRanker):
         self._template, self._lora, self.temperature = template, lora, temperature
         self.normalize, self.baselines, self.candidates = normalize, baselines, candidates
         self._gradient_checkpointing = gradient_checkpointing
-        self.exclude_positive, self.exclude_history = exclude_positive, exclude_history
+        self.exclude_positive = exclude_positive
         self.aggregator: Aggregator | None = None
         if aggregator is not None:
             path = "ranker.aggregator"
@@ -175,7 +173,7 @@ class LRanker(PoolRanker):
             partitions: The parts in which queries are read in training; None to embed only, and where queries have
                 candidates of their own.
         """
-        if self.aggregator is None:
+        if self.aggregator is None or (self._pool is pool and self._partitions is partitions):
             return
         self.configure_model()
         assert self.context is not None

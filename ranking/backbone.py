@@ -72,7 +72,8 @@ class Backbone:
         digest = hashlib.sha256()
         files = [self.folder / self.gguf] if self.gguf else sorted(self.folder.glob("*.safetensors"))
         if not files:
-            cure = "name a file of them: gguf" if any(self.folder.glob("*.gguf")) else None
+            found = next(self.folder.glob("*.gguf"), None)
+            cure = f"{self.yaml_path}.gguf={found.name}" if found else None
             raise ConfigError(f"{self.yaml_path}.model", f"{self.folder} has no weights as *.safetensors.", cure=cure)
         for file in files:
             with file.open("rb") as content:
@@ -148,7 +149,7 @@ class Backbone:
         logging.disable_progress_bar()
         try:
             yield
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = textwrap.shorten(str(error), 160, placeholder=" ...")
             problem = f"{self.folder}: {what} cannot be loaded: {reason}"
             raise ConfigError(f"{self.yaml_path}.model", problem) from error
