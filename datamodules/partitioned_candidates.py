@@ -1,12 +1,14 @@
 """PartitionedCandidates: queries with their right candidates over one pool, read in random parts of it."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
 from lightning import LightningDataModule
+from rich.console import Console
 from torch import Tensor
 
 from datamodules.epoch_loader import EpochLoader
@@ -198,10 +200,9 @@ class PartitionedCandidates(LightningDataModule):
             self._tokens, self._candidate_tokens, self._tokenized_by = {}, None, ranker
         for split in splits:
             if split not in self._tokens:
-                self._tokens[split] = TokenLists.read(self._splits[split], self.pool.queries.text, ranker.tokenize)
+                self._tokens[split] = self._read(f"{split} queries", self._splits[split], self.pool.queries.text)
         if splits and ranker.candidates == "encoded" and self._candidate_tokens is None:
-            rows = torch.arange(self.pool.num_candidates)
-            self._candidate_tokens = TokenLists.read(rows, self.pool.text, ranker.tokenize_candidates)
+            self._candidate_tokens = self._read("candidates", torch.arange(self.pool.num_candidates), self.pool.text)
 
     def train_dataloader(self) -> EpochLoader:
         """Batches of training queries, shuffled, drawn afresh each epoch."""
@@ -239,6 +240,20 @@ class PartitionedCandidates(LightningDataModule):
                 self._on_device = self._table.features.to(device)
             batch = dataclasses.replace(batch, candidates=self._on_device)
         return batch.to(device)
+
+    def _read(self, what: str, index: Int[Tensor, " n"], text: Callable[[int], str]) -> TokenLists:
+        """The tokens of texts, with a word on how many were cut."""
+        ranker = self._tokenized_by
+        cut = ranker.num_cut
+        try:
+            tokenize = ranker.tokenize_candidates if what == "candidates" else ranker.tokenize
+            tokens = TokenLists.read(index, text, tokenize)
+        except ValueError as error:
+            raise ConfigError(str(self.pool.path), f"{what}: {error}.") from error
+        if ranker.num_cut > cut and self._processes()["rank"] == 0:
+            message = f"{ranker.num_cut - cut:,} of {len(index):,} {what} are cut: they are too long for the ranker"
+            Console(stderr=True).print(message, style="yellow", soft_wrap=True)
+        return tokens
 
     def _evaluation_loader(self, split: str) -> EpochLoader:
         source = EvaluationPoolBatches(

@@ -23,11 +23,16 @@ NEGATIVES = ("partition", "all", "pool", "batch", "mined")
 class Reader:
     """Reads texts letter by letter, candidates in capitals."""
 
+    longest = 100
+
     def __init__(self, candidates: str = "cached") -> None:
-        self.candidates = candidates
+        self.candidates, self.num_cut = candidates, 0
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[ord(letter) for letter in text] for text in texts]
+        if "" in texts:
+            raise ValueError("a text has no tokens")
+        self.num_cut += sum(len(text) > self.longest for text in texts)
+        return [[ord(letter) for letter in text[: self.longest]] for text in texts]
 
     def tokenize_candidates(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenize([text.upper() for text in texts])
@@ -338,7 +343,8 @@ def test_a_trainer_has_the_texts_tokenized_by_its_ranker(pool: CandidatePool) ->
     class Ranker(LightningModule, Reader):
         def __init__(self) -> None:
             super().__init__()
-            self.candidates, self.weight, self.seen = "cached", torch.nn.Parameter(torch.zeros(())), []
+            self.candidates, self.num_cut = "cached", 0
+            self.weight, self.seen = torch.nn.Parameter(torch.zeros(())), []
 
         def training_step(self, batch: PoolBatch) -> torch.Tensor:
             self.seen.append(batch)
@@ -367,6 +373,24 @@ def test_a_ranker_that_reads_no_text_is_refused(pool: CandidatePool) -> None:
         PartitionedCandidates(str(pool.path)).tokenize(torch.nn.Linear(1, 1), "train")
 
 
+def test_texts_that_are_cut_are_counted_aloud(pool: CandidatePool, capsys: pytest.CaptureFixture[str]) -> None:
+    reader = Reader("encoded")
+    reader.longest = 10
+    datamodule(pool, reader)
+    told = capsys.readouterr().err.splitlines()
+    for split in ("train", "val", "test"):
+        cut = sum(len(pool.queries.text(query)) > 10 for query in queries_of(split))
+        line = f"{cut} of {len(queries_of(split))} {split} queries are cut"
+        assert any(line in each for each in told)
+    assert any("200 of 200 candidates are cut" in each for each in told)
+
+
+def test_a_text_without_tokens_is_refused(tmp_path: Path) -> None:
+    pool = write(tmp_path / "pool", ["x", "", "z"], split=["train", "val", "test"])
+    with pytest.raises(ConfigError, match="val queries: a text has no tokens"):
+        datamodule(pool, num_partitions=2)
+
+
 def test_what_a_run_asks_for(pool: CandidatePool) -> None:
     data = datamodule(pool, num_partitions=4, num_splits=3)
     assert data.facts == {"feature_dim": 16}
@@ -378,6 +402,7 @@ def test_what_a_run_asks_for(pool: CandidatePool) -> None:
     assert data.partitions is not None
     assert len(data.partitions) == 12
     assert data.restrictions(torch.tensor([1])) == (None, None)
+    assert data.queries("val").tolist() == queries_of("val")
 
 
 @pytest.mark.parametrize(
