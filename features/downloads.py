@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import http.client
+import io
 import os
 import shutil
 import urllib.error
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -110,6 +111,7 @@ def _download(download: Download, part: Path, console: Console) -> None:
             if getattr(error, "errno", None) == errno.ENOSPC:
                 raise ConfigError(str(part), f"cannot be written ({reason}).", cure="make room on the disk") from error
             if isinstance(error, urllib.error.HTTPError):
+                error.close()
                 reason = f"HTTP status {error.code}, {error.reason}"
                 if error.code < 500:
                     raise _unavailable(download, reason) from error
@@ -150,7 +152,9 @@ def _continue(download: Download, part: Path, console: Console) -> bool:
     return total is None or part.stat().st_size == total
 
 
-def _copy(response: IO[bytes], file: IO[bytes], start: int, total: int | None, console: Console) -> None:
+def _copy(
+    response: http.client.HTTPResponse, file: io.BufferedRandom, start: int, total: int | None, console: Console
+) -> None:
     columns = (TextColumn("Downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("downloading", total=total, completed=start)

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from features.line_formats import LineError
 from features.parquet_files import read_columns
@@ -27,6 +27,7 @@ _ARCHIVES = {
 }
 
 
+@runtime_checkable
 class Passages(Protocol):
     """Queries and passages with ids, in two parts."""
 

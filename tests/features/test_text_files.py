@@ -1,0 +1,109 @@
+"""Text files are read where they are, and each bad line is named."""
+
+import gzip
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from features.line_formats import LineError
+from features.text_files import TextFile, find_file, number
+from registry import ConfigError
+
+CONTENT = b"1\tone\n2\ttwo\n"
+
+
+def put(folder: Path, form: str) -> Path:
+    """`numbers.tsv` in one of the forms that data sets come in."""
+    if form == "plain":
+        (folder / "numbers.tsv").write_bytes(CONTENT)
+    elif form == "gz":
+        (folder / "numbers.tsv.gz").write_bytes(gzip.compress(CONTENT))
+    elif form == "zip":
+        with zipfile.ZipFile(folder / "data.zip", "w") as archive:
+            archive.writestr("data/README", "read me")
+            archive.writestr("data/numbers.tsv", CONTENT)
+    else:
+        with tarfile.open(folder / "data.tar.gz", "w:gz") as archive:
+            for name, content in (("./README", b"read me"), ("./numbers.tsv", CONTENT)):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return folder / "data.zip" if form == "zip" else folder
+
+
+@pytest.mark.parametrize("form", ["plain", "gz", "zip", "tar"])
+def test_a_file_is_found_and_read_in_any_form(tmp_path: Path, form: str) -> None:
+    file = find_file(put(tmp_path, form), "numbers.tsv", ["other.tar.gz", "data.tar.gz"])
+    assert file is not None
+    assert list(file.lines()) == [b"1\tone", b"2\ttwo"]
+    assert list(file.lines()) == [b"1\tone", b"2\ttwo"]
+    assert len(file.fingerprint["sha256"]) == 64
+
+
+@pytest.mark.parametrize("form", ["plain", "zip"])
+def test_a_file_that_is_not_there_is_not_found(tmp_path: Path, form: str) -> None:
+    assert find_file(put(tmp_path, form), "letters.tsv") is None
+
+
+def test_an_archive_without_the_member_says_so(tmp_path: Path) -> None:
+    put(tmp_path, "tar")
+    with pytest.raises(ConfigError, match=r"there is no letters\.tsv in it"):
+        list(TextFile(tmp_path / "data.tar.gz", "letters.tsv").lines())
+
+
+@pytest.mark.parametrize(("name", "member"), [("a.tsv.gz", ""), ("a.zip", "a.tsv"), ("a.tar.gz", "a.tsv")])
+def test_a_damaged_file_says_how_far_it_could_be_read(tmp_path: Path, name: str, member: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(CONTENT * 5000)[:-20])
+    with pytest.raises(ConfigError, match=r"after line \d+: cannot be read on \("):
+        list(TextFile(tmp_path / name, member).lines())
+
+
+def test_rows_hold_the_wanted_columns_in_the_wanted_order(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(
+        '\ufeffid,title,genres\r\n1,"Postman, The ""Il""",Drama\r\n\r\n2,Heat,\r\n'.encode()
+    )
+    rows = TextFile(tmp_path / "a.csv").rows(",", ("title", "id"), lambda *values: values)
+    assert list(rows) == [('Postman, The "Il"', "1"), ("Heat", "2")]
+
+
+def test_types_in_a_header_are_no_part_of_the_names(tmp_path: Path) -> None:
+    (tmp_path / "a.inter").write_text("user_id:token\titem_id:token\n3\t4\n")
+    assert list(TextFile(tmp_path / "a.inter").rows("\t", ("item_id",), str)) == ["4"]
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,titel\n1,Heat\n")
+    with pytest.raises(ConfigError) as error:
+        list(TextFile(tmp_path / "a.csv").rows(",", ("title",), str))
+    assert str(error.value) == "a.csv: has no column 'title'.\n  Did you mean: titel\n  Known:        id, titel"
+
+
+def test_every_bad_line_is_named_after_the_good_ones_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_bytes(b"1\t2.5\n2\n3\tmany\n4\t\xff\n5\t1e3\n")
+    rows = TextFile(tmp_path / "a.tsv").rows("\t", ("x",), lambda x: number("x", x), ("id", "x"))
+    assert [next(rows), next(rows)] == [2.5, 1000.0]
+    with pytest.raises(ConfigError) as error:
+        next(rows)
+    assert "3 lines cannot be read:" in str(error.value)
+    assert "line 2: has 1 fields, expected 2: id, x" in str(error.value)
+    assert "line 3: x: found 'many', expected a number" in str(error.value)
+    assert "line 4: not UTF-8: byte 0xff at 2" in str(error.value)
+
+
+def test_no_more_than_twenty_bad_lines_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("x\n" * 30)
+
+    def refuse(line: str) -> str:
+        raise LineError("", f"{line} is no good")
+
+    with pytest.raises(ConfigError, match=r"20 lines, and maybe more, cannot be read") as error:
+        list(TextFile(tmp_path / "a.tsv").parsed(refuse))
+    assert "line 20: x is no good" in str(error.value) and "line 21" not in str(error.value)
+
+
+def test_an_older_encoding_is_read_where_lines_are_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").write_bytes("Misérables\n".encode("latin-1") + "Amélie\n".encode())
+    assert list(TextFile(tmp_path / "a.dat", encoding="latin-1").parsed(str)) == ["Misérables", "Amélie"]
