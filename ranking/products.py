@@ -1,5 +1,8 @@
 """Products: inner products in fp32 of queries with blocks of stored vectors, by the fastest kernel that is exact."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -16,18 +19,32 @@ _FEWEST_ROWS = 8
 _PARTS = {torch.float16: 2, torch.bfloat16: 3}
 
 
-def products(left: Float[Tensor, "M D"], right: Float[Tensor, "N D"]) -> Float[Tensor, "M N"]:
+def products(
+    left: Float[Tensor, "M D"], right: Float[Tensor, "N D"], bias: Float[Tensor, " N"] | None = None
+) -> Float[Tensor, "M N"]:
     """Left times right transposed, both fp32; equal vectors get equal products wherever they stand in a block.
 
     >>> products(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     tensor([[11.,  2.]])
     """
     if _ONEDNN is not None and left.device.type == "cpu":
-        return _ONEDNN(left, right, None, "none", [], "")
+        return _ONEDNN(left, right, bias, "none", [], "")
     few = _FEWEST_ROWS - len(left)
     if few > 0:  # kernels for few rows sum in an order that depends on the number of columns
-        return (F.pad(left, (0, 0, 0, few)) @ right.T)[: len(left)]
-    return left @ right.T
+        return F.linear(F.pad(left, (0, 0, 0, few)), right, bias)[: len(left)]
+    return F.linear(left, right, bias)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Let products of fp32 be fp32, whatever autocast or the precision of matrix products is set to outside."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class Scorer:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ranking.collectors import Best, Ranks
-from ranking.products import Scorer
+from ranking.products import Scorer, full_precision
 
 _CHUNK = 512  # queries scored at once
 _CACHED = 2**20  # scores, and values of vectors, that stay in a processor's cache
@@ -129,7 +129,6 @@ def ranks(
     return search(queries, pool, query_index=query_index, ranked=rows, **given).ranks
 
 
-@torch.no_grad()
 def search(
     queries: Float[Tensor, "Q D"],
     pool: AnyPool,
@@ -142,7 +141,21 @@ def search(
     distributed: bool = False,
 ) -> Found:
     """Both `top_k` and `ranks`, from the same scan."""
-    scan = _Scan(queries, _as_pool(pool), inverse_norms, removed, distributed)
+    with torch.no_grad(), full_precision(queries.device):
+        return _search(queries, as_pool(pool), k, query_index, ranked, inverse_norms, removed, distributed)
+
+
+def _search(
+    queries: Float[Tensor, "Q D"],
+    pool: Pool,
+    k: int,
+    query_index: Int[Tensor, " R"] | None,
+    ranked: Int[Tensor, " R"] | None,
+    inverse_norms: Float[Tensor, " N"] | None,
+    removed: Int[Tensor, "E 2"] | None,
+    distributed: bool,
+) -> Found:
+    scan = _Scan(queries, pool, inverse_norms, removed, distributed)
     none = torch.empty(0, dtype=torch.int64)
     best = Best(len(queries), min(k, scan.num_candidates), queries.device)
     ranks = Ranks(none if query_index is None else query_index, none if ranked is None else ranked, queries.device)
@@ -169,7 +182,7 @@ def inverse_norms(pool: AnyPool) -> Float[Tensor, " N"]:
     >>> inverse_norms(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     tensor([0.2000, 0.0000])
     """
-    blocks = _as_pool(pool).blocks(size=4096)
+    blocks = as_pool(pool).blocks(size=4096)
     norms = torch.cat([torch.linalg.vector_norm(block, dim=1, dtype=torch.float32) for block in blocks])
     return torch.where(norms > 0, 1 / norms, 0)
 
@@ -244,7 +257,8 @@ class _Tensors:
         return found
 
 
-def _as_pool(pool: AnyPool) -> Pool:
+def as_pool(pool: AnyPool) -> Pool:
+    """A pool, or tensors as one."""
     tensors = [pool] if isinstance(pool, Tensor) else pool
     return _Tensors(tensors) if isinstance(tensors, Sequence) else tensors
 

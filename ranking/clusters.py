@@ -1,0 +1,60 @@
+"""Clusters: the sums and means of what is in them, found in an order that does not change from run to run."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Clustering(NamedTuple):
+    """The clusters of P sets of n points, the largest cluster first.
+
+    Args:
+        centroids: Means; zero where there are fewer than K different points.
+        mask: True where a centroid exists.
+        assignment: The cluster of each point, -1 where there is no point.
+        sizes: How many points each cluster has.
+    """
+
+    centroids: Float[Tensor, "P K D"]
+    mask: Bool[Tensor, "P K"]
+    assignment: Int[Tensor, "P n"]
+    sizes: Int[Tensor, "P K"]
+
+
+def cluster_sums(
+    points: Float[Tensor, "P n D"], assignment: Int[Tensor, "P n"], num_clusters: int
+) -> tuple[Float[Tensor, "P K D"], Int[Tensor, "P K"]]:
+    """The sum of the points of each cluster, in fp32, and how many there are; those assigned to -1 are left out.
+
+    >>> cluster_sums(torch.tensor([[[1.0], [2.0], [4.0]]]), torch.tensor([[1, -1, 1]]), 2)
+    (tensor([[[0.],
+             [5.]]]), tensor([[0, 2]]))
+    """
+    place = torch.where(assignment < 0, num_clusters, assignment)
+    sizes = torch.zeros(len(points), num_clusters + 1, dtype=torch.int64, device=points.device)
+    sizes = sizes.scatter_add_(1, place, torch.ones_like(place))[:, :-1]
+    points = points.float()
+    if points.device.type != "cpu":  # adding to rows in parallel is done in random order there
+        return F.one_hot(place, num_clusters + 1)[:, :, :-1].transpose(1, 2).to(points.dtype) @ points, sizes
+    sums = points.new_zeros(len(points) * (num_clusters + 1), points.shape[2])
+    place = place + torch.arange(len(points)).unsqueeze(1) * (num_clusters + 1)
+    sums.index_add_(0, place.flatten(), points.flatten(0, 1))
+    return sums.unflatten(0, (len(points), num_clusters + 1))[:, :-1], sizes
+
+
+def largest_first(
+    sums: Float[Tensor, "P K D"], sizes: Int[Tensor, "P K"], assignment: Int[Tensor, "P n"]
+) -> Clustering:
+    """Clusters in the order of their sizes; of equally large ones, that with the lower first coordinates leads."""
+    means = sums / sizes.clamp(min=1).unsqueeze(2)
+    order = torch.arange(sizes.shape[1], device=sizes.device).expand_as(sizes)
+    for key in (*means[:, :, :3].unbind(dim=2)[::-1], -sizes):
+        order = order.gather(1, key.gather(1, order).argsort(dim=1, stable=True))
+    place = F.pad(order.argsort(dim=1), (0, 1), value=-1)
+    assignment = place.gather(1, torch.where(assignment < 0, sizes.shape[1], assignment))
+    sizes = sizes.gather(1, order)
+    centroids = means.gather(1, order.unsqueeze(2).expand_as(means))
+    return Clustering(centroids * (sizes > 0).unsqueeze(2), sizes > 0, assignment, sizes)
