@@ -50,6 +50,7 @@ def add_lora(backbone: Any, lora: Lora | None) -> None:
         target_modules=_targets(backbone, lora),
     )
     inject_adapter_in_model(config, backbone)
+    backbone.train(backbone.training)
     for name, weight in backbone.named_parameters():
         if is_adapter(name):
             weight.data = weight.data.float()

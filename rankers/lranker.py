@@ -149,7 +149,7 @@ class LRanker(PoolRanker):
             raise ConfigError("ranker.max_length", f"{self.max_length} is more than the backbone's {longest}.")
         add_lora(backbone, self._lora)
         if self._gradient_checkpointing:
-            backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            _checkpoint_blocks(backbone)
         width = backbone.config.hidden_size
         if self.aggregator is not None:
             self.context = ContextProjection(
@@ -481,6 +481,16 @@ class LRanker(PoolRanker):
 
     def _is_frozen(self, name: str) -> bool:
         return name.startswith("backbone.") and not is_adapter(name)
+
+
+def _checkpoint_blocks(backbone: Any) -> None:
+    """Let the backward pass compute each block's states again."""
+    # The first is the name since transformers 5.
+    enable = getattr(backbone, "activation_checkpointing_enable", None) or backbone.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ConfigError("ranker.gradient_checkpointing", f"{error}", cure="set it to false") from error
 
 
 def _root_mean_square(backbone: Any) -> float:

@@ -1,7 +1,7 @@
 """Evaluation: the scores that a ranker gave to every candidate of a split, and the baselines beside them."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ Ranked = list[tuple[int, float, float]]
 """Candidates of a query, best first: slot or row, score, label."""
 
 
+@runtime_checkable
 class Judged(Protocol):
     """What a report is made of, whether groups or a whole pool were ranked."""
 
