@@ -77,7 +77,7 @@ class Collection:
     def queries(self, part: Part, chosen: Container[str]) -> Iterator[tuple[str, str, list[str]]]:
         """The chosen queries, in the order of their file."""
         relevant = self._relevant[part]
-        for id, text in self._queries(part).parsed(_pair):
+        for id, text in self._queries(part).parsed(read_text):
             if id in chosen and id in relevant:
                 yield id, text, relevant[id]
 
@@ -87,7 +87,7 @@ class Collection:
             problem = "the passage collection does not list passages by query."
             cure = "features.source.pool=collection, and num_candidates for fewer than all"
             raise ConfigError("features.source.pool", problem, cure=cure)
-        yield from self._collection.parsed(_pair)
+        yield from self._collection.parsed(read_text)
 
     @property
     def _collection(self) -> TextFile:
@@ -111,7 +111,7 @@ class Collection:
         relevant: dict[Part, dict[str, list[str]]] = {}
         for part in self.parts:
             found = relevant.setdefault(part, {})
-            for query, passage, label in self._qrels(part).parsed(_judgement):
+            for query, passage, label in self._qrels(part).parsed(read_judgement):
                 if label > 0:
                     found.setdefault(query, []).append(passage)
         return relevant
@@ -188,14 +188,16 @@ def _id(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _pair(line: str) -> tuple[str, str]:
+def read_text(line: str) -> tuple[str, str]:
+    """A line of `id, tab, text`."""
     id, tab, text = line.partition("\t")
     if not tab or not id or not text.strip():
         raise LineError("", "expected an id, a tab and a text")
     return id, text
 
 
-def _judgement(line: str) -> tuple[str, str, float]:
+def read_judgement(line: str) -> tuple[str, str, float]:
+    """A line of `query, 0, passage, label`."""
     fields = line.split()
     if len(fields) != 4:
         raise LineError("", f"has {len(fields)} fields, expected 4: query, 0, passage, label")
