@@ -12,6 +12,7 @@ BENCHMARKS = {
     "fit": "an epoch of training, against plain PyTorch loops",
     "store": "opening and reading a store, against reading its files",
     "projection": "projecting each vector once a batch, against once a group",
+    "scaling": "test-time scaling of LRanker, prefixes shared, against whole prompts",
 }
 RESULTS = Path(__file__).resolve().parent / "results"
 

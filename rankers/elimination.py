@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ranking.products import Scorer
-from ranking.search import Pool
+from ranking.products import Scorer, full_precision
+from ranking.search import AnyPool, as_pool
 
 # Bytes of scores or of vectors that are held at once; a pool that is no larger is read into memory.
 _BYTES = 1 << 30
@@ -39,7 +39,7 @@ class Elimination:
 
     def __init__(
         self,
-        pool: Pool | Float[Tensor, "N D"],
+        pool: AnyPool,
         device: torch.device,
         *,
         keep: float,
@@ -49,8 +49,8 @@ class Elimination:
         own: Int[Tensor, "B L"] | None = None,
         removed: Int[Tensor, "R 2"] | None = None,
     ) -> None:
-        self._pool, self._device = _in_memory(pool, device), device
-        self._num_candidates = len(pool) if isinstance(pool, Tensor) else pool.num_candidates
+        self._pool, self._table = as_pool(pool), _table(pool, device)
+        self._num_candidates, self._device = self._pool.num_candidates, device
         self._keep, self._limit, self._seed = keep, limit, seed
         self._norms, self._own, self._removed = (
             None if given is None else given.to(device) for given in (inverse_norms, own, removed)
@@ -93,11 +93,9 @@ class Elimination:
 
     def vectors(self, rows: Int[Tensor, "P c"]) -> tuple[Float[Tensor, "n D"], Int[Tensor, "P c"]]:
         """A table that holds the vectors of some candidates, as stored, and the places of the candidates in it."""
-        if isinstance(self._pool, Tensor) and self._pool.device == self._device:
-            return self._pool, rows.clamp(min=0)
+        if self._table is not None:
+            return self._table, rows.clamp(min=0)
         unique, places = rows.clamp(min=0).unique(return_inverse=True)
-        if isinstance(self._pool, Tensor):
-            return self._pool[unique.to(self._pool.device)].to(self._device), places
         return self._pool.features(unique.cpu()).to(self._device), places
 
     def portions(self, rows: Int[Tensor, "B k c"], feature_dim: int) -> Iterator[slice]:
@@ -137,31 +135,35 @@ class Elimination:
 
     def _scores(self, vectors: Float[Tensor, "q D"], rows: Int[Tensor, "q n"]) -> Float[Tensor, "q n"]:
         """Scores of some candidates of each query: by one product with the pool where that moves less memory."""
-        if isinstance(self._pool, Tensor) and self._num_candidates < 3 * rows.numel():
+        if self._table is not None and self._num_candidates < 3 * rows.numel():
             return self._pool_scores(vectors).gather(1, rows.clamp(min=0))
         table, places = self.vectors(rows)
-        scores = torch.einsum("qd,qnd->qn", vectors, table[places].float())
+        with full_precision(self._device):
+            scores = torch.einsum("qd,qnd->qn", vectors, table[places].float())
         return scores if self._norms is None else scores * self._norms[rows.clamp(min=0)]
 
     def _pool_scores(self, vectors: Float[Tensor, "q D"]) -> Float[Tensor, "q N"]:
         """Scores of all candidates."""
         size = max(1, min(self._num_candidates, _BLOCK_VALUES // vectors.shape[1]))
-        pool, scorer = self._pool, Scorer(vectors, self._pool.dtype, size)
+        scorer = Scorer(vectors, self._pool.dtype, size)
         scores, start = vectors.new_empty(len(vectors), self._num_candidates), 0
-        for block in pool.split(size) if isinstance(pool, Tensor) else pool.blocks(size=size):
-            found = scorer.score(slice(0, len(vectors)), scorer.load(block))
-            scores[:, start : start + len(block)] = found[:, : len(block)]
-            start += len(block)
+        with full_precision(self._device):
+            for block in as_pool(self._pool if self._table is None else self._table).blocks(size=size):
+                found = scorer.score(slice(0, len(vectors)), scorer.load(block))
+                scores[:, start : start + len(block)] = found[:, : len(block)]
+                start += len(block)
         return scores if self._norms is None else scores.mul_(self._norms)
 
 
-def _in_memory(pool: Pool | Float[Tensor, "N D"], device: torch.device) -> Pool | Float[Tensor, "N D"]:
-    if isinstance(pool, Tensor):
+def _table(pool: AnyPool, device: torch.device) -> Float[Tensor, "N D"] | None:
+    """All vectors on the device, if they are there or few enough to be brought there."""
+    if isinstance(pool, Tensor) and pool.device == device:
         return pool
+    pool = as_pool(pool)
     blocks = pool.blocks()
     first = next(blocks)
     if pool.num_candidates * first.shape[1] * first.dtype.itemsize > _BYTES:
-        return pool
+        return None
     return torch.cat([first, *blocks]).to(device)
 
 

@@ -22,14 +22,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rankers.aggregators import Aggregator
 from rankers.elimination import Elimination
 from rankers.query_embedder import QueryEmbedder
 from ranking.pool_batch import Contexts
-from ranking.search import Pool
+from ranking.search import AnyPool
 from ranking.store_files import write_file
 from registry import ConfigError
-
-Aggregator = Any
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Scaling:
 @torch.no_grad()
 def scale(
     embed: QueryEmbedder,
-    pool: Pool | Float[Tensor, "N D"],
+    pool: AnyPool,
     aggregator: Aggregator,
     whole: Contexts,
     *,
@@ -119,7 +118,7 @@ def scale(
 @torch.no_grad()
 def scale_grid(
     embed: QueryEmbedder,
-    pool: Pool | Float[Tensor, "N D"],
+    pool: AnyPool,
     aggregator: Aggregator,
     whole: Contexts,
     *,
@@ -196,7 +195,7 @@ def _embeddings(
     num_queries: int,
     widths: Sequence[int],
     depth: int,
-    pool: Pool | Float[Tensor, "N D"],
+    pool: AnyPool,
     *,
     seed: int,
     **options: Any,

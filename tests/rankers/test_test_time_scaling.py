@@ -13,6 +13,7 @@ from matplotlib.image import imread
 from torch import Tensor
 
 from rankers import elimination
+from rankers.aggregators import Aggregator, KMeans
 from rankers.test_time_scaling import Scaling, choose, heat_map, scale, scale_grid
 from ranking.pool_batch import Contexts
 from registry import ConfigError
@@ -35,10 +36,11 @@ class Blocks:
         return self.vectors[rows]
 
 
-class Quarters:
+class Quarters(Aggregator):
     """As many centroids as K: means of every K-th vector, in the order of the rows in the table."""
 
-    num_centroids = K
+    def __init__(self) -> None:
+        super().__init__(K)
 
     def summarise_rows(self, table: Tensor, rows: Tensor, mask: Tensor, seed: int) -> Contexts:
         table = table if table.dtype == torch.float64 else table.float()
@@ -266,6 +268,22 @@ def test_a_query_s_embeddings_do_not_depend_on_the_batch(
         settings = {**given, "num_queries": len(some)}
         found = scale(embedder(queries[some]), vectors, width=3, depth=3, **settings)
         torch.testing.assert_close(found, together[some], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_with_k_means_too_a_query_stands_alone_and_few_candidates_will_do(
+    vectors: Tensor, queries: Tensor, given: dict[str, Any], dtype: torch.dtype
+) -> None:
+    settings = {**given, "aggregator": KMeans(K, assign_dim=6), "width": 4, "depth": 4}
+    own = torch.full((B, 30), -1)
+    for query, count in enumerate((30, 1, 3, 0, 12)):
+        own[query, :count] = torch.arange(count) * 3 + query
+    together = scale(embedder(queries), vectors.to(dtype), own=own, **settings)
+    assert together.isfinite().all()
+    for query in range(B):
+        single = {**settings, "num_queries": 1, "own": own[query : query + 1]}
+        found = scale(embedder(queries[query : query + 1]), vectors.to(dtype), **single)
+        torch.testing.assert_close(found[0], together[query], rtol=1e-4, atol=1e-5)
 
 
 def test_of_equal_candidates_the_first_in_random_order_stay(queries: Tensor, given: dict[str, Any]) -> None:
