@@ -29,18 +29,18 @@ class LineError(Exception):
 def read_groups(record: Record, line_id: str) -> TextGroup:
     """`{query_id, query, answer?, split?, feature?, candidates: [{id, text, label?, feature?}]}`."""
     candidates = [
-        Candidate(_id(each, "id", at), _text(each, "text", at), _label(each, at), _feature(each, at))
+        Candidate(id_field(each, "id", at), text_field(each, "text", at), _label(each, at), feature_field(each, at))
         for at, each in _objects(record, "candidates")
     ]
     split = record.get("split")
     if split not in (None, *get_args(Split)):
-        raise _unexpected("split", split, "train, val or test")
+        raise unexpected("split", split, "train, val or test")
     answer = record.get("answer")
     return TextGroup(
-        _id(record, "query_id"),
-        _text(record, "query"),
+        id_field(record, "query_id"),
+        text_field(record, "query"),
         _distinct(candidates),
-        _feature(record),
+        feature_field(record),
         answer if answer is None or isinstance(answer, str) else json.dumps(answer),
         split,
     )
@@ -52,7 +52,7 @@ def read_flagembedding(record: Record, line_id: str) -> TextGroup:
     labels = right | {text: 0.0 for text in (_texts(record, "neg") if "neg" in record else ()) if text not in right}
     ids = {text: hashlib.sha256(text.encode()).hexdigest()[:16] for text in labels}
     candidates = [Candidate(ids[text], text, label) for text, label in labels.items()]
-    return TextGroup(line_id, _text(record, "query"), _mixed(candidates))
+    return TextGroup(line_id, text_field(record, "query"), _mixed(candidates))
 
 
 def read_tevatron(record: Record, line_id: str) -> TextGroup:
@@ -62,12 +62,12 @@ def read_tevatron(record: Record, line_id: str) -> TextGroup:
         for at, passage in _objects(record, key, optional=True):
             title = passage.get("title") or ""
             if not isinstance(title, str):
-                raise _unexpected(f"{at}title", title, "text")
-            text = f"{title} {_text(passage, 'text', at)}".strip()
-            candidates.append(Candidate(_id(passage, "docid", at), text, label))
+                raise unexpected(f"{at}title", title, "text")
+            text = f"{title} {text_field(passage, 'text', at)}".strip()
+            candidates.append(Candidate(id_field(passage, "docid", at), text, label))
     if not candidates:
         raise LineError("positive_passages", "neither it nor negative_passages has a passage")
-    return TextGroup(_id(record, "query_id"), _text(record, "query"), _mixed(_distinct(candidates)))
+    return TextGroup(id_field(record, "query_id"), text_field(record, "query"), _mixed(_distinct(candidates)))
 
 
 def read_preferences(record: Record, line_id: str) -> TextGroup:
@@ -97,13 +97,41 @@ def _get(record: Record, key: str, at: str, expected: str) -> Any:
     return record[key]
 
 
-def _text(record: Record, key: str, at: str = "") -> str:
-    return _checked_text(at + key, _get(record, key, at, "text"))
+def parse_object(line: str) -> dict[str, Any]:
+    """A line as the JSON object it holds.
+
+    Raises:
+        LineError: If it holds none.
+    """
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise LineError("", f"not valid JSON: {error.msg.removesuffix(' at')}, character {error.pos + 1}") from error
+    except RecursionError as error:
+        raise LineError("", "not valid JSON: nested too deeply") from error
+    if not isinstance(record, dict):
+        raise LineError("", f"found a {type(record).__name__}, expected an object {{...}}")
+    return record
 
 
-def _checked_text(field: str, value: Any) -> str:
+def text_field(record: Record, key: str, at: str = "") -> str:
+    """A field that has to hold text.
+
+    Args:
+        record: A line, or an object within it.
+        key: The field.
+        at: What the names of the record's fields begin with in errors.
+
+    Raises:
+        LineError: If it is missing, something else, empty, or no Unicode.
+    """
+    return checked_text(at + key, _get(record, key, at, "text"))
+
+
+def checked_text(field: str, value: Any) -> str:
+    """A value that has to be text."""
     if not isinstance(value, str):
-        raise _unexpected(field, value, "text")
+        raise unexpected(field, value, "text")
     if not value.strip():
         raise LineError(field, "empty; expected text")
     try:
@@ -113,21 +141,27 @@ def _checked_text(field: str, value: Any) -> str:
     return value
 
 
-def _id(record: Record, key: str, at: str = "") -> str:
-    value = _get(record, key, at, "text or a whole number")
+def id_field(record: Record, key: str, at: str = "") -> str:
+    """A field that has to hold text or a whole number, as text."""
+    return as_id(at + key, _get(record, key, at, "text or a whole number"))
+
+
+def as_id(field: str, value: Any) -> str:
+    """A value that has to be text or a whole number, as text."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _checked_text(at + key, value)
+    return checked_text(field, value)
 
 
 def _label(record: Record, at: str) -> float | None:
     value = record.get("label")
-    return None if value is None else float(value) if isinstance(value, bool) else _number(f"{at}label", value)
+    return None if value is None else float(value) if isinstance(value, bool) else as_number(f"{at}label", value)
 
 
-def _number(field: str, value: Any) -> float:
+def as_number(field: str, value: Any) -> float:
+    """A value that has to be a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _unexpected(field, value, "a number")
+        raise unexpected(field, value, "a number")
     try:
         number = float(value)
     except OverflowError:
@@ -137,31 +171,32 @@ def _number(field: str, value: Any) -> float:
     return number
 
 
-def _feature(record: Record, at: str = "") -> list[float] | None:
-    value = record.get("feature")
+def feature_field(record: Record, at: str = "", key: str = "feature") -> list[float] | None:
+    """A field that may hold a vector."""
+    value = record.get(key)
     if value is None:
         return None
     if not isinstance(value, list) or not value:
-        raise _unexpected(f"{at}feature", value, "a list of numbers")
-    return [_number(f"{at}feature[{place}]", each) for place, each in enumerate(value)]
+        raise unexpected(f"{at}{key}", value, "a list of numbers")
+    return [as_number(f"{at}{key}[{place}]", each) for place, each in enumerate(value)]
 
 
 def _objects(record: Record, key: str, *, optional: bool = False) -> list[tuple[str, Record]]:
     """The objects of a list, each with what its fields' names begin with."""
     value = _get(record, key, "", "a list of objects") if not optional else record.get(key) or []
     if not isinstance(value, list) or (not value and not optional):
-        raise _unexpected(key, value, "a list of objects, at least one")
+        raise unexpected(key, value, "a list of objects, at least one")
     for place, each in enumerate(value):
         if not isinstance(each, dict):
-            raise _unexpected(f"{key}[{place}]", each, "an object")
+            raise unexpected(f"{key}[{place}]", each, "an object")
     return [(f"{key}[{place}].", each) for place, each in enumerate(value)]
 
 
 def _texts(record: Record, key: str) -> list[str]:
     value = _get(record, key, "", "a list of texts")
     if not isinstance(value, list) or (not value and key == "pos"):
-        raise _unexpected(key, value, "a list of texts")
-    return [_checked_text(f"{key}[{place}]", each) for place, each in enumerate(value)]
+        raise unexpected(key, value, "a list of texts")
+    return [checked_text(f"{key}[{place}]", each) for place, each in enumerate(value)]
 
 
 def _conversation(field: str, value: Any) -> str:
@@ -169,14 +204,14 @@ def _conversation(field: str, value: Any) -> str:
     if value is _MISSING:
         raise LineError(field, "missing; expected text or a list of messages")
     if isinstance(value, str):
-        return _checked_text(field, value)
+        return checked_text(field, value)
     if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
-        raise _unexpected(field, value, "text or a list of messages {role, content}")
+        raise unexpected(field, value, "text or a list of messages {role, content}")
     places = [f"{field}[{place}]." for place in range(len(value))]
-    contents = [_text(message, "content", at) for at, message in zip(places, value, strict=True)]
+    contents = [text_field(message, "content", at) for at, message in zip(places, value, strict=True)]
     if len(contents) == 1:
         return contents[0]
-    roles = [_text(message, "role", at) for at, message in zip(places, value, strict=True)]
+    roles = [text_field(message, "role", at) for at, message in zip(places, value, strict=True)]
     return "\n\n".join(f"{role}: {content}" for role, content in zip(roles, contents, strict=True))
 
 
@@ -193,6 +228,7 @@ def _mixed(candidates: list[Candidate]) -> list[Candidate]:
     return sorted(candidates, key=lambda candidate: hashlib.sha256(candidate.text.encode()).digest())
 
 
-def _unexpected(field: str, value: Any, expected: str) -> LineError:
+def unexpected(field: str, value: Any, expected: str) -> LineError:
+    """The error for a value of another sort than expected."""
     shown = json.dumps(value, ensure_ascii=False, default=str)
     return LineError(field, f"found {shown if len(shown) <= 40 else shown[:37] + '...'}, expected {expected}")

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from features.line_formats import FORMATS, LineError
+from features.line_formats import FORMATS, LineError, parse_object
 from features.text_groups import TextGroup
-from ranking.group_shard import sha256_of
+from ranking.store_files import sha256_of
 from registry import SOURCES, ConfigError
 
 _MOST_SHOWN = 20
@@ -141,16 +140,9 @@ def _parse(line: bytes) -> dict[str, Any]:
     if line.startswith(b"\xef\xbb\xbf"):
         raise LineError("", "begins with a byte order mark; expected UTF-8 without one")
     try:
-        record = json.loads(line.decode())
+        return parse_object(line.decode())
     except UnicodeDecodeError as error:
         raise LineError("", f"not UTF-8: byte {line[error.start]:#04x} at {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise LineError("", f"not valid JSON: {error.msg.removesuffix(' at')}, character {error.pos + 1}") from error
-    except RecursionError as error:
-        raise LineError("", "not valid JSON: nested too deeply") from error
-    if not isinstance(record, dict):
-        raise LineError("", f"found a {type(record).__name__}, expected an object {{...}}")
-    return record
 
 
 def _detect(record: dict[str, Any], file: Path, number: int) -> str:

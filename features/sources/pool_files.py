@@ -1,0 +1,219 @@
+"""pool_files: a pool and its queries from files of your own: JSONL, TSV or Parquet, and TREC relevance."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+from features.line_formats import (
+    LineError,
+    Record,
+    as_id,
+    as_number,
+    checked_text,
+    feature_field,
+    id_field,
+    text_field,
+    unexpected,
+)
+from features.pool_sources import PoolQuery, PoolText
+from features.record_files import Columns, RecordFile, find_files
+from features.text_files import TextFile, number
+from features.text_groups import Split
+from registry import SOURCES
+
+
+@dataclass(frozen=True)
+class CandidateColumns:
+    """Names of the columns or fields that hold a candidate.
+
+    Args:
+        id: Names it; text or a whole number.
+        text: What a ranker scores.
+        title: Put before the text of candidates that have one.
+        feature: A vector made elsewhere.
+    """
+
+    id: str = "id"
+    text: str = "text"
+    title: str | None = None
+    feature: str | None = None
+
+
+@dataclass(frozen=True)
+class QueryColumns:
+    """Names of the columns or fields that hold a query.
+
+    Args:
+        id: Names it; text or a whole number.
+        text: What is embedded and read.
+        relevant: Relevant candidates: an id, a list of ids, or a mapping of ids to labels.
+        split: train, val or test.
+        history: Ids of what the query's user has seen, oldest first.
+        candidates: Ids of what the query ranks, where it does not rank the whole pool.
+        feature: A vector made elsewhere.
+    """
+
+    id: str = "id"
+    text: str = "text"
+    relevant: str | None = None
+    split: str | None = None
+    history: str | None = None
+    candidates: str | None = None
+    feature: str | None = None
+
+
+DEFAULT_CANDIDATE_COLUMNS, DEFAULT_QUERY_COLUMNS = CandidateColumns(), QueryColumns()
+
+
+@SOURCES.register("pool_files")
+class PoolFiles:
+    """Reads files `.jsonl`, `.tsv` and `.parquet`, the first two also gzipped; the ending says which form a file has.
+
+    A path may be a pattern such as `part-*.jsonl.gz`. In TSV files, lists are parted by spaces.
+
+    Args:
+        candidates: The pool: a path, or several.
+        queries: The queries: a path, or several; null for a pool without.
+        qrels: Relevance as TREC has it, `query 0 candidate label` or `query candidate label` on each line; a path, or
+            several. Labels of 0 and below are not relevant.
+        candidate_columns: Where a candidate's fields are.
+        query_columns: Where a query's fields are.
+        candidate_tsv: The columns of TSV files of candidates, in order; `header` where the first line names them.
+        query_tsv: Likewise, of queries.
+        split: That of queries which name none: train, val or test.
+    """
+
+    def __init__(
+        self,
+        candidates: str | list[str],
+        queries: str | list[str] | None = None,
+        qrels: str | list[str] | None = None,
+        candidate_columns: CandidateColumns = DEFAULT_CANDIDATE_COLUMNS,
+        query_columns: QueryColumns = DEFAULT_QUERY_COLUMNS,
+        candidate_tsv: Columns = ["id", "text"],  # noqa: B006
+        query_tsv: Columns = ["id", "text"],  # noqa: B006
+        split: Split | None = None,
+    ) -> None:
+        self.paths = {"candidates": candidates, "queries": queries, "qrels": qrels}
+        self.candidate_columns, self.query_columns = candidate_columns, query_columns
+        self.candidate_tsv: Columns = candidate_tsv
+        self.query_tsv: Columns = query_tsv
+        self.split: Split | None = split
+        if queries is None and qrels is not None:
+            raise ValueError("qrels without queries: set `queries`")
+        if queries is not None and (qrels is None) == (query_columns.relevant is None):
+            raise ValueError("set `qrels` or `query_columns.relevant`, one of the two, to say what is relevant")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Each file's name, size and hash, and the options."""
+        hashes = {kind: [TextFile(file.path).fingerprint for file in files] for kind, files in self._files.items()}
+        columns = {"candidates": asdict(self.candidate_columns), "queries": asdict(self.query_columns)}
+        options = {"columns": columns, "candidate_tsv": self.candidate_tsv, "query_tsv": self.query_tsv}
+        return {"name": "pool_files", **hashes, **options, "split": self.split}
+
+    def candidates(self) -> Iterator[PoolText]:
+        """Every candidate, in the order of the files."""
+        columns = [name for name in asdict(self.candidate_columns).values() if name]
+        for file in self._files["candidates"]:
+            yield from file.parsed(columns, _CandidateReader(self.candidate_columns, file.form))
+
+    def queries(self) -> Iterator[PoolQuery]:
+        """Every query, in the order of the files."""
+        columns = [name for name in asdict(self.query_columns).values() if name]
+        for file in self._files["queries"]:
+            yield from file.parsed(columns, _QueryReader(self.query_columns, file.form, self._qrels, self.split))
+
+    @cached_property
+    def _files(self) -> dict[str, list[RecordFile]]:
+        return {
+            kind: [
+                RecordFile(path, self.query_tsv if kind == "queries" else self.candidate_tsv)
+                for path in find_files(paths, f"features.source.{kind}")
+            ]
+            for kind, paths in self.paths.items()
+        }
+
+    @cached_property
+    def _qrels(self) -> dict[str, dict[str, float]]:
+        relevant: dict[str, dict[str, float]] = {}
+        for file in (TextFile(file.path) for file in self._files["qrels"]):
+            header = next(file.lines(), b"").split()[-1:] == [b"score"]
+            for query, candidate, label in file.parsed(_judgement, skip=int(header)):
+                if label > 0:
+                    relevant.setdefault(query, {})[candidate] = label
+        return relevant
+
+
+@dataclass(frozen=True)
+class _CandidateReader:
+    columns: CandidateColumns
+    form: str
+
+    def __call__(self, row: Record, place: str) -> PoolText:
+        id, columns = id_field(row, self.columns.id), self.columns
+        if columns.title and row.get(columns.title):
+            # A title may stand alone.
+            title, text = checked_text(columns.title, row[columns.title]), row.get(columns.text) or ""
+            if not isinstance(text, str):
+                raise unexpected(columns.text, text, "text")
+            return PoolText(id, f"{title} {text}".strip(), _vector(row, columns.feature, self.form), place)
+        return PoolText(id, text_field(row, columns.text), _vector(row, columns.feature, self.form), place)
+
+
+@dataclass(frozen=True)
+class _QueryReader:
+    columns: QueryColumns
+    form: str
+    qrels: Mapping[str, Mapping[str, float]]
+    split: Split | None
+
+    def __call__(self, row: Record, place: str) -> PoolQuery:
+        id, columns = id_field(row, self.columns.id), self.columns
+        split = (columns.split and row.get(columns.split)) or self.split
+        if split not in (None, *get_args(Split)):
+            raise unexpected(str(columns.split), split, "train, val or test")
+        return PoolQuery(
+            id,
+            text_field(row, columns.text),
+            self._labels(row, columns.relevant) if columns.relevant else self.qrels.get(id, {}),
+            split,
+            history=self._ids(row, columns.history),
+            candidates=self._ids(row, columns.candidates) or None,
+            feature=_vector(row, columns.feature, self.form),
+            origin=place,
+        )
+
+    def _labels(self, row: Record, key: str) -> dict[str, float]:
+        value = row.get(key)
+        if isinstance(value, Mapping):
+            # A Parquet column of mappings has a field for every id that any row names.
+            labels = {id: as_number(f"{key}[{id!r}]", label) for id, label in value.items() if label is not None}
+            return {id: label for id, label in labels.items() if label > 0}
+        return dict.fromkeys(self._ids(row, key), 1.0)
+
+    def _ids(self, row: Record, key: str | None) -> list[str]:
+        """The ids in a field: one, or a list of them; none where the field is missing, empty or null."""
+        value = row.get(key) if key else None
+        if value is None or value == "":
+            return []
+        if self.form == "tsv":
+            return str(value).split()
+        if isinstance(value, list):
+            return [as_id(f"{key}[{place}]", each) for place, each in enumerate(value)]
+        return [as_id(str(key), value)]
+
+
+def _vector(row: Record, key: str | None, form: str) -> list[float] | None:
+    if key is None:
+        return None
+    if form == "tsv":
+        return [number(key, each) for each in str(row[key]).split()]
+    return feature_field(row, key=key)
+
+
+def _judgement(line: str) -> tuple[str, str, float]:
+    fields = line.split()
+    if len(fields) not in (3, 4):
+        raise LineError("", f"has {len(fields)} fields, expected `query 0 candidate label` or `query candidate label`")
+    return fields[0], fields[-2], number("label", fields[-1])
