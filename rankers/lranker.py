@@ -474,8 +474,9 @@ class LRanker(PoolRanker):
             problem = f"{self.max_length} leaves no place for a query: the prompt alone has {self.max_length - room}."
             raise ConfigError("ranker.max_length", problem)
         tokens = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-        if (empty := next((place for place, ids in enumerate(tokens) if not ids), None)) is not None:
-            raise ValueError(f"text {empty} of {len(texts)} has no tokens: {texts[empty][:80]!r}")
+        for place, (text, ids) in enumerate(zip(texts, tokens, strict=True)):
+            if not ids or not text.strip():
+                raise ValueError(f"text {place} of {len(texts)} has no tokens: {text.strip()[:80]!r}")
         self.num_cut += sum(len(ids) > room for ids in tokens)
         return [ids[:room] for ids in tokens]
 

@@ -101,7 +101,8 @@ class SharedPrefixes:
             )
         finally:
             self._cache.crop(self._seen.shape[1] - self._cache.get_seq_length())
-        sums = self._total.unsqueeze(1) + total(states.unflatten(1, (width, size)), self._pooled)
+        pooled = self._pooled.expand(count, width, -1)
+        sums = self._total.unsqueeze(1) + total(states.unflatten(1, (width, size)), pooled)
         return sums / (self._count + self._pooled.sum()).view(-1, 1, 1)
 
     def _attention(self, width: int, dtype: torch.dtype) -> Tensor:
