@@ -143,6 +143,7 @@ class CandidatePoolWriter(StoreWriter):
         """
         if self._manifest["shards"]["index"]:
             raise ValueError("candidates cannot be added once queries are, or ids were looked up")
+        self.collect()
         first = self.num_candidates
         number = len(self._manifest["shards"]["candidates"])
         self._add("candidates", self.shards.write(number, ids, texts, features, cut))
