@@ -164,6 +164,7 @@ class LRanker(PoolRanker):
             self.head = nn.Linear(width, self.feature_dim, bias=False)
             nn.init.orthogonal_(self.head.weight)
         self.backbone = backbone
+        self.train(self.training)  # models of the transformers library come in evaluation mode
 
     def prepare(self, pool: CandidatePool, partitions: Partitions | None) -> None:
         """Summarise a pool and its parts, or read what was summarised before; needed to train and to embed.
