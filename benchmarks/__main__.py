@@ -1,4 +1,4 @@
-"""python -m benchmarks [name ...]: run speed comparisons, print their ratios, keep every number."""
+"""python -m benchmarks [name ...]: run speed comparisons or tables of trained rankers, and keep every number."""
 
 import argparse
 import importlib
@@ -14,16 +14,21 @@ BENCHMARKS = {
     "projection": "projecting each vector once a batch, against once a group",
     "scaling": "test-time scaling of LRanker, prefixes shared, against whole prompts",
 }
+TABLES = {
+    "ablations": "what each part of LRanker adds: nine runs of the quickstart",
+    "templates": "how much the centroids matter, by template, pooling and injection: sixteen runs",
+}
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the named benchmarks; exit status 1 if a ratio is not what was asked for."""
-    listing = "\n".join(f"  {name:12} {what}" for name, what in BENCHMARKS.items())
+    """Run what is named; exit status 1 if a ratio is not what was asked for."""
+    listing, tables = ("\n".join(f"  {name:12} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, TABLES))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog=f"benchmarks, all of them by default:\n{listing}",
+        epilog=f"speed comparisons, all of them by default:\n{listing}\n\ntables; what is in their results is not run "
+        f"again:\n{tables}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="name", help="which benchmarks")
@@ -31,10 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cores", type=int, default=2, help="cores to run on (default: 2)")
     parser.add_argument("--data", type=Path, help="folder to keep the synthetic data in (default: a temporary one)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for <name>.json")
+    parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"), help="folder for the runs of tables")
     parser.add_argument("--tiny", action="store_true", help="a size that shows only that the benchmarks work")
     chosen = parser.parse_args(arguments)
-    if unknown := [name for name in chosen.names if name not in BENCHMARKS]:
-        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+    if unknown := [name for name in chosen.names if name not in BENCHMARKS | TABLES]:
+        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS | TABLES)}")
 
     from benchmarks import machine, workload  # here, so that --help need not wait for torch
 
@@ -43,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     with TemporaryDirectory() as temporary:
         for name in chosen.names or BENCHMARKS:
             benchmark = importlib.import_module(f"benchmarks.{name}")
+            if name in TABLES:
+                console.print(benchmark.TABLE.table(benchmark.TABLE.run(chosen.results, chosen.runs, console)))
+                continue
             found = benchmark.measure(chosen.data or Path(temporary), size, chosen.repeats)
             found.show(console)
             console.print(f"written: {found.write(chosen.results)}\n")
