@@ -158,7 +158,8 @@ class _Links:
         if self.num_wrong:
             listing = "".join(f"\n  {each}" for each in self._shown)
             more = f"\n  and {self.num_wrong - len(self._shown):,} more" * (self.num_wrong > len(self._shown))
-            problem = f"{self.num_wrong:,} ids are not among the {len(self.known):,} candidates:{listing}{more}"
+            count = "one id is" if self.num_wrong == 1 else f"{self.num_wrong:,} ids are"
+            problem = f"{count} not among the {len(self.known):,} candidates:{listing}{more}"
             cure = "add them to the candidates; features.unknown_ids=drop leaves those in `relevant` and `history` out"
             raise ConfigError("features.source", problem, cure=cure)
         if self.num_queries and self.without_relevant == self.num_queries:

@@ -191,7 +191,7 @@ class _Build:
 
     def _rows(
         self, lists: Sequence[Sequence[str]]
-    ) -> tuple[Int[Tensor, " Q+1"], Int[Tensor, " R"], Bool[Tensor, " G"]]:
+    ) -> tuple[Int[Tensor, " starts"], Int[Tensor, " rows"], Bool[Tensor, " ids"]]:
         """Where each list's rows begin, the rows of all ids that the pool has, and which of the given ids those are."""
         rows = self.writer.rows_of([id for ids in lists for id in ids])
         known = rows >= 0
