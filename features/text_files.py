@@ -167,10 +167,16 @@ def find_file(folder: Path, name: str, archives: Sequence[str] = (), encoding: s
         name: Of the file.
         archives: Names of archives that should have it.
         encoding: Of lines that are not UTF-8.
+
+    Raises:
+        ConfigError: If the zip archive is damaged.
     """
     if folder.suffix == ".zip" and folder.is_file():
-        with zipfile.ZipFile(folder) as archive:
-            known = {Path(member).name for member in archive.namelist()}
+        try:
+            with zipfile.ZipFile(folder) as archive:
+                known = {Path(member).name for member in archive.namelist()}
+        except _UNREADABLE as error:
+            raise ConfigError(str(folder), f"cannot be read as an archive ({error}).", cure="get it again") from error
         return TextFile(folder, name, encoding) if name in known else None
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():

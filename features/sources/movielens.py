@@ -76,7 +76,11 @@ class MovieLens:
             ConfigError: If no user's history is long enough.
         """
         films = self._films
-        yield from Histories(self._ratings()).queries(self.windows, lambda item: films[item].title)
+        yield from self._histories.queries(self.windows, lambda item: films[item].title)
+
+    @cached_property
+    def _histories(self) -> Histories:
+        return Histories(self._ratings())
 
     @cached_property
     def _form(self) -> "_Form":

@@ -48,6 +48,13 @@ def test_a_file_that_is_not_there_is_not_found(tmp_path: Path, form: str) -> Non
     assert find_file(put(tmp_path, form), "letters.tsv") is None
 
 
+def test_a_damaged_zip_archive_is_no_folder(tmp_path: Path) -> None:
+    archive = put(tmp_path, "zip")
+    archive.write_bytes(archive.read_bytes()[:100])
+    with pytest.raises(ConfigError, match=r"data\.zip: cannot be read as an archive \("):
+        find_file(archive, "numbers.tsv")
+
+
 def test_an_archive_without_the_member_says_so(tmp_path: Path) -> None:
     put(tmp_path, "tar")
     with pytest.raises(ConfigError, match=r"there is no letters\.tsv in it"):
