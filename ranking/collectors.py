@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_CELL = 64  # scores of which only the maximum is looked at first
+_CELL = 32  # scores of which only the maximum is looked at first
 
 
 class Best:
     """The k highest scores of each query so far.
 
-    Nearly all scores are below the k-th best so far. So only the maxima of cells of 64 scores are compared with it,
+    Nearly all scores are below the k-th best so far. So only the maxima of cells of 32 scores are compared with it,
     and what the few cells above it hold waits until there is enough to sort.
 
     Args:
@@ -39,7 +39,8 @@ class Best:
         maxima, bound = cells.amax(dim=1), self._bound[chunk]
         self._highest[chunk] = torch.maximum(self._highest[chunk], maxima.amax(dim=1))
         query, cell = (maxima > bound.unsqueeze(1)).nonzero(as_tuple=True)
-        if len(query) > maxima.numel() // 8:
+        many = 1 / 8 if self.k <= maxima.shape[1] else 0.98  # the second way to raise the bound takes longer
+        if len(query) > many * maxima.numel():
             bound.copy_(torch.maximum(bound, self._just_below(maxima, scores)))
             query, cell = (maxima > bound.unsqueeze(1)).nonzero(as_tuple=True)
         values = cells[query, :, cell]
