@@ -501,4 +501,4 @@ def _root_mean_square(backbone: Any) -> float:
     step = max(1, embed.num_embeddings // 4096)
     with torch.no_grad():
         vectors = embed(torch.arange(0, embed.num_embeddings, step, device=backbone.device))
-    return float(vectors.float().square().mean().sqrt())
+    return float(vectors.detach().float().square().mean().sqrt())

@@ -75,5 +75,6 @@ def _quiet() -> None:
         ".*is smaller than the logging interval.*",
         "Checkpoint directory .* exists and is not empty",
         ".*isinstance.treespec, LeafSpec.*",
+        ".*in eval mode at the start of training.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,303 @@
+"""LRanker in training: its scores, its contexts, what it saves, and what it finds again."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from pools import DIM, listed_pool, pool
+from safetensors.torch import load_file, save_file
+from test_lranker import CENTROIDS, QUERY_FIRST, Make, by_hand, make, padded
+
+from datamodules.partitioned_candidates import PartitionedCandidates
+from rankers.checkpoint import load_ranker, save_pretrained
+from rankers.lora import Lora
+from rankers.lranker import LRanker
+from rankers.pool_contexts import pool_contexts
+from ranking.backbone import Backbone
+from ranking.candidate_pool import CandidatePool
+from ranking.partitions import Partitions
+from ranking.pool_batch import Contexts, PoolBatch
+from registry import AGGREGATORS, ConfigError
+from training.resuming import StepSeed
+from training.trainer import build_trainer
+
+__all__ = ["listed_pool", "make", "pool"]
+
+Data = Callable[..., PartitionedCandidates]
+
+
+@pytest.fixture
+def data(pool: CandidatePool) -> Data:
+    """Make the data module of the small pool."""
+    usual = {"num_partitions": 3, "num_splits": 2, "batch_size": 8, "verify": False}
+    return lambda **options: PartitionedCandidates(**{"path": str(pool.path), **usual, **options})
+
+
+def first_batch(ranker: LRanker, data: PartitionedCandidates) -> PoolBatch:
+    ranker.prepare(data.pool, data.partitions)
+    data.tokenize(ranker, "train", "val")
+    return next(iter(data.train_dataloader()))
+
+
+def rows_of(data: PartitionedCandidates, index: int) -> torch.Tensor:
+    assert data.partitions is not None
+    if index == -1:
+        return torch.arange(data.pool.num_candidates)
+    return data.partitions.rows(*divmod(index, data.partitions.num_partitions))
+
+
+@pytest.mark.parametrize("name", ["tiny_bert", "tiny_llama"])
+@pytest.mark.parametrize("options", [{}, {"template": "key <|embedding|> {query}"}, {"injection": "prefix"}], ids=str)
+def test_training_scores_are_cosines_of_queries_read_in_their_parts(
+    make: Make, data: Data, name: str, options: dict[str, str]
+) -> None:
+    ranker, module = make(name, temperature=0.2, **options), data()
+    batch = first_batch(ranker, module)
+    with torch.no_grad():
+        scores, labels, mask = ranker.training_scores(batch)
+    assert scores.shape == labels.shape == mask.shape and scores.dtype == torch.float32
+    assert torch.equal(labels, batch.labels) and torch.equal(mask, batch.mask)
+    assert len(batch.partition.unique()) > 1
+    for place, (group, part) in enumerate(zip(batch.group.tolist(), batch.partition.tolist(), strict=True)):
+        context = ranker.aggregator.summarise_pool(  # type: ignore[union-attr]
+            module.pool, rows_of(module, part), hash((0, *divmod(part, 3))) % 2**31
+        )
+        query = by_hand(ranker, module.query_text(group), context.centroids[0], context.mask[0], **options)
+        vectors = torch.nn.functional.normalize(module.pool.features(batch.rows).double(), dim=1)
+        torch.testing.assert_close(scores[place].double(), vectors @ query / 0.2, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny_bert", "tiny_llama"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"candidates": "encoded"},
+        {"projector": {"name": "mlp", "norm": "layer"}},
+        {"injection": "prefix"},
+        {"aggregator": {"name": "set_encoder", "num_centroids": CENTROIDS, "num_heads": 2}},
+        {"aggregator": None},
+        {"lora": None},
+        {"gradient_checkpointing": True},
+    ],
+    ids=str,
+)
+def test_everything_that_is_trained_gets_a_gradient(make: Make, data: Data, name: str, options: dict[str, Any]) -> None:
+    ranker = make(name, **options)
+    batch = first_batch(ranker, data())
+    ranker.train()
+    loss = ranker.loss(*ranker.training_scores(batch))
+    loss.backward()
+    trained = {key: weight.grad for key, weight in ranker.named_parameters() if weight.requires_grad}
+    assert torch.isfinite(loss) and trained.keys() <= ranker.state_dict().keys()
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in trained.values())
+    still = {key for key, gradient in trained.items() if not gradient.any()}  # type: ignore[union-attr]
+    # A prefix of one map may end in attention of which no token of these tiny models takes note.
+    assert not still, still
+    frozen = [key for key, weight in ranker.named_parameters() if not weight.requires_grad]
+    assert frozen and all(key.startswith("backbone.") for key in frozen)
+
+
+def test_checkpointed_blocks_give_the_same_gradients(make: Make, data: Data) -> None:
+    found = []
+    for options in ({}, {"gradient_checkpointing": True}):
+        ranker = make(lora=Lora(dropout=0.0), **options)
+        batch = first_batch(ranker, data())
+        ranker.train()
+        ranker.loss(*ranker.training_scores(batch)).backward()
+        found.append({key: weight.grad for key, weight in ranker.named_parameters() if weight.requires_grad})
+    torch.testing.assert_close(*found)
+
+
+def test_a_ranker_is_made_to_be_trained(tiny_bert: Path) -> None:
+    for lora in (Lora(dropout=0.2), None):
+        ranker = LRanker(DIM, Backbone(model=str(tiny_bert)), max_length=60, template=QUERY_FIRST, lora=lora)
+        ranker.configure_model()
+        assert {module.training for module in ranker.backbone.modules()} == {lora is not None}
+        assert ranker.context is not None and ranker.context.training
+
+
+def test_in_a_step_of_one_part_queries_still_learn_from_centroids(make: Make, data: Data) -> None:
+    ranker = make()
+    batch = first_batch(ranker, data())
+    ranker.train()
+    batch.partition.fill_(1)
+    ranker.loss(*ranker.training_scores(batch)).backward()
+    assert ranker.context.projector.linear.weight.grad.any()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_candidates_encoded_anew_are_those_of_their_texts(make: Make, data: Data, encoded: bool) -> None:
+    ranker, module = make(candidates="encoded" if encoded else "cached"), data()
+    batch = first_batch(ranker, module)
+    with torch.no_grad():
+        scores, _, _ = ranker.training_scores(batch)
+        queries = ranker.embedder(batch.tokens, batch.lengths)(
+            Contexts(*(each[batch.partition].unsqueeze(1) for each in ranker.partition_contexts))  # type: ignore[union-attr]
+        )[:, 0]
+        texts = [module.candidate_text(row) for row in batch.rows.tolist()]
+        vectors = ranker.embed_candidates(*padded(ranker.tokenize_candidates(texts)))
+        if not encoded:
+            vectors = ranker.candidate_vectors(module.pool.features(batch.rows))
+    torch.testing.assert_close(scores, queries @ vectors.T / ranker.temperature, rtol=1e-4, atol=1e-4)
+
+
+def test_queries_with_candidates_of_their_own_are_read_in_view_of_these(
+    make: Make, data: Data, listed_pool: CandidatePool
+) -> None:
+    ranker, module = make(), data(path=str(listed_pool.path), candidates="own")
+    batch = first_batch(ranker, module)
+    assert module.partitions is None and batch.own is not None
+    with torch.no_grad():
+        scores, _, _ = ranker.training_scores(batch)
+    assert ranker.aggregator is not None
+    for place, group in enumerate(batch.group.tolist()):
+        own = batch.own[place][batch.own[place] >= 0]
+        vectors = module.pool.features(own).unsqueeze(0)
+        context = ranker.aggregator.summarise(vectors, torch.ones(1, len(own), dtype=torch.bool), 0)
+        query = by_hand(ranker, module.query_text(group), context.centroids[0], context.mask[0])
+        table = torch.nn.functional.normalize(module.pool.features(batch.rows).double(), dim=1)
+        torch.testing.assert_close(scores[place].double(), table @ query / 0.15, rtol=1e-4, atol=1e-4)
+
+
+def test_contexts_are_those_of_each_part_and_then_of_the_whole_pool(pool: CandidatePool, tmp_path: Path) -> None:
+    partitions = Partitions(pool.num_candidates, 3, 2, seed=5)
+    described = AGGREGATORS.complete({"name": "kmeans", "num_centroids": CENTROIDS}, {})
+    aggregator = AGGREGATORS.build(described)
+    found = pool_contexts(pool, partitions, aggregator, described)
+    assert found.centroids.shape == (7, CENTROIDS, DIM) and found.mask.all()
+    for split in range(2):
+        for part in range(3):
+            vectors = pool.features(partitions.rows(split, part)).double()
+            centroids = found.centroids[partitions.index(split, part)].double()
+            nearest = torch.cdist(vectors, centroids).argmin(dim=1)
+            sizes = nearest.bincount(minlength=CENTROIDS)
+            assert sizes.tolist() == sorted(sizes.tolist(), reverse=True)
+            means = torch.stack([vectors[nearest == cluster].mean(dim=0) for cluster in range(CENTROIDS)])
+            torch.testing.assert_close(centroids, means, rtol=1e-4, atol=1e-5)
+    whole = pool_contexts(pool, None, aggregator, described)
+    assert all(torch.equal(each[-1:], alone) for each, alone in zip(found, whole, strict=True))
+
+
+def test_contexts_are_computed_once_for_a_pool_and_its_settings(
+    pool: CandidatePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = AGGREGATORS.complete({"name": "kmeans", "num_centroids": 3, "max_iterations": 7}, {})
+    aggregator = AGGREGATORS.build(described)
+    computed: list[int] = []
+    summarise = aggregator.summarise_pool
+    monkeypatch.setattr(aggregator, "summarise_pool", lambda *arguments: (computed.append(1), summarise(*arguments))[1])
+
+    def count(described: Any = described, **options: Any) -> int:
+        computed.clear()
+        settings = {"num_partitions": 3, "num_splits": 2, "seed": 0, **options}
+        found.append(pool_contexts(pool, Partitions(pool.num_candidates, **settings), aggregator, described))
+        return len(computed)
+
+    found: list[Contexts] = []
+    folder = pool.path.parent / f"{pool.path.name}.contexts"
+    before = set(folder.glob("*")) if folder.exists() else set()
+    assert (count(), count()) == (7, 0)
+    files = sorted(set(folder.glob("*.safetensors")) - before)
+    assert [file.name.split("-")[1] for file in files].count("whole.safetensors") == 1 and len(files) == 3
+    splits = [file for file in files if "split" in file.name]
+    splits[0].unlink()
+    splits[1].write_bytes(splits[1].read_bytes()[:100])
+    assert (count(), count()) == (6, 0)
+    assert count(num_splits=3) == 3
+    assert count(seed=1) == 6 and count(num_partitions=4) == 8
+    assert count({**described, "max_iterations": 8}) == 7
+    assert all(torch.equal(*pair) for pair in zip(found[0], found[2], strict=True))
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("options", [{}, {"aggregator": None, "lora": None}], ids=str)
+def test_a_saved_ranker_holds_what_was_trained_and_names_its_backbone(
+    make: Make, data: Data, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    ranker = make(**options)
+    batch = first_batch(ranker, data())
+    folder = save_pretrained(ranker, tmp_path / "saved")
+    weights = load_file(folder / "model.safetensors")
+    parts = {name.split(".")[0] for name in weights}
+    assert parts == ({"head"} if options else {"backbone", "context", "head"})
+    assert all("lora_" in name for name in weights if name.startswith("backbone."))
+    described = json.loads((folder / "config.json").read_text())["ranker"]
+    assert described["backbone"]["sha256"] == Backbone(model=described["backbone"]["model"]).checked_hash
+    loaded = load_ranker(folder)
+    assert isinstance(loaded, LRanker) and same(loaded.state_dict(), ranker.state_dict())
+    module = data()
+    loaded.prepare(module.pool, module.partitions)
+    assert torch.equal(loaded.embed_batch(batch), ranker.embed_batch(batch))
+    again = save_pretrained(loaded, tmp_path / "again")
+    for file in ("config.json", "model.safetensors"):
+        assert (again / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_a_saved_ranker_without_one_of_its_weights_is_refused(make: Make, tmp_path: Path) -> None:
+    folder = save_pretrained(make(), tmp_path / "saved")
+    weights = load_file(folder / "model.safetensors")
+    for lost in (
+        "head.weight",
+        "context.projector.linear.weight",
+        "backbone.layers.0.mlp.up_proj.lora_A.default.weight",
+    ):
+        save_file({name: weight for name, weight in weights.items() if name != lost}, folder / "model.safetensors")
+        with pytest.raises(ConfigError, match=f"its weights do not fit lranker: .*1 missing: {lost}"):
+            load_ranker(folder)
+    save_file({**weights, "backbone.norm.weight": torch.ones(32)}, folder / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"1 unknown: backbone\.norm\.weight"):
+        load_ranker(folder)
+
+
+def test_a_backbone_that_changed_since_is_refused(make: Make, tiny_llama: Path, tmp_path: Path) -> None:
+    import shutil
+
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    ranker = LRanker(DIM, Backbone(model=str(model)), max_length=60, template=QUERY_FIRST)
+    ranker.configure_model()
+    folder = save_pretrained(ranker, tmp_path / "saved")
+    weights = load_file(model / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"ranker.backbone.sha256: the weights in .* have the sha256"):
+        load_ranker(folder)
+
+
+def train(
+    ranker: LRanker, data: PartitionedCandidates, folder: Path, epochs: int, resume: Path | None = None
+) -> Trainer:
+    saved = ModelCheckpoint(folder, "{epoch}", save_top_k=-1, save_last=True)
+    options = {"max_epochs": epochs, "accelerator": "cpu", "enable_progress_bar": False}
+    trainer = build_trainer(
+        {**options, "limit_val_batches": 0.0} | {"limit_val_batches": 1.0},
+        callbacks=[saved, StepSeed(0)],
+        folder=folder,
+    )
+    ranker.baselines = []
+    trainer.fit(ranker.train(), datamodule=data, ckpt_path=resume, weights_only=True)
+    return trainer
+
+
+@pytest.mark.parametrize("name", ["tiny_bert", "tiny_llama"])
+def test_training_that_is_resumed_ends_as_if_it_had_not_stopped(
+    make: Make, data: Data, tmp_path: Path, name: str
+) -> None:
+    options = {"schedule": "constant", "optimizer": {"name": "adamw", "lr": 1e-2}}
+    whole = make(name, **options)
+    started = {key: weight.clone() for key, weight in whole.state_dict().items()}
+    train(whole, data(), tmp_path / "whole", 2)
+    train(make(name, **options), data(), tmp_path / "part", 1)
+    resumed = make(name, **options)
+    train(resumed, data(), tmp_path / "part", 2, resume=tmp_path / "part" / "last.ckpt")
+    assert same(resumed.state_dict(), whole.state_dict()) and not same(started, whole.state_dict())
+    loaded = load_ranker(tmp_path / "whole" / "last.ckpt")
+    assert same(loaded.state_dict(), whole.state_dict())
+    assert (tmp_path / "whole" / "last.ckpt").stat().st_size < 1_000_000
