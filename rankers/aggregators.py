@@ -4,6 +4,7 @@ Most cluster the set and tell the means of the clusters, the largest first. An a
 `summarise` and its like run once and without gradient, `forward` runs each time a query is read.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -68,6 +69,10 @@ class Aggregator(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot summarise pools")
 
+    def members(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int) -> tuple[Contexts, Int[Tensor, " n"]]:
+        """The context of a large set and, for each of its rows in their order, which centroid it is in; -1 for none."""
+        raise NotImplementedError(f"{type(self).__name__} cannot say which candidates a centroid stands for")
+
     def forward(self, contexts: Contexts) -> Float[Tensor, "P K D"]:
         """What the ranker is told: the centroids, unless this is overridden."""
         return contexts.centroids
@@ -104,9 +109,19 @@ class Clustering(Aggregator):
     def summarise_pool(
         self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int, without: Int[Tensor, " W"] | None = None
     ) -> Contexts:
-        """The means of the clusters of a large set: what assigns its points is in memory, full vectors are not."""
-        large = _LargeSet(pool, rows, without)
-        return large.means(self.assign(large.points(self.assign_dim), seed), self.num_centroids)
+        """The means of the clusters of a large set."""
+        large = LargeSet(pool, rows, without)
+        return large.means(self.clusters(large, seed), self.num_centroids)[0]
+
+    @torch.no_grad()
+    def members(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int) -> tuple[Contexts, Int[Tensor, " n"]]:
+        """The means of the clusters of a large set, and which of them each row is in."""
+        large = LargeSet(pool, rows, None)
+        return large.means(self.clusters(large, seed), self.num_centroids)
+
+    def clusters(self, large: "LargeSet", seed: int) -> Int[Tensor, " n"]:
+        """The cluster of each point of a large set: what assigns them is in memory, full vectors are not."""
+        return self.assign(large.points(self.assign_dim), seed)
 
 
 @AGGREGATORS.register("kmeans")
@@ -171,16 +186,12 @@ class MiniBatchKMeans(Clustering):
         model = MiniBatchKMeans(self.num_centroids, batch_size=self.batch_size, random_state=seed)
         return _labels(model.fit_predict, points)
 
-    @torch.no_grad()
-    def summarise_pool(
-        self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int, without: Int[Tensor, " W"] | None = None
-    ) -> Contexts:
-        """The means of the clusters of a large set, of which one block at a time is in memory."""
+    def clusters(self, large: "LargeSet", seed: int) -> Int[Tensor, " n"]:
+        """The cluster of each point of a large set, of which one block at a time is in memory."""
         from sklearn.cluster import MiniBatchKMeans
 
-        large = _LargeSet(pool, rows, without)
         if len(large) <= max(self.num_centroids, self.batch_size):
-            return super().summarise_pool(pool, rows, seed, without)
+            return super().clusters(large, seed)
         model = MiniBatchKMeans(self.num_centroids, random_state=seed)
         draw = torch.Generator().manual_seed(seed)
         # Rows that stand together may be alike, so the first centroids come from rows all over the pool.
@@ -190,8 +201,7 @@ class MiniBatchKMeans(Clustering):
             for first in torch.randperm(-(-len(large) // self.batch_size), generator=draw).tolist():
                 places = torch.arange(first * self.batch_size, min((first + 1) * self.batch_size, len(large)))
                 model.partial_fit(_array(large.vectors(places)[:, : self.assign_dim]))
-        labels = [_labels(model.predict, block[:, : self.assign_dim]) for _, block in large.blocks()]
-        return large.means(torch.cat(labels), self.num_centroids)
+        return torch.cat([_labels(model.predict, block[:, : self.assign_dim]) for _, block in large.blocks()])
 
 
 @AGGREGATORS.register("hierarchical")
@@ -245,15 +255,10 @@ class PcaKMeans(KMeans):
     summarise = Clustering.summarise
     summarise_rows = Aggregator.summarise_rows
 
-    @torch.no_grad()
-    def summarise_pool(
-        self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int, without: Int[Tensor, " W"] | None = None
-    ) -> Contexts:
-        """The means of the clusters of a large set, of which the principal components are in memory."""
-        large = _LargeSet(pool, rows, without)
+    def clusters(self, large: "LargeSet", seed: int) -> Int[Tensor, " n"]:
+        """The cluster of each point of a large set, of which the principal components are in memory."""
         axes = _principal_axes((block for _, block in large.blocks()), self.num_components)
-        points = torch.cat([block.float() @ axes for _, block in large.blocks()])
-        return large.means(super().assign(points, seed), self.num_centroids)
+        return super().assign(torch.cat([block.float() @ axes for _, block in large.blocks()]), seed)
 
 
 @AGGREGATORS.register("set_encoder")
@@ -297,10 +302,19 @@ class SetEncoder(Aggregator):
         self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int, without: Int[Tensor, " W"] | None = None
     ) -> Contexts:
         """K candidates of a large set."""
-        large = _LargeSet(pool, rows, without)
+        large = LargeSet(pool, rows, without)
         place, kept = self._draw(large.shown().unsqueeze(0), seed)
         found = large.vectors(place[0][kept[0]]).float()
         return Contexts(F.pad(found, (0, 0, 0, self.num_centroids - len(found))).unsqueeze(0), kept)
+
+    @torch.no_grad()
+    def members(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int) -> tuple[Contexts, Int[Tensor, " n"]]:
+        """K candidates of a large set, each of which stands for itself."""
+        shown = LargeSet(pool, rows, None).shown()
+        place, kept = self._draw(shown.unsqueeze(0), seed)
+        drawn = place[0][kept[0]]
+        member = torch.full(shown.shape, -1).index_put((drawn,), torch.arange(len(drawn)))
+        return self.summarise_pool(pool, rows, seed), member
 
     def forward(self, contexts: Contexts) -> Float[Tensor, "P K D"]:
         """What K learned vectors make of the candidates drawn."""
@@ -320,7 +334,7 @@ class SetEncoder(Aggregator):
         return F.pad(found.indices, (0, missing)), F.pad(found.values >= 0, (0, missing))
 
 
-class _LargeSet:
+class LargeSet:
     """Some rows of a pool, read block by block."""
 
     def __init__(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, without: Int[Tensor, " W"] | None) -> None:
@@ -361,17 +375,18 @@ class _LargeSet:
             shown &= ~torch.isin(rows, self._without.cpu())
         return shown
 
-    def means(self, assignment: Int[Tensor, " n"], num_centroids: int) -> Contexts:
-        """The means of clusters."""
-        assignment = assignment.masked_fill(~self.shown().to(assignment.device), -1)
+    def means(self, assignment: Int[Tensor, " n"], num_centroids: int) -> tuple[Contexts, Int[Tensor, " n"]]:
+        """The means of clusters, and which of them each point is in; -1 where it must not show."""
+        assignment = assignment.masked_fill(~self.shown().to(assignment.device), -1).unsqueeze(0)
         parts = [
-            cluster_sums(block.unsqueeze(0), assignment[None, first : first + len(block)], num_centroids)
+            cluster_sums(block.unsqueeze(0), assignment[:, first : first + len(block)], num_centroids)
             for first, block in self.blocks()
         ]
         if not parts:
             raise ValueError("a set of no candidates has no clusters")
-        sums, sizes = zip(*parts, strict=True)
-        return _contexts(torch.stack(sums).sum(dim=0), torch.stack(sizes).sum(dim=0))
+        sums, sizes = (functools.reduce(torch.add, each) for each in zip(*parts, strict=True))
+        found = largest_first(sums, sizes, assignment)
+        return Contexts(found.centroids, found.mask), found.assignment[0]
 
 
 def _contexts(sums: Float[Tensor, "P K D"], sizes: Int[Tensor, "P K"]) -> Contexts:
