@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from datamodules.judgements import Judgements
@@ -18,7 +18,8 @@ from registry import ConfigError
 class TrainingPoolBatches:
     """Each query once an epoch, with one positive and its negatives, a function of (seed, epoch, step) alone.
 
-    Queries of about the same length come together. Each process has the same number of queries, so with several of
+    Queries of about the same length come together; where candidates are encoded anew, queries of about the same length
+    together with their positives. Each process has the same number of queries, so with several of
     them an epoch may lack up to that many queries less one.
 
     Args:
@@ -77,8 +78,8 @@ class TrainingPoolBatches:
             self._plan(epoch)
         everyone = self._batches[step]
         mine = torch.arange(self._rank, len(everyone), self._world)
-        positives, labels = self._judgements.drawn(self._tokens.index[everyone], self._chance[everyone])
-        draw = self._draw(step, everyone[mine], positives[mine])
+        positives = self._positives[everyone]
+        draw = self._draw(step, everyone[mine])
         table, mask = self._negatives.choose(draw, positives if self._in_batch else draw.positives)
         if self._in_batch:
             mask[:, table.places(positives)] = True
@@ -88,7 +89,7 @@ class TrainingPoolBatches:
         right = torch.arange(len(mine)), table.places(draw.positives)
         mask[right] = True
         relevance = torch.zeros(mask.shape)
-        relevance[right] = labels[mine]
+        relevance[right] = self._labels[everyone[mine]]
         tokens, lengths = self._tokens.padded(draw.queries)
         partition = torch.full_like(draw.queries, -1)
         if self._partitions is not None:
@@ -111,10 +112,14 @@ class TrainingPoolBatches:
         """Draw all that is drawn for an epoch at once."""
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)
         count = len(self._tokens.index)
-        kept = torch.randperm(count, generator=generator)[: self._num_queries]
+        self._positives, self._labels = self._judgements.drawn(
+            self._tokens.index, torch.rand(count, generator=generator, dtype=torch.float64)
+        )
         lengths = self._tokens.lengths(self._tokens.index)
+        if self._candidate_tokens is not None:
+            lengths += self._candidate_tokens.lengths(self._positives)
+        kept = torch.randperm(count, generator=generator)[: self._num_queries]
         self._batches = [kept[places] for places in length_buckets(lengths[kept], self._batch_size, generator)]
-        self._chance: Float[Tensor, " Q"] = torch.rand(count, generator=generator, dtype=torch.float64)
         self._seeds = torch.randint(2**62, (count,), generator=generator)
         self._parts = torch.zeros(count, dtype=torch.int64)
         self._splits = torch.zeros(len(self._batches), dtype=torch.int64)
@@ -123,10 +128,10 @@ class TrainingPoolBatches:
             self._splits.random_(self._partitions.num_splits, generator=generator)
         self._epoch = epoch
 
-    def _draw(self, step: int, picked: Int[Tensor, " B"], positives: Int[Tensor, " B"]) -> Draw:
+    def _draw(self, step: int, picked: Int[Tensor, " B"]) -> Draw:
         queries, seeds = self._tokens.index[picked], self._seeds[picked]
         own = None if self._partitions is not None else self._own_parts(queries, seeds)
-        return Draw(queries, seeds, positives, int(self._splits[step]), self._parts[picked], own)
+        return Draw(queries, seeds, self._positives[picked], int(self._splits[step]), self._parts[picked], own)
 
     def _own_parts(self, queries: Int[Tensor, " B"], seeds: Int[Tensor, " B"]) -> Int[Tensor, "B L"]:
         """A random part of each query's own list, in the order of the list."""

@@ -324,6 +324,20 @@ def test_candidates_that_are_encoded_come_as_tokens(pool: CandidatePool) -> None
     assert next(iter(datamodule(pool).train_dataloader())).candidate_tokens is None
 
 
+@pytest.mark.parametrize("candidates", ["cached", "encoded"])
+def test_what_is_read_in_one_batch_is_about_as_long(pool: CandidatePool, candidates: str) -> None:
+    loader = datamodule(pool, Reader(candidates)).train_dataloader()
+    for epoch in range(2):
+        ranges = []
+        for batch in epoch_of(loader, epoch):
+            lengths = batch.lengths.tolist()
+            if candidates == "encoded":
+                positives = [positive for positive, _ in taught(batch).values()]
+                lengths = [length + len(pool.text(row)) for length, row in zip(lengths, positives, strict=True)]
+            ranges.append((min(lengths), max(lengths)))
+        assert all(longest <= shortest for (_, longest), (shortest, _) in pairwise(sorted(ranges)))
+
+
 @pytest.mark.parametrize(("negatives", "shared"), [("pool", True), ("all", True), ("partition", False)])
 def test_a_table_that_batches_share_is_gathered_and_moved_once(
     pool: CandidatePool, negatives: str, shared: bool
