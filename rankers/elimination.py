@@ -160,11 +160,10 @@ def _table(pool: AnyPool, device: torch.device) -> Float[Tensor, "N D"] | None:
     if isinstance(pool, Tensor) and pool.device == device:
         return pool
     pool = as_pool(pool)
-    blocks = pool.blocks()
-    first = next(blocks)
+    first, *more = pool.blocks(size=pool.num_candidates)
     if pool.num_candidates * first.shape[1] * first.dtype.itemsize > _BYTES:
         return None
-    return torch.cat([first, *blocks]).to(device)
+    return (torch.cat([first, *more]) if more else first).to(device)
 
 
 def _portions(count: int, size: int) -> Iterator[slice]:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from pools import DIM, write_pool
 from torch import Tensor
 
 from rankers import elimination
 from rankers.aggregators import Aggregator, KMeans
 from rankers.test_time_scaling import Scaling, choose, heat_map, scale, scale_grid
 from ranking.pool_batch import Contexts
+from ranking.search import inverse_norms
 from registry import ConfigError
 
 N, D, K, B = 300, 12, 4, 5
@@ -314,6 +316,20 @@ def test_a_large_pool_is_never_in_memory(
     assert 0 < pool.largest <= 40
     expected = scale(embedder(queries), vectors, width=3, depth=3, limit=30, **given)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pool_on_disk_is_scaled_over_as_its_vectors_are(tmp_path: Path) -> None:
+    pool = write_pool(tmp_path / "pool", dtype="float16", normalize=False)
+    table = pool.features(torch.arange(pool.num_candidates))
+    queries, aggregator = torch.randn(B, DIM, generator=torch.Generator().manual_seed(5)), KMeans(K)
+
+    def embed(contexts: Contexts) -> Tensor:
+        return torch.nn.functional.normalize(torch.tanh(contexts.centroids.sum(dim=2) + queries.unsqueeze(1)), dim=-1)
+
+    whole, norms = aggregator.summarise_pool(pool, None, 0), inverse_norms(pool)
+    settings = {"num_queries": B, "width": 3, "depth": 3, "inverse_norms": norms}
+    found = scale(embed, pool, aggregator, whole, **settings)
+    torch.testing.assert_close(found, scale(embed, table, aggregator, whole, **settings))
 
 
 def test_half_precision_pools_are_scored_in_fp32(vectors: Tensor, queries: Tensor, given: dict[str, Any]) -> None:
