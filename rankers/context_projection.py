@@ -1,11 +1,10 @@
 """ContextProjection: what is known of sets of candidates, as input embeddings of a backbone (LRanker, Eqs. 5-6)."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from rankers.prompt_reader import Injection
 from ranking.pool_batch import Contexts
 from registry import PROJECTORS, Node
 
@@ -38,7 +37,7 @@ class ContextProjection(nn.Module):
     def __init__(
         self,
         projector: Node,
-        injection: Literal["placeholder", "prefix"],
+        injection: Injection,
         feature_dim: int,
         num_centroids: int,
         dim: int,
@@ -51,6 +50,8 @@ class ContextProjection(nn.Module):
             projector, path="ranker.projector", feature_dim=feature_dim, num_centroids=num_together, dim=dim
         )
         self._target = scale
+        self.scale: Tensor
+        self.calibrated: Tensor
         self.register_buffer("scale", torch.tensor(scale))
         self.register_buffer("calibrated", torch.tensor(False))
 
@@ -71,8 +72,11 @@ class ContextProjection(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, contexts: Contexts) -> None:
-        """Set scale and running statistics so that these sets come out as they should; once, before training."""
-        if self.calibrated:
+        """Set scale and running statistics so that these sets come out as they should; once, before training.
+
+        One set alone says nothing: it is left for later.
+        """
+        if self.calibrated or len(contexts.centroids) < 2:
             return
         before = self.training, [(norm, norm.momentum) for norm in self._norms()]
         self.train()
@@ -93,8 +97,8 @@ class ContextProjection(nn.Module):
         there = self.projector(centroids[contexts.mask].unsqueeze(1))
         return _scatter(there, contexts.mask)
 
-    def _norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
-        return [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    def _norms(self) -> list[nn.BatchNorm1d]:
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm1d)]
 
 
 def _scatter(rows: Float[Tensor, "R H"], mask: Bool[Tensor, "P N"]) -> Float[Tensor, "P N H"]:

@@ -1,6 +1,5 @@
 """LRanker: a language model embeds the query in view of all candidates, summarised by centroids."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -12,18 +11,18 @@ from torch import Tensor, nn
 from rankers.aggregators import Aggregator
 from rankers.context_projection import ContextProjection
 from rankers.lora import Lora, add_lora, is_adapter
-from rankers.pool_contexts import pool_contexts
-from rankers.pool_ranker import Baseline, PoolRanker
-from rankers.prompt import Pooling, Prompt, check_template
+from rankers.pool_contexts import PoolContexts
+from rankers.pool_ranker import Baseline
+from rankers.prompt import Pooling, check_template
 from rankers.prompt_reader import Injection, PromptReader
+from rankers.prompt_tokenizer import PromptTokenizer
 from rankers.query_embedder import QueryEmbedder, SeparatePrompts, SharedPrefixes, shares_prefixes
-from rankers.scaling_grid import ScalingGrid
-from rankers.test_time_scaling import Scaling, scale, scale_grid
+from rankers.scaled_ranker import ScaledRanker
+from rankers.test_time_scaling import Scaling
 from ranking.backbone import Backbone
 from ranking.candidate_pool import CandidatePool
 from ranking.partitions import Partitions
 from ranking.pool_batch import Contexts, PoolBatch
-from ranking.pool_evaluation import Relevant
 from registry import (
     AGGREGATORS,
     LOSSES,
@@ -38,12 +37,9 @@ from registry import (
 
 DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_SCALING = Backbone(), Lora(), Scaling()
 
-# Enough of the queries' own lists to know what contexts look like.
-_NUM_OWN = 128
-
 
 @RANKERS.register("lranker")
-class LRanker(PoolRanker):
+class LRanker(ScaledRanker):
     """LRanker: score(q, c) = <h_q, h_c> / temperature (arXiv id unknown; sections 3.1 and 3.2).
 
     h_q is a language model's embedding of a prompt that holds the query and, as one input embedding or as a prefix of
@@ -111,7 +107,9 @@ class LRanker(PoolRanker):
         if temperature <= 0:
             raise ConfigError("ranker.temperature", f"has to be above 0, got {temperature:g}.")
         self.feature_dim, self.max_length = feature_dim, max_length
-        self._described, self._injection, self._pooling = backbone, injection, pooling
+        self._described = backbone
+        self._injection: Injection = injection
+        self._pooling: Pooling = pooling
         self._template, self._lora, self.temperature = template, lora, temperature
         self.normalize, self.baselines, self.candidates = normalize, baselines, candidates
         self._gradient_checkpointing = gradient_checkpointing
@@ -128,12 +126,8 @@ class LRanker(PoolRanker):
         self.backbone: Any = None
         self.context: ContextProjection | None = None
         self.head: nn.Linear | None = None
-        self.partition_contexts: Contexts | None = None
-        self._own_examples: Contexts | None = None
-        self._pool: CandidatePool | None = None
-        self._partitions: Partitions | None = None
-        self.grid: ScalingGrid | None = None
-        self.num_cut = 0
+        self.contexts: PoolContexts | None = None
+        self._examples: Contexts | None = None
 
     def configure_model(self) -> None:
         """Load the backbone and add what is trained; once.
@@ -164,7 +158,8 @@ class LRanker(PoolRanker):
             self.head = nn.Linear(width, self.feature_dim, bias=False)
             nn.init.orthogonal_(self.head.weight)
         self.backbone = backbone
-        self.train(self.training)  # models of the transformers library come in evaluation mode
+        # Lightning leaves each module in the mode it finds it in, and models are loaded in that of evaluation.
+        self.train(self.training)
 
     def prepare(self, pool: CandidatePool, partitions: Partitions | None) -> None:
         """Summarise a pool and its parts, or read what was summarised before; needed to train and to embed.
@@ -174,21 +169,15 @@ class LRanker(PoolRanker):
             partitions: The parts in which queries are read in training; None to embed only, and where queries have
                 candidates of their own.
         """
-        if self.aggregator is None or (self._pool is pool and self._partitions is partitions):
+        known = self.contexts
+        if self.aggregator is None or (known and known.pool is pool and known.partitions is partitions):
             return
         self.configure_model()
         assert self.context is not None
-        self._pool, self._partitions = pool, partitions
-        self.partition_contexts = pool_contexts(pool, partitions, self.aggregator, self._summary)
-        listed = (pool.queries.own_offsets.diff() > 0).nonzero().flatten()
-        if partitions is None and len(listed):
-            own = [
-                pool.queries.own[slice(*pool.queries.own_offsets[query : query + 2].tolist())]
-                for query in listed[:: -(-len(listed) // _NUM_OWN)]
-            ]
-            self._own_examples = self._summarised(nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=-1))
+        self.contexts = PoolContexts(pool, partitions, self.aggregator, self._summary, members=self.exclude_positive)
+        self._examples = self.contexts.of_some_lists() if partitions is None else None
         with torch.no_grad():
-            self.context.calibrate(self._refined(self._examples))
+            self.context.calibrate(self._refined(self._references_on(self.device)))
 
     def train(self, mode: bool = True) -> "LRanker":
         """As ever; a backbone that is not trained drops nothing."""
@@ -202,11 +191,9 @@ class LRanker(PoolRanker):
 
         Raises:
             ValueError: If a text has no tokens.
-            ConfigError: If no token of a query fits.
+            ConfigError: If no token of a query would fit.
         """
-        num_prefix = self.aggregator.num_centroids if self.aggregator and self._injection == "prefix" else 0
-        prompt = self._prompt
-        return self._cut([prompt.space + text for text in texts], self.max_length - prompt.num_tokens - num_prefix)
+        return self._tokens.queries(texts)
 
     def tokenize_candidates(self, texts: Sequence[str]) -> list[list[int]]:
         """The candidates' own tokens, cut so that they fit into `max_length`; `num_cut` counts the cut ones.
@@ -214,7 +201,12 @@ class LRanker(PoolRanker):
         Raises:
             ValueError: If a text has no tokens.
         """
-        return self._cut(list(texts), self.max_length - self._bare_prompt.num_tokens)
+        return self._tokens.candidates(texts)
+
+    @property
+    def num_cut(self) -> int:
+        """How many texts were too long so far."""
+        return self._tokens.num_cut
 
     def training_scores(
         self, batch: PoolBatch
@@ -229,6 +221,19 @@ class LRanker(PoolRanker):
         with torch.autocast(queries.device.type, enabled=False):
             return queries @ candidates.T / self.temperature, batch.labels, batch.mask
 
+    def training_step(self, batch: PoolBatch, batch_idx: int) -> Tensor:
+        """As ever; logs how often the candidates that a query is shown hold its right one."""
+        loss = super().training_step(batch, batch_idx)
+        if self.contexts is not None:
+            positives = _positives(batch)
+            if batch.own is not None:
+                shown = (batch.own == positives.unsqueeze(1)).any(dim=1)
+            else:
+                index = batch.partition % len(self.contexts.table.mask)
+                shown = self.contexts.inside(index.cpu(), positives.cpu())
+            self.log("train/positive_in_partition", shown.float().mean(), batch_size=len(shown))
+        return loss
+
     def on_fit_start(self) -> None:
         """Summarise the pool and its parts."""
         self._prepare_from_data()
@@ -241,77 +246,16 @@ class LRanker(PoolRanker):
         """Summarise the pool, where that was not done for training."""
         self._prepare_from_data()
 
-    def validation_step(self, batch: PoolBatch, batch_idx: int) -> None:
-        """Keep the vectors of one batch, or of those of its queries that scaling is chosen on."""
-        vectors = self.query_vectors
-        if self._chooses and (most := self.scaling.num_queries) is not None:  # type: ignore[union-attr]
-            queries = self.trainer.datamodule.queries("val")  # type: ignore[attr-defined]
-            some = queries[torch.linspace(0, len(queries) - 1, min(most, len(queries))).long()]
-            if (kept := torch.isin(batch.group.cpu(), some).nonzero().flatten()).numel() == 0:
-                return
-            batch = batch.only(kept.to(batch.group.device))
-        self._state.update(batch.group, vectors(batch))
-
-    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
-        """Each query's embedding in the context of all its candidates and, after training, those of test-time scaling.
-
-        While width and depth are still to be chosen, these are the vectors of every width and depth; afterwards the
-        direct one and the chosen one.
-        """
-        if self.scaling is None or self._trainer is None or self.trainer.state.fn == "fit":
-            return self.embed_batch(batch).unsqueeze(1)
-        embed, scaling = self.embedder(batch.tokens, batch.lengths), self.scaling
-        given: dict[str, Any] = {
-            "num_queries": len(batch.tokens),
-            "keep": scaling.keep,
-            "limit": scaling.limit,
-            "seed": scaling.seed,
-            "inverse_norms": self.candidate_scales(),
-            "own": batch.own,
-            "removed": batch.removed,
-        }
-        sets = embed, self.candidates_to_rank(), self.aggregator, self.whole_contexts(batch)
-        if self._chooses:
-            return scale_grid(*sets, widths=self._widths, max_depth=self._max_depth, **given).flatten(1, 2)
-        assert scaling.width is not None and scaling.depth is not None
-        steps = scale(*sets, width=scaling.width, depth=scaling.depth, **given)
-        return torch.stack([steps[:, 0], steps.mean(dim=1)], dim=1)
-
-    def judge_variants(
-        self, ranks: Float[Tensor, "V Q P"], relevant: Relevant
-    ) -> tuple[int, dict[str, Float[Tensor, "Q P"]]]:
-        """The chosen width and depth, with direct ranking beside it."""
-        if self.scaling is None or self.trainer.state.fn == "fit":
-            return 0, {}
-        if not self._chooses:
-            return 1, {"depth 0": ranks[0]}
-        name, metric = next(iter(self.metrics.items()))
-        means = torch.stack([metric(each, relevant.labels, relevant.mask).mean() for each in ranks])
-        values = means.view(len(self._widths), self._max_depth + 1)
-        self.grid = ScalingGrid(name, self._widths, values, len(relevant.queries))
-        width, depth = self.grid.chosen
-        place = self.grid.place
-        self.scaling = dataclasses.replace(self.scaling, width=width, depth=depth)
-        return place, {"depth 0": ranks[0]}
-
-    def findings(self) -> dict[str, Any]:
-        """The width and depth of scaling that validation has chosen, and what it chose among."""
-        return {} if self.grid is None else {"scaling": self.grid.plain()}
-
-    def embed_batch(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
-        """Each query's embedding, read in the context of all its candidates: scaling of depth 0."""
-        whole = Contexts(*(each.unsqueeze(1) for each in self.whole_contexts(batch)))
-        return self.embedder(batch.tokens, batch.lengths)(whole)[:, 0]
-
     def whole_contexts(self, batch: PoolBatch) -> Contexts:
         """The context of each query's own candidates or, where it has none, of the whole pool."""
         size = len(batch.tokens)
         if self.aggregator is None:
             nothing = batch.candidates.new_zeros(size, 1, 1, dtype=torch.float32)
             return Contexts(nothing, nothing[..., 0].bool())
+        assert self.contexts is not None, "prepare() was not called"
         if batch.own is not None:
-            return self._summarised(batch.own)
-        return Contexts(*(each[-1:].expand(size, *each.shape[1:]) for each in self._table))
+            return self.contexts.of_lists(batch.own)
+        return Contexts(*(each[-1:].expand(size, *each.shape[1:]) for each in self.contexts.on(batch.tokens.device)))
 
     def embedder(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> QueryEmbedder:
         """What embeds these queries in any contexts, `[B, P, K, D]`, into `[B, P, E]`; without gradients.
@@ -338,7 +282,7 @@ class LRanker(PoolRanker):
 
     def embed_candidates(self, tokens: Int[Tensor, "C U"], lengths: Int[Tensor, " C"]) -> Float[Tensor, "C E"]:
         """Candidates by the model that is trained: mean over their tokens and the last one (Eq. 8)."""
-        return self._finish(PromptReader(self.backbone, self._bare_prompt).read(tokens, lengths))
+        return self._finish(PromptReader(self.backbone, self._tokens.bare).read(tokens, lengths))
 
     def candidate_vectors(self, vectors: Float[Tensor, "C D"]) -> Float[Tensor, "C E"]:
         """Stored vectors as they are scored, in fp32."""
@@ -347,8 +291,6 @@ class LRanker(PoolRanker):
     def description(self) -> dict[str, Any]:
         """As ever, with the hash of the backbone's weights."""
         described = super().description()
-        if self.scaling is not None:
-            described["ranker"]["scaling"] = dataclasses.asdict(self.scaling)
         described["ranker"]["backbone"] = {"gguf": None, **self._described.identity()}
         return described
 
@@ -374,16 +316,15 @@ class LRanker(PoolRanker):
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        return self._described.tokenizer()
-
-    @cached_property
-    def _prompt(self) -> Prompt:
-        return Prompt.of(self._template, self._tokenizer, placed=self._placed)
-
-    @cached_property
-    def _bare_prompt(self) -> Prompt:
-        return Prompt.of("{query}", self._tokenizer, placed=False)
+    def _tokens(self) -> PromptTokenizer:
+        num_prefix = self.aggregator.num_centroids if self.aggregator and self._injection == "prefix" else 0
+        return PromptTokenizer(
+            self._described.tokenizer(),
+            self._template,
+            placed=self._placed,
+            max_length=self.max_length,
+            num_prefix=num_prefix,
+        )
 
     @property
     def _placed(self) -> bool:
@@ -391,64 +332,43 @@ class LRanker(PoolRanker):
 
     @property
     def _reader(self) -> PromptReader:
-        return PromptReader(self.backbone, self._prompt, self._injection, self._pooling)
+        return PromptReader(self.backbone, self._tokens.prompt, self._injection, self._pooling)
 
     @cached_property
     def _shares_prefixes(self) -> bool:
         return shares_prefixes(self._reader, self.max_length)
 
-    @property
-    def _chooses(self) -> bool:
-        """Whether the width and depth of scaling are still to be chosen, now that training is done."""
-        scaling = self.scaling
-        return scaling is not None and None in (scaling.width, scaling.depth) and self.trainer.state.fn == "validate"
-
-    @property
-    def _widths(self) -> list[int]:
-        assert self.scaling is not None
-        return self.scaling.widths if self.scaling.width is None else [self.scaling.width]
-
-    @property
-    def _max_depth(self) -> int:
-        assert self.scaling is not None
-        return self.scaling.max_depth if self.scaling.depth is None else self.scaling.depth
-
     def _prepare_from_data(self) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.prepare(data.pool, data.partitions)
-
-    @property
-    def _table(self) -> Contexts:
-        """The contexts of all parts and of the whole pool, where the ranker is."""
-        assert self.partition_contexts is not None, "prepare() was not called"
-        if self.partition_contexts.mask.device != self.device:
-            self.partition_contexts = Contexts(*(each.to(self.device) for each in self.partition_contexts))
-        return self.partition_contexts
-
-    @property
-    def _examples(self) -> Contexts:
-        """Contexts like those that queries are read in."""
-        if self._own_examples is None:
-            return self._table
-        return Contexts(*(each.to(self.device) for each in self._own_examples))
-
-    def _summarised(self, own: Int[Tensor, "B L"]) -> Contexts:
-        """The contexts of lists of rows, -1 beyond their ends."""
-        assert self.aggregator is not None and self._pool is not None, "prepare() was not called"
-        mask = own >= 0
-        vectors = self._pool.features(own.clamp(min=0).flatten().cpu()).to(own.device).unflatten(0, own.shape)
-        return self.aggregator.summarise(vectors.float().masked_fill(~mask.unsqueeze(-1), 0), mask, 0)
 
     def _training_contexts(self, batch: PoolBatch) -> tuple[()] | tuple[Float[Tensor, "B N H"], Bool[Tensor, "B K"]]:
         """Each query's context as input embeddings; one that several queries share is projected once."""
         if self.context is None:
             return ()
+        assert self.contexts is not None, "prepare() was not called"
+        device = batch.tokens.device
+        others = self._references_on(device)
         if batch.own is not None:
-            return self._project(self._summarised(batch.own), self._examples)
-        table = self._table
-        unique, place = (batch.partition % len(table.mask)).unique(return_inverse=True)
-        embeddings, mask = self._project(Contexts(*(each[unique] for each in table)), self._examples)
+            own = batch.own
+            if self.exclude_positive:
+                own = own.masked_fill(own == _positives(batch).unsqueeze(1), -1)
+            return self._project(self.contexts.of_lists(own), others)
+        table = self.contexts.on(device)
+        index = batch.partition % len(table.mask)
+        if self.exclude_positive:
+            found = self.contexts.without(index.cpu(), _positives(batch).cpu())
+            return self._project(Contexts(*(each.to(device) for each in found)), others)
+        unique, place = index.unique(return_inverse=True)
+        embeddings, mask = self._project(Contexts(*(each[unique] for each in table)), others)
         return embeddings[place], mask[place]
+
+    def _references_on(self, device: torch.device) -> Contexts:
+        """Contexts like those that queries are read in."""
+        assert self.contexts is not None
+        if self._examples is None:
+            return self.contexts.on(device)
+        return Contexts(*(each.to(device) for each in self._examples))
 
     def _project(
         self, contexts: Contexts, references: Contexts | None = None
@@ -470,19 +390,13 @@ class LRanker(PoolRanker):
     def _scaled(self, vectors: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
-    def _cut(self, texts: list[str], room: int) -> list[list[int]]:
-        if room < 1:
-            problem = f"{self.max_length} leaves no place for a query: the prompt alone has {self.max_length - room}."
-            raise ConfigError("ranker.max_length", problem)
-        tokens = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-        for place, (text, ids) in enumerate(zip(texts, tokens, strict=True)):
-            if not ids or not text.strip():
-                raise ValueError(f"text {place} of {len(texts)} has no tokens: {text.strip()[:80]!r}")
-        self.num_cut += sum(len(ids) > room for ids in tokens)
-        return [ids[:room] for ids in tokens]
-
     def _is_frozen(self, name: str) -> bool:
         return name.startswith("backbone.") and not is_adapter(name)
+
+
+def _positives(batch: PoolBatch) -> Int[Tensor, " B"]:
+    """The row of the right candidate of each query of a training batch."""
+    return batch.rows[batch.labels.argmax(dim=1)]
 
 
 def _checkpoint_blocks(backbone: Any) -> None:

@@ -1,4 +1,4 @@
-"""Pool contexts: centroids of a pool and of all parts of its splits, computed once and kept beside it."""
+"""PoolContexts: the centroids of a pool, of the parts of its splits, and of lists of its candidates."""
 
 import fcntl
 import hashlib
@@ -8,93 +8,187 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from rankers.aggregators import Aggregator
 from ranking.candidate_pool import CandidatePool
 from ranking.partitions import Partitions
 from ranking.pool_batch import Contexts
 from ranking.store_files import write_file
+from registry import ConfigError
 
 _VERSION = 1
+# Enough of the queries' own lists to know what contexts look like.
+_NUM_LISTS = 128
 
 
-def pool_contexts(
-    pool: CandidatePool,
-    partitions: Partitions | None,
-    aggregator: Aggregator,
-    described: Mapping[str, Any],
-    console: Console | None = None,
-) -> Contexts:
-    """The contexts of all parts, in the order of `Partitions.index`, and after them that of the whole pool.
+class PoolContexts:
+    """What queries are told of a pool: P sets of candidates, the parts of all its splits and then the whole pool.
 
-    Those of a split are one file, written whole or not at all, in `<pool>.contexts` beside the pool: what was computed
-    before, with the same pool, parts and settings, is read.
+    The sets of a split are one file, written whole or not at all, in `<pool>.contexts` beside the pool: what was
+    computed before, with the same pool, parts and settings, is read.
 
     Args:
         pool: The candidates.
         partitions: Its splits; None for the whole pool alone.
-        aggregator: What summarises a part.
+        aggregator: What summarises a set of candidates.
         described: The aggregator's node in full: all that its summaries depend on.
+        members: Whether to know which candidate is in which centroid, as `without` must.
         console: Where to show progress; stderr by default.
+
+    Attributes:
+        table: The contexts of all parts, in the order of `Partitions.index`, and last that of the whole pool.
+
+    Raises:
+        ConfigError: If the aggregator has to, but cannot, say which candidate is in which centroid.
     """
-    folder = pool.path.parent / f"{pool.path.name}.contexts"
-    folder.mkdir(exist_ok=True)
-    whole = {"version": _VERSION, "aggregator": described, "candidates": pool.manifest["shards"]["candidates"]}
-    files = [folder / f"{_digest(whole)}-whole.safetensors"]
-    if partitions is not None:
-        parts = {name: getattr(partitions, name) for name in ("num_candidates", "num_partitions", "seed")}
-        splits = _digest({**whole, "partitions": parts})
-        files[:0] = [folder / f"{splits}-split{split}.safetensors" for split in range(partitions.num_splits)]
 
-    def summarise(split: int, part: int) -> Contexts:
-        if partitions is None or split == partitions.num_splits:
-            return aggregator.summarise_pool(pool, None, 0)
-        return aggregator.summarise_pool(
-            pool, partitions.rows(split, part), hash((partitions.seed, split, part)) % 2**31
-        )
+    def __init__(
+        self,
+        pool: CandidatePool,
+        partitions: Partitions | None,
+        aggregator: Aggregator,
+        described: Mapping[str, Any],
+        *,
+        members: bool = False,
+        console: Console | None = None,
+    ) -> None:
+        self.pool, self.partitions, self._aggregator = pool, partitions, aggregator
+        whole = {"version": _VERSION, "aggregator": described, "candidates": pool.manifest["shards"]["candidates"]}
+        sets: dict[str, list[tuple[Tensor | None, int]]] = {}
+        if partitions is not None:
+            name = _digest({**whole, **{key: getattr(partitions, key) for key in ("num_partitions", "seed")}})
+            for split in range(partitions.num_splits):
+                sets[f"{name}-split{split}"] = [
+                    (partitions.rows(split, part), hash((partitions.seed, split, part)) % 2**31)
+                    for part in range(partitions.num_partitions)
+                ]
+        sets[f"{_digest(whole)}-whole"] = [(None, 0)]
+        with _Folder(pool.path.parent / f"{pool.path.name}.contexts", sum(map(len, sets.values())), console) as folder:
+            shape = aggregator.num_centroids, pool.feature_dim
+            found = [
+                folder.read(name, (len(each), *shape), members)
+                or folder.write(name, each, lambda rows, seed: self._summarised(rows, seed, members))
+                for name, each in sets.items()
+            ]
+        self.table = Contexts(*(torch.cat([each[name] for each in found]) for name in Contexts._fields))
+        self._on_device = self.table
+        if members:
+            self._member = torch.stack([each["member"] for each in found])
+            self._size = torch.cat([each["size"] for each in found])
 
-    counts = [*(partitions.num_partitions for _ in files[:-1]), 1] if partitions else [1]
-    shape = aggregator.num_centroids, pool.feature_dim
-    console = console or Console(stderr=True)
-    columns = (TextColumn("Centroids"), BarColumn(), MofNCompleteColumn(), TextColumn("parts"), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    found = []
-    with bar, (folder / ".lock").open("w") as lock:
-        # Processes of one run come here together: one computes, the others read.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        task = bar.add_task("parts", total=sum(counts))
-        for split, (file, count) in enumerate(zip(files, counts, strict=True)):
-            found.append(
-                _read(file, (count, *shape)) or _write(file, count, lambda part, s=split: summarise(s, part), bar, task)
-            )
-            bar.update(task, completed=sum(counts[: split + 1]))
-    return Contexts(*(torch.cat(each) for each in zip(*found, strict=True)))
+    def on(self, device: torch.device) -> Contexts:
+        """The table, copied to a device once."""
+        if self._on_device.mask.device != device:
+            self._on_device = Contexts(*(each.to(device) for each in self.table))
+        return self._on_device
+
+    def of_lists(self, lists: Int[Tensor, "B L"]) -> Contexts:
+        """The contexts of lists of rows, -1 beyond their ends."""
+        vectors = self.pool.features(lists.clamp(min=0).flatten().cpu()).to(lists.device)
+        return self._aggregator.summarise(vectors.float().unflatten(0, lists.shape), lists >= 0, 0)
+
+    def of_some_lists(self) -> Contexts | None:
+        """Contexts of some of the queries' own lists; None where queries have none."""
+        offsets, own = self.pool.queries.own_offsets, self.pool.queries.own
+        listed = (offsets.diff() > 0).nonzero().flatten()
+        if not len(listed):
+            return None
+        some = [own[offsets[query] : offsets[query + 1]] for query in listed[:: -(-len(listed) // _NUM_LISTS)].tolist()]
+        return self.of_lists(torch.nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=-1))
+
+    def inside(self, index: Int[Tensor, " B"], rows: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
+        """Whether each row is in the set of that number."""
+        found = index == len(self.table.mask) - 1
+        if self.partitions is not None:
+            split, part = index // self.partitions.num_partitions, index % self.partitions.num_partitions
+            for each in split[~found].unique().tolist():
+                here = (split == each) & (index < len(self.table.mask) - 1)
+                found[here] = self.partitions.parts(each, rows[here]) == part[here]
+        return found
+
+    def without(self, index: Int[Tensor, " B"], rows: Int[Tensor, " B"]) -> Contexts:
+        """The contexts of the sets of those numbers, each without one candidate; one of another set changes nothing.
+
+        Its centroid becomes the mean of the others; the order of the centroids stays.
+        """
+        centroids, mask = (each[index].clone() for each in self.table)
+        split = index // self.partitions.num_partitions if self.partitions else index
+        place = (self.inside(index, rows) & (self._member[split, rows] >= 0)).nonzero().flatten()
+        member = self._member[split, rows][place].long()
+        left = (self._size[index[place], member] - 1).unsqueeze(1)
+        total = centroids[place, member] * (left + 1) - self.pool.features(rows[place]).float()
+        centroids[place, member] = torch.where(left > 0, total / left.clamp(min=1), 0)
+        mask[place, member] = left.squeeze(1) > 0
+        return Contexts(centroids, mask)
+
+    def _summarised(self, rows: Int[Tensor, " n"] | None, seed: int, members: bool) -> dict[str, Tensor]:
+        """The context of one set and, if asked for, the centroid of each candidate and the centroids' sizes."""
+        if not members:
+            return self._aggregator.summarise_pool(self.pool, rows, seed)._asdict()
+        try:
+            context, member = self._aggregator.members(self.pool, rows, seed)
+        except NotImplementedError as error:
+            raise ConfigError("ranker.exclude_positive", f"{error}.", cure="false, or aggregator=kmeans") from error
+        size = member[member >= 0].bincount(minlength=self._aggregator.num_centroids).unsqueeze(0)
+        everyone = torch.full((self.pool.num_candidates,), -1, dtype=torch.int16)
+        everyone[slice(None) if rows is None else rows] = member.short().cpu()
+        return {**context._asdict(), "member": everyone, "size": size}
+
+
+class _Folder:
+    """The files of contexts beside a pool, and a bar that shows how far they are."""
+
+    def __init__(self, path: Path, total: int, console: Console | None) -> None:
+        self._path = path
+        console = console or Console(stderr=True)
+        columns = (TextColumn("Centroids"), BarColumn(), MofNCompleteColumn(), TextColumn("sets"))
+        hidden = not console.is_terminal
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
+        self._task = self._bar.add_task("sets", total=total)
+
+    def __enter__(self) -> "_Folder":
+        self._path.mkdir(exist_ok=True)
+        # The processes of a run come here together: one computes, the others read what it wrote.
+        self._lock = (self._path / ".lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        self._lock.close()
+
+    def read(self, name: str, shape: tuple[int, int, int], members: bool) -> dict[str, Tensor] | None:
+        """What a file holds; None if it is not there, not whole, or lacks the members."""
+        try:
+            found = load_file(self._path / f"{name}.safetensors")
+        except (SafetensorError, OSError):
+            return None
+        if found["centroids"].shape != shape or (members and "member" not in found):
+            return None
+        self._bar.advance(self._task, shape[0])
+        return found
+
+    def write(
+        self, name: str, sets: list[tuple[Tensor | None, int]], summarise: Callable[..., dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Compute and keep the contexts of some sets."""
+        parts = []
+        for each in sets:
+            parts.append(summarise(*each))
+            self._bar.advance(self._task)
+        found = {key: torch.cat([part[key].cpu() for part in parts]) for key in parts[0] if key != "member"}
+        if "member" in parts[0]:
+            found["member"] = torch.stack([part["member"] for part in parts]).amax(dim=0)
+        write_file(self._path / f"{name}.safetensors", save(found))
+        return found
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _write(file: Path, count: int, summarise: Callable[[int], Contexts], bar: Progress, task: Any) -> Contexts:
-    found = []
-    for part in range(count):
-        found.append(summarise(part))
-        bar.advance(task)
-    contexts = Contexts(*(torch.cat(each).cpu().contiguous() for each in zip(*found, strict=True)))
-    write_file(file, save(contexts._asdict()))
-    return contexts
-
-
-def _read(file: Path, shape: tuple[int, int, int]) -> Contexts | None:
-    """What the file holds; None if it is not there or not whole."""
-    if not file.is_file():
-        return None
-    try:
-        contexts = Contexts(**load_file(file))
-    except (SafetensorError, TypeError, OSError):
-        return None
-    return contexts if contexts.centroids.shape == shape else None

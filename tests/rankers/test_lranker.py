@@ -123,7 +123,7 @@ def test_a_causal_backbone_reads_what_stands_before_the_placeholder_once(make: M
         lambda module, args, inputs: sizes.append(tuple(inputs["inputs_embeds"].shape[:2])), with_kwargs=True
     )
     embed = ranker.embedder(tokens, lengths)
-    prompt = ranker._prompt
+    prompt = ranker._tokens.prompt
     suffix = len(prompt.after) - prompt.placeholder  # type: ignore[operator]
     assert sizes == [(3, prompt.num_tokens - suffix + tokens.shape[1])]
     embed(make_contexts(7))
@@ -231,7 +231,8 @@ def test_input_embeddings_start_on_the_scale_of_the_backbones_own(make: Make, po
     ranker = make()
     ranker.prepare(pool, Partitions(pool.num_candidates, 5, 4, seed=0))
     weight = AutoModel.from_pretrained(ranker._described.model).embed_tokens.weight.detach()
-    outputs = ranker.context.train()(ranker._examples, ranker._examples)  # type: ignore[union-attr]
+    table = ranker.contexts.table  # type: ignore[union-attr]
+    outputs = ranker.context.train()(table, table)  # type: ignore[misc]
     assert float(outputs.detach().square().mean().sqrt()) == pytest.approx(
         float(weight.square().mean().sqrt()), rel=0.05
     )
@@ -259,11 +260,11 @@ def test_a_backbone_that_is_not_trained_drops_nothing(make: Make) -> None:
 def test_long_queries_are_cut_to_fit_and_counted(make: Make) -> None:
     ranker = make(max_length=20)
     whole = ranker._described.tokenizer()([f" {query}" for query in QUERIES])["input_ids"]
-    room = 20 - ranker._prompt.num_tokens
+    room = 20 - ranker._tokens.prompt.num_tokens
     assert ranker.tokenize(QUERIES) == [ids[:room] for ids in whole]
     assert ranker.num_cut == sum(len(ids) > room for ids in whole) > 0
     prefix = make(max_length=20, injection="prefix")
-    assert max(map(len, prefix.tokenize(QUERIES))) + prefix._prompt.num_tokens + CENTROIDS == 20
+    assert max(map(len, prefix.tokenize(QUERIES))) + prefix._tokens.prompt.num_tokens + CENTROIDS == 20
     assert max(map(len, prefix.tokenize_candidates(["value " * 100]))) + 1 == 20
 
 

@@ -17,7 +17,7 @@ from datamodules.partitioned_candidates import PartitionedCandidates
 from rankers.checkpoint import load_ranker, save_pretrained
 from rankers.lora import Lora
 from rankers.lranker import LRanker
-from rankers.pool_contexts import pool_contexts
+from rankers.pool_contexts import PoolContexts
 from ranking.backbone import Backbone
 from ranking.candidate_pool import CandidatePool
 from ranking.partitions import Partitions
@@ -138,7 +138,7 @@ def test_candidates_encoded_anew_are_those_of_their_texts(make: Make, data: Data
     with torch.no_grad():
         scores, _, _ = ranker.training_scores(batch)
         queries = ranker.embedder(batch.tokens, batch.lengths)(
-            Contexts(*(each[batch.partition].unsqueeze(1) for each in ranker.partition_contexts))  # type: ignore[union-attr]
+            Contexts(*(each[batch.partition].unsqueeze(1) for each in ranker.contexts.table))  # type: ignore[union-attr]
         )[:, 0]
         texts = [module.candidate_text(row) for row in batch.rows.tolist()]
         vectors = ranker.embed_candidates(*padded(ranker.tokenize_candidates(texts)))
@@ -167,9 +167,9 @@ def test_queries_with_candidates_of_their_own_are_read_in_view_of_these(
 
 def test_contexts_are_those_of_each_part_and_then_of_the_whole_pool(pool: CandidatePool, tmp_path: Path) -> None:
     partitions = Partitions(pool.num_candidates, 3, 2, seed=5)
-    described = AGGREGATORS.complete({"name": "kmeans", "num_centroids": CENTROIDS}, {})
+    described = AGGREGATORS.complete({"name": "kmeans", "num_centroids": CENTROIDS, "max_iterations": 100}, {})
     aggregator = AGGREGATORS.build(described)
-    found = pool_contexts(pool, partitions, aggregator, described)
+    found = PoolContexts(pool, partitions, aggregator, described).table
     assert found.centroids.shape == (7, CENTROIDS, DIM) and found.mask.all()
     for split in range(2):
         for part in range(3):
@@ -180,7 +180,7 @@ def test_contexts_are_those_of_each_part_and_then_of_the_whole_pool(pool: Candid
             assert sizes.tolist() == sorted(sizes.tolist(), reverse=True)
             means = torch.stack([vectors[nearest == cluster].mean(dim=0) for cluster in range(CENTROIDS)])
             torch.testing.assert_close(centroids, means, rtol=1e-4, atol=1e-5)
-    whole = pool_contexts(pool, None, aggregator, described)
+    whole = PoolContexts(pool, None, aggregator, described).table
     assert all(torch.equal(each[-1:], alone) for each, alone in zip(found, whole, strict=True))
 
 
@@ -196,7 +196,7 @@ def test_contexts_are_computed_once_for_a_pool_and_its_settings(
     def count(described: Any = described, **options: Any) -> int:
         computed.clear()
         settings = {"num_partitions": 3, "num_splits": 2, "seed": 0, **options}
-        found.append(pool_contexts(pool, Partitions(pool.num_candidates, **settings), aggregator, described))
+        found.append(PoolContexts(pool, Partitions(pool.num_candidates, **settings), aggregator, described).table)
         return len(computed)
 
     found: list[Contexts] = []

@@ -1,0 +1,132 @@
+"""ScaledRanker: a ranker over a pool that reads queries in parts of it, too; subclasses embed and summarise."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rankers.aggregators import Aggregator
+from rankers.pool_ranker import PoolRanker
+from rankers.query_embedder import QueryEmbedder
+from rankers.scaling_grid import ScalingGrid
+from rankers.test_time_scaling import Scaling, scale, scale_grid
+from ranking.pool_batch import Contexts, PoolBatch
+from ranking.pool_evaluation import Relevant
+
+DIRECT = "depth 0"
+
+
+class ScaledRanker(PoolRanker):
+    """Test-time scaling for any ranker that embeds queries in contexts (LRanker, section 3.3).
+
+    During training, queries are ranked directly. The validation after it tries every width and depth, unless the
+    options name them, and the best is what counts from then on, also for whoever loads the ranker.
+    """
+
+    aggregator: Aggregator | None
+    """What summarises the candidates of a part; None where queries know nothing of them."""
+
+    scaling: Scaling | None
+    """What to try or to do; null for direct ranking."""
+
+    grid: ScalingGrid | None = None
+    """What validation found of each width and depth."""
+
+    def embedder(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> QueryEmbedder:
+        """What embeds these queries in any contexts, `[B, P, K, D]`, into `[B, P, E]`; without gradients."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to embed: write embedder(tokens, lengths)")
+
+    def whole_contexts(self, batch: PoolBatch) -> Contexts:
+        """The context of all candidates of each query."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what queries know: write whole_contexts(batch)")
+
+    def embed_batch(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
+        """Each query's embedding in the context of all its candidates: scaling of depth 0."""
+        whole = Contexts(*(each.unsqueeze(1) for each in self.whole_contexts(batch)))
+        return self.embedder(batch.tokens, batch.lengths)(whole)[:, 0]
+
+    def validation_step(self, batch: PoolBatch, batch_idx: int) -> None:
+        """Keep the vectors of one batch, or of those of its queries that scaling is chosen on."""
+        if self._chooses and (most := self.scaling.num_queries) is not None:  # type: ignore[union-attr]
+            queries = self.trainer.datamodule.queries("val")  # type: ignore[attr-defined]
+            some = queries[torch.linspace(0, len(queries) - 1, min(most, len(queries))).long()]
+            if (kept := torch.isin(batch.group.cpu(), some).nonzero().flatten()).numel() == 0:
+                return
+            batch = batch.only(kept.to(batch.group.device))
+        super().validation_step(batch, batch_idx)
+
+    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
+        """Each query's direct embedding and, after training, that of test-time scaling.
+
+        While width and depth are still to be chosen, these are the vectors of every width and depth.
+        """
+        if self._ranks_directly:
+            return self.embed_batch(batch).unsqueeze(1)
+        scaling = self.scaling
+        assert scaling is not None and self.aggregator is not None
+        given: dict[str, Any] = {
+            "num_queries": len(batch.tokens),
+            "keep": scaling.keep,
+            "limit": scaling.limit,
+            "seed": scaling.seed,
+            "inverse_norms": self.candidate_scales(),
+            "own": batch.own,
+            "removed": batch.removed,
+        }
+        embed = self.embedder(batch.tokens, batch.lengths)
+        sets = embed, self.candidates_to_rank(), self.aggregator, self.whole_contexts(batch)
+        if self._chooses:
+            return scale_grid(*sets, widths=self._widths, max_depth=self._max_depth, **given).flatten(1, 2)
+        assert scaling.width is not None and scaling.depth is not None
+        steps = scale(*sets, width=scaling.width, depth=scaling.depth, **given)
+        return torch.stack([steps[:, 0], steps.mean(dim=1)], dim=1)
+
+    def judge_variants(
+        self, ranks: Float[Tensor, "V Q P"], relevant: Relevant
+    ) -> tuple[int, dict[str, Float[Tensor, "Q P"]]]:
+        """The chosen width and depth, with direct ranking beside it."""
+        if self._ranks_directly:
+            return 0, {}
+        if not self._chooses:
+            return 1, {DIRECT: ranks[0]}
+        assert self.scaling is not None
+        name, metric = next(iter(self.metrics.items()))
+        means = torch.stack([metric(each, relevant.labels, relevant.mask).mean() for each in ranks])
+        values = means.view(len(self._widths), self._max_depth + 1)
+        self.grid = ScalingGrid(name, self._widths, values, len(relevant.queries))
+        width, depth = self.grid.chosen
+        self.scaling = dataclasses.replace(self.scaling, width=width, depth=depth)
+        return self.grid.place, {DIRECT: ranks[0]}
+
+    def findings(self) -> dict[str, Any]:
+        """The width and depth of scaling that validation has chosen, and what it chose among."""
+        return {} if self.grid is None else {"scaling": self.grid.plain()}
+
+    def description(self) -> dict[str, Any]:
+        """As ever, with the width and depth that were chosen."""
+        described = super().description()
+        if self.scaling is not None:
+            described["ranker"]["scaling"] = dataclasses.asdict(self.scaling)
+        return described
+
+    @property
+    def _ranks_directly(self) -> bool:
+        return self.scaling is None or self._trainer is None or self.trainer.state.fn == "fit"
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether the width and depth of scaling are still to be chosen, now that training is done."""
+        scaling = self.scaling
+        return scaling is not None and None in (scaling.width, scaling.depth) and self.trainer.state.fn == "validate"
+
+    @property
+    def _widths(self) -> list[int]:
+        assert self.scaling is not None
+        return self.scaling.widths if self.scaling.width is None else [self.scaling.width]
+
+    @property
+    def _max_depth(self) -> int:
+        assert self.scaling is not None
+        return self.scaling.max_depth if self.scaling.depth is None else self.scaling.depth
