@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from operator import itemgetter
 from queue import Empty
 from typing import Any
 
@@ -17,12 +18,14 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.multiprocessing import get_context
+from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from features.encoder import Encoder, Report
 from features.pool_sources import PoolQuery, PoolSource, PoolText
 from features.pool_survey import in_runs
 from ranking.candidate_pool_writer import CandidateShards
+from ranking.store_files import StoreError
 from registry import ConfigError
 
 
@@ -93,6 +96,7 @@ def write_in_processes(
 
     Raises:
         ConfigError: If there are fewer GPUs than that, or as a process raised it.
+        StoreError: If a process was killed.
     """
     with_gpus = torch.cuda.is_available() and encoder.device != "cpu"
     if with_gpus and devices > torch.cuda.device_count():
@@ -118,9 +122,12 @@ def write_in_processes(
             trainer.predict(module, return_predictions=False)
         except SystemExit as interrupted:
             raise KeyboardInterrupt from interrupted
-        except Exception:
+        except ProcessException as error:
             listener.raise_received()
-            raise
+            if isinstance(error, ProcessRaisedException):
+                raise
+            cure = "run the command again, it goes on; if memory ran out, with fewer devices or encoder.batch_tokens"
+            raise StoreError(str(shards.folder), f"{error}.", cure=cure) from error
 
 
 class _ChunkEncoder(LightningModule):
@@ -132,13 +139,17 @@ class _ChunkEncoder(LightningModule):
         self.chunks, self.numbers, self.encoder = chunks, list(numbers), dataclasses.replace(encoder)
         self.messages, self.parent = messages, parent
 
-    def setup(self, stage: str) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The first thing that happens in a new process.
         _be_quiet()
+        super().__setstate__(state)
+
+    def setup(self, stage: str) -> None:
         self.encoder = dataclasses.replace(self.encoder, device=str(self.trainer.strategy.root_device))
 
     def predict_dataloader(self) -> DataLoader[int]:
         own = self.numbers[self.trainer.global_rank :: self.trainer.world_size]
-        return DataLoader(own, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(own, collate_fn=itemgetter(0))  # type: ignore[arg-type]
 
     def predict_step(self, number: int) -> tuple[list[PoolText], Tensor, int]:
         try:
@@ -225,5 +236,7 @@ class _Listener:
 
 def _be_quiet() -> None:
     """Keep Lightning's greetings off the screen, and advice that is wrong here: encoding takes the time."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*"):
+        warnings.filterwarnings("ignore", message)

@@ -348,3 +348,19 @@ def test_two_processes_make_the_same_bytes_as_one_and_go_on_after_either(
     two_line = capfd.readouterr().err.splitlines()[-1]
     assert one_line.partition(" in ")[0] == two_line.partition(" in ")[0]
     assert one_line.rpartition(";")[2] == two_line.rpartition(";")[2]
+
+
+def test_an_error_in_a_process_is_shown_as_it_is(
+    tiny_bert: Path, files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = extractor(files, tiny_bert, tmp_path / "pool", chunk_size=10, devices=2)
+    survey = CandidatePoolExtractor._survey
+
+    def remove_after(self: CandidatePoolExtractor, to_train: bool) -> Any:
+        found = survey(self, to_train)
+        (tmp_path / "c.jsonl").unlink()
+        return found
+
+    monkeypatch.setattr(CandidatePoolExtractor, "_survey", remove_after)
+    with pytest.raises(ConfigError, match="cannot be read on"):
+        build.run()
