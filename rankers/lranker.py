@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rankers.aggregators import Aggregator
+from rankers.candidate_encoding import encode_pool
 from rankers.context_projection import ContextProjection
 from rankers.lora import Lora, add_lora, is_adapter
 from rankers.pool_contexts import PoolContexts
@@ -59,7 +60,8 @@ class LRanker(ScaledRanker):
         lora: How the language model is trained; null to keep it as it is.
         normalize: Whether queries and candidates get length one.
         temperature: Divides the scores in training.
-        candidates: In training, their vectors as stored, or encoded anew by the model that is trained.
+        candidates: Their vectors as stored (`cached`), or `encoded` anew by the model that is trained: those of each
+            batch in training, and the whole pool at each validation.
         max_length: Of a prompt, in tokens; longer queries are cut at their end.
         gradient_checkpointing: Compute states again in the backward pass rather than keep them.
         exclude_positive: Take a query's positive out of the centroids it is trained with.
@@ -69,6 +71,10 @@ class LRanker(ScaledRanker):
         optimizer: How weights follow gradients.
         schedule: How the learning rate changes, step by step.
         metrics: What validation and test report.
+
+    Note:
+        With encoded candidates, contexts in training and of the whole pool are still of stored vectors; those of
+        test-time scaling are of the encoded ones.
 
     Note:
         Where the backbone is not as wide as the stored vectors, a linear map, trained with it, follows.
@@ -128,6 +134,7 @@ class LRanker(ScaledRanker):
         self.head: nn.Linear | None = None
         self.contexts: PoolContexts | None = None
         self._examples: Contexts | None = None
+        self._encoded: Tensor | None = None
 
     def configure_model(self) -> None:
         """Load the backbone and add what is trained; once.
@@ -178,6 +185,12 @@ class LRanker(ScaledRanker):
         self._examples = self.contexts.of_some_lists() if partitions is None else None
         with torch.no_grad():
             self.context.calibrate(self._refined(self._references_on(self.device)))
+
+    @property
+    def partition_contexts(self) -> Contexts:
+        """The contexts of all parts of the pool, and last that of all of it."""
+        assert self.contexts is not None, "prepare() was not called"
+        return self.contexts.on(self.device)
 
     def train(self, mode: bool = True) -> "LRanker":
         """As ever; a backbone that is not trained drops nothing."""
@@ -239,12 +252,22 @@ class LRanker(ScaledRanker):
         self._prepare_from_data()
 
     def on_validation_start(self) -> None:
-        """Summarise the pool, where that was not done for training."""
+        """Summarise the pool, where that was not done for training; encode it where it is not to be read."""
         self._prepare_from_data()
+        self._encode_candidates()
 
     def on_test_start(self) -> None:
-        """Summarise the pool, where that was not done for training."""
+        """Summarise the pool, where that was not done for training; encode it where it is not to be read."""
         self._prepare_from_data()
+        self._encode_candidates()
+
+    def candidates_to_rank(self) -> Any:
+        """The pool, or its candidates as the model encodes them now."""
+        return super().candidates_to_rank() if self._encoded is None else self._encoded
+
+    def candidate_scales(self) -> Float[Tensor, " N"] | None:
+        """One over each candidate's length; None where they all count as they are."""
+        return super().candidate_scales() if self._encoded is None else None
 
     def whole_contexts(self, batch: PoolBatch) -> Contexts:
         """The context of each query's own candidates or, where it has none, of the whole pool."""
@@ -337,6 +360,11 @@ class LRanker(ScaledRanker):
     @cached_property
     def _shares_prefixes(self) -> bool:
         return shares_prefixes(self._reader, self.max_length)
+
+    def _encode_candidates(self) -> None:
+        if self.candidates == "encoded":
+            pool = self.trainer.datamodule.pool  # type: ignore[attr-defined]
+            self._encoded = encode_pool(pool, self.tokenize_candidates, self.embed_candidates, self.device)
 
     def _prepare_from_data(self) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

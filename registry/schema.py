@@ -91,8 +91,9 @@ def bind(
     bound = {}
     for name, option in schema.items():
         value = given.get(name, option.default)
-        if isinstance(value, Mapping) and "name" not in value and isinstance(option.default, str):
-            value = {"name": option.default, **value} if _kind(option.annotation) else value
+        if isinstance(value, Mapping) and "name" not in value and _kind(option.annotation):
+            usual = {"name": option.default} if isinstance(option.default, str) else option.default
+            value = {**usual, **value} if isinstance(usual, Mapping) else value
         if value is not REQUIRED:
             bound[name] = convert(value, option.annotation, _join(path, name))
         elif name not in provided:

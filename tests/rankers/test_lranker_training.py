@@ -215,6 +215,93 @@ def test_contexts_are_computed_once_for_a_pool_and_its_settings(
     assert all(torch.equal(*pair) for pair in zip(found[0], found[2], strict=True))
 
 
+AGGREGATORS_WITH_MEMBERS = [
+    {"name": "kmeans", "num_centroids": CENTROIDS},
+    {"name": "minibatch_kmeans", "num_centroids": CENTROIDS, "batch_size": 16},
+    {"name": "hierarchical", "num_centroids": CENTROIDS},
+    {"name": "pca_kmeans", "num_centroids": CENTROIDS, "num_components": 5},
+    {"name": "set_encoder", "num_centroids": CENTROIDS, "num_heads": 2},
+    {"name": "kmeans", "num_centroids": 60},
+]
+
+
+@pytest.mark.parametrize("node", AGGREGATORS_WITH_MEMBERS, ids=lambda node: f"{node['name']}-{node['num_centroids']}")
+@pytest.mark.parametrize("num_partitions", [3, None])
+def test_a_candidate_is_taken_out_of_the_centroid_it_is_in(
+    pool: CandidatePool, node: dict[str, Any], num_partitions: int | None
+) -> None:
+    partitions = Partitions(pool.num_candidates, num_partitions, 2, seed=5) if num_partitions else None
+    described = AGGREGATORS.complete(node, {"feature_dim": DIM})
+    aggregator = AGGREGATORS.build(described)
+    plain = PoolContexts(pool, partitions, aggregator, described)
+    contexts = PoolContexts(pool, partitions, aggregator, described, members=True)
+    assert all(torch.equal(*pair) for pair in zip(plain.table, contexts.table, strict=True))
+    rows = torch.arange(0, pool.num_candidates, 7)
+    last = len(contexts.table.mask) - 1
+    for number in range(last + 1):
+        index = torch.full_like(rows, number)
+        found = contexts.without(index, rows)
+        whole = number == last
+        here = torch.arange(pool.num_candidates) if whole else partitions.rows(*divmod(number, 3))  # type: ignore[union-attr]
+        seed = 0 if whole else hash((5, *divmod(number, 3))) % 2**31
+        _, member = aggregator.members(pool, here, seed)
+        for row, centroids, mask in zip(rows.tolist(), *found, strict=True):
+            expected, there = contexts.table.centroids[number].clone().double(), contexts.table.mask[number].clone()
+            if row in here and (centroid := int(member[here == row])) >= 0:
+                others = here[(member == centroid) & (here != row)]
+                there[centroid] = len(others) > 0
+                expected[centroid] = pool.features(others).double().mean(dim=0) if len(others) else 0
+            assert torch.equal(mask, there)
+            torch.testing.assert_close(centroids.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_contexts_in_training_need_not_hold_the_positive(
+    make: Make, data: Data, listed_pool: CandidatePool, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranker = make(exclude_positive=True)
+    module = data(path=str(listed_pool.path), candidates="own") if own else data()
+    batch = first_batch(ranker, module)
+    given: list[Contexts] = []
+    forward = ranker.context.forward  # type: ignore[union-attr]
+    monkeypatch.setattr(ranker.context, "forward", lambda sets, more: (given.append(sets), forward(sets, more))[1])
+    ranker.training_scores(batch)
+    assert ranker.contexts is not None and ranker.aggregator is not None
+    positives = batch.rows[batch.labels.argmax(dim=1)]
+    if own:
+        assert batch.own is not None
+        assert (batch.own == positives.unsqueeze(1)).any()
+        lists = [
+            [-1 if row == right else row for row in rows]
+            for rows, right in zip(batch.own.tolist(), positives, strict=True)
+        ]
+        expected = ranker.contexts.of_lists(torch.tensor(lists))
+    else:
+        expected = ranker.contexts.without(batch.partition, positives)
+    torch.testing.assert_close(given[0].centroids, expected.centroids, rtol=1e-4, atol=1e-5)
+    assert torch.equal(given[0].mask, expected.mask)
+
+
+@pytest.mark.usefixtures("outside")
+def test_an_aggregator_that_cannot_leave_a_positive_out_says_so(make: Make, data: Data) -> None:
+    from rankers.aggregators import Aggregator
+
+    @AGGREGATORS.register("mean_for_a_test")
+    class Mean(Aggregator):
+        def __init__(self) -> None:
+            super().__init__(1)
+
+        def summarise_pool(self, pool: Any, rows: Any, seed: int, without: Any = None) -> Contexts:
+            vectors = pool.features(torch.arange(pool.num_candidates) if rows is None else rows)
+            return Contexts(vectors.mean(dim=0).view(1, 1, -1), torch.ones(1, 1, dtype=torch.bool))
+
+    ranker = make(aggregator="mean_for_a_test")
+    assert ranker.training_scores(first_batch(ranker, data()))[0].isfinite().all()
+    ranker = make(aggregator="mean_for_a_test", exclude_positive=True)
+    with pytest.raises(ConfigError, match=r"^ranker.exclude_positive: Mean cannot say which candidates"):
+        first_batch(ranker, data())
+
+
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
@@ -298,6 +385,7 @@ def test_training_that_is_resumed_ends_as_if_it_had_not_stopped(
     resumed = make(name, **options)
     train(resumed, data(), tmp_path / "part", 2, resume=tmp_path / "part" / "last.ckpt")
     assert same(resumed.state_dict(), whole.state_dict()) and not same(started, whole.state_dict())
+    assert 0 < float(whole.trainer.callback_metrics["train/positive_in_partition"]) < 1
     loaded = load_ranker(tmp_path / "whole" / "last.ckpt")
     assert same(loaded.state_dict(), whole.state_dict())
     assert (tmp_path / "whole" / "last.ckpt").stat().st_size < 1_000_000

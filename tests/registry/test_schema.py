@@ -191,6 +191,17 @@ def test_options_without_a_name_are_those_of_the_default() -> None:
             bound(annotation, {"shade": 3})
 
 
+def test_options_without_a_name_keep_what_the_default_sets() -> None:
+    @COLOURS.register("green")
+    def green(shade: int = 1, gloss: float = 0.0) -> str:
+        return f"green {shade} {gloss}"
+
+    default = {"name": "green", "gloss": 0.5}
+    assert bound(Annotated[Node, COLOURS], {"shade": 3}, default=default) == {"name": "green", "shade": 3, "gloss": 0.5}
+    assert bound(Annotated[Node, COLOURS], {"name": "red"}, default=default) == {"name": "red", "shade": 1}
+    assert default == {"name": "green", "gloss": 0.5}
+
+
 def test_instantiate_gives_a_factory_the_dataclasses_it_asks_for() -> None:
     @dataclass(frozen=True)
     class Desk:
