@@ -38,7 +38,8 @@ class EncodingProgress:
         self._bar.update(self._task, advance=texts, rate=self._rate())
         if self._bar.disable and (now := time.monotonic()) - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
-            self._print(f"Encoded {self.texts + self._skipped:,} of {self._total:,} texts, {self._time_left()} left.")
+            done = f"{self.texts + self._skipped:,} of {self._total:,} texts"
+            self._print(f"Encoded {done}, {self._rate()}, {self._time_left()} left.")
 
     def skip(self, texts: int) -> None:
         """Count texts that need no encoding, such as those an earlier run has saved."""

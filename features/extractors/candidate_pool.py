@@ -108,7 +108,7 @@ class CandidatePoolExtractor:
         with writer, EncodingProgress(found.num_candidates + found.num_queries) as progress:
             build = _Build(self, writer, progress)
             build.add_candidates(found.num_candidates)
-            build.add_queries()
+            build.add_queries(found.num_queries)
             return writer.finish()
 
     def _survey(self, to_train: bool) -> PoolSurvey:
@@ -158,7 +158,7 @@ class _Build:
         if self.writer.num_candidates != total:
             raise self._changed(f"had {total:,} candidates, and {self.writer.num_candidates:,} when read again")
 
-    def add_queries(self) -> None:
+    def add_queries(self, total: int) -> None:
         """All queries that are not on disk."""
         count = 0
         for run in in_runs(self.source.queries(), self.chunk_size):
@@ -167,6 +167,8 @@ class _Build:
                 self.progress.skip(len(run))
             else:
                 self._add_queries(run)
+        if count != total:
+            raise self._changed(f"had {total:,} queries, and {count:,} when read again")
 
     def _add_queries(self, run: list[PoolQuery]) -> None:
         vectors, cut = embed(run, self.encoder, self.encoder.query_prompt if self.encoder else "", self._report)

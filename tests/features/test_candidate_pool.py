@@ -350,6 +350,7 @@ def test_two_processes_make_the_same_bytes_as_one_and_go_on_after_either(
     assert one_line.rpartition(";")[2] == two_line.rpartition(";")[2]
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_is_shown_as_it_is(
     tiny_bert: Path, files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,47 @@ def test_inspect_tells_what_is_in_a_store(
     assert "second query" not in shown
 
 
+def test_a_pool_is_built_and_shown_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    for name, rows in {
+        "c": [{"id": f"c{n}", "text": f"text {n}", "v": [3 * n, 1.0]} for n in range(3)],
+        "q": [
+            {"id": "first", "text": "first query", "v": [0.5, 1.0], "rel": {"c1": 2, "c2": 1}, "part": "test"},
+            {"id": "second", "text": "second query", "v": [0.5, 1.0], "rel": {}, "part": "train"},
+        ],
+    }.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"candidate_columns": "{feature: v}", "query_columns": "{feature: v, relevant: rel, split: part}"}
+    files = {"name": "pool_files", "candidates": tmp_path / "c.jsonl", "queries": tmp_path / "q.jsonl", **columns}
+    options = {"name": "candidate_pool", "encoder": "null", "path": tmp_path / "pool"}
+    options |= {f"source.{name}": value for name, value in files.items()}
+    overrides = [f"features.{name}={value}" for name, value in options.items()]
+    assert main(overrides) == 0
+    assert f"is ready: CandidatePool('{tmp_path / 'pool'}': 3 candidates, 2 queries, 2 x" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "pool"), "--queries", "1", "--verify"]) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        r"candidates +3 ",
+        r"splits +train 1, test 1",
+        r"relevant +0 to 2 a query, 1.00 on average; none for 1 queries",
+        r"labels +1: 1, 2: 1",
+        r"history +no query has any",
+        r"own candidates +no query has any; 2 queries rank the whole pool",
+        r"features +2 x float16, of any length",
+        r"encoder +none: the features came with the source",
+        r"first: first query",
+        r"2 +c1 +text 1",
+    ):
+        assert re.search(line, shown), f"{line} is not in:\n{shown}"
+    assert "second query" not in shown
+    content = (tmp_path / "pool" / "index-00000.safetensors").read_bytes()
+    (tmp_path / "pool" / "index-00000.safetensors").write_bytes(content[:-1] + b"X")
+    assert main(["inspect", str(tmp_path / "pool"), "--verify"]) == 1
+    assert "its content has changed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -2,9 +2,11 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
-from features.progress import EncodingProgress
+from features import progress
+from features.progress import EncodingProgress, ReadingProgress
 
 
 def shown(terminal: bool) -> str:
@@ -31,3 +33,29 @@ def test_nothing_is_said_of_nothing() -> None:
     with EncodingProgress(0, Console(file=output)):
         pass
     assert output.getvalue() == ""
+
+
+def test_where_there_is_no_terminal_a_line_now_and_then_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    output = io.StringIO()
+    with EncodingProgress(10_000, Console(file=output, width=200)) as encoding:
+        encoding.skip(4000)
+        for _ in range(4):
+            now += 40
+            encoding.report(100, 2000, 0)
+    lines = output.getvalue().splitlines()
+    # 100 texts in 40 s: of 6,000, 200 are done after 80 s, and 400 after 160 s.
+    assert lines[:2] == [
+        "Encoded 4,200 of 10,000 texts, 50 tokens/s, 0:38:40 left.",
+        "Encoded 4,400 of 10,000 texts, 50 tokens/s, 0:37:20 left.",
+    ]
+    assert lines[2:] == ["Encoded 400 texts, 8,000 tokens, in 160 s (50 tokens/s)."]
+
+
+def test_reading_is_shown_on_a_terminal_only() -> None:
+    for terminal in (True, False):
+        output = io.StringIO()
+        with ReadingProgress(Console(file=output, force_terminal=terminal, width=200)) as reading:
+            reading.report(1234)
+        assert ("1,234 texts" in output.getvalue()) == terminal
