@@ -128,7 +128,7 @@ class Elimination:
         most = max(1, self._limit // width)
         # The small difference keeps 0.1 * 30, a little more than 3 in floating point, from becoming 4.
         size = (parts > -torch.inf).sum(dim=2, keepdim=True).double()
-        stay = (size * self._keep - 1e-9).ceil().clamp(max=most)
+        stay = (size * self._keep - 1e-9).ceil().clamp(min=1, max=most).minimum(size)
         best = _sortable(parts).topk(min(most, math.ceil(len(place) * self._keep)), dim=2).indices
         kept = torch.arange(best.shape[2], device=scores.device) < stay
         return torch.where(kept, index.gather(2, best), -1)

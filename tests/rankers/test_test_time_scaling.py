@@ -288,25 +288,6 @@ def test_with_k_means_too_a_query_stands_alone_and_few_candidates_will_do(
         torch.testing.assert_close(found[0], together[query], rtol=1e-4, atol=1e-5)
 
 
-def test_of_equal_candidates_the_first_in_random_order_stay(queries: Tensor, given: dict[str, Any]) -> None:
-    vectors = torch.ones(N, D)  # all scores are equal: which rows stay is up to the order
-    eliminated = elimination.Elimination(vectors, torch.device("cpu"), keep=0.5, limit=N, seed=0)
-    order = sorted(range(N), key=lambda row: hashed(row, 0, 0))
-    assert eliminated.first(queries, [2])[2][3].tolist() == [order[:75], order[150:225]]
-
-
-def test_parts_are_disjoint_and_near_equal_and_another_at_each_step(vectors: Tensor, queries: Tensor) -> None:
-    eliminated = elimination.Elimination(vectors, torch.device("cpu"), keep=1.0, limit=2 * N, seed=0)
-    first = eliminated.first(queries, [7])[7]
-    second = eliminated.next(queries, first, 7, step=1)
-    for rows in (first, second):
-        sizes = (rows >= 0).sum(dim=2)
-        assert (sizes.max() - sizes.min()) <= 1
-        assert all(sorted(row for row in of.flatten().tolist() if row >= 0) == list(range(N)) for of in rows)
-    shared = len({*first[0, 0].tolist()} & {*second[0, 0].tolist()} - {-1})
-    assert shared < 20  # 6 of 43 by chance
-
-
 def test_a_large_pool_is_never_in_memory(
     vectors: Tensor, queries: Tensor, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
