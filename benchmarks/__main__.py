@@ -12,6 +12,7 @@ BENCHMARKS = {
     "fit": "an epoch of training, against plain PyTorch loops",
     "store": "opening and reading a store, against reading its files",
     "projection": "projecting each vector once a batch, against once a group",
+    "training_throughput": "training with texts encoded in each step, against sentence-transformers",
     "scaling": "test-time scaling of LRanker, prefixes shared, against whole prompts",
 }
 TABLES = {
@@ -23,7 +24,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is named; exit status 1 if a ratio is not what was asked for."""
-    listing, tables = ("\n".join(f"  {name:12} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, TABLES))
+    listing, tables = ("\n".join(f"  {name:20} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, TABLES))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
