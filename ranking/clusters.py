@@ -33,16 +33,14 @@ def cluster_sums(
     (tensor([[[0.],
              [5.]]]), tensor([[0, 2]]))
     """
-    place = torch.where(assignment < 0, num_clusters, assignment)
-    sizes = torch.zeros(len(points), num_clusters + 1, dtype=torch.int64, device=points.device)
-    sizes = sizes.scatter_add_(1, place, torch.ones_like(place))[:, :-1]
-    points = points.float()
+    points, slots = points.float(), num_clusters + 1  # the first slot is for those that are left out
+    place = assignment + torch.arange(1, slots * len(points) + 1, slots, device=points.device).unsqueeze(1)
+    sizes = place.flatten().bincount(minlength=slots * len(points)).unflatten(0, (-1, slots))[:, 1:]
     if points.device.type != "cpu":  # adding to rows in parallel is done in random order there
-        return F.one_hot(place, num_clusters + 1)[:, :, :-1].transpose(1, 2).to(points.dtype) @ points, sizes
-    sums = points.new_zeros(len(points) * (num_clusters + 1), points.shape[2])
-    place = place + torch.arange(len(points)).unsqueeze(1) * (num_clusters + 1)
+        return F.one_hot(assignment + 1, slots)[:, :, 1:].transpose(1, 2).to(points.dtype) @ points, sizes
+    sums = points.new_zeros(slots * len(points), points.shape[2])
     sums.index_add_(0, place.flatten(), points.flatten(0, 1))
-    return sums.unflatten(0, (len(points), num_clusters + 1))[:, :-1], sizes
+    return sums.unflatten(0, (-1, slots))[:, 1:], sizes
 
 
 def largest_first(
