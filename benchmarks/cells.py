@@ -93,7 +93,7 @@ def train(
     """One run, from config to test; the test metrics of all its scorers, and what it took."""
     from training import run  # not above: only the processes that train need it
 
-    found = run.train(load_config(config, [*overrides, f"seed={seed}", f"runs={runs}", "logger=csv"]), config)
+    found = run.train(load_config(config, [*overrides, f"seed={seed}", f"runs={runs}", "logger=csv"]), Path(config).stem)
     metrics = found.metrics
     return {
         "scorers": {
