@@ -42,14 +42,20 @@ def add_lora(backbone: Any, lora: Lora | None) -> None:
     if lora is None:
         return
     from peft import LoraConfig, inject_adapter_in_model
+    from transformers.pytorch_utils import Conv1D
 
+    targets = _targets(backbone, lora)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
-        target_modules=_targets(backbone, lora),
+        target_modules=targets,
+        fan_in_fan_out=isinstance(backbone.get_submodule(targets[0]), Conv1D),
     )
-    inject_adapter_in_model(config, backbone)
+    try:
+        inject_adapter_in_model(config, backbone)
+    except ValueError as error:
+        raise ConfigError("ranker.lora", f"{error}", cure="name other ranker.lora.targets, or lora=null") from error
     backbone.train(backbone.training)
     for name, weight in backbone.named_parameters():
         if is_adapter(name):

@@ -20,8 +20,8 @@ Embeddings = Float[Tensor, "B P N H"]
 
 # Tokens that go through the backbone at once, so that memory does not grow with the number of contexts.
 _BATCH_TOKENS = 1 << 14
-# Tokens of one query that attend to each other's keys only to mask them; beyond, that costs more than another call.
-_SHARED_TOKENS = 512
+# Tokens of one query in a call: parts see one another's keys only to mask them, which on a processor costs time.
+_SHARED_TOKENS = {"cpu": 512}
 
 
 class SeparatePrompts:
@@ -83,7 +83,8 @@ class SharedPrefixes:
     def __call__(self, embeddings: Embeddings, mask: Bool[Tensor, "B P K"]) -> Float[Tensor, "B P H"]:
         """Pooled states of each query in each of its contexts."""
         size = len(self._suffix)
-        per_call = max(1, min(_SHARED_TOKENS, _BATCH_TOKENS // len(embeddings)) // size)
+        most = min(_SHARED_TOKENS.get(embeddings.device.type, _BATCH_TOKENS), _BATCH_TOKENS // len(embeddings))
+        per_call = max(1, most // size)
         return torch.cat([self._read(part[:, :, 0]) for part in embeddings.split(per_call, dim=1)], dim=1)
 
     def _read(self, embeddings: Float[Tensor, "B P H"]) -> Float[Tensor, "B P H"]:
@@ -107,16 +108,12 @@ class SharedPrefixes:
 
     def _attention(self, width: int, dtype: torch.dtype) -> Tensor:
         """Which keys each token sees, as the backbone's attention takes it: its query's prefix, and its own part."""
-        size = len(self._suffix)
-        own = torch.ones(size, size, dtype=torch.bool, device=self._seen.device).tril()
-        parts = torch.block_diag(*[own] * width).bool()
-        seen = torch.cat(
-            [
-                self._seen[:, None, None].expand(-1, 1, len(parts), -1),
-                parts.expand(len(self._seen), 1, -1, -1),
-            ],
-            dim=-1,
-        )
+        size, count = len(self._suffix), len(self._seen)
+        place = torch.arange(width * size, device=self._seen.device)
+        part = place // size
+        own = (part.unsqueeze(1) == part) & (place.unsqueeze(1) >= place)
+        prefix = self._seen[:, None, None].expand(-1, 1, len(place), -1)
+        seen = torch.cat([prefix, own.expand(count, 1, -1, -1)], dim=-1)
         if self._reader.backbone.config._attn_implementation == "sdpa":
             return seen
         return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)

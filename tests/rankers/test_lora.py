@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import GPT2Config, GPT2Model, MambaConfig, MambaModel
 
 from rankers.lora import Lora, add_lora, is_adapter
 from ranking.backbone import Backbone
@@ -68,6 +69,35 @@ def test_corrections_are_fp32_whatever_the_backbone_is(request: pytest.FixtureRe
     assert {weight.dtype for key, weight in model.named_parameters() if is_adapter(key)} == {torch.float32}
     assert {weight.dtype for key, weight in model.named_parameters() if not is_adapter(key)} == {torch.bfloat16}
     assert states(model).dtype == torch.bfloat16
+
+
+def test_layers_that_have_their_matrix_the_other_way_round_are_corrected_as_well() -> None:
+    model = GPT2Model(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=8, bos_token_id=0, eos_token_id=1)).eval()
+    before = states(model)
+    add_lora(model, Lora(rank=2, alpha=2.0))
+    weights = {key: weight for key, weight in model.named_parameters() if weight.requires_grad}
+    assert {key.split(".")[2] + "." + key.split(".")[3] for key in weights} == {
+        "attn.c_attn",
+        "attn.c_proj",
+        "mlp.c_fc",
+        "mlp.c_proj",
+    }
+    assert torch.equal(states(model), before)
+    with torch.no_grad():
+        up, down = (
+            weights["h.0.mlp.c_fc.lora_B.default.weight"].normal_(),
+            weights["h.0.mlp.c_fc.lora_A.default.weight"],
+        )
+        corrected = states(model)
+        model.h[0].mlp.c_fc.base_layer.weight += (up @ down).T
+        up.zero_()
+    torch.testing.assert_close(states(model), corrected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_backbone_that_cannot_be_corrected_is_refused() -> None:
+    model = MambaModel(MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=8))
+    with pytest.raises(ConfigError, match=r"^ranker.lora: .*Mamba"):
+        add_lora(model, Lora())
 
 
 def test_without_lora_the_backbone_stays_as_it_is(request: pytest.FixtureRequest) -> None:

@@ -141,6 +141,27 @@ def test_many_contexts_go_through_the_backbone_in_several_calls(make: Make, monk
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize("name", ["tiny_bert", "tiny_llama"])
+def test_attention_written_out_gives_the_same_as_that_of_one_kernel(make: Make, name: str) -> None:
+    ranker, contexts = make(name), make_contexts(5)
+    tokens = padded(ranker.tokenize(QUERIES))
+    expected = ranker.embedder(*tokens)(contexts)
+    assert ranker.backbone.config._attn_implementation == "sdpa"
+    ranker.backbone.set_attn_implementation("eager")
+    torch.testing.assert_close(ranker.embedder(*tokens)(contexts), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny_bert", "tiny_llama"])
+def test_under_mixed_precision_embeddings_are_those_of_fp32_to_its_rounding(make: Make, name: str) -> None:
+    ranker, contexts = make(name), make_contexts(5)
+    tokens = padded(ranker.tokenize(QUERIES))
+    expected = ranker.embedder(*tokens)(contexts)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = ranker.embedder(*tokens)(contexts)
+    assert found.dtype == torch.float32
+    assert float((found * expected).sum(dim=-1).min()) > 0.995
+
+
 @pytest.mark.parametrize(("name", "options", "expected"), [
     ("tiny_llama", {}, True),
     ("tiny_qwen3", {"dtype": "bfloat16"}, True),
