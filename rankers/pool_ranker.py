@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from rankers.base import Ranker
 from rankers.baselines.bm25 import BM25
+from ranking.candidate_pool import CandidatePool
 from ranking.evaluation import Judged
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Relevant, best
@@ -21,6 +22,8 @@ Baseline = Literal["bm25", "encoder"]
 _RUN_DEPTH, _GLANCE_DEPTH = 100, 10
 # A pool that takes no more than this share of a GPU's free memory is kept there.
 _RESIDENT = 0.6
+# On a processor, pools above this many bytes stay on disk and in the system's cache of it.
+_SMALL = 2**30
 
 
 class PoolRanker(Ranker[PoolBatch]):
@@ -41,8 +44,18 @@ class PoolRanker(Ranker[PoolBatch]):
     """Which baselines to compute."""
 
     _references: dict[str, dict[str, Float[Tensor, "Q P"]]]
+    _attached: CandidatePool | None = None
     _resident: Tensor | None = None
     _inverse_norms: Tensor | None = None
+
+    @property
+    def pool(self) -> CandidatePool:
+        """What is ranked: the run's pool, or the one attached."""
+        return self._attached or self.trainer.datamodule.pool  # type: ignore[attr-defined]
+
+    def attach(self, pool: CandidatePool) -> None:
+        """Rank this pool, outside of any run."""
+        self._attached, self._resident, self._inverse_norms = pool, None, None
 
     def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
         """V vectors a query, each of which ranks the pool by inner product."""
@@ -85,13 +98,12 @@ class PoolRanker(Ranker[PoolBatch]):
         return PoolEvaluation(self._name, relevant, ranks, *top)
 
     def candidates_to_rank(self) -> Any:
-        """The pool, or its vectors on the GPU where they fit there."""
-        pool = self.trainer.datamodule.pool  # type: ignore[attr-defined]
-        if self.device.type != "cuda":
-            return pool
+        """The pool, or its vectors in memory where they fit: on the GPU if there is one."""
+        pool = self.pool
         if self._resident is None:
             size = pool.num_candidates * pool.feature_dim * pool.dtype.itemsize
-            if size > _RESIDENT * torch.cuda.mem_get_info(self.device)[0]:
+            on_gpu = self.device.type == "cuda"
+            if size > (_RESIDENT * torch.cuda.mem_get_info(self.device)[0] if on_gpu else _SMALL):
                 return pool
             self._resident = torch.empty(pool.num_candidates, pool.feature_dim, dtype=pool.dtype, device=self.device)
             start = 0
@@ -102,7 +114,7 @@ class PoolRanker(Ranker[PoolBatch]):
 
     def candidate_scales(self) -> Float[Tensor, " N"] | None:
         """One over each candidate's length; None where they all count as they are."""
-        pool = self.trainer.datamodule.pool  # type: ignore[attr-defined]
+        pool = self.pool
         if not self.normalize or pool.normalized:
             return None
         if self._inverse_norms is None:
@@ -114,7 +126,7 @@ class PoolRanker(Ranker[PoolBatch]):
         return self.description()["ranker"]["name"] or type(self).__name__
 
     def _baseline_ranks(
-        self, split: str, relevant: Relevant, limits: dict[str, Int[Tensor, "..."] | None]
+        self, split: str, relevant: Relevant, limits: dict[str, Any]
     ) -> dict[str, Float[Tensor, "Q P"]]:
         """The baselines' ranks; they stay the same from one validation to the next."""
         key = f"{split} {len(relevant.queries)}"
@@ -122,10 +134,8 @@ class PoolRanker(Ranker[PoolBatch]):
             self._references[key] = {name: self._baseline(name, relevant, limits) for name in self.baselines}
         return self._references[key]
 
-    def _baseline(
-        self, name: Baseline, relevant: Relevant, limits: dict[str, Int[Tensor, "..."] | None]
-    ) -> Float[Tensor, "Q P"]:
-        pool = self.trainer.datamodule.pool  # type: ignore[attr-defined]
+    def _baseline(self, name: Baseline, relevant: Relevant, limits: dict[str, Any]) -> Float[Tensor, "Q P"]:
+        pool = self.pool
         if name == "bm25":
             if self._bm25 is None:
                 self._bm25 = BM25.of(pool)

@@ -113,13 +113,18 @@ class ScaledRanker(PoolRanker):
 
     @property
     def _ranks_directly(self) -> bool:
-        return self.scaling is None or self._trainer is None or self.trainer.state.fn == "fit"
+        """Whether no scaling is to be done: there is none, training goes on, or it was never chosen."""
+        if self._trainer is None:
+            return self.scaling is None or None in (self.scaling.width, self.scaling.depth)
+        return self.scaling is None or self.trainer.state.fn == "fit"
 
     @property
     def _chooses(self) -> bool:
         """Whether the width and depth of scaling are still to be chosen, now that training is done."""
         scaling = self.scaling
-        return scaling is not None and None in (scaling.width, scaling.depth) and self.trainer.state.fn == "validate"
+        if scaling is None or self._trainer is None or self.trainer.state.fn != "validate":
+            return False
+        return None in (scaling.width, scaling.depth)
 
     @property
     def _widths(self) -> list[int]:

@@ -1,0 +1,111 @@
+"""Searcher: a trained ranker over a pool of candidates: queries in, the best candidates out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from rankers.checkpoint import load_ranker
+from rankers.lranker import LRanker
+from ranking.candidate_pool import CandidatePool
+from ranking.pool_batch import PoolBatch
+from ranking.pool_evaluation import best
+from registry import ConfigError
+
+S = TypeVar("S", bound="Searcher")
+
+
+@dataclass(frozen=True)
+class FoundCandidate:
+    """A candidate of the pool, ranked.
+
+    Args:
+        id: Names it in the pool.
+        text: Its text.
+        score: Higher is better; comparable within one query.
+    """
+
+    id: str
+    text: str
+    score: float
+
+
+class Searcher:
+    """Ranks a pool for queries, with the test-time scaling that validation chose.
+
+    Args:
+        ranker: A trained LRanker.
+        pool: Candidates, as the encoder it was trained with embeds them; not necessarily those of its training.
+
+    Raises:
+        ConfigError: If another encoder made the pool.
+    """
+
+    def __init__(self, ranker: LRanker, pool: CandidatePool) -> None:
+        hashes = [(made_with or {}).get("sha256") for made_with in (ranker.encoder, pool.encoder)]
+        if hashes[0] != hashes[1] or pool.feature_dim != ranker.feature_dim:
+            problem = "made by another encoder than the one this ranker was trained with."
+            raise ConfigError(str(pool.path), problem, cure="build the pool with the encoder of the run's config")
+        self.ranker, self.pool = ranker.eval(), pool
+        ranker.attach(pool)
+        ranker.prepare(pool, None)
+
+    @classmethod
+    def from_pretrained(cls: type[S], path: str | Path, pool: str | Path) -> S:
+        """A ranker and the pool it is to rank.
+
+        Args:
+            path: A run's folder, a checkpoint, or a folder written by `save_pretrained`.
+            pool: A candidate pool's folder.
+
+        Raises:
+            ConfigError: If there is no LRanker there, or the pool does not open or fit.
+        """
+        ranker = load_ranker(path)
+        if not isinstance(ranker, LRanker):
+            cure = "serving.reranker.Reranker ranks documents that are given with the query"
+            raise ConfigError(str(path), f"{type(ranker).__name__} does not rank a pool.", cure=cure)
+        return cls(ranker, CandidatePool.open(pool))
+
+    @torch.inference_mode()
+    def rank(self, queries: Sequence[str], top_k: int = 10) -> list[list[FoundCandidate]]:
+        """The best candidates of each query, best first.
+
+        Args:
+            queries: Texts; those of one call are read together.
+            top_k: How many to return.
+
+        Raises:
+            ValueError: If a query is empty, or `top_k` is not positive.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k has to be 1 or more, got {top_k}")
+        if (empty := next((place for place, text in enumerate(queries) if not text.strip()), None)) is not None:
+            raise ValueError(f"query {empty} of {len(queries)} is empty")
+        if not queries:
+            return []
+        vectors = self.ranker.query_vectors(self._batch(queries))[:, -1]
+        candidates, scales = self.ranker.candidates_to_rank(), self.ranker.candidate_scales()
+        scores, rows = best(vectors, candidates, min(top_k, self.pool.num_candidates), inverse_norms=scales)
+        return [
+            [FoundCandidate(self.pool.id(row), self.pool.text(row), score) for row, score in zip(*found, strict=True)]
+            for found in zip(rows.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def _batch(self, queries: Sequence[str]) -> PoolBatch:
+        tokens = [torch.tensor(ids) for ids in self.ranker.tokenize(queries)]
+        count, none = len(queries), torch.empty(0, dtype=torch.int64)
+        batch = PoolBatch(
+            labels=torch.empty(count, 0),
+            mask=torch.empty(count, 0, dtype=torch.bool),
+            group=torch.arange(count),
+            slot=torch.empty(count, 0, dtype=torch.int64),
+            rows=none,
+            candidates=torch.empty(0, self.pool.feature_dim),
+            tokens=torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
+            lengths=torch.tensor([len(ids) for ids in tokens]),
+            partition=torch.full((count,), -1),
+        )
+        return batch.to(self.ranker.device)
