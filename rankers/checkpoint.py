@@ -48,7 +48,8 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
         path: A folder written by `save_pretrained`, a run's folder (its best checkpoint is taken), or a `.ckpt` file.
 
     Raises:
-        ConfigError: If there is no ranker there, it is damaged, or the module that defines it cannot be found.
+        ConfigError: If there is no ranker there, it is damaged, or the module that defines it or the backbone that it
+            was trained on cannot be found.
     """
     path = Path(path)
     if (path / CONFIG_FILE).is_file():
@@ -59,6 +60,7 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
     try:
         import_modules(description["imports"], description["imports"].values())
         ranker = RANKERS.build(description["ranker"], path="ranker")
+        ranker.configure_model()
     except ConfigError as error:
         error.file = str(path)
         raise

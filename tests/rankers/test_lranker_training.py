@@ -1,6 +1,7 @@
 """LRanker in training: its scores, its contexts, what it saves, and what it finds again."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from test_lranker import CENTROIDS, QUERY_FIRST, Make, by_hand, make, padded
 
 from datamodules.partitioned_candidates import PartitionedCandidates
+from rankers.aggregators import Aggregator
 from rankers.checkpoint import load_ranker, save_pretrained
 from rankers.lora import Lora
 from rankers.lranker import LRanker
@@ -284,8 +286,6 @@ def test_contexts_in_training_need_not_hold_the_positive(
 
 @pytest.mark.usefixtures("outside")
 def test_an_aggregator_that_cannot_leave_a_positive_out_says_so(make: Make, data: Data) -> None:
-    from rankers.aggregators import Aggregator
-
     @AGGREGATORS.register("mean_for_a_test")
     class Mean(Aggregator):
         def __init__(self) -> None:
@@ -346,15 +346,13 @@ def test_a_saved_ranker_without_one_of_its_weights_is_refused(make: Make, tmp_pa
 
 
 def test_a_backbone_that_changed_since_is_refused(make: Make, tiny_llama: Path, tmp_path: Path) -> None:
-    import shutil
-
     model = shutil.copytree(tiny_llama, tmp_path / "model")
     ranker = LRanker(DIM, Backbone(model=str(model)), max_length=60, template=QUERY_FIRST)
     ranker.configure_model()
     folder = save_pretrained(ranker, tmp_path / "saved")
     weights = load_file(model / "model.safetensors")
     save_file({name: weight + 1 for name, weight in weights.items()}, model / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match=r"ranker.backbone.sha256: the weights in .* have the sha256"):
+    with pytest.raises(ConfigError, match=r"saved: ranker.backbone.sha256: the weights in .* have the sha256"):
         load_ranker(folder)
 
 
