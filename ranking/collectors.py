@@ -134,8 +134,9 @@ class Ranks:
             self._views[chunk.start] = _View(self, chunk)
         view = self._views[chunk.start]
         for pairs, query in view.layers:
-            some = scores if query is None else scores[query]
-            self.balance[pairs] += (some - self.scores[pairs].unsqueeze(1)).sign_().sum(dim=1)
+            above = (scores if query is None else scores[query]) - self.scores[pairs].unsqueeze(1)
+            broken = above.amax(dim=1).isnan()  # the sign of nan is 0
+            self.balance[pairs] += above.sign_().sum(dim=1).masked_fill_(broken, torch.nan)
         pairs, query, row = view.inside(first, first + scores.shape[1])
         if len(pairs):  # no candidate is compared with itself, which rounding could make higher or lower
             self.balance[pairs] -= (scores[query, row - first] - self.scores[pairs]).sign()

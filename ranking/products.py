@@ -15,23 +15,20 @@ _ONEDNN = (
     else None
 )
 _WITH_OUT_DTYPE = "dtype" in torch.ops.aten.mm.overloads()
-_FEWEST_ROWS = 8
+_COLUMNS = 64  # blocks of so many vectors, or of a multiple, have no rest that kernels treat in another way
 _PARTS = {torch.float16: 2, torch.bfloat16: 3}
 
 
 def products(
     left: Float[Tensor, "M D"], right: Float[Tensor, "N D"], bias: Float[Tensor, " N"] | None = None
 ) -> Float[Tensor, "M N"]:
-    """Left times right transposed, both fp32; equal vectors get equal products wherever they stand in a block.
+    """Left times right transposed, both fp32.
 
     >>> products(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     tensor([[11.,  2.]])
     """
     if _ONEDNN is not None and left.device.type == "cpu":
         return _ONEDNN(left, right, bias, "none", [], "")
-    few = _FEWEST_ROWS - len(left)
-    if few > 0:  # kernels for few rows sum in an order that depends on the number of columns
-        return F.linear(F.pad(left, (0, 0, 0, few)), right, bias)[: len(left)]
     return F.linear(left, right, bias)
 
 
@@ -50,6 +47,9 @@ def full_precision(device: torch.device) -> Iterator[None]:
 class Scorer:
     """Inner products of fixed queries with one block of vectors after another.
 
+    Equal vectors get equal products, wherever and in whichever block they stand. oneDNN always adds in the same order;
+    other kernels do for matrices of the same shape, so blocks are filled up to the size of the largest.
+
     On CUDA, blocks of half precision are multiplied as they are: each query is split into parts of that precision whose
     sum is the query (two of fp16, three of bf16), so that nothing but the order of summation is rounded.
 
@@ -60,8 +60,9 @@ class Scorer:
     """
 
     def __init__(self, queries: Float[Tensor, "Q D"], dtype: torch.dtype, size: int) -> None:
-        self._queries, self._size = queries.float().contiguous(), size
-        self._on_cpu = queries.device.type == "cpu"
+        self._queries, self._device = queries.float().contiguous(), queries.device
+        self._size = -(-size // _COLUMNS) * _COLUMNS
+        self._any_shape = queries.device.type == "cpu" and _ONEDNN is not None
         self._split = dtype in _PARTS and _WITH_OUT_DTYPE and queries.device.type == "cuda"
         self._buffer = torch.empty(0)
         if self._split:
@@ -69,19 +70,15 @@ class Scorer:
             self._parts = _parts(self._queries / self._scale, dtype)
 
     def load(self, block: Float[Tensor, "N D"]) -> Float[Tensor, "M D"]:
-        """A block where and as `score` needs it; it may share memory with the one before.
-
-        On a GPU it is filled up to the size of all others: for another shape another kernel may sum in another order.
-        """
-        if self._on_cpu:
-            if block.dtype == torch.float32:
-                return block.contiguous()
+        """A block where and as `score` needs it; it may share memory with the one before."""
+        if self._device.type == block.device.type == "cpu" and block.dtype != torch.float32:
             if not len(self._buffer):
-                self._buffer = torch.empty(self._size, block.shape[1])
-            return self._buffer[: len(block)].copy_(block)
-        block = block.to(self._queries.device, non_blocking=True)
-        missing = self._size - len(block)
-        block = F.pad(block, (0, 0, 0, missing)) if missing else block
+                self._buffer = torch.zeros(self._size, block.shape[1])
+            self._buffer[: len(block)].copy_(block)
+            return self._buffer[: len(block)] if self._any_shape else self._buffer
+        block = block.to(self._device, non_blocking=True)
+        if not self._any_shape and len(block) < self._size:
+            block = F.pad(block, (0, 0, 0, self._size - len(block)))
         return block if self._split else block.float()
 
     def score(self, chunk: slice, block: Float[Tensor, "M D"]) -> Float[Tensor, "Q M"]:

@@ -163,7 +163,8 @@ def _search(
         raise ValueError(f"rows to rank must be from 0 to {scan.num_candidates - 1}")
     for chunk in scan.chunks:
         for pairs in ranks.pairs(chunk, scan.start, scan.stop).split(scan.size):
-            ranks.scores[pairs] = scan.score_pairs(chunk, ranks.query[pairs], ranks.rows[pairs])
+            if len(pairs):
+                ranks.scores[pairs] = scan.score_pairs(chunk, ranks.query[pairs], ranks.rows[pairs])
     if distributed:
         dist.all_reduce(ranks.scores)
     for chunk, first, scores in scan.tiles():

@@ -1,0 +1,258 @@
+"""Best candidates and ranks against sorting all scores in float64."""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ranking import search
+from ranking.candidate_pool import CandidatePool
+from ranking.search import inverse_norms, ranks, top_k
+
+NUM_QUERIES, NUM_CANDIDATES, DIM = 40, 700, 5
+
+
+def whole_numbers(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Queries and candidates that every dtype holds exactly; many scores tie."""
+    draw = torch.Generator().manual_seed(0)
+    queries = torch.randint(-3, 4, (NUM_QUERIES, DIM), generator=draw).float()
+    return queries, torch.randint(-3, 4, (NUM_CANDIDATES, DIM), generator=draw).to(dtype)
+
+
+def pairs(count: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    query = torch.randint(NUM_QUERIES, (count,), generator=draw)
+    return query, torch.randint(NUM_CANDIDATES, (count,), generator=draw)
+
+
+def all_scores(queries: Tensor, candidates: Tensor, removed: Tensor | None = None, cosine: bool = False) -> Tensor:
+    """Scores of all pairs in float64, added up in the same order for equal candidates."""
+    candidates = candidates.double()
+    scores = (queries.double().unsqueeze(1) * candidates).sum(dim=2)
+    if cosine:
+        lengths = candidates.norm(dim=1)
+        scores = torch.where(lengths > 0, scores / lengths, 0)
+    if removed is not None:
+        scores[removed[:, 0], removed[:, 1]] = -torch.inf
+    return scores
+
+
+def brute_force_ranks(scores: Tensor, own: Tensor, query: Tensor, rows: Tensor, tolerance: float = 0) -> Tensor:
+    """Ranks of pairs; scores no further apart than the tolerance tie."""
+    others = scores[query].clone()
+    others[torch.arange(len(rows)), rows] = -torch.inf
+    distance = others - own[query, rows].unsqueeze(1)
+    return 1 + (distance > tolerance).sum(dim=1) + (distance.abs() <= tolerance).sum(dim=1).double() / 2
+
+
+@pytest.fixture(params=["one block", "small blocks and chunks"], autouse=True)
+def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "small blocks and chunks":
+        monkeypatch.setattr(search, "_CHUNK", 16)
+        monkeypatch.setattr(search, "_CACHED", 4096)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("k", [1, 7, 300, 1000])
+def test_the_best_are_those_of_a_stable_sort_of_all_scores(dtype: torch.dtype, k: int) -> None:
+    queries, candidates = whole_numbers(dtype)
+    removed = torch.stack(pairs(400), dim=1)
+    scores, rows = top_k(queries, candidates, k, removed=removed)
+    expected, order = all_scores(queries, candidates, removed).sort(dim=1, descending=True, stable=True)
+    assert scores.dtype == torch.float32
+    assert scores.tolist() == expected[:, :k].tolist()
+    assert rows.tolist() == order[:, :k].masked_fill(expected[:, :k].isinf(), -1).tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_inverse_norms_make_scores_cosines(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(3)
+    queries, candidates = whole_numbers()[0], torch.randn(NUM_CANDIDATES, DIM, generator=draw).to(dtype)
+    candidates[7] = 0
+    norms = inverse_norms(candidates)
+    expected = all_scores(queries, candidates, cosine=True)
+    scores, rows = top_k(queries, candidates, 20, inverse_norms=norms)
+    torch.testing.assert_close(scores.double(), expected.topk(20, dim=1).values, atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(expected.gather(1, rows), scores.double(), atol=1e-5, rtol=1e-6)
+    query, rows = pairs(100)
+    found = ranks(queries, candidates, query, rows, inverse_norms=norms)
+    torch.testing.assert_close(found, brute_force_ranks(expected, expected, query, rows), atol=1, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("count", [0, 1, 40, 500])
+def test_ranks_count_the_higher_and_half_of_the_ties(dtype: torch.dtype, count: int) -> None:
+    queries, candidates = whole_numbers(dtype)
+    removed = torch.stack(pairs(400), dim=1)
+    query, rows = pairs(count, seed=2)
+    found = ranks(queries, candidates, query, rows, removed=removed)
+    own = all_scores(queries, candidates)
+    expected = brute_force_ranks(all_scores(queries, candidates, removed), own, query, rows)
+    assert found.dtype == torch.float64
+    assert found.tolist() == expected.tolist()
+
+
+def test_a_removed_candidate_is_ranked_as_if_it_alone_was_back() -> None:
+    queries, candidates = whole_numbers()
+    query, rows = torch.tensor([3]), torch.tensor([5])
+    removed = torch.tensor([[3, 5], [3, 6]])
+    own = all_scores(queries, candidates)
+    expected = brute_force_ranks(all_scores(queries, candidates, removed[1:]), own, query, rows)
+    assert ranks(queries, candidates, query, rows, removed=removed).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dim", [3, 64, 100])
+@pytest.mark.parametrize("num_queries", [1, 3, 50])
+@pytest.mark.parametrize("backend", ["onednn", "any"])
+def test_equal_candidates_tie_wherever_they_stand(
+    dim: int, num_queries: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "any":
+        monkeypatch.setattr("ranking.products._ONEDNN", None)
+    draw = torch.Generator().manual_seed(dim)
+    queries, different = torch.randn(num_queries, dim, generator=draw), torch.randn(300, dim, generator=draw)
+    place = torch.randint(300, (1500,), generator=draw)
+    candidates = different[place]
+    query, rows = torch.randint(num_queries, (90,), generator=draw), torch.randint(1500, (90,), generator=draw)
+    scores = all_scores(queries, candidates)
+    norms = inverse_norms(candidates)
+    assert ranks(queries, candidates, query, rows).tolist() == (
+        brute_force_ranks(scores, scores, query, rows, tolerance=1e-12).tolist()
+    )
+    cosines = all_scores(queries, candidates, cosine=True)
+    assert ranks(queries, candidates, query, rows, inverse_norms=norms).tolist() == (
+        brute_force_ranks(cosines, cosines, query, rows, tolerance=1e-12).tolist()
+    )
+    _, found = top_k(queries, candidates, 20)
+    assert found.tolist() == scores.sort(dim=1, descending=True, stable=True).indices[:, :20].tolist()
+
+
+def test_a_query_alone_gets_what_it_gets_beside_others() -> None:
+    draw = torch.Generator().manual_seed(0)
+    queries, candidates = torch.randn(20, 64, generator=draw), torch.randn(3000, 64, generator=draw)
+    rows = torch.arange(20) * 7
+    together = search.search(queries, candidates, k=5, query_index=torch.arange(20), ranked=rows)
+    for query in range(20):
+        alone = search.search(
+            queries[query : query + 1],
+            candidates,
+            k=5,
+            query_index=torch.zeros(1, dtype=torch.int64),
+            ranked=rows[query : query + 1],
+        )
+        assert alone.rows.tolist() == together.rows[query : query + 1].tolist()
+        assert alone.ranks.tolist() == together.ranks[query : query + 1].tolist()
+
+
+@pytest.mark.parametrize("order", [False, True])
+@pytest.mark.parametrize("k", [3, 100])
+def test_the_order_of_the_pool_does_not_matter(order: bool, k: int) -> None:
+    """Rising scores replace all of the best so far in each block."""
+    candidates = torch.arange(5000.0).unsqueeze(1)
+    rising = candidates if order else candidates.flip(0)
+    scores, rows = top_k(torch.tensor([[1.0], [-1.0]]), rising, k)
+    assert scores[0].tolist() == list(range(4999, 4999 - k, -1))
+    assert rising[rows[1]].flatten().tolist() == list(range(k))
+
+
+def test_a_pool_on_disk_or_in_parts_is_searched_like_one_tensor(pool: CandidatePool) -> None:
+    candidates = torch.cat(list(pool.blocks()))
+    queries = pool.queries.features(torch.arange(pool.queries.num_queries))
+    query, rows = torch.arange(len(queries)), torch.arange(len(queries)) * 3
+    expected = search.search(queries, candidates, k=9, query_index=query, ranked=rows)
+    for other in (pool, candidates.split([1, 150, 0, len(candidates) - 151])):
+        found = search.search(queries, other, k=9, query_index=query, ranked=rows)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        torch.testing.assert_close(inverse_norms(other), 1 / candidates.norm(dim=1))
+
+
+def test_scores_are_fp32_under_mixed_precision() -> None:
+    draw = torch.Generator().manual_seed(0)
+    queries, candidates = torch.randn(9, 32, generator=draw), torch.randn(500, 32, generator=draw)
+    expected = top_k(queries, candidates, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = top_k(queries.requires_grad_(), candidates, 5)
+    assert not found[0].requires_grad
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("call", [lambda q, c: top_k(q, c, 2), lambda q, c: ranks(q, c, *[torch.tensor([2])] * 2)])
+@pytest.mark.parametrize("broken", ["query", "candidate"])
+def test_scores_that_are_nan_are_refused(call: Callable[[Tensor, Tensor], Any], broken: str) -> None:
+    queries, candidates = whole_numbers()
+    (queries if broken == "query" else candidates)[2, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"scores of queries .*2.* are nan, so they have no order"):
+        call(queries, candidates)
+
+
+def test_rows_that_the_pool_does_not_have_are_refused() -> None:
+    queries, candidates = whole_numbers()
+    for row in (-1, NUM_CANDIDATES):
+        with pytest.raises(ValueError, match=f"rows to rank must be from 0 to {NUM_CANDIDATES - 1}"):
+            ranks(queries, candidates, torch.tensor([0]), torch.tensor([row]))
+
+
+def in_one_of_two(process: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=process, world_size=2)
+    queries, candidates = whole_numbers(torch.float16)
+    query, rows = pairs(100)
+    removed = torch.stack(pairs(400, seed=5), dim=1)
+    for k in (7, 500):
+        options = {"k": k, "query_index": query, "ranked": rows, "removed": removed, "distributed": True}
+        torch.save(tuple(search.search(queries, OwnHalf(candidates, process), **options)), folder / f"{k}-{process}")
+    candidates[-1] = torch.nan
+    with pytest.raises(ValueError, match="nan"):
+        top_k(queries, OwnHalf(candidates, process), 3, distributed=True)
+    dist.destroy_process_group()
+
+
+class OwnHalf:
+    """A pool of which this process can read one half only."""
+
+    def __init__(self, candidates: Tensor, process: int) -> None:
+        self.candidates, self.num_candidates, self.dtype = candidates, len(candidates), candidates.dtype
+        self.start, self.stop = (0, 350) if process == 0 else (350, 700)
+
+    def blocks(self, start: int = 0, stop: int | None = None, size: int = 65536) -> Any:
+        assert (start, stop) == (self.start, self.stop)
+        return iter(self.candidates[start:stop].split(size))
+
+    def features(self, rows: Tensor) -> Tensor:
+        assert self.start <= rows.min() <= rows.max() < self.stop
+        return self.candidates[rows]
+
+
+def test_two_processes_that_share_a_pool_find_what_one_finds(tmp_path: Path, sizes: None) -> None:
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+        list(executor.map(in_one_of_two, range(2), [tmp_path] * 2))
+    queries, candidates = whole_numbers(torch.float16)
+    query, rows = pairs(100)
+    removed = torch.stack(pairs(400, seed=5), dim=1)
+    for k in (7, 500):
+        expected = search.search(queries, candidates, k=k, query_index=query, ranked=rows, removed=removed)
+        for process in range(2):
+            found = torch.load(tmp_path / f"{k}-{process}", weights_only=True)
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_gpu_finds_what_a_processor_finds(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    queries, candidates = torch.randn(30, 64, generator=draw), torch.randn(9000, 64, generator=draw).to(dtype)
+    candidates[torch.randperm(9000, generator=draw)[:50]] = candidates[0]
+    query, rows = torch.arange(30), torch.arange(30) * 20
+    removed = torch.stack([query, rows + 1], dim=1)
+    options = {"k": 20, "query_index": query, "ranked": rows, "removed": removed}
+    expected = search.search(queries, candidates, **options)
+    for other in (candidates, candidates.cuda()):
+        found = search.search(queries.cuda(), other, **options)
+        assert found.ranks.tolist() == expected.ranks.tolist()
+        torch.testing.assert_close(found.scores.cpu(), expected.scores, atol=1e-4, rtol=1e-5)
