@@ -59,7 +59,7 @@ class Aggregator(nn.Module):
     def summarise_pool(
         self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int, without: Int[Tensor, " W"] | None = None
     ) -> Contexts:
-        """The context of a large set, alone; its vectors are not all in memory at once.
+        """The context of a large set, alone; here of all its vectors in memory, which better ones avoid.
 
         Args:
             pool: Where the set is.
@@ -67,7 +67,11 @@ class Aggregator(nn.Module):
             seed: Of whatever is drawn.
             without: Rows that must not show in the context, though they may help to find the clusters.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot summarise pools")
+        pool = as_pool(pool)
+        rows = torch.arange(pool.num_candidates) if rows is None else rows
+        if without is not None:
+            rows = rows[~torch.isin(rows, without)]
+        return self.summarise(pool.features(rows).unsqueeze(0), torch.ones(1, len(rows), dtype=torch.bool), seed)
 
     def members(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int) -> tuple[Contexts, Int[Tensor, " n"]]:
         """The context of a large set and, for each of its rows in their order, which centroid it is in; -1 for none."""

@@ -53,6 +53,8 @@ class Best:
 
     def share(self) -> None:
         """Merge what all processes found."""
+        if not self.k:
+            return
         self._merge()
         parts = []
         for own in (self.rows, self.scores):

@@ -1,0 +1,242 @@
+"""Whole runs of LRanker: trained, scaled, judged over a pool, stopped, resumed, shared by processes, and served."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ir_measures
+import pytest
+import torch
+from ir_measures import RR, Qrel, R, nDCG
+from pools import pool
+from test_processes import train as train_in_processes
+from test_resuming import KILLER, run_all
+from tiny_bert import tiny_bert
+from tiny_llama import tiny_llama
+
+from ranking.candidate_pool import CandidatePool
+from registry import ConfigError, load_config
+from registry.config import merge, to_yaml
+from serving.searcher import Searcher
+from training.run import Run
+from training.run import train as train_config
+
+__all__ = ["pool", "tiny_bert", "tiny_llama"]
+
+
+@pytest.fixture
+def pool_config(pool: CandidatePool, tiny_bert: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write the yaml of a short run of LRanker on the small pool."""
+    usual = {
+        "ranker": {
+            "name": "lranker",
+            "backbone": {"model": str(tiny_bert)},
+            "template": "the value of {query} <|embedding|> key",
+            "max_length": 64,
+            "aggregator": {"name": "kmeans", "num_centroids": 4},
+            "lora": {"rank": 4},
+            "temperature": 0.1,
+            "optimizer": {"name": "adamw", "lr": 1e-2},
+            "scaling": {"widths": [2, 3], "max_depth": 2},
+        },
+        "datamodule": {
+            "name": "partitioned_candidates",
+            "path": str(pool.path),
+            "batch_size": 8,
+            "num_partitions": 4,
+            "num_splits": 2,
+        },
+        "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "gradient_clip_val": 0.5},
+        "runs": str(tmp_path / "runs"),
+    }
+
+    def write(file: str = "run.yaml", **changes: Any) -> Path:
+        (tmp_path / file).write_text(to_yaml(merge(usual, changes)))
+        return tmp_path / file
+
+    return write
+
+
+@pytest.fixture
+def run(pool_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+    def start(*overrides: str, **changes: Any) -> Run:
+        monkeypatch.delenv("RANKERS_RUN_DIR", raising=False)
+        return train_config(load_config(pool_config(**changes), overrides), "run")
+
+    return start
+
+
+def test_a_run_over_a_pool_is_what_ir_measures_finds_in_its_run_file(
+    run: Callable[..., Run], pool: CandidatePool
+) -> None:
+    finished = run()
+    queries = pool.queries
+    qrels = [
+        Qrel(queries.id(query), pool.id(int(queries.relevant[place])), int(queries.label[place]))
+        for query in range(queries.num_queries)
+        for place in range(int(queries.relevant_offsets[query]), int(queries.relevant_offsets[query + 1]))
+        if queries.split[query] == 2
+    ]
+    ranking = list(ir_measures.read_trec_run(str(finished.path / "run.trec")))
+    theirs = ir_measures.calc_aggregate([nDCG @ 10, R @ 1, R @ 10, R @ 100], qrels, ranking)
+    ours = finished.metrics["test"]["scorers"]["lranker"]
+    names = {"ndcg@10": nDCG @ 10, "recall@1": R @ 1, "recall@10": R @ 10, "recall@100": R @ 100}
+    for name, measure in names.items():
+        assert ours[name]["mean"] == pytest.approx(theirs[measure], abs=1e-6), name
+    # The run file ends at rank 100, the metric does not.
+    reciprocal = ir_measures.calc_aggregate([RR], qrels, ranking)[RR]
+    assert reciprocal <= ours["mrr"]["mean"] + 1e-6 <= reciprocal + 0.01
+
+
+def test_a_run_chooses_width_and_depth_on_validation_and_keeps_them(run: Callable[..., Run]) -> None:
+    finished = run()
+    scaling = finished.metrics["scaling"]
+    assert torch.tensor(scaling["values"]).shape == (2, 3) and scaling["queries"] == 12
+    assert max(max(row) for row in scaling["values"]) == pytest.approx(
+        finished.metrics["val"]["scorers"]["lranker"]["mrr"]["mean"], abs=1e-6
+    )
+    assert scaling["values"][0][0] == pytest.approx(
+        finished.metrics["val"]["scorers"]["depth 0"]["mrr"]["mean"], abs=1e-6
+    )
+    assert (finished.path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    described = torch.load(finished.path / "best.ckpt", weights_only=True)["ranker"]["ranker"]["scaling"]
+    assert (described["width"], described["depth"]) == (scaling["width"], scaling["depth"])
+    assert set(finished.metrics["test"]["scorers"]) == {"bm25", "encoder", "depth 0", "lranker"}
+
+
+def test_scaling_is_chosen_on_as_many_queries_as_asked_for(run: Callable[..., Run]) -> None:
+    assert run("ranker.scaling.num_queries=5").metrics["val"]["queries"] == 5
+
+
+def test_ablations_are_options(run: Callable[..., Run]) -> None:
+    blind = run("ranker.aggregator=null")
+    assert "scaling" not in blind.metrics and set(blind.metrics["test"]["scorers"]) == {"bm25", "encoder", "lranker"}
+    assert "scaling" not in run("ranker.scaling=null").metrics
+    frozen = run("ranker.lora=null")
+    weights = torch.load(frozen.path / "best.ckpt", weights_only=True)["state_dict"]
+    assert not any("lora" in name for name in weights) and any("projector" in name for name in weights)
+
+
+def test_the_frozen_encoders_metrics_are_those_of_its_own_cosines(run: Callable[..., Run], pool: CandidatePool) -> None:
+    finished, ranks = run("trainer.max_epochs=1"), []
+    table = torch.cat(list(pool.blocks())).double()
+    for query in (pool.queries.split == 2).nonzero().flatten().tolist():
+        scores = table @ pool.queries.features(torch.tensor([query]))[0].double()
+        start, stop = pool.queries.relevant_offsets[query : query + 2].tolist()
+        ranks.append(min(1 + int((scores > scores[row]).sum()) for row in pool.queries.relevant[start:stop].tolist()))
+    expected = sum(1 / rank for rank in ranks) / len(ranks)
+    assert finished.metrics["test"]["scorers"]["encoder"]["mrr"]["mean"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_two_processes_over_a_pool_give_the_metrics_of_one(
+    pool_config: Callable[..., Path], tmp_path: Path, tiny_llama: Path
+) -> None:
+    # No dropout and no statistics over a batch: those are of each process.
+    ranker = {"backbone": {"model": str(tiny_llama)}, "lora": {"rank": 4, "dropout": 0.0}}
+    ranker |= {"projector": {"name": "mlp", "norm": "layer"}, "optimizer": {"name": "sgd", "lr": 1e-2}}
+    config = pool_config(ranker=ranker)
+    one = train_in_processes(config, tmp_path / "one")
+    two = train_in_processes(config, tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp")
+    for split in ("val", "test"):
+        assert one[split]["queries"] == two[split]["queries"] == 12
+        for scorer, metrics in one[split]["scorers"].items():
+            for metric, interval in metrics.items():
+                assert two[split]["scorers"][scorer][metric]["mean"] == pytest.approx(interval["mean"], abs=1e-6)
+    assert one["scaling"]["values"] == two["scaling"]["values"]
+
+
+def test_a_run_killed_in_mid_epoch_ends_with_the_same_weights(pool_config: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "killer.py").write_text(KILLER)
+    stop = {"name": "stop_at", "hook": "on_train_batch_end", "step": 3, "signal_number": 9}
+    stop["marker"] = str(tmp_path / "marker")
+    whole = pool_config("whole.yaml", save_every=0)
+    killed = pool_config("killed.yaml", save_every=0, imports=["killer"], callbacks=[stop])
+    statuses, output = run_all(
+        tmp_path,
+        [
+            [str(tmp_path / "a"), "--config", str(whole)],
+            [str(tmp_path / "b"), "--config", str(killed)],
+            [str(tmp_path / "b"), "--resume", str(tmp_path / "b")],
+        ],
+    )
+    assert statuses == [0, -9, 0], output
+    weights = [torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in "ab"]
+    assert all(torch.equal(weights[1][name], weight) for name, weight in weights[0].items())
+    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab")
+    assert first["test"] == second["test"] and first["scaling"] == second["scaling"]
+
+
+def test_a_searcher_finds_what_the_run_file_has(run: Callable[..., Run], pool: CandidatePool) -> None:
+    finished = run()
+    searcher = Searcher.from_pretrained(finished.path, pool.path)
+    lines = [line.split() for line in (finished.path / "run.trec").read_text().splitlines()]
+    for query in (pool.queries.split == 2).nonzero().flatten().tolist()[:3]:
+        expected = [line[2] for line in lines if line[0] == pool.queries.id(query)][:5]
+        found = searcher.rank([pool.queries.text(query)], top_k=5)[0]
+        assert [candidate.id for candidate in found] == expected
+    with pytest.raises(ValueError, match="query 1 of 2 is empty"):
+        searcher.rank(["a", " "])
+
+
+def test_a_searcher_refuses_a_pool_of_another_encoder(
+    run: Callable[..., Run], pool: CandidatePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = run("trainer.max_epochs=1")
+    searcher = Searcher.from_pretrained(finished.path, pool.path)
+    searcher.ranker.encoder = {"sha256": "another"}
+    with pytest.raises(ConfigError, match="another encoder"):
+        Searcher(searcher.ranker, pool)
+
+
+OUTSIDE = '''
+"""An aggregator and a projector of one's own."""
+import torch
+from torch import nn
+from rankers.aggregators import Aggregator
+from ranking.pool_batch import Contexts
+from registry import AGGREGATORS, PROJECTORS
+
+@AGGREGATORS.register("first_ones")
+class FirstOnes(Aggregator):
+    """The first candidates.
+
+    Args:
+        num_centroids: How many.
+    """
+
+    def __init__(self, num_centroids: int = 3) -> None:
+        super().__init__(num_centroids)
+
+    def summarise(self, vectors, mask, seed):
+        order = (~mask).long().argsort(dim=1, stable=True)[:, : self.num_centroids]
+        there = mask.gather(1, order)
+        found = vectors.gather(1, order.unsqueeze(2).expand(-1, -1, vectors.shape[2])).float()
+        found = found.masked_fill(~there.unsqueeze(2), 0)
+        missing = self.num_centroids - order.shape[1]
+        return Contexts(nn.functional.pad(found, (0, 0, 0, missing)), nn.functional.pad(there, (0, missing)))
+
+@PROJECTORS.register("tanh")
+class Tanh(nn.Module):
+    """Linear, then tanh."""
+
+    def __init__(self, feature_dim: int, num_centroids: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(feature_dim * num_centroids, dim)
+
+    def forward(self, centroids):
+        return self.linear(centroids.flatten(1)).tanh()
+'''
+
+
+@pytest.mark.usefixtures("outside")
+def test_an_aggregator_and_a_projector_from_outside_are_named_in_yaml(
+    run: Callable[..., Run], tmp_path: Path, pool: CandidatePool
+) -> None:
+    (tmp_path / "mine.py").write_text(OUTSIDE)
+    ranker = {"aggregator": {"name": "first_ones"}, "projector": {"name": "tanh"}}
+    finished = run("trainer.max_epochs=1", imports=["mine"], ranker=ranker)
+    assert finished.metrics["test"]["queries"] == 12
+    assert len(Searcher.from_pretrained(finished.path, pool.path).rank(["sort list"], top_k=4)[0]) == 4
