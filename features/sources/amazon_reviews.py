@@ -63,7 +63,7 @@ class AmazonReviews:
         pool: Literal["reviewed", "all"] = "reviewed",
         windows: Windows = DEFAULT_WINDOWS,
         min_rating: float | None = None,
-        fields: tuple[Field, ...] = ("title", "brand", "categories"),
+        fields: list[Field] = ["title", "brand", "categories"],  # noqa: B006
     ) -> None:
         self.path, self.category, self.edition, self.pool = path, category, edition, pool
         self.windows, self.min_rating, self.fields = windows, min_rating, fields
@@ -80,7 +80,7 @@ class AmazonReviews:
             files = [download.fingerprint for download in self.downloads]
         else:
             files = [file.fingerprint for file in self._files]
-        options = {"pool": self.pool, "min_rating": self.min_rating, "fields": list(self.fields)}
+        options = {"pool": self.pool, "min_rating": self.min_rating, "fields": self.fields}
         return {"name": "amazon_reviews", "files": files, "windows": self.windows.settings, **options}
 
     def candidates(self) -> Iterator[PoolText]:

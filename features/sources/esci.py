@@ -37,7 +37,7 @@ DOWNLOADS = [
 # Exact, substitute, complement: the gains of the KDD Cup's ndcg.
 _GAINS = {"E": 1.0, "S": 0.1, "C": 0.01}
 _NAMED = {"brand", "color"}
-_OPTIONS = ("locale", "version", "pool", "num_candidates", "num_queries", "relevance", "splits", "seed")
+_OPTIONS = ("locale", "version", "pool", "num_candidates", "num_queries", "relevance", "splits", "fields", "seed")
 Field = Literal["title", "brand", "color", "bullet_point", "description"]
 
 
@@ -72,7 +72,7 @@ class Esci:
         num_queries: int | None = None,
         relevance: Literal["one", "exact", "graded"] = "one",
         splits: Literal["drawn", "published"] = "drawn",
-        fields: tuple[Field, ...] = ("title", "brand", "color"),
+        fields: list[Field] = ["title", "brand", "color"],  # noqa: B006
         seed: int = 0,
     ) -> None:
         self.path, self.locale, self.version, self.pool = path, locale, version, pool
@@ -86,7 +86,7 @@ class Esci:
         else:
             files = [TextFile(file).fingerprint for file in self._files]
         options = {name: getattr(self, name) for name in _OPTIONS}
-        return {"name": "esci", "files": files, **options, "fields": list(self.fields)}
+        return {"name": "esci", "files": files, **options}
 
     def candidates(self) -> Iterator[PoolText]:
         """The products of the pool, in the order of their file."""
