@@ -81,12 +81,7 @@ class Esci:
 
     def fingerprint(self) -> dict[str, Any]:
         """The files, or what is downloaded, and the options."""
-        if self.path is None:
-            files = [download.fingerprint for download in DOWNLOADS]
-        else:
-            files = [TextFile(file).fingerprint for file in self._files]
-        options = {name: getattr(self, name) for name in _OPTIONS}
-        return {"name": "esci", "files": files, **options}
+        return {"name": "esci", "files": self._origin, **{name: getattr(self, name) for name in _OPTIONS}}
 
     def candidates(self) -> Iterator[PoolText]:
         """The products of the pool, in the order of their file."""
@@ -114,6 +109,12 @@ class Esci:
         if self.relevance == "exact":
             return dict.fromkeys(query.exact, 1.0)
         return {min(query.exact, key=lambda product: draw_key(self.seed, f"{id} {product}")): 1.0}
+
+    @cached_property
+    def _origin(self) -> list[dict[str, Any]]:
+        if self.path is None:
+            return [download.fingerprint for download in DOWNLOADS]
+        return [TextFile(file).fingerprint for file in self._files]
 
     @cached_property
     def _files(self) -> list[Path]:

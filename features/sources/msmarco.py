@@ -76,11 +76,7 @@ class MsMarco:
 
     def fingerprint(self) -> dict[str, Any]:
         """The files, or what is downloaded, and the options."""
-        if self.path is None:
-            files: dict[str, Any] = {"files": [download.fingerprint for download in DOWNLOADS[self.edition]]}
-        else:
-            files = self._form.fingerprint()
-        return {"name": "msmarco", **files, **{name: getattr(self, name) for name in _OPTIONS}}
+        return {"name": "msmarco", **self._origin, **{name: getattr(self, name) for name in _OPTIONS}}
 
     def candidates(self) -> Iterator[PoolText]:
         """The passages of the pool, in the order of their files."""
@@ -103,6 +99,12 @@ class MsMarco:
                 if self.splits == "published":
                     split = "test" if part == "dev" else "val" if id in validating else "train"
                 yield PoolQuery(id, text, dict.fromkeys(relevant, 1.0), split, origin=f"query {id}")
+
+    @cached_property
+    def _origin(self) -> dict[str, Any]:
+        if self.path is None:
+            return {"files": [download.fingerprint for download in DOWNLOADS[self.edition]]}
+        return self._form.fingerprint()
 
     @cached_property
     def _form(self) -> Passages:
