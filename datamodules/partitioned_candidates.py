@@ -14,17 +14,8 @@ from torch import Tensor
 from datamodules.epoch_loader import EpochLoader
 from datamodules.judgements import Judgements
 from datamodules.mining import MinedLists
-from datamodules.negatives import (
-    CandidateTable,
-    FromMined,
-    FromOwn,
-    FromParts,
-    Negatives,
-    OneTable,
-    Sampled,
-    WholeParts,
-    no_sample,
-)
+from datamodules.negative_samples import FromMined, FromOwn, FromParts, no_sample
+from datamodules.negatives import CandidateTable, Negatives, OneTable, Sampled, WholeParts
 from datamodules.pool_batches import EvaluationPoolBatches, TrainingPoolBatches
 from datamodules.splits import SPLITS, assign_splits
 from datamodules.token_lists import TokenLists

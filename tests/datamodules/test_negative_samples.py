@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from datamodules.negatives import _sample, places_in
+from datamodules.negative_samples import _sample
+from datamodules.negatives import places_in
 
 
 def test_every_set_of_numbers_that_are_free_is_as_likely() -> None:
