@@ -47,6 +47,7 @@ class Cells:
     def run(self, results: Path, runs: Path, console: Console) -> dict[str, Any]:
         """Train what is not in the results yet, one process a run; what is done is kept if this is stopped."""
         path = results / f"{self.name}.json"
+        results.mkdir(parents=True, exist_ok=True)
         found = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.is_file() else []
         done = {(cell["variant"], cell["seed"]): cell for cell in found}
         for variant, overrides in self.variants.items():

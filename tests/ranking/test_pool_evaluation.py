@@ -110,9 +110,7 @@ def test_a_query_that_two_processes_have_seen_counts_once() -> None:
 
 def test_bm25_ranks_by_shared_words_and_halves_ties() -> None:
     texts = ["sort a list of numbers", "open a file", "close the socket", "list files of a folder", "sort files"]
-    relevant = Relevant(
-        torch.arange(2), torch.tensor([[0], [4]]), torch.ones(2, 1), torch.ones(2, 1, dtype=torch.bool)
-    )
+    relevant = Relevant(torch.arange(2), torch.tensor([[0], [4]]), torch.ones(2, 1), torch.ones(2, 1, dtype=torch.bool))
     ranks = BM25(texts).ranks(["sort numbers", "unheard of"], relevant)
     # Nothing is shared with the second query, so all five tie: 1 + 4 / 2.
     assert ranks.tolist() == [[1.0], [3.0]]

@@ -1,0 +1,26 @@
+"""The tables in the documentation are those of the results, and its commands are valid."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import RESULTS, TABLES
+from registry import load_config
+
+DOCS = "\n".join(file.read_text() for file in sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_rendered_from_the_results(name: str) -> None:
+    table = importlib.import_module(f"benchmarks.{name}").TABLE
+    assert table.markdown(json.loads((RESULTS / f"{name}.json").read_text())) in DOCS
+
+
+def test_every_config_and_override_is_valid() -> None:
+    shown = re.findall(r"python train\.py --config (\S+)((?: +[\w.]+=\S+)*)", DOCS)
+    assert len(shown) >= 3
+    for config, overrides in shown:
+        load_config(config, overrides.split())
