@@ -9,6 +9,7 @@ Sets do not influence one another: a set gets the same clusters alone and beside
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +22,7 @@ _CACHED = 2**20  # numbers of points that a processor works on at once
 _MEMORY = 2**28  # likewise, of a GPU
 _NOISE = 2e-6  # squared distances below this share of the squared lengths are rounding
 
-_PointsOf = Callable[[slice, slice | Tensor, int | None], Tensor]
+_PointsOf = Callable[[slice, slice, int | None], Tensor]
 
 
 def kmeans(
@@ -52,12 +53,11 @@ def kmeans(
     >>> found.centroids.flatten(), found.assignment
     (tensor([1., 9.]), tensor([[0, 1, 0, 0]]))
     """
+    real = None if bool(mask.all()) else mask.unsqueeze(2)
 
-    def points_of(sets: slice, places: slice | Tensor, dim: int | None) -> Float[Tensor, "p m d"]:
-        some = vectors[sets, :, :dim]
-        if isinstance(places, slice):
-            return some[:, places].float()
-        return _taken(some, places).float()
+    def points_of(sets: slice, places: slice, dim: int | None) -> Float[Tensor, "p m d"]:
+        some = vectors[sets, places, :dim].float()
+        return some if real is None else torch.where(real[sets, places], some, 0)
 
     schedule = _Schedule(num_centroids, max_iterations, tolerance, seed)
     return _cluster(points_of, vectors.shape[2], mask, assign_dim, schedule)
@@ -88,9 +88,8 @@ def kmeans_rows(
     """
     rows = torch.where(mask, rows, 0)
 
-    def points_of(sets: slice, places: slice | Tensor, dim: int | None) -> Float[Tensor, "p m d"]:
-        some = rows[sets]
-        some = some[:, places] if isinstance(places, slice) else some.gather(1, places)
+    def points_of(sets: slice, places: slice, dim: int | None) -> Float[Tensor, "p m d"]:
+        some = rows[sets, places]
         return table[:, :dim].index_select(0, some.flatten()).float().unflatten(0, some.shape)
 
     schedule = _Schedule(num_centroids, max_iterations, tolerance, seed)
@@ -115,7 +114,7 @@ class _Schedule:
 
     def sample(self, num_points: int) -> Float[Tensor, " m"] | None:
         """Numbers from 0 to 1 that choose which of many points seeding looks at; None if it looks at all."""
-        size = max(20 * self.num_centroids, min(256 * self.num_centroids, num_points // 64))
+        size = max(100 * self.num_centroids, min(256 * self.num_centroids, num_points // 64))
         return torch.rand(size, generator=self._draw) if size < num_points else None
 
 
@@ -127,14 +126,25 @@ def _cluster(
         raise ValueError(f"assign_dim must be at least 1, or null for all dimensions, not {assign_dim}")
     dim = min(assign_dim or feature_dim, feature_dim)
     budget = _CACHED if mask.device.type == "cpu" else _MEMORY
+    size = budget // max(1, mask.shape[1] * dim)
+    sample = schedule.sample(mask.shape[1])
+    trials = schedule.trials.to(mask.device)
+    parts = []
     with torch.no_grad(), full_precision(mask.device):
-        seeds = _seeds(points_of, mask, dim, schedule, budget)
-        parts = []
-        for sets in _groups(len(mask), budget // max(1, mask.shape[1] * dim)):
-            lloyd = _Lloyd(points_of(sets, slice(None), dim), mask[sets], seeds[sets], budget // dim)
-            lloyd.run(schedule.max_iterations, schedule.tolerance)
-            sums = lloyd.sums if dim == feature_dim else _full_sums(points_of, sets, lloyd, budget // feature_dim)
-            parts.append(largest_first(sums, lloyd.sizes, lloyd.assignment))
+        for sets in _groups(len(mask), 4 * size):  # what seeding does with a set is less, so it takes more of them
+            points, real = points_of(sets, slice(None), dim), mask[sets]
+            if sample is None:
+                start = _seeds(points, real, trials)
+            else:
+                places, there = _chosen(real, sample.to(mask.device))
+                start = _Start(_seeds(_taken(points, places), there, trials).centroids)
+            for some in _groups(len(real), size):
+                lloyd = _Lloyd(points[some], real[some], start.of(some), budget // dim)
+                lloyd.run(schedule.max_iterations, schedule.tolerance)
+                if dim < feature_dim:
+                    group = slice(sets.start + some.start, sets.start + some.stop)
+                    lloyd.sums = _full_sums(points_of, group, lloyd, budget // feature_dim)
+                parts.append(largest_first(lloyd.sums, lloyd.sizes, lloyd.assignment))
     return Clustering(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
@@ -144,44 +154,49 @@ def _groups(number: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, number)) for start in range(0, number, size)] or [slice(0, 0)]
 
 
-def _seeds(
-    points_of: _PointsOf, mask: Bool[Tensor, "P n"], dim: int, schedule: _Schedule, budget: int
-) -> Float[Tensor, "P K d"]:
-    """Points to begin with as centroids: each the best of a few, drawn by their squared distance to those before."""
-    sample = schedule.sample(mask.shape[1])
-    trials = schedule.trials.to(mask.device)
-    if sample is None:
-        places, weight = slice(None), mask.float()
-    else:
-        count = mask.sum(dim=1, keepdim=True)
-        places = (sample.to(mask.device) * count).long()
-        if not bool(mask.all()):
-            places = mask.int().argsort(dim=1, descending=True, stable=True).gather(1, places)
-        weight = (count > 0).float().expand_as(places)
-    parts = []
-    for sets in _groups(len(mask), 4 * budget // max(1, weight.shape[1] * dim)):
-        points = points_of(sets, places if isinstance(places, slice) else places[sets], dim)
-        parts.append(_plus_plus(points, weight[sets], trials))
-    return torch.cat(parts)
+class _Start(NamedTuple):
+    """What Lloyd's algorithm starts with: centroids and, if known, each point's nearest one and its distance."""
+
+    centroids: Float[Tensor, "p K d"]
+    assignment: Int[Tensor, "p n"] | None = None
+    nearest: Float[Tensor, "p n"] | None = None
+
+    def of(self, sets: slice) -> "_Start":
+        """That of some sets."""
+        assignment, nearest = (None if part is None else part[sets] for part in self[1:])
+        return _Start(self.centroids[sets], assignment, nearest)
 
 
-def _plus_plus(
-    points: Float[Tensor, "p m d"], weight: Float[Tensor, "p m"], trials: Float[Tensor, "K T"]
-) -> Float[Tensor, "p K d"]:
-    """The greedy variant of k-means++, with as many trials a step as scikit-learn."""
+def _chosen(mask: Bool[Tensor, "p n"], sample: Float[Tensor, " m"]) -> tuple[Int[Tensor, "p m"], Bool[Tensor, "p m"]]:
+    """Places of some points of each set, and whether there are any."""
+    count = mask.sum(dim=1, keepdim=True)
+    places = (sample * count).long()
+    if not bool(mask.all()):
+        places = mask.int().argsort(dim=1, descending=True, stable=True).gather(1, places)
+    return places, (count > 0).expand_as(places)
+
+
+def _seeds(points: Float[Tensor, "p n d"], mask: Bool[Tensor, "p n"], trials: Float[Tensor, "K T"]) -> _Start:
+    """Points to begin with as centroids, by greedy k-means++: each the best of a few that are drawn at random.
+
+    The chance of a point is its squared distance to the nearest of those before it.
+    """
     squares, transposed = _squares(points), points.transpose(1, 2)
-    nearest, seeds = weight, points.new_empty(len(points), len(trials), points.shape[2])
-    for step, draws in enumerate(trials):
+    seeds = points.new_empty(len(points), len(trials), points.shape[2])
+    assignment, nearest = torch.zeros_like(mask, dtype=torch.int64), mask.float()
+    for step, draws in enumerate(trials if points.shape[1] else ()):
         total = nearest.cumsum(dim=1)
         place = torch.searchsorted(total, total[:, -1:] * draws * (1 - 1e-6), right=True)
         place = place.clamp_(max=points.shape[1] - 1)
         chosen, square = _taken(points, place), squares.gather(1, place)
-        distance = torch.baddbmm(squares.unsqueeze(1), chosen, transposed, alpha=-2).add_(square.unsqueeze(2))
-        left = torch.minimum(distance, nearest.unsqueeze(1)) if step else distance * weight.unsqueeze(1)
-        left.clamp_(min=0)
+        left = torch.baddbmm(squares.unsqueeze(1), chosen, transposed, alpha=-2).add_(square.unsqueeze(2))
+        left = torch.minimum(left, nearest.unsqueeze(1)) if step else left.mul_(nearest.unsqueeze(1))
         best = left.sum(dim=2).argmin(dim=1, keepdim=True)
-        nearest, seeds[:, step : step + 1] = _taken(left, best)[:, 0], _taken(chosen, best)
-    return seeds
+        seeds[:, step : step + 1] = _taken(chosen, best)
+        before, nearest = nearest, _taken(left, best)[:, 0].clamp_(min=0)
+        if step:
+            assignment.masked_fill_(nearest < before, step)
+    return _Start(seeds, assignment, nearest)
 
 
 def _taken(points: Float[Tensor, "p n d"], places: Int[Tensor, "p m"]) -> Float[Tensor, "p m d"]:
@@ -197,44 +212,65 @@ def _squares(points: Float[Tensor, "p n d"]) -> Float[Tensor, "p n"]:
 
 
 class _Lloyd:
-    """Lloyd's algorithm on a group of p sets, in the dimensions that say which cluster a point is in.
-
-    A set that is done keeps its centroids, and with them its clusters, while others go on.
-    """
+    """Lloyd's algorithm on a group of p sets, in the dimensions that say which cluster a point is in."""
 
     def __init__(
-        self,
-        points: Float[Tensor, "p n d"],
-        mask: Bool[Tensor, "p n"],
-        centroids: Float[Tensor, "p K d"],
-        block_size: int,
+        self, points: Float[Tensor, "p n d"], mask: Bool[Tensor, "p n"], start: _Start, block_size: int
     ) -> None:
-        self.points, self.mask, self.centroids = points, mask, centroids
-        self.blocks = _groups(points.shape[1], block_size // len(points))
-        self.num_centroids = centroids.shape[1]
+        self.points, self.mask, self.block_size = points, mask, block_size
+        self.blocks = _groups(points.shape[1], block_size // max(1, len(points)))
+        self.centroids, self.num_centroids = start.centroids, start.centroids.shape[1]
         self.squares = _squares(points)
         self.masked = None if bool(mask.all()) else ~mask
         self.wanted = torch.arange(self.num_centroids, device=mask.device) < mask.sum(dim=1, keepdim=True)
         self.gone = ~self.wanted
-        self.sums, self.sizes = centroids, self.wanted.long()
-        self.nearest = torch.empty_like(self.squares)
-        self.assignment = torch.empty_like(mask, dtype=torch.int64)
-
-    def run(self, max_iterations: int, tolerance: float) -> None:
-        """Assign points and move centroids until this hardly helps."""
-        inertia = torch.full_like(self.squares[:, 0], torch.inf)
-        going = torch.ones_like(inertia, dtype=torch.bool)
-        for _ in range(max_iterations):
+        self.sums, self.sizes = self.centroids, self.wanted.long()
+        if start.assignment is None or start.nearest is None:
+            self.assignment, self.nearest = torch.empty_like(mask, dtype=torch.int64), torch.empty_like(self.squares)
             self._assign()
+        else:
+            self.assignment, self.nearest = start.assignment, start.nearest
+            self._leave_out()
+
+    def run(self, max_iterations: int, tolerance: float, before: Float[Tensor, " p"] | None = None) -> None:
+        """Move centroids to the means of their points, and assign these again, until this hardly helps.
+
+        Sets that are done keep their centroids; when they are half of all, the others go on alone.
+
+        Args:
+            max_iterations: Assignments at the most, the one that is there included.
+            tolerance: A set is done when its inertia falls by no more than this share.
+            before: The inertia of an iteration earlier.
+        """
+        before = self.nearest.new_full((len(self.points),), torch.inf) if before is None else before
+        going = torch.ones_like(before, dtype=torch.bool)
+        for left in range(max_iterations - 1, -1, -1):
             self._add_up()
-            if bool((missing := (self.sizes == 0) & self.wanted).any()):
-                self._repair(missing)
-            before, inertia = inertia, self.nearest.sum(dim=1)
+            inertia = self.nearest.sum(dim=1)
             going &= inertia < (1 - tolerance) * before
-            if not bool(going.any()):
-                break
-            means = self.sums / self.sizes.clamp(min=1).unsqueeze(2)
-            self.centroids = torch.where(going[:, None, None], means, self.centroids)
+            count = int(going.sum())
+            if not left or not count:
+                return
+            if 2 * count <= len(going):
+                rest = self._part(going)
+                rest._move(going[going])
+                rest.run(left, tolerance, inertia[going])
+                self.assignment[going], self.sums[going], self.sizes[going] = rest.assignment, rest.sums, rest.sizes
+                return
+            self._move(going)
+            before = inertia
+
+    def _part(self, going: Bool[Tensor, " p"]) -> "_Lloyd":
+        """Only some of the sets."""
+        start = _Start(self.centroids[going], self.assignment[going], self.nearest[going])
+        part = _Lloyd(self.points[going], self.mask[going], start, self.block_size)
+        part.sums, part.sizes, part.gone = self.sums[going], self.sizes[going], self.gone[going]
+        return part
+
+    def _move(self, going: Bool[Tensor, " p"]) -> None:
+        means = self.sums / self.sizes.clamp(min=1).unsqueeze(2)
+        self.centroids = torch.where(going[:, None, None], means, self.centroids)
+        self._assign()
 
     def _assign(self) -> None:
         """Give each point its nearest centroid, and note its squared distance, 0 where that is rounding."""
@@ -247,6 +283,10 @@ class _Lloyd:
                 scores = torch.baddbmm(squares.unsqueeze(2), self.centroids, points.transpose(1, 2), alpha=-2)
             torch.min(scores, dim=1, out=(self.nearest[:, places], self.assignment[:, places]))
         self.nearest.add_(self.squares).clamp_(min=0)
+        self._leave_out()
+
+    def _leave_out(self) -> None:
+        """Give points that do not exist no cluster."""
         if self.masked is not None:
             self.assignment.masked_fill_(self.masked, -1)
             self.nearest.masked_fill_(self.masked, 0)
@@ -261,6 +301,9 @@ class _Lloyd:
         for sums, sizes in parts[1:]:
             self.sums += sums
             self.sizes += sizes
+        missing = (self.sizes == 0) & self.wanted
+        if bool(missing.any()):
+            self._repair(missing)
 
     def _repair(self, missing: Bool[Tensor, "p K"]) -> None:
         """Make the points that are farthest from their centroids clusters of their own, as scikit-learn does."""
