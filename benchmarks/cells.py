@@ -94,7 +94,8 @@ def train(
     """One run, from config to test; the test metrics of all its scorers, and what it took."""
     from training import run  # not above: only the processes that train need it
 
-    found = run.train(load_config(config, [*overrides, f"seed={seed}", f"runs={runs}", "logger=csv"]), Path(config).stem)
+    checked = load_config(config, [*overrides, f"seed={seed}", f"runs={runs}", "logger=csv"])
+    found = run.train(checked, Path(config).stem)
     metrics = found.metrics
     return {
         "scorers": {

@@ -64,7 +64,7 @@ class Relevant:
             inverse_norms: One over each candidate's length, where it is to count as of length one.
             distributed: Whether processes share the scan.
         """
-        num_queries, num_variants, _ = vectors.shape
+        num_variants = vectors.shape[1]
         place, at = self.mask.nonzero(as_tuple=True)
         found = torch.zeros(num_variants, *self.mask.shape, dtype=torch.float64)
         if own is not None:

@@ -21,7 +21,8 @@ class BM25:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._index = bm25s.BM25()
-        self._index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+        tokens = bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
+        self._index.index(tokens, show_progress=False)
         self._num_candidates = len(texts)
 
     @classmethod
@@ -31,8 +32,8 @@ class BM25:
 
     def scores(self, query: str) -> Float[Tensor, " N"]:
         """The score of every candidate for one query; 0 where no word is shared."""
-        words = bm25s.tokenize(query, stopwords="en", show_progress=False, return_ids=False)[0]
-        known = [word for word in words if word in self._index.vocab_dict]
+        words: Any = bm25s.tokenize([query], stopwords="en", show_progress=False, return_ids=False)
+        known = [word for word in words[0] if word in self._index.vocab_dict]
         if not known:
             return torch.zeros(self._num_candidates)
         return torch.from_numpy(self._index.get_scores(known).copy())
