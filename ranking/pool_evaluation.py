@@ -50,7 +50,7 @@ class Relevant:
         pool: Any,
         *,
         own: Int[Tensor, "Q L"] | None = None,
-        removed: Int[Tensor, "E 2"] | None = None,
+        removed: Int[Tensor, "R 2"] | None = None,
         inverse_norms: Float[Tensor, " N"] | None = None,
         distributed: bool = False,
     ) -> Float[Tensor, "V Q P"]:
@@ -176,7 +176,7 @@ def best(
     k: int,
     *,
     own: Int[Tensor, "Q L"] | None = None,
-    removed: Int[Tensor, "E 2"] | None = None,
+    removed: Int[Tensor, "R 2"] | None = None,
     inverse_norms: Float[Tensor, " N"] | None = None,
     distributed: bool = False,
 ) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
