@@ -7,7 +7,6 @@ the sum of squared distances to the centroids, hardly falls. Assignments may loo
 Sets do not influence one another: a set gets the same clusters alone and beside others.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,8 +17,9 @@ from torch import Tensor
 from ranking.clusters import Clustering, cluster_sums, largest_first
 from ranking.products import full_precision, products
 
-_CACHED = 2**20  # numbers of points that a processor works on at once
+_CACHED = 2**21  # numbers of points that a processor works on at once
 _MEMORY = 2**28  # likewise, of a GPU
+_AT_ONCE = 4  # centroids that are drawn together, of three times as many points
 _NOISE = 2e-6  # squared distances below this share of the squared lengths are rounding
 
 _PointsOf = Callable[[slice, slice, int | None], Tensor]
@@ -110,7 +110,7 @@ class _Schedule:
             raise ValueError(f"tolerance must be from 0 to below 1, not {tolerance}")
         self.num_centroids, self.max_iterations, self.tolerance = num_centroids, max_iterations, tolerance
         self._draw = torch.Generator().manual_seed(seed)
-        self.trials = torch.rand(num_centroids, 2 + int(math.log(num_centroids)), generator=self._draw)
+        self.trials = torch.rand(-(-num_centroids // _AT_ONCE), 3 * _AT_ONCE, generator=self._draw)
 
     def sample(self, num_points: int) -> Float[Tensor, " m"] | None:
         """Numbers from 0 to 1 that choose which of many points seeding looks at; None if it looks at all."""
@@ -131,20 +131,18 @@ def _cluster(
     trials = schedule.trials.to(mask.device)
     parts = []
     with torch.no_grad(), full_precision(mask.device):
-        for sets in _groups(len(mask), 4 * size):  # what seeding does with a set is less, so it takes more of them
+        for sets in _groups(len(mask), size):
             points, real = points_of(sets, slice(None), dim), mask[sets]
             if sample is None:
-                start = _seeds(points, real, trials)
+                start = _seeds(points, real, schedule.num_centroids, trials)
             else:
                 places, there = _chosen(real, sample.to(mask.device))
-                start = _Start(_seeds(_taken(points, places), there, trials).centroids)
-            for some in _groups(len(real), size):
-                lloyd = _Lloyd(points[some], real[some], start.of(some), budget // dim)
-                lloyd.run(schedule.max_iterations, schedule.tolerance)
-                if dim < feature_dim:
-                    group = slice(sets.start + some.start, sets.start + some.stop)
-                    lloyd.sums = _full_sums(points_of, group, lloyd, budget // feature_dim)
-                parts.append(largest_first(lloyd.sums, lloyd.sizes, lloyd.assignment))
+                start = _Start(_seeds(_taken(points, places), there, schedule.num_centroids, trials).centroids)
+            lloyd = _Lloyd(points, real, start, budget // dim)
+            lloyd.run(schedule.max_iterations, schedule.tolerance)
+            if dim < feature_dim:
+                lloyd.sums = _full_sums(points_of, sets, lloyd, budget // feature_dim)
+            parts.append(largest_first(lloyd.sums, lloyd.sizes, lloyd.assignment))
     return Clustering(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
@@ -161,11 +159,6 @@ class _Start(NamedTuple):
     assignment: Int[Tensor, "p n"] | None = None
     nearest: Float[Tensor, "p n"] | None = None
 
-    def of(self, sets: slice) -> "_Start":
-        """That of some sets."""
-        assignment, nearest = (None if part is None else part[sets] for part in self[1:])
-        return _Start(self.centroids[sets], assignment, nearest)
-
 
 def _chosen(mask: Bool[Tensor, "p n"], sample: Float[Tensor, " m"]) -> tuple[Int[Tensor, "p m"], Bool[Tensor, "p m"]]:
     """Places of some points of each set, and whether there are any."""
@@ -176,27 +169,32 @@ def _chosen(mask: Bool[Tensor, "p n"], sample: Float[Tensor, " m"]) -> tuple[Int
     return places, (count > 0).expand_as(places)
 
 
-def _seeds(points: Float[Tensor, "p n d"], mask: Bool[Tensor, "p n"], trials: Float[Tensor, "K T"]) -> _Start:
-    """Points to begin with as centroids, by greedy k-means++: each the best of a few that are drawn at random.
+def _seeds(
+    points: Float[Tensor, "p n d"], mask: Bool[Tensor, "p n"], num_centroids: int, trials: Float[Tensor, "S T"]
+) -> _Start:
+    """Points to begin with as centroids, by greedy k-means++: those of a few that lower the inertia most.
 
-    The chance of a point is its squared distance to the nearest of those before it.
+    The few are drawn at random, the chance of a point being its squared distance to the nearest centroid so far.
+    Several centroids are chosen of the same few: as good as one of each few, and faster.
     """
     squares, transposed = _squares(points), points.transpose(1, 2)
-    seeds = points.new_empty(len(points), len(trials), points.shape[2])
-    assignment, nearest = torch.zeros_like(mask, dtype=torch.int64), mask.float()
-    for step, draws in enumerate(trials if points.shape[1] else ()):
+    seeds, assignment, nearest = [], torch.zeros_like(mask, dtype=torch.int64), mask.float()
+    if not points.shape[1]:
+        return _Start(points.new_zeros(len(points), num_centroids, points.shape[2]), assignment, nearest)
+    for draws in trials:
         total = nearest.cumsum(dim=1)
         place = torch.searchsorted(total, total[:, -1:] * draws * (1 - 1e-6), right=True)
         place = place.clamp_(max=points.shape[1] - 1)
         chosen, square = _taken(points, place), squares.gather(1, place)
         left = torch.baddbmm(squares.unsqueeze(1), chosen, transposed, alpha=-2).add_(square.unsqueeze(2))
-        left = torch.minimum(left, nearest.unsqueeze(1)) if step else left.mul_(nearest.unsqueeze(1))
-        best = left.sum(dim=2).argmin(dim=1, keepdim=True)
-        seeds[:, step : step + 1] = _taken(chosen, best)
-        before, nearest = nearest, _taken(left, best)[:, 0].clamp_(min=0)
-        if step:
-            assignment.masked_fill_(nearest < before, step)
-    return _Start(seeds, assignment, nearest)
+        for _ in range(min(_AT_ONCE, num_centroids - len(seeds))):
+            left = torch.minimum(left, nearest.unsqueeze(1)) if seeds else left.mul_(nearest.unsqueeze(1))
+            best = left.sum(dim=2).argmin(dim=1, keepdim=True)
+            before, nearest = nearest, _taken(left, best)[:, 0].clamp_(min=0)
+            if seeds:
+                assignment.masked_fill_(nearest < before, len(seeds))
+            seeds.append(_taken(chosen, best))
+    return _Start(torch.cat(seeds, dim=1), assignment, nearest)
 
 
 def _taken(points: Float[Tensor, "p n d"], places: Int[Tensor, "p m"]) -> Float[Tensor, "p m d"]:
@@ -281,7 +279,8 @@ class _Lloyd:
                 scores = products(points[0], -2 * self.centroids[0], squares[0]).T.unsqueeze(0)
             else:
                 scores = torch.baddbmm(squares.unsqueeze(2), self.centroids, points.transpose(1, 2), alpha=-2)
-            torch.min(scores, dim=1, out=(self.nearest[:, places], self.assignment[:, places]))
+            for place, some in enumerate(scores):  # one after the other: for all at once it takes twice as long
+                torch.min(some, dim=0, out=(self.nearest[place, places], self.assignment[place, places]))
         self.nearest.add_(self.squares).clamp_(min=0)
         self._leave_out()
 
