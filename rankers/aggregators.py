@@ -121,7 +121,8 @@ class Clustering(Aggregator):
     def members(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int) -> tuple[Contexts, Int[Tensor, " n"]]:
         """The means of the clusters of a large set, and which of them each row is in."""
         large = LargeSet(pool, rows, None)
-        return large.means(self.clusters(large, seed), self.num_centroids)
+        contexts, member = large.means(self.clusters(large, seed), self.num_centroids)
+        return contexts, large.as_given(member)
 
     def clusters(self, large: "LargeSet", seed: int) -> Int[Tensor, " n"]:
         """The cluster of each point of a large set: what assigns them is in memory, full vectors are not."""
@@ -188,7 +189,7 @@ class MiniBatchKMeans(Clustering):
         if len(points) <= self.num_centroids:
             return torch.arange(len(points), device=points.device)
         model = MiniBatchKMeans(self.num_centroids, batch_size=self.batch_size, random_state=seed)
-        return _labels(model.fit_predict, points)
+        return _labels(lambda array: model.fit(array).labels_, points)
 
     def clusters(self, large: "LargeSet", seed: int) -> Int[Tensor, " n"]:
         """The cluster of each point of a large set, of which one block at a time is in memory."""
@@ -289,8 +290,10 @@ class SetEncoder(Aggregator):
     def summarise(self, vectors: Float[Tensor, "P n D"], mask: Bool[Tensor, "P n"], seed: int) -> Contexts:
         """K candidates of each of P sets."""
         place, kept = self._draw(mask, seed)
-        found = vectors.gather(1, place.unsqueeze(2).expand(-1, -1, vectors.shape[2])).float()
-        return Contexts(found * kept.unsqueeze(2), kept)
+        found = vectors.new_zeros(*kept.shape, vectors.shape[2], dtype=torch.float32)
+        at = kept.nonzero(as_tuple=True)
+        found[at] = vectors[at[0], place[at]].float()
+        return Contexts(found, kept)
 
     @torch.no_grad()
     def summarise_rows(
@@ -298,8 +301,10 @@ class SetEncoder(Aggregator):
     ) -> Contexts:
         """K candidates of each of P sets of rows of a table."""
         place, kept = self._draw(mask, seed)
-        found = table[rows.gather(1, place).masked_fill(~kept, 0)].float()
-        return Contexts(found * kept.unsqueeze(2), kept)
+        found = table.new_zeros(*kept.shape, table.shape[1], dtype=torch.float32)
+        at = kept.nonzero(as_tuple=True)
+        found[at] = table[rows[at[0], place[at]]].float()
+        return Contexts(found, kept)
 
     @torch.no_grad()
     def summarise_pool(
@@ -314,11 +319,11 @@ class SetEncoder(Aggregator):
     @torch.no_grad()
     def members(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int) -> tuple[Contexts, Int[Tensor, " n"]]:
         """K candidates of a large set, each of which stands for itself."""
-        shown = LargeSet(pool, rows, None).shown()
-        place, kept = self._draw(shown.unsqueeze(0), seed)
+        large = LargeSet(pool, rows, None)
+        place, kept = self._draw(large.shown().unsqueeze(0), seed)
         drawn = place[0][kept[0]]
-        member = torch.full(shown.shape, -1).index_put((drawn,), torch.arange(len(drawn)))
-        return self.summarise_pool(pool, rows, seed), member
+        member = torch.full((len(large),), -1).index_put((drawn,), torch.arange(len(drawn)))
+        return self.summarise_pool(pool, rows, seed), large.as_given(member)
 
     def forward(self, contexts: Contexts) -> Float[Tensor, "P K D"]:
         """What K learned vectors make of the candidates drawn."""
@@ -343,7 +348,7 @@ class LargeSet:
 
     def __init__(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, without: Int[Tensor, " W"] | None) -> None:
         self._pool, self._without = as_pool(pool), without
-        self._rows = None if rows is None else rows.sort().values
+        self._rows, self._order = (None, None) if rows is None else rows.cpu().sort()
 
     def __len__(self) -> int:
         return self._pool.num_candidates if self._rows is None else len(self._rows)
@@ -371,11 +376,15 @@ class LargeSet:
             found[first : first + len(block)] = block[:, :dim]
         return torch.empty(0, 0) if found is None else found
 
+    def as_given(self, values: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """What is known of each row, in the order in which the rows were given."""
+        return values if self._order is None else torch.empty_like(values).index_copy_(0, self._order, values)
+
     def shown(self) -> Bool[Tensor, " n"]:
         """False at the places of rows that must not show."""
         shown = torch.ones(len(self), dtype=torch.bool)
         if self._without is not None:
-            rows = torch.arange(len(self)) if self._rows is None else self._rows.cpu()
+            rows = torch.arange(len(self)) if self._rows is None else self._rows
             shown &= ~torch.isin(rows, self._without.cpu())
         return shown
 
