@@ -407,7 +407,7 @@ def _contexts(sums: Float[Tensor, "P K D"], sizes: Int[Tensor, "P K"]) -> Contex
     return Contexts(found.centroids, found.mask)
 
 
-def _labels(cluster: Callable[[np.ndarray], np.ndarray], points: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
+def _labels(cluster: Callable[[np.ndarray], Any], points: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
     """What scikit-learn says of points."""
     return torch.from_numpy(cluster(_array(points))).long().to(points.device)
 
