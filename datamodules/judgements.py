@@ -59,10 +59,14 @@ class Judgements:
         return torch.cat([of, removed[:, 0]]), torch.cat([rows, removed[:, 1]])
 
     def own(self, index: Int[Tensor, " B"]) -> Int[Tensor, "B L"]:
-        """Each query's own candidates, -1 beyond their end."""
+        """Each query's own candidates, -1 where there is none: beyond their end, or where one is excluded."""
         of, rows, within = ragged(self.pool.queries.own_offsets, self.pool.queries.own, index)
         own = torch.full((len(index), int(within.max()) + 1 if len(within) else 1), -1)
         own[of, within] = rows.long()
+        if (removed := self.removed(index)) is not None:
+            of, rows = removed.unbind(dim=1)
+            pair, place = (own[of] == rows.unsqueeze(1)).nonzero(as_tuple=True)
+            own[of[pair], place] = -1
         return own
 
 

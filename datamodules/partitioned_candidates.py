@@ -167,11 +167,12 @@ class PartitionedCandidates(LightningDataModule):
         """What limits the candidates of queries.
 
         Returns:
-            Rows of each query's own list, -1 beyond its end, or None where queries rank the whole pool; and pairs
-            (place in `queries`, row) that are no candidates, or None.
+            Rows of each query's own list, -1 where there is none, or None where queries rank the whole pool; and
+            pairs (place in `queries`, row) that are no candidates, or None.
         """
-        own = self._judgements.own(queries) if self._own else None
-        return own, self._judgements.removed(queries)
+        if self._own:
+            return self._judgements.own(queries), None
+        return None, self._judgements.removed(queries)
 
     def setup(self, stage: str) -> None:
         """Turn the texts into the ranker's tokens, once for each split."""

@@ -200,7 +200,7 @@ class EvaluationPoolBatches:
             lengths=lengths,
             partition=torch.full_like(queries, -1),
             own=self._judgements.own(queries) if self._own else None,
-            removed=self._judgements.removed(queries),
+            removed=None if self._own else self._judgements.removed(queries),
             **_encoded(self._candidate_tokens, table),
         )
 

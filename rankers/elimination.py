@@ -33,8 +33,8 @@ class Elimination:
         limit: Candidates that stay of all parts together at most, an equal share a part, at least one.
         seed: Of the order.
         inverse_norms: One over each candidate's length, to score by cosine.
-        own: Each query's own candidates, where it ranks only these.
-        removed: Pairs (query, row) that are no candidates; a pool is split before they are taken out.
+        own: Each query's own candidates, where it ranks only these; -1 where there is none.
+        removed: Pairs (query, row) of a pool that are no candidates; it is split before they are taken out.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Elimination:
     def first(self, vectors: Float[Tensor, "B D"], widths: Sequence[int]) -> dict[int, Int[Tensor, "B k c"]]:
         """What stays, for each number k of parts, of the pool or of the queries' own candidates."""
         if self._own is not None:
-            rows = self._own_without_removed().unsqueeze(1)
+            rows = self._own.unsqueeze(1)
             return {width: self.next(vectors, rows, width, step=0) for width in widths}
         order = _order(self._num_candidates, self._seed, self._device)
         count = torch.tensor([self._num_candidates], device=self._device)
@@ -101,15 +101,6 @@ class Elimination:
     def portions(self, rows: Int[Tensor, "B k c"], feature_dim: int) -> Iterator[slice]:
         """Queries whose candidates' vectors can be held at once."""
         return _portions(len(rows), 4 * feature_dim * rows[0].numel())
-
-    def _own_without_removed(self) -> Int[Tensor, "B L"]:
-        assert self._own is not None
-        if self._removed is None:
-            return self._own
-        rows, (query, row) = self._own.clone(), self._removed.unbind(dim=1)
-        pair, place = (rows[query] == row.unsqueeze(1)).nonzero(as_tuple=True)
-        rows[query[pair], place] = -1
-        return rows
 
     def _best(self, scores: Float[Tensor, "q n"], count: Int[Tensor, " _q"], width: int) -> Int[Tensor, "q k c"]:
         """Places of what stays of each part, best first; of equal scores the first place leads.

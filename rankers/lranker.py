@@ -261,6 +261,12 @@ class LRanker(ScaledRanker):
         self._prepare_from_data()
         self._encode_candidates()
 
+    def attach(self, pool: CandidatePool) -> None:
+        """Rank this pool, outside of any run."""
+        super().attach(pool)
+        self.prepare(pool, None)
+        self._encode_candidates()
+
     def candidates_to_rank(self) -> Any:
         """The pool, or its candidates as the model encodes them now."""
         return super().candidates_to_rank() if self._encoded is None else self._encoded
@@ -363,8 +369,7 @@ class LRanker(ScaledRanker):
 
     def _encode_candidates(self) -> None:
         if self.candidates == "encoded":
-            pool = self.trainer.datamodule.pool  # type: ignore[attr-defined]
-            self._encoded = encode_pool(pool, self.tokenize_candidates, self.embed_candidates, self.device)
+            self._encoded = encode_pool(self.pool, self.tokenize_candidates, self.embed_candidates, self.device)
 
     def _prepare_from_data(self) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from ranking.pool_batch import Contexts, PoolBatch
 from ranking.pool_evaluation import Relevant
 
 DIRECT = "depth 0"
+"""What a ranker is called without its scaling: in reports a part of it rather than a baseline."""
 
 
 class ScaledRanker(PoolRanker):
@@ -52,8 +53,7 @@ class ScaledRanker(PoolRanker):
         if self._chooses and (most := self.scaling.num_queries) is not None:  # type: ignore[union-attr]
             queries = self.trainer.datamodule.queries("val")  # type: ignore[attr-defined]
             some = queries[torch.linspace(0, len(queries) - 1, min(most, len(queries))).long()]
-            if (kept := torch.isin(batch.group.cpu(), some).nonzero().flatten()).numel() == 0:
-                return
+            kept = torch.isin(batch.group.cpu(), some).nonzero().flatten()
             batch = batch.only(kept.to(batch.group.device))
         super().validation_step(batch, batch_idx)
 
@@ -114,9 +114,9 @@ class ScaledRanker(PoolRanker):
     @property
     def _ranks_directly(self) -> bool:
         """Whether no scaling is to be done: there is none, training goes on, or it was never chosen."""
-        if self._trainer is None:
-            return self.scaling is None or None in (self.scaling.width, self.scaling.depth)
-        return self.scaling is None or self.trainer.state.fn == "fit"
+        if self.scaling is None or (self._trainer is not None and self.trainer.state.fn == "fit"):
+            return True
+        return None in (self.scaling.width, self.scaling.depth) and not self._chooses
 
     @property
     def _chooses(self) -> bool:

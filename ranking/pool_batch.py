@@ -37,7 +37,7 @@ class PoolBatch(Batch):
         partition: Which prepared context each query is read in; -1 for that of the whole pool.
         candidate_tokens: Of the candidates' texts, where they are encoded anew.
         candidate_lengths: How many tokens each candidate has.
-        own: Rows of each query's own candidate list, -1 beyond its end; None where queries rank the whole pool.
+        own: Rows of each query's own candidate list, -1 where there is none; None where queries rank the whole pool.
         removed: Pairs (query of the batch, row of the pool): no candidates for that query, such as its history.
     """
 

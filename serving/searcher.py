@@ -16,6 +16,9 @@ from registry import ConfigError
 
 S = TypeVar("S", bound="Searcher")
 
+# What candidates' vectors depend on; how queries were embedded does not matter to a ranker that embeds them itself.
+_DECIDES_VECTORS = ("sha256", "pooling", "normalize", "max_length", "candidate_prompt")
+
 
 @dataclass(frozen=True)
 class FoundCandidate:
@@ -44,13 +47,17 @@ class Searcher:
     """
 
     def __init__(self, ranker: LRanker, pool: CandidatePool) -> None:
-        hashes = [(made_with or {}).get("sha256") for made_with in (ranker.encoder, pool.encoder)]
-        if hashes[0] != hashes[1] or pool.feature_dim != ranker.feature_dim:
-            problem = "made by another encoder than the one this ranker was trained with."
-            raise ConfigError(str(pool.path), problem, cure="build the pool with the encoder of the run's config")
+        ours, theirs = ranker.encoder or {}, pool.encoder or {}
+        for field in (*_DECIDES_VECTORS, "feature_dim"):
+            wanted, found = ours.get(field), theirs.get(field)
+            if field == "feature_dim":
+                wanted, found = ranker.feature_dim, pool.feature_dim
+            if wanted != found:
+                problem = f"made by another encoder than the one this ranker was trained with: {field} is {found!r}"
+                cure = "build the pool with the encoder of the run's config"
+                raise ConfigError(str(pool.path), f"{problem}, not {wanted!r}.", cure=cure)
         self.ranker, self.pool = ranker.eval(), pool
         ranker.attach(pool)
-        ranker.prepare(pool, None)
 
     @classmethod
     def from_pretrained(cls: type[S], path: str | Path, pool: str | Path) -> S:

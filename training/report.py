@@ -16,12 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from rankers.scaled_ranker import DIRECT
 from ranking.evaluation import Judged, Metrics
 from ranking.significance import Interval, mean_interval, paired_difference
 
 BOUND = "oracle"
-DIRECT = "depth 0"
-"""What a ranker gives without its test-time scaling: a part of it rather than a baseline."""
 
 
 @dataclass(frozen=True)

@@ -193,8 +193,11 @@ def test_removed_candidates_and_own_lists_are_those_of_loops(
     own = torch.full((B, 40), -1)
     for query, rows in enumerate(lists):
         own[query, : len(rows)] = torch.tensor(rows)
-    for some, taken in ((None, set()), (removed, pairs)):
-        found = scale(embedder(queries), vectors, width=5, depth=3, own=own, removed=some, **given)
+    holes = torch.tensor(
+        [[-1 if (query, row) in pairs else row for row in rows] for query, rows in enumerate(own.tolist())]
+    )
+    for some, taken in ((own, set()), (holes, pairs)):
+        found = scale(embedder(queries), vectors, width=5, depth=3, own=some, **given)
         expected = reference(vectors, queries, 5, 3, own=lists, removed=taken)
         torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)
 

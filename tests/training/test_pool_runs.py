@@ -9,18 +9,21 @@ import ir_measures
 import pytest
 import torch
 from ir_measures import RR, Qrel, R, nDCG
-from pools import pool
+from pools import pool, write_pool
 from test_processes import train as train_in_processes
 from test_resuming import KILLER, run_all
 from tiny_bert import tiny_bert
 from tiny_llama import tiny_llama
 
+from datamodules.partitioned_candidates import PartitionedCandidates
+from rankers.checkpoint import load_ranker
 from ranking.candidate_pool import CandidatePool
 from registry import ConfigError, load_config
 from registry.config import merge, to_yaml
 from serving.searcher import Searcher
 from training.run import Run
 from training.run import train as train_config
+from training.trainer import build_trainer
 
 __all__ = ["pool", "tiny_bert", "tiny_llama"]
 
@@ -169,8 +172,9 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_same_weights(pool_config: Calla
     assert first["test"] == second["test"] and first["scaling"] == second["scaling"]
 
 
-def test_a_searcher_finds_what_the_run_file_has(run: Callable[..., Run], pool: CandidatePool) -> None:
-    finished = run()
+@pytest.mark.parametrize("candidates", ["cached", "encoded"])
+def test_a_searcher_finds_what_the_run_file_has(run: Callable[..., Run], pool: CandidatePool, candidates: str) -> None:
+    finished = run(f"ranker.candidates={candidates}")
     searcher = Searcher.from_pretrained(finished.path, pool.path)
     lines = [line.split() for line in (finished.path / "run.trec").read_text().splitlines()]
     for query in (pool.queries.split == 2).nonzero().flatten().tolist()[:3]:
@@ -186,9 +190,24 @@ def test_a_searcher_refuses_a_pool_of_another_encoder(
 ) -> None:
     finished = run("trainer.max_epochs=1")
     searcher = Searcher.from_pretrained(finished.path, pool.path)
-    searcher.ranker.encoder = {"sha256": "another"}
-    with pytest.raises(ConfigError, match="another encoder"):
+    searcher.ranker.encoder = {"pooling": "last"}
+    with pytest.raises(ConfigError, match=r"another encoder .*: pooling is None, not 'last'"):
         Searcher(searcher.ranker, pool)
+
+
+def test_what_is_known_of_one_pool_is_not_used_for_another(
+    run: Callable[..., Run], pool: CandidatePool, tmp_path: Path
+) -> None:
+    ranker = load_ranker(run("trainer.max_epochs=1", "ranker.scaling=null").path)
+    trainer = build_trainer({"accelerator": "cpu", "enable_progress_bar": False})
+    other = write_pool(tmp_path / "other", normalize=False)
+    found = []
+    for path in (pool.path, other.path, pool.path):
+        data = PartitionedCandidates(str(path), num_partitions=4, num_splits=2)
+        trainer.validate(ranker, datamodule=data, verbose=False)
+        found.append({name: float(value.mean()) for name, value in ranker.evaluation.per_query(ranker.metrics).items()})
+        found[-1] |= {"encoder": float(ranker.evaluation.baselines(ranker.metrics)["encoder"]["mrr"].mean())}
+    assert found[0] == found[2] != found[1]
 
 
 OUTSIDE = '''

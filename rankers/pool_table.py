@@ -1,0 +1,46 @@
+"""PoolTable: a pool's vectors where a ranker scans them fastest."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ranking.candidate_pool import CandidatePool
+from ranking.search import inverse_norms
+
+# A pool that takes no more than this share of a GPU's free memory is kept there.
+_RESIDENT = 0.6
+# On a processor, pools above this many bytes stay on disk and in the system's cache of it.
+_SMALL = 2**30
+
+
+class PoolTable:
+    """A pool as one device sees it.
+
+    Args:
+        pool: The candidates.
+        device: Where queries are.
+    """
+
+    def __init__(self, pool: CandidatePool, device: torch.device) -> None:
+        self.pool, self.device = pool, device
+
+    @cached_property
+    def candidates(self) -> Any:
+        """One tensor on the device where the pool fits there, else the pool itself."""
+        pool = self.pool
+        room = _RESIDENT * torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else _SMALL
+        if pool.num_candidates * pool.feature_dim * pool.dtype.itemsize > room:
+            return pool
+        table, start = torch.empty(pool.num_candidates, pool.feature_dim, dtype=pool.dtype, device=self.device), 0
+        for block in pool.blocks():
+            table[start : start + len(block)].copy_(block)
+            start += len(block)
+        return table
+
+    @cached_property
+    def inverse_norms(self) -> Float[Tensor, " N"] | None:
+        """One over each vector's length; None where all have length one."""
+        return None if self.pool.normalized else inverse_norms(self.candidates).to(self.device)
