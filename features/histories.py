@@ -4,12 +4,17 @@ import itertools
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from features.pool_sources import PoolQuery
 from features.text_groups import Split
 from registry import ConfigError
+
+# Rankers cut texts at their end, where the oldest items are the smallest loss. No word of this is common in titles,
+# which BM25 would find.
+_TEXT = "Newest to oldest: {}"
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ class Windows:
         return self.history if self.min_history is None else self.min_history
 
     @property
-    def settings(self) -> dict[str, int | None]:
-        """What the queries depend on."""
-        return {**vars(self), "min_history": self.fewest}
+    def settings(self) -> dict[str, Any]:
+        """What the queries depend on, the wording of their texts included."""
+        return {**vars(self), "min_history": self.fewest, "text": _TEXT}
 
     def of(self, num_interactions: int) -> list[tuple[int, Split]]:
         """The places of the interactions to be found by, and their splits, in the order of time.
@@ -91,7 +96,9 @@ class Histories:
         return [self.items[code] for code in self._items[self._offsets[user] : self._offsets[user + 1]]]
 
     def queries(self, windows: Windows, title: Callable[[str], str]) -> Iterator[PoolQuery]:
-        """Each user's windows as queries, named `<user>-<place of the item to be found>`; titles in the order of time.
+        """Each user's windows as queries, named `<user>-<place of the item to be found>`.
+
+        A text names the items newest first, so that one that is cut loses the oldest; `history` is oldest first.
 
         Args:
             windows: Which.
@@ -107,7 +114,7 @@ class Histories:
             items = self.of(code)
             for place, split in windows.of(len(items)):
                 history = items[max(0, place - windows.history) : place]
-                text = "; ".join(map(title, history))
+                text = _TEXT.format("; ".join(map(title, reversed(history))))
                 yield PoolQuery(
                     f"{user}-{place + 1}", text, {items[place]: 1.0}, split, history=history, origin=f"user {user}"
                 )

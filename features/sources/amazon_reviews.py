@@ -39,7 +39,7 @@ Field = Literal["title", "brand", "categories", "description"]
 
 @SOURCES.register("amazon_reviews")
 class AmazonReviews:
-    """A query names the products that a user reviewed just before the one to be found.
+    """A query names the products that a user reviewed just before the one to be found, newest first.
 
     Read as published, gzipped or not: the 5-core reviews of 2014 and 2018 (`reviews_Toys_and_Games_5.json`,
     `Toys_and_Games_5.json`), the reviews of 2023 (`Toys_and_Games.jsonl`) or their ratings (`Toys_and_Games.csv`), and

@@ -36,7 +36,7 @@ DOWNLOADS = {
 
 @SOURCES.register("movielens")
 class MovieLens:
-    """A query names the films that a user rated just before the one to be found; the pool is all films.
+    """A query names the films that a user rated just before the one to be found, newest first; the pool is all films.
 
     Read as published (ml-1m and ml-10m's `ratings.dat`, ml-100k's `u.data`, the later sets' `ratings.csv`), in a zip
     archive or unpacked, and in RecBole's atomic form (`*.inter`, `*.item`).

@@ -85,7 +85,9 @@ def test_every_edition_gives_the_same_products_and_queries(tmp_path: Path, editi
         ("P3", "P3"),
         ("P4", "P4"),
     ]
-    expected = PoolQuery("A-3", "Toy & P2's; P3", {"P1": 1.0}, "test", history=["P2", "P3"], origin="user A")
+    expected = PoolQuery(
+        "A-3", "Newest to oldest: P3; Toy & P2's", {"P1": 1.0}, "test", history=["P2", "P3"], origin="user A"
+    )
     assert list(source.queries()) == [expected] == list(source.queries())
 
 

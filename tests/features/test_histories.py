@@ -16,11 +16,21 @@ def queries(interactions: list[tuple[str, str, float]], **options: int | None) -
 def test_the_last_interaction_is_test_the_one_before_validates_and_earlier_ones_train() -> None:
     found = queries([("u", item, float(time)) for time, item in enumerate("abcdef")], history=2)
     assert [(each.id, each.split, list(each.relevant), each.history, each.text) for each in found] == [
-        ("u-3", "train", ["c"], ["a", "b"], "A; B"),
-        ("u-4", "train", ["d"], ["b", "c"], "B; C"),
-        ("u-5", "val", ["e"], ["c", "d"], "C; D"),
-        ("u-6", "test", ["f"], ["d", "e"], "D; E"),
+        ("u-3", "train", ["c"], ["a", "b"], "Newest to oldest: B; A"),
+        ("u-4", "train", ["d"], ["b", "c"], "Newest to oldest: C; B"),
+        ("u-5", "val", ["e"], ["c", "d"], "Newest to oldest: D; C"),
+        ("u-6", "test", ["f"], ["d", "e"], "Newest to oldest: E; D"),
     ]
+
+
+def test_a_text_that_is_cut_at_its_end_keeps_the_newest_items() -> None:
+    (found,) = queries([("u", f"i{time}", float(time)) for time in range(21)], history=20)
+    assert found.history == [f"i{time}" for time in range(20)]
+    assert found.text[:30] == "Newest to oldest: I19; I18; I17; I16"[:30] and found.text.endswith("; I1; I0")
+
+
+def test_pools_of_texts_in_another_wording_are_not_taken_for_these() -> None:
+    assert Windows().settings["text"] == "Newest to oldest: {}"
 
 
 def test_training_windows_are_the_latest_and_a_stride_apart() -> None:

@@ -69,7 +69,7 @@ def test_every_form_gives_the_same_films_and_queries(tmp_path: Path, edition: st
         ("3", "Postino, Il (1994). Romance"),
         ("4", "Unseen"),
     ]
-    text = "Heat (1995); Postino, Il (1994)"
+    text = "Newest to oldest: Postino, Il (1994); Heat (1995)"
     expected = PoolQuery("7-3", text, {"1": 1.0}, "test", history=["2", "3"], origin="user 7")
     assert list(source.queries()) == [expected] == list(source.queries())
 
