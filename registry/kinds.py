@@ -7,12 +7,12 @@ from registry.registry import Registry
 if TYPE_CHECKING:
     from lightning import Callback, LightningDataModule
     from lightning.pytorch.loggers import Logger
-    from rankers.aggregators import Aggregator
     from torch import Tensor, nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
     from features.text_groups import Source
+    from rankers.aggregators import Aggregator
     from rankers.base import Ranker
 
 RANKERS: "Registry[Ranker[Any]]" = Registry("rankers", "rankers", provided=("feature_dim",))
