@@ -2,10 +2,11 @@
 
 import fcntl
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -13,16 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from rankers.aggregators import Aggregator
 from ranking.candidate_pool import CandidatePool
 from ranking.partitions import Partitions
 from ranking.pool_batch import Contexts
-from ranking.store_files import write_file
+from ranking.store_files import sha256_of, write_file
 from registry import ConfigError
 
-_VERSION = 1
+# Of what the digest does not see: what sets are made of, and the k-means of `ranking`.
+_VERSION = 2
 # Enough of the queries' own lists to know what contexts look like.
 _NUM_LISTS = 128
 
@@ -31,7 +33,8 @@ class PoolContexts:
     """What queries are told of a pool: P sets of candidates, the parts of all its splits and then the whole pool.
 
     The sets of a split are one file, written whole or not at all, in `<pool>.contexts` beside the pool: what was
-    computed before, with the same pool, parts and settings, is read.
+    computed before, with the same pool, parts, settings and code of the aggregator, is read. Where that folder cannot
+    be written, what it lacks is computed each time.
 
     Args:
         pool: The candidates.
@@ -59,7 +62,13 @@ class PoolContexts:
         console: Console | None = None,
     ) -> None:
         self.pool, self.partitions, self._aggregator = pool, partitions, aggregator
-        whole = {"version": _VERSION, "aggregator": described, "candidates": pool.manifest["shards"]["candidates"]}
+        code = _code_of(type(aggregator))
+        whole = {
+            "version": _VERSION,
+            "aggregator": described,
+            "code": code,
+            "candidates": pool.manifest["shards"]["candidates"],
+        }
         sets: dict[str, list[tuple[Tensor | None, int]]] = {}
         if partitions is not None:
             name = _digest({**whole, **{key: getattr(partitions, key) for key in ("num_partitions", "seed")}})
@@ -69,7 +78,9 @@ class PoolContexts:
                     for part in range(partitions.num_partitions)
                 ]
         sets[f"{_digest(whole)}-whole"] = [(None, 0)]
-        with _Folder(pool.path.parent / f"{pool.path.name}.contexts", sum(map(len, sets.values())), console) as folder:
+        path, total = pool.path.parent / f"{pool.path.name}.contexts", sum(map(len, sets.values()))
+        problem = f"{type(aggregator).__name__} is defined in no file" if code is None else None
+        with _Folder(path, total, console, problem) as folder:
             shape = aggregator.num_centroids, pool.feature_dim
             found = [
                 folder.read(name, (len(each), *shape), members)
@@ -144,25 +155,33 @@ class PoolContexts:
 class _Folder:
     """The files of contexts beside a pool, and a bar that shows how far they are."""
 
-    def __init__(self, path: Path, total: int, console: Console | None) -> None:
+    def __init__(self, path: Path, total: int, console: Console | None, problem: str | None) -> None:
         self._path = path
-        console = console or Console(stderr=True)
+        # Why nothing can be kept.
+        self._problem, self._told = problem, False
+        self._console = console or Console(stderr=True)
+        self._lock: IO[str] | None = None
         columns = (TextColumn("Centroids"), BarColumn(), MofNCompleteColumn(), TextColumn("sets"))
-        hidden = not console.is_terminal
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
+        hidden = not self._console.is_terminal
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True, disable=hidden)
         self._task = self._bar.add_task("sets", total=total)
 
     def __enter__(self) -> "_Folder":
-        self._path.mkdir(exist_ok=True)
-        # The processes of a run come here together: one computes, the others read what it wrote.
-        self._lock = (self._path / ".lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            if self._problem is None:
+                self._path.mkdir(exist_ok=True)
+                # The processes of a run come here together: one computes, the others read what it wrote.
+                self._lock = (self._path / ".lock").open("w")
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError as error:
+            self._problem = f"{self._path} cannot be written ({error.strerror})"
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def read(self, name: str, shape: tuple[int, int, int], members: bool) -> dict[str, Tensor] | None:
         """What a file holds; None if it is not there, not whole, or lacks the members."""
@@ -178,7 +197,11 @@ class _Folder:
     def write(
         self, name: str, sets: list[tuple[Tensor | None, int]], summarise: Callable[..., dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Compute and keep the contexts of some sets."""
+        """Compute and, where that is possible, keep the contexts of some sets."""
+        if self._problem is not None and not self._told:
+            message = f"{self._problem}: centroids are computed, but not kept"
+            self._console.print(message, style="yellow", soft_wrap=True, markup=False, highlight=False)
+            self._told = True
         parts = []
         for each in sets:
             parts.append(summarise(*each))
@@ -186,8 +209,19 @@ class _Folder:
         found = {key: torch.cat([part[key].cpu() for part in parts]) for key in parts[0] if key != "member"}
         if "member" in parts[0]:
             found["member"] = torch.stack([part["member"] for part in parts]).amax(dim=0)
-        write_file(self._path / f"{name}.safetensors", save(found))
+        if self._problem is None:
+            write_file(self._path / f"{name}.safetensors", save(found))
         return found
+
+
+def _code_of(aggregator: type) -> list[str] | None:
+    """The hashes of the files of a class and its bases, without what these import; None if one is in no file."""
+    classes = aggregator.mro()
+    try:
+        files = dict.fromkeys(inspect.getfile(each) for each in classes[: classes.index(nn.Module)])
+        return [sha256_of(Path(file)) for file in files]
+    except (OSError, TypeError):
+        return None
 
 
 def _digest(settings: Mapping[str, Any]) -> str:

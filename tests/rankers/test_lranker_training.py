@@ -1,7 +1,9 @@
 """LRanker in training: its scores, its contexts, what it saves, and what it finds again."""
 
+import importlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from pools import DIM, listed_pool, pool
+from pools import DIM, listed_pool, pool, write_pool
 from safetensors.torch import load_file, save_file
 from test_lranker import CENTROIDS, QUERY_FIRST, Make, by_hand, make, padded
 
@@ -215,6 +217,75 @@ def test_contexts_are_computed_once_for_a_pool_and_its_settings(
     assert count(seed=1) == 6 and count(num_partitions=4) == 8
     assert count({**described, "max_iterations": 8}) == 7
     assert all(torch.equal(*pair) for pair in zip(found[0], found[2], strict=True))
+
+
+OUTSIDE = """
+from rankers.aggregators import Aggregator
+from ranking.pool_batch import Contexts
+
+class Constant(Aggregator):
+    def summarise(self, vectors, mask, seed):
+        return Contexts(vectors.new_full((len(vectors), 1, vectors.shape[2]), VALUE), mask[:, :1])
+"""
+
+
+@pytest.mark.parametrize("filed", [True, False])
+def test_contexts_are_computed_anew_when_the_code_of_an_aggregator_changes(
+    pool: CandidatePool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    filed: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for value in ("2.0", "3.0"):
+        code, found = OUTSIDE.replace("VALUE", value), {}
+        if filed:
+            (tmp_path / "constant.py").write_text(code)
+            monkeypatch.delitem(sys.modules, "constant", raising=False)
+            importlib.invalidate_caches()
+            shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+            found = vars(importlib.import_module("constant"))
+        else:
+            exec(code, found)
+        for _ in range(2):
+            table = PoolContexts(pool, None, found["Constant"](1), {"name": "constant"}).table
+            assert table.centroids.unique().tolist() == [float(value)]
+    monkeypatch.delitem(sys.modules, "constant", raising=False)
+    told = capsys.readouterr().err
+    assert told.count("Constant is defined in no file: centroids are computed, but not kept\n") == (0 if filed else 4)
+
+
+def test_contexts_of_a_pool_that_cannot_be_written_beside_are_computed_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = write_pool(tmp_path / "pool")
+    described = AGGREGATORS.complete({"name": "kmeans", "num_centroids": 3}, {})
+    partitions = Partitions(pool.num_candidates, 3, 2, seed=0)
+
+    def table(partitions: Partitions | None) -> Contexts:
+        return PoolContexts(pool, partitions, AGGREGATORS.build(described), described).table
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        alone = table(None)
+    folder = tmp_path / "pool.contexts"
+    assert not folder.exists()
+    assert capsys.readouterr().err == (
+        f"{folder} cannot be written (Permission denied): centroids are computed, but not kept\n"
+    )
+    kept = table(partitions)
+    assert all(torch.equal(one, each[-1:]) for one, each in zip(alone, kept, strict=True))
+    opened = Path.open
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, *mode: refuse() if mode == ("w",) else opened(path, *mode))
+        read = table(partitions)
+    assert all(torch.equal(*each) for each in zip(kept, read, strict=True))
+    assert capsys.readouterr().err == "", "what is there is read"
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise PermissionError(13, "Permission denied")
 
 
 AGGREGATORS_WITH_MEMBERS = [
