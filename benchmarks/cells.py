@@ -1,5 +1,6 @@
 """Cells: runs of train.py that differ in some options and in the seed, each kept as soon as it is done."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.comparison import in_own_process
-from registry import load_config
+from registry import RunConfig, load_config
 from training.provenance import provenance
 from training.report import write_json
 
@@ -52,14 +53,15 @@ class Cells:
         done = {(cell["variant"], cell["seed"]): cell for cell in found}
         for variant, overrides in self.variants.items():
             for seed in self.seeds:
-                cell = done.get((variant, seed))
-                if cell is not None and cell["overrides"] == list(overrides):
+                config = dataclasses.replace(load_config(self.config, [*overrides, f"seed={seed}"]), runs=str(runs))
+                settings = json.loads(json.dumps({**dataclasses.asdict(config), "runs": None}))
+                if (cell := done.get((variant, seed))) is not None and cell["settings"] == settings:
                     continue
                 console.print(f"{self.name}: {variant}, seed {seed}")
-                cell = in_own_process(train, self.config, list(overrides), seed, str(runs), self.afterwards)
+                cell = in_own_process(train, config, Path(self.config).stem, self.afterwards)
                 made_with = {**provenance(), "machine": machine.describe()}
                 done[variant, seed] = {
-                    "variant": variant, "seed": seed, "overrides": list(overrides), **cell, "made_with": made_with
+                    "variant": variant, "seed": seed, **cell, "settings": settings, "made_with": made_with
                 }  # fmt: skip
                 write_json(path, self._content(done))
         return self._content(done)
@@ -88,14 +90,11 @@ class Cells:
                 yield [variant, *(_shown([column(cell) for cell in cells]) for column in self.columns.values())]
 
 
-def train(
-    config: str, overrides: list[str], seed: int, runs: str, afterwards: Callable[[Path], Finding] | None
-) -> Finding:
+def train(config: RunConfig, name: str, afterwards: Callable[[Path], Finding] | None) -> Finding:
     """One run, from config to test; the test metrics of all its scorers, and what it took."""
     from training import run  # not above: only the processes that train need it
 
-    checked = load_config(config, [*overrides, f"seed={seed}", f"runs={runs}", "logger=csv"])
-    found = run.train(checked, Path(config).stem)
+    found = run.train(config, name)
     metrics = found.metrics
     return {
         "scorers": {

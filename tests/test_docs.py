@@ -13,7 +13,10 @@ from registry import load_config
 DOCS = "\n".join(file.read_text() for file in sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md")))
 
 
-@pytest.mark.parametrize("name", TABLES)
+PUBLISHED = [name for name in TABLES if (RESULTS / f"{name}.json").is_file()]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_tables_are_rendered_from_the_results(name: str) -> None:
     table = importlib.import_module(f"benchmarks.{name}").TABLE
     assert table.markdown(json.loads((RESULTS / f"{name}.json").read_text())) in DOCS
