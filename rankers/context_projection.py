@@ -10,6 +10,8 @@ from registry import PROJECTORS, Node
 
 # Enough sets for the statistics of a norm over the batch.
 _NUM_REFERENCES = 128
+# Sets that differ by less, relative to their size, differ by rounding; those of large pools do by a thousandth.
+_ROUNDING = 1e-4
 
 
 class ContextProjection(nn.Module):
@@ -74,9 +76,13 @@ class ContextProjection(nn.Module):
     def calibrate(self, contexts: Contexts) -> None:
         """Set scale and running statistics so that these sets come out as they should; once, before training.
 
-        One set alone says nothing: it is left for later.
+        One set alone says nothing: it is left for later. Sets that are all the same have no variance that a norm over
+        the batch could divide by: scale and statistics stay as they are made.
         """
         if self.calibrated or len(contexts.centroids) < 2:
+            return
+        self.calibrated.fill_(True)
+        if self._norms() and self._all_same(contexts):
             return
         before = self.training, [(norm, norm.momentum) for norm in self._norms()]
         self.train()
@@ -88,7 +94,6 @@ class ContextProjection(nn.Module):
             norm.momentum = momentum
         there = outputs[contexts.mask] if self._each else outputs
         self.scale.copy_(self._target / there.square().mean().sqrt().clamp(min=1e-12))
-        self.calibrated.fill_(True)
 
     def _project(self, contexts: Contexts) -> Float[Tensor, "P N H"]:
         centroids = contexts.centroids.float().masked_fill(~contexts.mask.unsqueeze(-1), 0)
@@ -96,6 +101,13 @@ class ContextProjection(nn.Module):
             return self.projector(centroids).unsqueeze(1)
         there = self.projector(centroids[contexts.mask].unsqueeze(1))
         return _scatter(there, contexts.mask)
+
+    def _all_same(self, contexts: Contexts) -> bool:
+        """Whether a norm over the batch would see one and the same input again and again."""
+        centroids = contexts.centroids.float().masked_fill(~contexts.mask.unsqueeze(-1), 0)
+        inputs = centroids[contexts.mask] if self._each else centroids.flatten(1)
+        spread = (inputs - inputs.mean(dim=0)).square().mean()
+        return bool(spread <= _ROUNDING**2 * inputs.square().mean())
 
     def _norms(self) -> list[nn.BatchNorm1d]:
         return [module for module in self.modules() if isinstance(module, nn.BatchNorm1d)]
