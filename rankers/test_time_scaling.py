@@ -10,6 +10,10 @@ embedding in it:
 
 So the final ranking is one scan of the pool with the mean embedding, and depth 0 is direct ranking. All queries of a
 batch, all parts and all widths go through the backbone together, step by step.
+
+Note:
+    Pools larger than `limit` / `keep` depart from this: the first step keeps `limit` candidates of a query, an equal
+    share a part, rather than `keep` of all.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,6 +48,10 @@ class Scaling:
         width: The one width to use; null to choose it on validation.
         depth: The one depth to use; null to choose it on validation.
         num_queries: Validation queries that the choice is made on; null for all.
+
+    Note:
+        The paper has no `limit`. With it, pools of more than `limit` / `keep` candidates, 200,000 by default, lose more
+        in the first step than the share that `keep` would leave them.
     """
 
     widths: list[int] = field(default_factory=lambda: list(range(1, 11)))
@@ -57,10 +65,13 @@ class Scaling:
 
     def __post_init__(self) -> None:
         """Refuse what no step can do."""
-        if not self.widths:
+        if not self.widths and self.width is None:
             raise ConfigError("ranker.scaling.widths", "there is none to choose.", cure="list some, or set width")
         least = {"max_depth": 0, "limit": 1, "width": 0, "depth": 0, "num_queries": 1}
-        wanted = [("widths", min(self.widths), 0), *((name, getattr(self, name), low) for name, low in least.items())]
+        wanted = [
+            ("widths", min(self.widths, default=0), 0),
+            *((name, getattr(self, name), low) for name, low in least.items()),
+        ]
         for name, value, low in wanted:
             if value is not None and value < low:
                 raise ConfigError(f"ranker.scaling.{name}", f"{value} is less than {low}.")

@@ -361,3 +361,7 @@ def test_settings_that_no_step_can_follow_are_refused(options: dict[str, Any], m
     with pytest.raises(ConfigError) as error:
         Scaling(**options)
     assert message in str(error.value)
+
+
+def test_one_width_needs_no_others_to_choose_from() -> None:
+    assert Scaling(widths=[], width=2).width == 2
