@@ -41,7 +41,9 @@ DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_SCALING = Backbone(), Lora(), Scaling()
 
 @RANKERS.register("lranker")
 class LRanker(ScaledRanker):
-    """LRanker: score(q, c) = <h_q, h_c> / temperature (arXiv id unknown; sections 3.1 and 3.2).
+    """LRanker: score(q, c) = <h_q, h_c> / temperature.
+
+    "LRanker: LLM Ranker for Massive Candidates", sections 3.1 and 3.2.
 
     h_q is a language model's embedding of a prompt that holds the query and, as one input embedding or as a prefix of
     several, the centroids of the candidates (Eqs. 3-7); h_c is the candidate's stored vector, or its embedding by the
@@ -140,7 +142,7 @@ class LRanker(ScaledRanker):
         """Load the backbone and add what is trained; once.
 
         Raises:
-            ConfigError: If the backbone cannot be had, or is too short for the prompts.
+            ConfigError: If the backbone cannot be had, or it or `max_length` is too short for the prompts.
         """
         if self.backbone is not None:
             return
@@ -148,6 +150,8 @@ class LRanker(ScaledRanker):
         longest = getattr(backbone.config, "max_position_embeddings", None)
         if longest is not None and self.max_length > longest:
             raise ConfigError("ranker.max_length", f"{self.max_length} is more than the backbone's {longest}.")
+        # Refuses a template that leaves no place for a query, before anything is written.
+        _ = self._tokens
         add_lora(backbone, self._lora)
         if self._gradient_checkpointing:
             _checkpoint_blocks(backbone)
@@ -204,7 +208,6 @@ class LRanker(ScaledRanker):
 
         Raises:
             ValueError: If a text has no tokens.
-            ConfigError: If no token of a query would fit.
         """
         return self._tokens.queries(texts)
 

@@ -16,23 +16,29 @@ class PromptTokenizer:
         placed: Whether these have a placeholder.
         max_length: Of a prompt, in tokens.
         num_prefix: How many of them are taken by a prefix.
+
+    Raises:
+        ConfigError: If no token of a query would fit, or the tokenizer does not suit the template.
     """
 
     def __init__(self, tokenizer: Any, template: str, *, placed: bool, max_length: int, num_prefix: int) -> None:
         self.prompt = Prompt.of(template, tokenizer, placed=placed)
         self.bare = Prompt.of(QUERY, tokenizer, placed=False)
         self.num_cut = 0
-        self._tokenizer, self._max_length, self._num_prefix = tokenizer, max_length, num_prefix
+        self._tokenizer, self._max_length = tokenizer, max_length
+        taken = self.prompt.num_tokens + num_prefix
+        self._room = max_length - taken
+        if self._room < 1:
+            problem = f"{max_length} leaves no place for a query: the prompt alone has {taken}."
+            raise ConfigError("ranker.max_length", problem)
 
     def queries(self, texts: Sequence[str]) -> list[list[int]]:
         """The queries' own tokens, without what stands around them.
 
         Raises:
             ValueError: If a text has no tokens.
-            ConfigError: If no token of a query would fit.
         """
-        room = self._max_length - self.prompt.num_tokens - self._num_prefix
-        return self._cut([self.prompt.space + text for text in texts], room)
+        return self._cut([self.prompt.space + text for text in texts], self._room)
 
     def candidates(self, texts: Sequence[str]) -> list[list[int]]:
         """The candidates' own tokens; they stand in no template.
@@ -43,9 +49,6 @@ class PromptTokenizer:
         return self._cut(list(texts), self._max_length - self.bare.num_tokens)
 
     def _cut(self, texts: list[str], room: int) -> list[list[int]]:
-        if room < 1:
-            problem = f"{self._max_length} leaves no place for a query: the prompt alone has {self._max_length - room}."
-            raise ConfigError("ranker.max_length", problem)
         tokens = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
         for place, (text, ids) in enumerate(zip(texts, tokens, strict=True)):
             if not ids or not text.strip():

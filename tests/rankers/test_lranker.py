@@ -310,6 +310,7 @@ def test_options_that_cannot_work_are_refused(make: Make, options: dict[str, Any
 
 
 def test_prompts_without_room_for_a_query_are_refused(make: Make) -> None:
-    ranker = make(max_length=6)
-    with pytest.raises(ConfigError, match=r"^ranker.max_length: 6 leaves no place for a query: the prompt alone has"):
-        ranker.tokenize(QUERIES)
+    for max_length, options in ((6, {}), (20, {"injection": "prefix", "aggregator": "kmeans"})):
+        problem = rf"^ranker.max_length: {max_length} leaves no place for a query: the prompt alone has"
+        with pytest.raises(ConfigError, match=problem):
+            make(max_length=max_length, **options)
