@@ -480,3 +480,22 @@ def test_pools_that_cannot_be_trained_on_are_refused(tmp_path: Path) -> None:
     assert datamodule(pool, num_partitions=2, encoder="tiny").encoder == {"model": "tiny"}
     with pytest.raises(ConfigError, match="its vectors are from tiny, not from other"):
         datamodule(pool, num_partitions=2, encoder="other")
+
+
+def test_what_is_excluded_is_gone_from_own_lists_wherever_they_are_ranked(listed_pool: CandidatePool) -> None:
+    options = {"candidates": "own", "exclude_history": True, "num_partitions": 1}
+    data = datamodule(listed_pool, **options)
+    own, history, relevant = (lists(listed_pool, name) for name in ("own", "history", "relevant"))
+    expected = [set(own[query]) - (set(history[query]) - set(relevant[query])) for query in range(60)]
+    assert any(len(left) < len(own[query]) for query, left in enumerate(expected))
+    found, removed = data.restrictions(torch.arange(60))
+    assert found is not None and removed is None
+    assert [set(rows.tolist()) - {-1} for rows in found] == expected
+    for batch in data.test_dataloader():
+        assert batch.own is not None and batch.removed is None
+        for query, rows in zip(batch.group.tolist(), batch.own, strict=True):
+            assert set(rows.tolist()) - {-1} == expected[query]
+    for batch in epoch_of(data.train_dataloader()):
+        assert batch.own is not None
+        for query, rows in zip(batch.group.tolist(), batch.own, strict=True):
+            assert set(rows.tolist()) - {-1} <= expected[query]
