@@ -183,11 +183,21 @@ class PartitionedCandidates(LightningDataModule):
         """Turn the texts of these splits into a ranker's tokens.
 
         Raises:
-            ConfigError: If it reads none.
+            ConfigError: If it reads none, or would have to read all of the pool in each step.
         """
         if not hasattr(ranker, "tokenize"):
             problem = f"{type(ranker).__name__} does not read queries as text."
             raise ConfigError("ranker.name", problem, cure="a ranker like lranker")
+        if (
+            "train" in splits
+            and ranker.candidates == "encoded"
+            and not self._own
+            and self._negatives in ("all", "pool")
+        ):
+            problem = f"{self._negatives!r} with ranker.candidates=encoded encodes too much of the pool in each step."
+            raise ConfigError(
+                "datamodule.negatives", problem, cure="partition, batch or mined, or ranker.candidates=cached"
+            )
         if ranker is not self._tokenized_by:
             self._tokens, self._candidate_tokens, self._tokenized_by = {}, None, ranker
         for split in splits:

@@ -1,5 +1,6 @@
 """LRanker: a language model embeds the query in view of all candidates, summarised by centroids."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -371,8 +372,16 @@ class LRanker(ScaledRanker):
         return shares_prefixes(self._reader, self.max_length)
 
     def _encode_candidates(self) -> None:
-        if self.candidates == "encoded":
-            self._encoded = encode_pool(self.pool, self.tokenize_candidates, self.embed_candidates, self.device)
+        """Encode the pool as training encodes its batches: in the trainer's precision, where there is a trainer."""
+        if self.candidates != "encoded":
+            return
+        trainer = self._trainer
+        precision = contextlib.nullcontext() if trainer is None else trainer.precision_plugin.forward_context()
+        shared = trainer is not None and trainer.world_size > 1
+        with precision:
+            self._encoded = encode_pool(
+                self.pool, self.tokenize_candidates, self.embed_candidates, self.device, distributed=shared
+            )
 
     def _prepare_from_data(self) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

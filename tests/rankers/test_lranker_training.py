@@ -151,6 +151,33 @@ def test_candidates_encoded_anew_are_those_of_their_texts(make: Make, data: Data
     torch.testing.assert_close(scores, queries @ vectors.T / ranker.temperature, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_pool_is_encoded_in_the_precision_of_the_run(
+    make: Make, data: Data, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranker, mixed = make(candidates="encoded", baselines=[]), []
+    embed = ranker.embed_candidates
+    monkeypatch.setattr(
+        ranker, "embed_candidates", lambda *batch: (mixed.append(torch.is_autocast_enabled("cpu")), embed(*batch))[1]
+    )
+    trainer = build_trainer(
+        {"precision": precision, "accelerator": "cpu", "enable_progress_bar": False}, folder=tmp_path
+    )
+    trainer.validate(ranker, datamodule=data(), verbose=False)
+    assert set(mixed) == {precision == "bf16-mixed"}
+    assert ranker.candidates_to_rank().dtype == torch.float32
+
+
+@pytest.mark.parametrize("negatives", ["pool", "all"])
+def test_a_pool_is_never_encoded_whole_in_a_step(make: Make, data: Data, negatives: str) -> None:
+    module = data(negatives=negatives)
+    with pytest.raises(ConfigError, match=rf"^datamodule.negatives: '{negatives}' with ranker.candidates=enc") as error:
+        module.tokenize(make(candidates="encoded"), "train")
+    assert "What to do:   partition, batch or mined, or ranker.candidates=cached" in str(error.value)
+    module.tokenize(make(candidates="encoded"), "val")
+    module.tokenize(make(), "train")
+
+
 def test_queries_with_candidates_of_their_own_are_read_in_view_of_these(
     make: Make, data: Data, listed_pool: CandidatePool
 ) -> None:
