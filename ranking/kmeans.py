@@ -18,6 +18,7 @@ from ranking.clusters import Clustering, cluster_sums, largest_first
 from ranking.products import full_precision, products
 
 _CACHED = 2**21  # numbers of points that a processor works on at once
+_BLOCK = 2**19  # numbers of points of a larger set that are looked at together
 _MEMORY = 2**28  # likewise, of a GPU
 _AT_ONCE = 4  # centroids that are drawn together, of three times as many points
 _NOISE = 2e-6  # squared distances below this share of the squared lengths are rounding
@@ -138,7 +139,7 @@ def _cluster(
             else:
                 places, there = _chosen(real, sample.to(mask.device))
                 start = _Start(_seeds(_taken(points, places), there, schedule.num_centroids, trials).centroids)
-            lloyd = _Lloyd(points, real, start, budget // dim)
+            lloyd = _Lloyd(points, real, start)
             lloyd.run(schedule.max_iterations, schedule.tolerance)
             if dim < feature_dim:
                 lloyd.sums = _full_sums(points_of, sets, lloyd, budget // feature_dim)
@@ -194,7 +195,7 @@ def _seeds(
             if seeds:
                 assignment.masked_fill_(nearest < before, len(seeds))
             seeds.append(_taken(chosen, best))
-    return _Start(torch.cat(seeds, dim=1), assignment, nearest)
+    return _Start(torch.cat(seeds, dim=1), assignment.masked_fill_(~mask, -1), nearest)
 
 
 def _taken(points: Float[Tensor, "p n d"], places: Int[Tensor, "p m"]) -> Float[Tensor, "p m d"]:
@@ -202,6 +203,13 @@ def _taken(points: Float[Tensor, "p n d"], places: Int[Tensor, "p m"]) -> Float[
     first = torch.arange(0, points.shape[0] * points.shape[1], points.shape[1], device=points.device)
     rows = (places + first.unsqueeze(1)).flatten()
     return points.flatten(0, 1).index_select(0, rows).unflatten(0, places.shape)
+
+
+def _block_size(points: Float[Tensor, "p n d"]) -> int:
+    """How many points of a group to look at together."""
+    if points.device.type != "cpu":
+        return _MEMORY // max(1, len(points) * points.shape[2])
+    return points.shape[1] if points.numel() <= _CACHED else _BLOCK // points.shape[2]
 
 
 def _squares(points: Float[Tensor, "p n d"]) -> Float[Tensor, "p n"]:
@@ -212,97 +220,87 @@ def _squares(points: Float[Tensor, "p n d"]) -> Float[Tensor, "p n"]:
 class _Lloyd:
     """Lloyd's algorithm on a group of p sets, in the dimensions that say which cluster a point is in."""
 
-    def __init__(
-        self, points: Float[Tensor, "p n d"], mask: Bool[Tensor, "p n"], start: _Start, block_size: int
-    ) -> None:
-        self.points, self.mask, self.block_size = points, mask, block_size
-        self.blocks = _groups(points.shape[1], block_size // max(1, len(points)))
-        self.centroids, self.num_centroids = start.centroids, start.centroids.shape[1]
+    def __init__(self, points: Float[Tensor, "p n d"], mask: Bool[Tensor, "p n"], start: _Start) -> None:
+        self.points, self.mask, self.num_centroids = points, mask, start.centroids.shape[1]
+        self.blocks = _groups(points.shape[1], _block_size(points))
+        self.buffer = points.new_empty(0)
         self.squares = _squares(points)
         self.masked = None if bool(mask.all()) else ~mask
         self.wanted = torch.arange(self.num_centroids, device=mask.device) < mask.sum(dim=1, keepdim=True)
         self.gone = ~self.wanted
-        self.sums, self.sizes = self.centroids, self.wanted.long()
-        if start.assignment is None or start.nearest is None:
-            self.assignment, self.nearest = torch.empty_like(mask, dtype=torch.int64), torch.empty_like(self.squares)
-            self._assign()
-        else:
-            self.assignment, self.nearest = start.assignment, start.nearest
-            self._leave_out()
+        self.centroids = self.sums = start.centroids
+        self.sizes = self.wanted.long()
+        self.assigned = start.assignment is not None
+        self.assignment = torch.zeros_like(mask, dtype=torch.int64) if start.assignment is None else start.assignment
+        self.nearest = torch.zeros_like(self.squares) if start.nearest is None else start.nearest
 
     def run(self, max_iterations: int, tolerance: float, before: Float[Tensor, " p"] | None = None) -> None:
-        """Move centroids to the means of their points, and assign these again, until this hardly helps.
+        """Assign points to their nearest centroids, and move these to the means of their points, as long as it helps.
 
         Sets that are done keep their centroids; when they are half of all, the others go on alone.
 
         Args:
-            max_iterations: Assignments at the most, the one that is there included.
+            max_iterations: Assignments at the most, the one of the start included.
             tolerance: A set is done when its inertia falls by no more than this share.
             before: The inertia of an iteration earlier.
         """
         before = self.nearest.new_full((len(self.points),), torch.inf) if before is None else before
         going = torch.ones_like(before, dtype=torch.bool)
         for left in range(max_iterations - 1, -1, -1):
-            self._add_up()
+            self._assign_and_add_up()
             inertia = self.nearest.sum(dim=1)
             going &= inertia < (1 - tolerance) * before
             count = int(going.sum())
             if not left or not count:
                 return
+            means = self.sums / self.sizes.clamp(min=1).unsqueeze(2)
             if 2 * count <= len(going):
-                rest = self._part(going)
-                rest._move(going[going])
+                rest = _Lloyd(self.points[going], self.mask[going], _Start(means[going]))
+                rest.gone = self.gone[going]
                 rest.run(left, tolerance, inertia[going])
                 self.assignment[going], self.sums[going], self.sizes[going] = rest.assignment, rest.sums, rest.sizes
                 return
-            self._move(going)
+            self.centroids = torch.where(going[:, None, None], means, self.centroids)
             before = inertia
 
-    def _part(self, going: Bool[Tensor, " p"]) -> "_Lloyd":
-        """Only some of the sets."""
-        start = _Start(self.centroids[going], self.assignment[going], self.nearest[going])
-        part = _Lloyd(self.points[going], self.mask[going], start, self.block_size)
-        part.sums, part.sizes, part.gone = self.sums[going], self.sizes[going], self.gone[going]
-        return part
-
-    def _move(self, going: Bool[Tensor, " p"]) -> None:
-        means = self.sums / self.sizes.clamp(min=1).unsqueeze(2)
-        self.centroids = torch.where(going[:, None, None], means, self.centroids)
-        self._assign()
-
-    def _assign(self) -> None:
-        """Give each point its nearest centroid, and note its squared distance, 0 where that is rounding."""
-        squares = self.centroids.square().sum(dim=2).masked_fill_(self.gone, torch.inf)
+    def _assign_and_add_up(self) -> None:
+        """Give each point its nearest centroid, and each cluster the sum of its points."""
+        bias = self.centroids.square().sum(dim=2).masked_fill_(self.gone, torch.inf)
+        self.sums, self.sizes = torch.zeros_like(self.centroids), torch.zeros_like(self.sizes)
         for places in self.blocks:
-            points = self.points[:, places]
-            if len(points) == 1:
-                scores = products(points[0], -2 * self.centroids[0], squares[0]).T.unsqueeze(0)
-            else:
-                scores = torch.baddbmm(squares.unsqueeze(2), self.centroids, points.transpose(1, 2), alpha=-2)
-            for place, some in enumerate(scores):  # one after the other: for all at once it takes twice as long
-                torch.min(some, dim=0, out=(self.nearest[place, places], self.assignment[place, places]))
-        self.nearest.add_(self.squares).clamp_(min=0)
-        self._leave_out()
-
-    def _leave_out(self) -> None:
-        """Give points that do not exist no cluster."""
-        if self.masked is not None:
-            self.assignment.masked_fill_(self.masked, -1)
-            self.nearest.masked_fill_(self.masked, 0)
-
-    def _add_up(self) -> None:
-        """The sum of the points of each cluster, and how many these are."""
-        parts = [
-            cluster_sums(self.points[:, places], self.assignment[:, places], self.num_centroids)
-            for places in self.blocks
-        ]
-        self.sums, self.sizes = parts[0]
-        for sums, sizes in parts[1:]:
+            points = self._load(places)
+            if not self.assigned:
+                self._assign(points, bias, places)
+            sums, sizes = cluster_sums(points, self.assignment[:, places], self.num_centroids)
             self.sums += sums
             self.sizes += sizes
+        self.assigned = False
         missing = (self.sizes == 0) & self.wanted
         if bool(missing.any()):
             self._repair(missing)
+
+    def _load(self, places: slice) -> Float[Tensor, "p m d"]:
+        """A block of points; one of many is copied to where the cache holds it, as it is read in no order."""
+        points = self.points[:, places]
+        if len(self.blocks) == 1 or points.device.type != "cpu":
+            return points
+        if not len(self.buffer):
+            self.buffer = torch.empty_like(points)
+        return self.buffer[:, : points.shape[1]].copy_(points)
+
+    def _assign(self, points: Float[Tensor, "p m d"], bias: Float[Tensor, "p K"], places: slice) -> None:
+        """Give points their nearest centroids, and note their squared distances, 0 where these are rounding."""
+        if len(points) == 1:
+            scores = products(points[0], -2 * self.centroids[0], bias[0]).T.unsqueeze(0)
+        else:
+            scores = torch.baddbmm(bias.unsqueeze(2), self.centroids, points.transpose(1, 2), alpha=-2)
+        nearest, assignment = self.nearest[:, places], self.assignment[:, places]
+        for place, some in enumerate(scores):  # one after the other: for all at once it takes twice as long
+            torch.min(some, dim=0, out=(nearest[place], assignment[place]))
+        nearest.add_(self.squares[:, places]).clamp_(min=0)
+        if self.masked is not None:
+            assignment.masked_fill_(self.masked[:, places], -1)
+            nearest.masked_fill_(self.masked[:, places], 0)
 
     def _repair(self, missing: Bool[Tensor, "p K"]) -> None:
         """Make the points that are farthest from their centroids clusters of their own, as scikit-learn does."""

@@ -168,7 +168,7 @@ def test_fewer_different_points_than_clusters_leave_the_last_ones_empty(num_poin
 
 def test_a_centroid_without_points_gets_the_point_farthest_from_its_own() -> None:
     points = torch.tensor([[[0.0], [1.0], [2.0], [40.0], [90.0]]])
-    lloyd = _Lloyd(points, yes(points), _Start(torch.tensor([[[1.0], [1e6], [-1e6]]])), 100)
+    lloyd = _Lloyd(points, yes(points), _Start(torch.tensor([[[1.0], [1e6], [-1e6]]])))
     lloyd.run(1, 0.0)
     assert sorted(lloyd.assignment[0].bincount().tolist()) == [1, 1, 3]
     assert lloyd.assignment[0, 3] != lloyd.assignment[0, 4]
@@ -179,6 +179,7 @@ def test_the_size_of_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> 
     for vectors in (mixtures(1, 3000), mixtures(40, 100)):
         expected = kmeans(vectors, yes(vectors), 8, assign_dim=10)
         monkeypatch.setattr(module, "_CACHED", 2000)
+        monkeypatch.setattr(module, "_BLOCK", 1000)
         assert_same(kmeans(vectors, yes(vectors), 8, assign_dim=10), expected)
         monkeypatch.undo()
 
