@@ -22,3 +22,15 @@ def test_an_unknown_benchmark_is_refused_with_those_there_are(capsys: pytest.Cap
     with pytest.raises(SystemExit):
         main(["fits"])
     assert f"no benchmark 'fits'; there are: {', '.join(BENCHMARKS)}" in capsys.readouterr().err
+
+
+def test_a_benchmark_that_cannot_run_says_why_and_the_others_go_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "limit_cores", lambda count: None)
+    monkeypatch.setattr("benchmarks.peers.find_spec", lambda name: None)
+    arguments = ["kmeans", "projection", "--tiny", "--repeats", "1", "--data", str(data), "--results", str(tmp_path)]
+    assert main(arguments) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["projection.json"]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "kmeans has not run. benchmarks: faiss is not installed. What to do: pip install -e '.[peers]'" in shown
