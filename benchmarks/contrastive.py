@@ -162,7 +162,7 @@ def parts_of(ranker: LRanker, data: PartitionedCandidates) -> dict[str, float]:
 def sentence_transformers(texts: Texts, pool: Path) -> Trained:
     """SentenceTransformerTrainer with MultipleNegativesRankingLoss on the same prompts and documents."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import datasets
+    import datasets  # pyright: ignore[reportMissingImports]
     from peft import LoraConfig
     from sentence_transformers import (
         SentenceTransformer,
