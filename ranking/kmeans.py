@@ -33,7 +33,7 @@ def kmeans(
     *,
     assign_dim: int | None = None,
     max_iterations: int = 20,
-    tolerance: float = 2e-3,
+    tolerance: float = 5e-3,
     seed: int = 0,
 ) -> Clustering:
     """Cluster each of P sets.
@@ -72,7 +72,7 @@ def kmeans_rows(
     *,
     assign_dim: int | None = None,
     max_iterations: int = 20,
-    tolerance: float = 2e-3,
+    tolerance: float = 5e-3,
     seed: int = 0,
 ) -> Clustering:
     """As `kmeans` of `table[rows]`, without holding all of these vectors.
@@ -237,7 +237,7 @@ class _Lloyd:
     def run(self, max_iterations: int, tolerance: float, before: Float[Tensor, " p"] | None = None) -> None:
         """Assign points to their nearest centroids, and move these to the means of their points, as long as it helps.
 
-        Sets that are done keep their centroids; when they are half of all, the others go on alone.
+        Sets that are done keep their centroids; when those left are a quarter, they go on alone.
 
         Args:
             max_iterations: Assignments at the most, the one of the start included.
@@ -254,7 +254,7 @@ class _Lloyd:
             if not left or not count:
                 return
             means = self.sums / self.sizes.clamp(min=1).unsqueeze(2)
-            if 2 * count <= len(going):
+            if 4 * count <= len(going):
                 rest = _Lloyd(self.points[going], self.mask[going], _Start(means[going]))
                 rest.gone = self.gone[going]
                 rest.run(left, tolerance, inertia[going])
