@@ -8,6 +8,7 @@ from registry.kinds import (
     CALLBACKS,
     DATAMODULES,
     EXTRACTORS,
+    GENERATORS,
     KINDS,
     LOGGERS,
     LOSSES,
@@ -20,6 +21,7 @@ from registry.kinds import (
     SCHEDULES,
     SIMILARITIES,
     SOURCES,
+    VERIFIERS,
 )
 from registry.registry import Registry
 from registry.schema import Node
@@ -30,6 +32,7 @@ __all__ = [
     "CALLBACKS",
     "DATAMODULES",
     "EXTRACTORS",
+    "GENERATORS",
     "KINDS",
     "LOGGERS",
     "LOSSES",
@@ -42,6 +45,7 @@ __all__ = [
     "SCHEDULES",
     "SIMILARITIES",
     "SOURCES",
+    "VERIFIERS",
     "ConfigError",
     "FeaturesConfig",
     "Node",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
+    from features.generation import Generator
     from features.text_groups import Source
     from rankers.aggregators import Aggregator
     from rankers.base import Ranker
@@ -30,6 +31,8 @@ METRICS: "Registry[Tensor]" = Registry("metrics", "ranking.metrics")
 RANK_METRICS: "Registry[Tensor]" = Registry("rank_metrics", "ranking.rank_metrics")
 DATAMODULES: "Registry[LightningDataModule]" = Registry("datamodules", "datamodules", provided=("path",))
 SOURCES: "Registry[Source]" = Registry("sources", "features.sources")
+GENERATORS: "Registry[Generator]" = Registry("generators", "features.generators")
+VERIFIERS: "Registry[Any]" = Registry("verifiers", "features.verifiers")
 EXTRACTORS: "Registry[Any]" = Registry("extractors", "features.extractors")
 LOGGERS: "Registry[Logger]" = Registry("loggers", "training.loggers", provided=("run_dir",))
 CALLBACKS: "Registry[Callback]" = Registry("callbacks", "training.callbacks")
@@ -39,6 +42,6 @@ KINDS: dict[str, Registry[Any]] = {
     for registry in (
         RANKERS, BLOCKS, PROJECTIONS, SIMILARITIES, AGGREGATORS, PROJECTORS, LOSSES, METRICS, RANK_METRICS, OPTIMIZERS,
         SCHEDULES,
-        DATAMODULES, SOURCES, EXTRACTORS, LOGGERS, CALLBACKS,
+        DATAMODULES, SOURCES, GENERATORS, VERIFIERS, EXTRACTORS, LOGGERS, CALLBACKS,
     )
 }  # fmt: skip

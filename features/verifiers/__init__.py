@@ -1,0 +1,1 @@
+"""Ways to label a response by rule; one file, one verifier."""
