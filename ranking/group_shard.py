@@ -6,7 +6,7 @@ from ranking.shard import DTYPES, Columns, Shard, Table, pack_texts
 from ranking.store_files import StoreError, sha256_of, write_file
 from ranking.store_format import StoreFormat
 
-__all__ = ["DTYPES", "GROUP_STORE", "TABLES", "Shard", "StoreError", "Table", "pack_texts", "sha256_of", "write_file"]
+__all__ = ["DTYPES", "GROUP_STORE", "RESPONSES", "TABLES", "Shard", "StoreError", "Table", "pack_texts", "sha256_of", "write_file"]
 
 TABLES: dict[str, Columns] = {
     "candidates": {
@@ -31,6 +31,13 @@ TABLES: dict[str, Columns] = {
     },
 }
 
+# What is known of a candidate that a language model sampled.
+RESPONSES: Columns = {
+    "answer": (torch.int32, ("slots",)),
+    "log_probability": (torch.float32, ("slots",)),
+    "num_tokens": (torch.int32, ("slots",)),
+}
+
 GROUP_STORE = StoreFormat(
     name="group_store",
     title="group store",
@@ -38,4 +45,5 @@ GROUP_STORE = StoreFormat(
     tables=TABLES,
     fields={"depths": list, "num_groups": int, "num_candidates": int, "num_slots": int},
     axes={"groups": ("slots",)},
+    optional={"groups": RESPONSES},
 )

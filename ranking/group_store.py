@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from ranking.group_shard import GROUP_STORE
+from ranking.group_shard import GROUP_STORE, RESPONSES
 from ranking.shard import DTYPES, Table
 from ranking.store_files import damaged
 from ranking.store_format import MANIFEST, SPLITS, check_hashes
@@ -36,6 +36,11 @@ class GroupStore:
         valid: Whether a slot's candidate may be used.
         injected: Whether it is a relevant candidate that retrieval missed: shown in training, never in evaluation.
         split: 0 train, 1 val, 2 test, 255 where the source does not say.
+        answer: Which answer a slot's response gives: equal numbers within a group are equal answers, -1 is none. None
+            where answers were not compared.
+        log_probability: Of all tokens of a slot's response together, in nats; nan where it is not known, None where it
+            is known of no slot.
+        num_tokens: Of a slot's response; -1 where it is not known, None where it is known of no slot.
     """
 
     offsets: Int[Tensor, " G+1"]
@@ -44,6 +49,9 @@ class GroupStore:
     valid: Bool[Tensor, " S"]
     injected: Bool[Tensor, " S"]
     split: UInt8[Tensor, " G"]
+    answer: Int[Tensor, " S"] | None
+    log_probability: Float[Tensor, " S"] | None
+    num_tokens: Int[Tensor, " S"] | None
 
     def __init__(self, path: Path, manifest: dict[str, Any], candidates: Table, groups: Table) -> None:
         self.path, self.manifest = path, manifest
@@ -56,6 +64,8 @@ class GroupStore:
         self.num_slots = len(self._slots)
         for name in ("offsets", "candidate", "label", "valid", "injected", "split"):
             setattr(self, name, groups.joined(name))
+        for name in RESPONSES:
+            setattr(self, name, groups.joined(name) if groups.has(name) else None)
 
     @classmethod
     def open(cls: type[S], path: str | Path, verify: bool = False) -> S:

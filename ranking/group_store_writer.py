@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ranking.group_shard import GROUP_STORE
+from ranking.group_shard import GROUP_STORE, RESPONSES
 from ranking.shard import Table, pack_texts
 from ranking.store_files import StoreError
 from ranking.store_format import SPLITS
@@ -97,6 +97,7 @@ class GroupStoreWriter(StoreWriter):
         valid: Bool[Tensor, " S"] | None = None,
         injected: Bool[Tensor, " S"] | None = None,
         split: Sequence[str | None] | None = None,
+        responses: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write one shard of groups; their candidates must have been added before.
 
@@ -111,6 +112,7 @@ class GroupStoreWriter(StoreWriter):
             valid: Whether each may be used; all by default.
             injected: Whether each is a relevant one that retrieval missed; none by default.
             split: `train`, `val`, `test` or None for each group.
+            responses: What is known of sampled candidates, by name as in `RESPONSES`: one value a slot.
 
         Raises:
             ValueError: If the sizes do not agree, a vector is not finite, a label is infinite or a row does not exist.
@@ -131,7 +133,11 @@ class GroupStoreWriter(StoreWriter):
             raise ValueError(f"an infinite label, in slot {int(label.isinf().nonzero()[0])}")
         if unknown := set(split).difference(SPLITS):
             raise ValueError(f"no such split: {unknown}; there are train, val, test and None")
+        known = {name: values.to(RESPONSES[name][0]).contiguous() for name, values in (responses or {}).items()}
+        if any(len(values) != num_slots for values in known.values()):
+            raise ValueError(f"{num_slots} slots do not fit what is known of responses")
         tensors = {
+            **known,
             "features": self._stored(features, self._shape(num_groups), "query"),
             "split": torch.tensor([SPLITS[name] for name in split], dtype=torch.uint8),
             "offsets": offsets.to(torch.int64).contiguous(),

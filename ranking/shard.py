@@ -26,6 +26,7 @@ class Shard:
     Args:
         path: The safetensors file.
         columns: What it must hold.
+        optional: What it may hold besides.
         dtype: Of the features.
         sizes: Of each axis.
         size: Of the file, in bytes.
@@ -44,18 +45,21 @@ class Shard:
         sizes: Mapping[str, int],
         size: int,
         check_offsets: bool = True,
+        optional: Columns | None = None,
     ) -> None:
         self.path, self.sizes = path, sizes
+        possible = {**columns, **(optional or {})}
         check_size(path, size)
         try:
             with safe_open(path, framework="pt") as file:
                 self.tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise damaged(path, f"not a readable safetensors file ({error})") from error
-        if self.tensors.keys() != columns.keys():
+        if not columns.keys() <= self.tensors.keys() <= possible.keys():
             raise damaged(path, f"holds {sorted(self.tensors)} instead of {sorted(columns)}")
-        for name, (expected, axes) in columns.items():
-            found, wanted = self.tensors[name], expected or dtype
+        for name, found in self.tensors.items():
+            expected, axes = possible[name]
+            wanted = expected or dtype
             shape = tuple(self._size(axis, found) for axis in axes)
             if found.dtype != wanted or found.shape != shape:
                 problem = f"{name} is {found.dtype} {tuple(found.shape)} where the manifest says {wanted} {shape}"
@@ -131,6 +135,10 @@ class Table:
         """One text of a row, such as `text` or `id`."""
         shard, place = self.at(position)
         return shard.text(name, place)
+
+    def has(self, name: str) -> bool:
+        """Whether every shard has this column."""
+        return all(name in shard.tensors for shard in self.shards)
 
     def joined(self, name: str) -> Tensor:
         """A small tensor of all shards in memory; offsets count on from shard to shard."""

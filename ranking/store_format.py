@@ -27,6 +27,7 @@ class StoreFormat:
         tables: By name, the columns of each.
         fields: What a manifest has beside its shards, and of which type.
         axes: Of each table, the axes other than rows that each shard counts.
+        optional: By table, columns that a shard may have besides.
         mapped: Tables so long that even their offsets stay on disk when a store is opened.
     """
 
@@ -36,6 +37,7 @@ class StoreFormat:
     tables: Mapping[str, Columns]
     fields: Mapping[str, Any]
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional: Mapping[str, Columns] = field(default_factory=dict)
     mapped: frozenset[str] = frozenset()
 
     def read_manifest(self, folder: Path, file: str = MANIFEST) -> Manifest:
@@ -76,6 +78,7 @@ class StoreFormat:
             sizes=sizes,
             size=record["bytes"],
             check_offsets=table not in self.mapped,
+            optional=self.optional.get(table),
         )
 
     def _check_fields(self, manifest: Manifest) -> None:
