@@ -1,0 +1,68 @@
+"""RuleWorker: the process in which a plain verifier function judges responses, so that it can be stopped."""
+
+import math
+import os
+import resource
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from numbers import Real
+from typing import Any
+
+from features.problems import Problem
+from features.verification import Verdict
+
+Rule = Callable[[str, Problem], "float | Verdict"]
+
+OUT_OF_MEMORY = 77
+"""The exit status of a worker that had no memory left, whose state cannot be trusted any more."""
+
+_MOST_SHOWN = 200
+_ORPHANED_AFTER = 10
+
+
+def serve(connection: Connection, rule: Rule, timeout: float, memory: float | None) -> None:
+    """Judge what comes through a connection until it is closed; each verdict goes back as soon as it is there.
+
+    Args:
+        connection: Gives pairs of a problem and some responses to it, and takes a label, reason and answer for each.
+        rule: What judges.
+        timeout: What a response may take before whoever waits for the verdict kills this process; it ends itself after
+            ten times that, in case nobody waits any more.
+        memory: In GB of addresses; None for no limit.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    if memory is not None:
+        with suppress(ValueError, OSError):  # macOS has no such limit, and a lower one may be in force
+            resource.setrlimit(resource.RLIMIT_AS, (int(memory * 1e9),) * 2)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send(None)
+        while True:
+            problem, responses = connection.recv()
+            for response in responses:
+                signal.setitimer(signal.ITIMER_REAL, _ORPHANED_AFTER * timeout)
+                verdict = judge(rule, response, problem)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                connection.send((verdict.label, verdict.reason, verdict.answer))
+
+
+def judge(rule: Rule, response: str, problem: Problem) -> Verdict:
+    """The verdict of a rule, whatever the rule does; one that runs out of memory ends the process."""
+    try:
+        return _as_verdict(rule(response, problem))
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    except BaseException as error:  # a rule that calls sys.exit has failed like any other
+        message = " ".join(str(error).split())
+        return Verdict(None, f"{type(error).__name__}: {message}"[:_MOST_SHOWN])
+
+
+def _as_verdict(found: Any) -> Verdict:
+    verdict = found if isinstance(found, Verdict) else Verdict(found)
+    if verdict.label is None:
+        return verdict
+    if not isinstance(verdict.label, Real) or not math.isfinite(verdict.label):
+        raise TypeError(f"the verifier gave {verdict.label!r}, expected a finite number, a Verdict or None")
+    return Verdict(float(verdict.label), verdict.reason, verdict.answer)
