@@ -1,4 +1,4 @@
-"""python -m features: build the group store or candidate pool of a config, or show what is in one."""
+"""python -m features: build the group store or candidate pool of a config, show what is in one, merge and split."""
 
 import argparse
 import dataclasses
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from features.inspection import show
 from features.pool_inspection import show_pool
+from features.store_merging import merge, split
 from ranking.candidate_pool import POOL, CandidatePool
 from ranking.group_store import GroupStore
 from ranking.store_format import format_of
@@ -22,6 +23,8 @@ _EXAMPLES = """examples:
   python -m features --config quickstart features.encoder.dtype=bfloat16
   python -m features inspect data/my_store
   python -m features inspect data/my_store --queries 10 --verify
+  python -m features merge data/first data/second --into data/both
+  python -m features split data/both --into data/train data/test --shares 0.8 0.2
   python -m features features.name=candidate_pool features.source.name=pool_files \
       features.source.candidates=collection.tsv features.source.queries=queries.tsv features.source.qrels=qrels.txt
 
@@ -42,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Build or inspect; exit status 1 with a message for what is wrong with the config, the data or the store."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return _inspect(arguments[1:]) if arguments[:1] == ["inspect"] else _build(arguments)
+        command = _COMMANDS.get(arguments[0]) if arguments else None
+        return command(arguments[1:]) if command else _build(arguments)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -81,6 +85,32 @@ def _inspect(arguments: list[str]) -> int:
     else:
         show(opened, Console(), chosen.queries)
     return 0
+
+
+def _merge(arguments: list[str]) -> int:
+    parser = _parser("python -m features merge", "Put group stores together, query by query.")
+    parser.add_argument("paths", nargs="+", help="their folders")
+    parser.add_argument("--into", required=True, metavar="PATH", help="the folder of the new store")
+    chosen = parser.parse_args(arguments)
+    print(f"{merge(chosen.paths, chosen.into)} is ready: {_open(chosen.into)}")
+    return 0
+
+
+def _split(arguments: list[str]) -> int:
+    parser = _parser("python -m features split", "Take a group store apart, query by query.")
+    parser.add_argument("path", help="its folder")
+    parser.add_argument("--into", required=True, nargs="+", metavar="PATH", help="the folders of the new stores")
+    parser.add_argument("--shares", required=True, nargs="+", type=float, metavar="S", help="of the queries; in all 1")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    chosen = parser.parse_args(arguments)
+    if len(chosen.into) != len(chosen.shares) or len(set(chosen.into)) < len(chosen.into):
+        parser.error(f"--into names {len(set(chosen.into))} folders, and there are {len(chosen.shares)} --shares")
+    for path in split(chosen.path, dict(zip(chosen.into, chosen.shares, strict=True)), chosen.seed):
+        print(f"{path} is ready: {_open(path)}")
+    return 0
+
+
+_COMMANDS = {"inspect": _inspect, "merge": _merge, "split": _split}
 
 
 def _open(path: str | Path, verify: bool = False) -> GroupStore | CandidatePool:

@@ -33,7 +33,7 @@ TABLES: dict[str, Columns] = {
 
 # What is known of a candidate that a language model sampled.
 RESPONSES: Columns = {
-    "answer": (torch.int32, ("slots",)),
+    "answer": (torch.int64, ("slots",)),
     "log_probability": (torch.float32, ("slots",)),
     "num_tokens": (torch.int32, ("slots",)),
 }

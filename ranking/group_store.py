@@ -36,8 +36,8 @@ class GroupStore:
         valid: Whether a slot's candidate may be used.
         injected: Whether it is a relevant candidate that retrieval missed: shown in training, never in evaluation.
         split: 0 train, 1 val, 2 test, 255 where the source does not say.
-        answer: Which answer a slot's response gives: equal numbers within a group are equal answers, -1 is none. None
-            where answers were not compared.
+        answer: Which answer a slot's response gives, as a hash: equal numbers are equal answers, 0 is none. None where
+            answers were not compared.
         log_probability: Of all tokens of a slot's response together, in nats; nan where it is not known, None where it
             is known of no slot.
         num_tokens: Of a slot's response; -1 where it is not known, None where it is known of no slot.
