@@ -8,11 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
+from features.analysis import Analysis
 from features.inspection import show
 from features.pool_inspection import show_pool
 from features.store_merging import merge, split
 from ranking.candidate_pool import POOL, CandidatePool
 from ranking.group_store import GroupStore
+from ranking.store_files import as_json, write_file
 from ranking.store_format import format_of
 from registry import EXTRACTORS, ConfigError
 from registry.config import FeaturesConfig, RunConfig, load_config
@@ -23,6 +25,7 @@ _EXAMPLES = """examples:
   python -m features --config quickstart features.encoder.dtype=bfloat16
   python -m features inspect data/my_store
   python -m features inspect data/my_store --queries 10 --verify
+  python -m features analyse data/my_store --into figures
   python -m features merge data/first data/second --into data/both
   python -m features split data/both --into data/train data/test --shares 0.8 0.2
   python -m features features.name=candidate_pool features.source.name=pool_files \
@@ -87,6 +90,19 @@ def _inspect(arguments: list[str]) -> int:
     return 0
 
 
+def _analyse(arguments: list[str]) -> int:
+    parser = _parser("python -m features analyse", "Pass@k, lengths and repetitions of a group store's responses.")
+    parser.add_argument("path", help="its folder")
+    parser.add_argument("--into", metavar="PATH", default=".", help="a folder for analysis.json and analysis.png (.)")
+    chosen = parser.parse_args(arguments)
+    found, folder = Analysis.of(GroupStore.open(chosen.path)), Path(chosen.into)
+    folder.mkdir(parents=True, exist_ok=True)
+    found.draw(folder / "analysis.png")
+    write_file(folder / "analysis.json", as_json(found.results()))
+    print(f"{folder / 'analysis.json'} and {folder / 'analysis.png'} are ready.")
+    return 0
+
+
 def _merge(arguments: list[str]) -> int:
     parser = _parser("python -m features merge", "Put group stores together, query by query.")
     parser.add_argument("paths", nargs="+", help="their folders")
@@ -110,7 +126,7 @@ def _split(arguments: list[str]) -> int:
     return 0
 
 
-_COMMANDS = {"inspect": _inspect, "merge": _merge, "split": _split}
+_COMMANDS = {"inspect": _inspect, "analyse": _analyse, "merge": _merge, "split": _split}
 
 
 def _open(path: str | Path, verify: bool = False) -> GroupStore | CandidatePool:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from features.analysis import Analysis
 from ranking.group_store import GroupStore
 from ranking.store_format import SPLITS
 
@@ -40,6 +41,7 @@ def summary(store: GroupStore) -> dict[str, str]:
         "splits": splits_line(store.split),
         "labels": _labels(store),
         "right and wrong": _right_and_wrong(store),
+        **_responses(store),
         "injected": f"{int(store.injected.sum()):,} relevant candidates that retrieval missed",
         "not valid": f"{int((~store.valid).sum()):,} slots",
         "encoder": encoder_line(store.encoder),
@@ -79,6 +81,20 @@ def _right_and_wrong(store: GroupStore) -> str:
     counts = {"both": right & wrong, "only right": right & ~wrong, "only wrong": wrong & ~right}
     counts["neither"] = ~right & ~wrong
     return ", ".join(f"{name}: {int(groups.sum()):,}" for name, groups in counts.items()) + " queries"
+
+
+def _responses(store: GroupStore) -> dict[str, str]:
+    """What is worth saying of candidates that a language model sampled."""
+    if store.num_tokens is None:
+        return {}
+    found = Analysis.of(store)
+    passes = ", ".join(f"pass@{k} {found.pass_at(k):.3f}" for k in found.ks)
+    lengths = f"{int(found.lengths.min())} to {int(found.lengths.max())} {found.unit}"
+    return {
+        "pass@k": passes or "no labels",
+        "responses": f"{lengths}, {found.lengths.double().mean():,.1f} on average; {found.repeated:,} repeated, "
+        f"{found.empty:,} empty",
+    }
 
 
 def _groups_with(store: GroupStore, slots: Tensor) -> Tensor:
