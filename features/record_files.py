@@ -1,12 +1,13 @@
-"""Record files: rows with named fields from JSONL, TSV and Parquet files, whichever of these a file is."""
+"""Record files: rows with named fields from JSONL, JSON, TSV and Parquet files, whichever of these a file is."""
 
 import glob
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from features.line_formats import LineError, Record, parse_object
+from features.line_formats import LineError, Record, parse_object, unexpected
 from features.parquet_files import read_columns
 from features.text_files import TextFile
 from registry import ConfigError
@@ -14,7 +15,7 @@ from registry import ConfigError
 T = TypeVar("T")
 Columns = list[str] | Literal["header"]
 
-ENDINGS = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".tsv": "tsv", ".txt": "tsv", ".parquet": "parquet"}
+ENDINGS = {".jsonl": "jsonl", ".json": "json", ".ndjson": "jsonl", ".tsv": "tsv", ".txt": "tsv", ".parquet": "parquet"}
 _MOST_SHOWN = 20
 
 
@@ -23,16 +24,16 @@ class RecordFile:
     """One file; its ending says which form it has.
 
     Args:
-        path: `.jsonl`, `.tsv` or `.parquet`, the first two also with `.gz`.
+        path: `.jsonl`, `.json`, `.tsv` or `.parquet`, the first three also with `.gz`.
         tsv_columns: The columns of a TSV file, in order; `header` where its first line names them.
     """
 
     path: Path
-    tsv_columns: Columns
+    tsv_columns: Columns = "header"
 
     @property
     def form(self) -> str:
-        """jsonl, tsv or parquet.
+        """jsonl, json, tsv or parquet.
 
         Raises:
             ConfigError: If the ending is another one.
@@ -80,6 +81,28 @@ class RecordFile:
                 yield place, line if isinstance(line, LineError) else parse_object(line)
             except LineError as error:
                 yield place, error
+
+    def _json(self, columns: Sequence[str]) -> Iterator[tuple[str, Record | LineError]]:
+        """The objects of a list, a single one, or one a line: `.json` files come as all of these."""
+        file = TextFile(self.path)
+        first = next((line for line in file.lines() if line.strip()), b"")
+        try:
+            one_a_line = isinstance(json.loads(first), dict)
+        except ValueError:
+            one_a_line = False
+        if one_a_line:
+            yield from self._jsonl(columns)
+            return
+        try:
+            value = json.loads(b"\n".join(file.lines()))
+        except (ValueError, RecursionError) as error:
+            yield file.name, LineError("", f"not valid JSON: {error}")
+            return
+        for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
+            yield (
+                f"{file.name}, item {number}",
+                row if isinstance(row, dict) else unexpected("", row, "an object {...}"),
+            )
 
     def _tsv(self, columns: Sequence[str]) -> Iterator[tuple[str, Record | LineError]]:
         lines, names = self._lines(), self.tsv_columns

@@ -3,21 +3,22 @@
 import importlib.metadata
 import inspect
 import itertools
-import multiprocessing
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from features.problems import Problem
-from features.rule_worker import OUT_OF_MEMORY, Rule, serve
+from features.rule_worker import OUT_OF_MEMORY, serve
 from features.verification import Verdict, Verifier
 from ranking.store_files import sha256_of
 from registry import VERIFIERS, ConfigError, Node
@@ -69,7 +70,8 @@ def build_verifier(node: Node, workers: Workers = DEFAULT_WORKERS, path: str = "
     options = VERIFIERS.check(node, path)
     if inspect.isclass(VERIFIERS.get(options["name"], path)):
         return VERIFIERS.build(node, path=path)
-    return RuleVerifier(options, VERIFIERS.bind(node, path), workers)
+    given = {name: value for name, value in options.items() if name != "name"}
+    return RuleVerifier(options, partial(VERIFIERS.get(options["name"], path), **given), workers)
 
 
 class RuleVerifier:
@@ -84,7 +86,7 @@ class RuleVerifier:
         workers: The processes to run it in.
     """
 
-    def __init__(self, options: Mapping[str, Any], rule: "partial[float | Verdict]", workers: Workers) -> None:
+    def __init__(self, options: Mapping[str, Any], rule: partial[Any], workers: Workers) -> None:
         self.options, self.rule, self.workers = dict(options), rule, workers
 
     def settings(self) -> dict[str, Any]:
@@ -126,7 +128,7 @@ class _Chunk:
 class _Worker:
     """One process; `deadline` is when it will have taken too long for the response it is at."""
 
-    process: multiprocessing.process.BaseProcess
+    process: BaseProcess
     connection: Connection
     chunk: _Chunk | None = None
     deadline: float = float("inf")
@@ -139,9 +141,9 @@ class _Pool:
     A worker gets a chunk when it waits for one, so a send never waits for a worker that hangs.
     """
 
-    def __init__(self, rule: "partial[float | Verdict]", workers: Workers, name: str) -> None:
+    def __init__(self, rule: partial[Any], workers: Workers, name: str) -> None:
         self.rule, self.settings, self.name = rule, workers, name
-        self.context = multiprocessing.get_context("forkserver")
+        self.context = get_context("forkserver")
         self.workers: list[_Worker] = []
 
     def verdicts(self, chunks: Iterator[_Chunk]) -> Iterator[Verdict]:
@@ -192,10 +194,8 @@ class _Pool:
 
     def _give(self, worker: _Worker, chunk: _Chunk) -> None:
         worker.chunk, worker.deadline = chunk, time.monotonic() + self.settings.timeout
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it is dead, as the next look at the connection tells
             worker.connection.send((chunk.problem, chunk.left))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it is dead, which the next look at the connection tells
 
     def _wait(self, waiting: deque[_Chunk]) -> None:
         """Take what the workers have to say, for as long as until the first of them has taken too long."""

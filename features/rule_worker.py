@@ -36,7 +36,7 @@ def serve(connection: Connection, rule: Rule, timeout: float, memory: float | No
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     if memory is not None:
         with suppress(ValueError, OSError):  # macOS has no such limit, and a lower one may be in force
-            resource.setrlimit(resource.RLIMIT_AS, (int(memory * 1e9),) * 2)
+            resource.setrlimit(resource.RLIMIT_AS, (int(memory * 1e9), int(memory * 1e9)))
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send(None)
         while True:

@@ -1,0 +1,76 @@
+r"""Answers: the final answer that a text states, in \boxed{}, after #### or `answer:`, or in a field of JSON."""
+
+import re
+
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*")
+_FIELD = re.compile(r"""["'](?:final_)?answer["']\s*:\s*("(?:[^"\\]|\\.)*"|-?[\d.,]+|\[[^\]]*\])""", re.DOTALL)
+_MARKED = re.compile(r"^[ \t]*(?:####|A:)[ \t]*(\S.*)$", re.MULTILINE)
+_SAID = re.compile(r"(?i:answer)(?:\*\*)?\s*(?:\bis\b|:|=)(?:\*\*)?:?[ \t]*(\S.*)")
+_SENTENCE_END = re.compile(r"\.?(?:\*\*|\s)*(?:\.\s|\n|$)")
+
+
+def stated_answer(text: str) -> str | None:
+    r"""The last answer that a text states as its answer; None if it states none.
+
+    A box counts before all else, then an `answer` field of JSON, be the JSON whole or not, then a line that begins with
+    `####` or `A:`, then words such as `the answer is`.
+
+    >>> stated_answer(r"So it is $\\boxed{\\frac{1}{2}}$, isn't it?")
+    '\\frac{1}{2}'
+    >>> stated_answer('{"reasoning": "7 + 8", "answer": "15"}')
+    '15'
+    >>> stated_answer("7 + 8 = 15. The answer is 15.")
+    '15'
+    """
+    boxed = last_boxed(text)
+    if boxed is not None:
+        return boxed
+    if fields := _FIELD.findall(text):
+        return _unquoted(fields[-1])
+    if marked := _MARKED.findall(text):
+        return marked[-1].strip()
+    if said := _SAID.findall(text):
+        return _SENTENCE_END.split(said[-1], maxsplit=1)[0].strip().strip("*").strip() or None
+    return None
+
+
+def last_boxed(text: str) -> str | None:
+    r"""What stands in the last `\boxed{}` or `\fbox{}` of a text, its braces balanced; None if there is none.
+
+    >>> last_boxed(r"\\boxed{1} or \\boxed{\\{2, 3\\}}")
+    '\\{2, 3\\}'
+    """
+    for found in reversed(list(_BOXED.finditer(text))):
+        start = found.end()
+        if start == len(text):
+            continue
+        if text[start] != "{":
+            # TeX takes the next token where there is no brace: \boxed 5.
+            return re.match(r"\\[a-zA-Z]+|.", text[start:], re.DOTALL)[0]  # type: ignore[index]
+        end = _closing(text, start)
+        if end is not None:
+            return text[start + 1 : end].strip()
+    return None
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where the brace at a place is closed."""
+    depth, place = 0, start
+    while place < len(text):
+        if text[place] == "\\":
+            place += 1
+        elif text[place] == "{":
+            depth += 1
+        elif text[place] == "}":
+            depth -= 1
+            if depth == 0:
+                return place
+        place += 1
+    return None
+
+
+def _unquoted(value: str) -> str:
+    """A JSON value as text; models escape the backslashes of LaTeX, or forget to."""
+    if not value.startswith('"'):
+        return value.strip().rstrip(",")
+    return re.sub(r'\\(["\\])', r"\1", value[1:-1]).strip()

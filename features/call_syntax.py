@@ -1,0 +1,194 @@
+"""Call syntax: the function calls that a text holds, written as JSON or as Python."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Parameters = Mapping[str, Sequence[str]]
+"""For each function the names of its parameters, in order."""
+
+_DECODER = json.JSONDecoder()
+_THOUGHT = re.compile(r".*</think>", re.DOTALL)
+_OPENING = re.compile(r"[\[{]")
+_CALL = re.compile(r"(?:\[\s*)?\b[A-Za-z_][\w.]*\s*\(")
+_LITERALS = {"true": True, "false": False, "null": None, "none": None}
+_LONGEST = 100_000
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function's name and its arguments, as plain JSON values."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def calls_in(text: str, parameters: Parameters | None = None) -> list[Call]:
+    """All calls in a text, in its order, whatever is around them; what a model thought before it answered is left out.
+
+    JSON counts before Python: `{"name": ..., "arguments": {...}}`, alone, in lists, line by line, between tags or
+    fences, with `parameters` in place of `arguments`, as the `function` of a tool call, whose arguments may be JSON
+    within JSON, or written as Python writes it. Python's `name(parameter=value)`, alone or in lists, may have positional
+    arguments where the names of the parameters are known.
+
+    Args:
+        text: A response.
+        parameters: Of the functions that were offered.
+    """
+    text = _THOUGHT.sub("", text)[-_LONGEST:]
+    return list(_json_calls(text)) or list(_python_calls(text, parameters or {}))
+
+
+def parameter_names(functions: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """For each function the names of its parameters, in order.
+
+    Args:
+        functions: Descriptions with a JSON schema, as BFCL and OpenAI have them, or with the parameters right below
+            `parameters`, as xLAM has them.
+    """
+    found = {}
+    for function in functions:
+        described = function.get("function", function)
+        schema = described.get("parameters") or {}
+        properties = schema.get("properties") if isinstance(schema.get("type"), str) else schema
+        found[described.get("name", "")] = list(properties or {})
+    return found
+
+
+def _json_calls(text: str) -> Iterator[Call]:
+    place = 0
+    while (found := _OPENING.search(text, place)) is not None:
+        value, place = _object_at(text, found.start())
+        yield from _calls_of(value)
+
+
+def _object_at(text: str, start: int) -> tuple[Any, int]:
+    """The object or list that begins at a place, and where it ends; None where there is none."""
+    try:
+        return _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        end = _end_of(text, start)
+    try:
+        # With single quotes, True and None, as models write it that have read more Python than JSON.
+        return (ast.literal_eval(text[start:end]), end) if end else (None, start + 1)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None, start + 1
+
+
+def _calls_of(value: Any) -> Iterator[Call]:
+    """The calls that a JSON value is, or has in it."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _calls_of(each)
+        return
+    if not isinstance(value, dict):
+        return
+    if isinstance(value.get("function"), dict):
+        value = value["function"]
+    name = value.get("name", value.get("function"))
+    arguments = next((value[key] for key in ("arguments", "parameters", "args") if key in value), None)
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return
+    if isinstance(name, str) and isinstance(arguments, dict):
+        yield Call(name, arguments)
+    elif isinstance(value.get("tool_calls"), list):
+        yield from _calls_of(value["tool_calls"])
+
+
+def _python_calls(text: str, parameters: Parameters) -> Iterator[Call]:
+    """Lists of calls, and single calls such as `name(a=1)`: these of known functions only, for prose has brackets too."""
+    place = 0
+    while (found := _CALL.search(text, place)) is not None:
+        listed = found[0].startswith("[")
+        start = found.start() if listed else found.end() - 1
+        end = _end_of(text, start)
+        calls = _calls_of_code(text[found.start() : end], parameters) if end else []
+        if not listed and parameters:
+            calls = [call for call in calls if call.name in parameters]
+        yield from calls
+        place = end if end and calls else found.start() + 1 if listed else found.end()
+
+
+def _end_of(text: str, start: int) -> int | None:
+    """Where the bracket at a place is closed, brackets in strings aside."""
+    depth, quote, place = 0, "", start
+    while place < len(text):
+        character = text[place]
+        if quote:
+            if character == "\\":
+                place += 1
+            elif character == quote:
+                quote = ""
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+            if depth == 0:
+                return place + 1
+        place += 1
+    return None
+
+
+def _calls_of_code(code: str, parameters: Parameters) -> list[Call]:
+    """The calls of an expression that is one, or a list of nothing else."""
+    try:
+        node = ast.parse(code.strip(), mode="eval").body
+        nodes = node.elts if isinstance(node, ast.List) else [node]
+        calls = [_call_of(each, parameters) for each in nodes]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [] if None in calls else [call for call in calls if call]
+
+
+def _call_of(node: ast.expr, parameters: Parameters) -> Call | None:
+    if not isinstance(node, ast.Call):
+        return None
+    name = ast.unparse(node.func)
+    names = parameters.get(name, ())
+    if len(node.args) > len(names) or any(keyword.arg is None for keyword in node.keywords):
+        return None
+    arguments = dict(zip(names, map(_value, node.args), strict=False))
+    return Call(name, arguments | {str(keyword.arg): _value(keyword.value) for keyword in node.keywords})
+
+
+def _value(node: ast.expr) -> Any:
+    """A Python expression as a JSON value; what is no literal stands for itself, as text."""
+    match node:
+        case ast.Constant(value=bool() | int() | float() | str() | None):
+            return node.value
+        case ast.Name(id=name) if name in _LITERALS:
+            return _LITERALS[name]
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return -number
+        case ast.UnaryOp(op=ast.UAdd(), operand=ast.Constant(value=int() | float() as number)):
+            return number
+        case ast.List() | ast.Tuple() | ast.Set():
+            return [_value(each) for each in node.elts]
+        case ast.Dict():
+            return {str(_value(key)): _value(each) for key, each in zip(node.keys, node.values, strict=True) if key}
+        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() as operator):
+            return _computed(node, operator)
+        case _:
+            return ast.unparse(node)
+
+
+def _computed(node: ast.BinOp, operator: ast.operator) -> Any:
+    """The value of plain arithmetic such as 1/3, which models write where a number is wanted."""
+    left, right = _value(node.left), _value(node.right)
+    if any(isinstance(each, bool) or not isinstance(each, int | float) for each in (left, right)):
+        return ast.unparse(node)
+    if isinstance(operator, ast.Add):
+        return left + right
+    if isinstance(operator, ast.Sub):
+        return left - right
+    if isinstance(operator, ast.Mult):
+        return left * right
+    return left / right if right else ast.unparse(node)
