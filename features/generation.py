@@ -1,6 +1,6 @@
 """Generation: what every generator takes and gives."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,16 +10,21 @@ from torch import Tensor
 from features.problems import Problem, Response
 
 
+Report = Callable[[int, int], None]
+"""Called after each step with its numbers of responses that ended and of tokens."""
+
+
 @dataclass(frozen=True)
 class Generated:
     """The responses to one problem, and the hidden states that came with them.
 
     Args:
         problem: What was asked.
-        responses: In the order of their numbers.
+        responses: In the order of their numbers; none where there can be none, such as after too long a prompt.
         query_states: Of the prompt's last token at each depth; None if the generator gives none.
         response_states: Of each response's last token at each depth; None if the generator gives none.
         prompt_tokens: How many the prompt has; None where it is not known.
+        refusal: Why there are no responses, in a few words; None where there are.
     """
 
     problem: Problem
@@ -27,6 +32,7 @@ class Generated:
     query_states: Float[Tensor, "L D"] | None = None
     response_states: Float[Tensor, "N L D"] | None = None
     prompt_tokens: int | None = None
+    refusal: str | None = None
 
 
 @runtime_checkable
@@ -37,7 +43,9 @@ class Generator(Protocol):
         """All that one response depends on: not how many are asked for, nor how they are batched."""
         ...
 
-    def generate(self, problems: Sequence[Problem], numbers: range) -> Iterator[Generated]:
+    def generate(
+        self, problems: Sequence[Problem], numbers: range, report: Report | None = None
+    ) -> Iterator[Generated]:
         """The responses of these numbers to each problem, in the problems' order.
 
         A response depends on the settings, the problem and its number only, up to rounding: numbers 0 to 63 today and
@@ -46,5 +54,6 @@ class Generator(Protocol):
         Args:
             problems: A few, to be worked on together.
             numbers: Which responses, counted from 0.
+            report: Told of each step, or of whatever goes on in between.
         """
         ...

@@ -118,15 +118,36 @@ class Backbone:
         """
         from transformers import AutoModel
 
+        return self._load(AutoModel).to(getattr(torch, self.dtype)).eval()
+
+    def load_causal(self, device_map: str | None = None) -> Any:
+        """The model with its language head, in evaluation mode, on the CPU or where the map says.
+
+        Args:
+            device_map: How accelerate spreads it over devices, such as `auto`.
+
+        Raises:
+            ConfigError: If it cannot be loaded, is not the one asked for, or accelerate is missing.
+        """
+        from transformers import AutoModelForCausalLM
+
+        if device_map is None:
+            return self._load(AutoModelForCausalLM).to(getattr(torch, self.dtype)).eval()
+        if importlib.util.find_spec("accelerate") is None:
+            problem = f"{device_map!r} needs the package accelerate, which is not installed."
+            raise ConfigError(f"{self.yaml_path}.device_map", problem, cure="pip install accelerate")
+        return self._load(AutoModelForCausalLM, torch_dtype=getattr(torch, self.dtype), device_map=device_map).eval()
+
+    def _load(self, kind: Any, **options: Any) -> Any:
         assert self.checked_hash
         with self._loading("its model"):
-            model = AutoModel.from_pretrained(
-                self.folder, use_safetensors=not self.gguf, trust_remote_code=False, **self._files()
+            model = kind.from_pretrained(
+                self.folder, use_safetensors=not self.gguf, trust_remote_code=False, **options, **self._files()
             )
         if getattr(model.config, "is_encoder_decoder", False):
             problem = f"{self.model} reads with one half and writes with the other."
             raise ConfigError(f"{self.yaml_path}.model", problem, cure="a model that is an encoder or a decoder only")
-        return model.to(getattr(torch, self.dtype)).eval()
+        return model
 
     def _fields(self) -> dict[str, Any]:
         """All fields; `gguf` only where there is one, as descriptions saved without it stay what they were."""

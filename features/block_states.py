@@ -1,0 +1,109 @@
+"""BlockStates: the residual stream after chosen blocks of a model, before any final norm."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from registry import ConfigError
+
+
+def layers_of(depths: Sequence[float], num_layers: int, layer_offset: int = 0) -> list[int]:
+    """The blocks, counted from 1, whose states have these depths.
+
+    >>> layers_of([0.6, 1.0], 30), layers_of([0.6], 28, layer_offset=-1)
+    ([18, 30], [16])
+
+    Args:
+        depths: Fractions of all layers, above 0 and 1 at most.
+        num_layers: Of the model.
+        layer_offset: Added to each; -1 is one block lower.
+
+    Raises:
+        ValueError: If a depth has no block.
+    """
+    layers = [round(depth * num_layers) + layer_offset for depth in depths]
+    for depth, layer in zip(depths, layers, strict=True):
+        if not 0 < depth <= 1 or not 1 <= layer <= num_layers:
+            raise ValueError(f"depth {depth} (layer_offset {layer_offset}) is layer {layer} of 1 to {num_layers}")
+    return layers
+
+
+class BlockStates:
+    """What chosen blocks gave in the last forward.
+
+    Args:
+        model: Of the transformers library, with or without a head.
+        layers: Blocks, counted from 1; a block may be named twice.
+
+    Raises:
+        ConfigError: If the model's blocks cannot be told.
+    """
+
+    def __init__(self, model: Any, layers: Sequence[int]) -> None:
+        self._owner, self._name = _place_of_blocks(model)
+        self._layers = list(layers)
+        self._states: dict[int, Tensor] = {}
+
+    @property
+    def layers(self) -> list[int]:
+        """The chosen blocks."""
+        return self._layers
+
+    @contextmanager
+    def taken(self, *, cut: bool = False) -> Iterator[None]:
+        """While this lasts, forwards leave their states here.
+
+        Args:
+            cut: Forwards end after the deepest chosen block, and what the model returns has no meaning.
+        """
+        blocks = self._owner.get_submodule(self._name)
+        assert isinstance(blocks, nn.ModuleList)
+        hooks = [blocks[layer - 1].register_forward_hook(partial(self._take, layer)) for layer in set(self._layers)]
+        try:
+            if cut:
+                setattr(self._owner, self._name, nn.ModuleList(list(blocks)[: max(self._layers, default=0)]))
+            yield
+        finally:
+            setattr(self._owner, self._name, blocks)
+            for hook in hooks:
+                hook.remove()
+
+    def at(self, rows: Sequence[int], places: Sequence[int] | int = -1) -> Float[Tensor, "n L D"]:
+        """The states of a token of each of these rows at each layer, in fp32 on the CPU.
+
+        Args:
+            rows: Of the batch.
+            places: The token of each row, or of all.
+        """
+        row = torch.tensor(rows, dtype=torch.long)
+        place = torch.tensor(places, dtype=torch.long).expand(len(rows))
+        found = [self._chosen(self._states[layer], row, place) for layer in self._layers]
+        return torch.stack(found, dim=1)
+
+    @staticmethod
+    def _chosen(states: Tensor, row: Int[Tensor, " n"], place: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
+        return states[row.to(states.device), place.to(states.device)].float().cpu()
+
+    def _take(self, layer: int, block: nn.Module, inputs: Any, output: Any) -> None:
+        self._states[layer] = output if isinstance(output, Tensor) else output[0]
+
+
+def num_layers_of(model: Any) -> int:
+    """How many blocks a model has."""
+    return model.config.get_text_config().num_hidden_layers
+
+
+def _place_of_blocks(model: Any) -> tuple[nn.Module, str]:
+    """The module that lists the blocks, beside or above the input embeddings, and the list's name there."""
+    embeddings, number = model.get_input_embeddings(), num_layers_of(model)
+    for owner in model.modules():
+        for name, child in owner.named_children():
+            blocks = isinstance(child, nn.ModuleList) and len(child) == number
+            if blocks and any(module is embeddings for module in owner.modules()):
+                return owner, name
+    raise ConfigError("features.generator.model", f"the blocks of {type(model).__name__} cannot be told.")

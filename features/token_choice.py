@@ -1,0 +1,102 @@
+"""TokenChoice: how the next token is chosen, given a number between 0 and 1 for each response."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Tokens whose probabilities are summed first; then only one such block is summed token by token.
+_BLOCK = 256
+# Most of what top_p asks for is among so many tokens; only where it is not, are all of them sorted.
+_LIKELY = 1024
+
+
+@dataclass(frozen=True)
+class TokenChoice:
+    """A draw from the model's distribution, sharpened and cut; equal numbers give equal tokens.
+
+    Args:
+        temperature: What logits are divided by; 0 takes the likeliest token.
+        top_p: Only the likeliest tokens that together have this probability, after temperature and top_k.
+        top_k: Only so many of the likeliest tokens; 0 for all.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ValueError(
+                f"temperature ({self.temperature}) and top_k ({self.top_k}) must be 0 or more, "
+                f"top_p ({self.top_p}) above 0 and 1 at most"
+            )
+
+    def __call__(
+        self, logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]
+    ) -> tuple[Int[Tensor, " S"], Float[Tensor, " S"]]:
+        """A token for each row, and its log-probability in the model's own distribution, in nats.
+
+        Args:
+            logits: In fp32.
+            numbers: From 0 up to but not including 1.
+        """
+        if self.temperature == 0:
+            tokens = logits.argmax(dim=-1)
+        else:
+            scaled = logits if self.temperature == 1 else logits / self.temperature
+            tokens = inverse(self._cut(scaled), numbers)
+        chosen = logits.gather(1, tokens.unsqueeze(1)).squeeze(1)
+        return tokens, chosen - logits.logsumexp(dim=-1)
+
+    def _cut(self, logits: Float[Tensor, "S V"]) -> Float[Tensor, "S V"]:
+        """The same with -inf for what top_k and top_p leave out; equal logits stay or go together."""
+        if 0 < self.top_k < logits.shape[1]:
+            least = logits.topk(self.top_k).values[:, -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        if self.top_p < 1:
+            total = logits.logsumexp(dim=-1, keepdim=True)
+            likely = logits.topk(min(_LIKELY, logits.shape[1])).values
+            if bool(((likely - total).exp().sum(dim=-1) < self.top_p).any()):
+                likely = logits.sort(dim=-1, descending=True).values
+            # Of the sorted tokens, the first whose predecessors do not have enough yet is always kept.
+            before = (likely - total).exp().cumsum(dim=-1).roll(1, dims=-1)
+            before[:, 0] = 0
+            kept = (before < self.top_p).sum(dim=-1, keepdim=True)
+            logits = logits.masked_fill(logits < likely.gather(1, kept - 1), -torch.inf)
+        return logits
+
+
+def inverse(logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]) -> Int[Tensor, " S"]:
+    """The inverse of each row's cumulative distribution, in the order of tokens; never a token of probability 0.
+
+    >>> inverse(torch.tensor([[0.25, 0.5, 0.0, 0.25]]).log().expand(4, 4), torch.tensor([0.0, 0.3, 0.74, 0.76]))
+    tensor([0, 1, 1, 3])
+    """
+    (rows, tokens), every = logits.shape, torch.arange(len(logits), device=logits.device)
+    weights = logits.new_zeros(rows, -(-tokens // _BLOCK) * _BLOCK)
+    torch.sub(logits, logits.amax(dim=-1, keepdim=True), out=weights[:, :tokens])
+    weights[:, :tokens].exp_()
+    blocks = weights.view(rows, -1, _BLOCK)
+    sums = blocks.sum(dim=-1).double().cumsum(dim=-1)
+    target = numbers.double().unsqueeze(1) * sums[:, -1:]
+    block = torch.searchsorted(sums, target, right=True)
+    target = target - torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0)
+    inside = blocks[every, block.squeeze(1)]
+    place = torch.searchsorted(inside.double().cumsum(dim=-1), target, right=True)
+    # Rounding can put the target behind the block's own last sum.
+    last = _BLOCK - 1 - (inside > 0).flip(-1).to(torch.uint8).argmax(dim=-1, keepdim=True)
+    return (block * _BLOCK + torch.minimum(place, last)).squeeze(1)
+
+
+def numbers_of(seed: int, query_id: str, number: int, count: int) -> np.ndarray:
+    """The first numbers from 0 to 1 of one response: they depend on nothing but the seed, its query and its number.
+
+    >>> numbers_of(0, "q", 3, 2).tolist() == numbers_of(0, "q", 3, 5)[:2].tolist()
+    True
+    """
+    key = hashlib.blake2b(f"{seed} {number} {query_id}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"))).random(count)
