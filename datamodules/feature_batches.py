@@ -1,5 +1,6 @@
 """Feature batches: the batches of an epoch, each made by one gather from the store."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -132,7 +133,12 @@ class EvaluationBatches:
     def batch(self, epoch: int, step: int) -> FeatureBatch:
         """The batch of one step, the same in every epoch."""
         part = slice(step * self._size, (step + 1) * self._size)
-        return self._slots.batch(self._groups[part], self._drawn[part], self._depth)
+        batch = self._slots.batch(self._groups[part], self._drawn[part], self._depth)
+        store, slot = self._slots.store, batch.slot.clamp(min=0)
+        known = {name: getattr(store, name) for name in ("answer", "log_probability")}
+        return dataclasses.replace(
+            batch, **{name: values[slot] for name, values in known.items() if values is not None}
+        )
 
 
 class TrainingBatches:

@@ -1,5 +1,6 @@
 """GroupedFeatures: groups of K candidates, drawn by index from a store of features."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from datamodules.drawing import draw_slots, has_order, has_relevant
 from datamodules.epoch_loader import EpochLoader
 from datamodules.feature_batches import EvaluationBatches, Slots, TrainingBatches
 from datamodules.splits import SPLITS, assign_splits
+from ranking.batch import FeatureBatch
 from ranking.group_store import GroupStore
 from registry import DATAMODULES, ConfigError
 
@@ -149,12 +151,35 @@ class GroupedFeatures(LightningDataModule):
         """Each test query, once a draw, in order."""
         return self._evaluation_loader("test")
 
+    @property
+    def sampled(self) -> bool:
+        """Whether the candidates are responses that a language model sampled."""
+        return self.store.num_tokens is not None
+
+    def most_candidates(self, split: str) -> int:
+        """How many candidates the queries of a split have at the most."""
+        return int(self._evaluation_slots.offsets.diff()[self._splits[split]].amax())
+
+    def evaluation_batches(self, split: str, num_candidates: int, draws: int) -> Iterator[FeatureBatch]:
+        """Other groups than those of validation and test: so many candidates of each query, drawn so often.
+
+        Args:
+            split: Whose queries.
+            num_candidates: K; all that a query has where there are not more.
+            draws: Groups of each query.
+        """
+        batches = self._evaluation(split, num_candidates, draws, {"rank": 0, "world": 1})
+        return (batches.batch(0, step) for step in range(batches.num_steps()))
+
     def _evaluation_loader(self, split: str) -> EpochLoader:
+        width = self._width(self._evaluation_slots)
+        return EpochLoader(self._evaluation(split, width, self._eval_draws, self._processes()))
+
+    def _evaluation(self, split: str, width: int, draws: int, processes: dict[str, int]) -> EvaluationBatches:
         generator = torch.Generator().manual_seed(self._eval_seed)
-        groups = self._splits[split].repeat_interleave(self._eval_draws)
-        slots = self._evaluation_slots
-        drawn = draw_slots(slots.offsets, groups, self._width(slots), generator)
-        return EpochLoader(EvaluationBatches(slots, groups, drawn, depth=self._depth, **self._processes()))
+        groups = self._splits[split].repeat_interleave(draws)
+        drawn = draw_slots(self._evaluation_slots.offsets, groups, width, generator)
+        return EvaluationBatches(self._evaluation_slots, groups, drawn, depth=self._depth, **processes)
 
     def _width(self, slots: Slots) -> int:
         return self._num_candidates or int(slots.offsets.diff().amax())

@@ -59,6 +59,8 @@ class FeatureBatch(Batch):
         candidate_index: Row of `unique_candidates` for each candidate; 0 where the mask is False.
         excluded: Only where every group is scored against the whole table: pairs (group, table row) that are not
             known to be wrong answers for that group, such as further right responses to the same query.
+        answer: Where answers were compared, which one each candidate gives: equal numbers are equal answers, 0 is none.
+        log_probability: Where it is known, that of each response.
     """
 
     unique_queries: Float[Tensor, "U D"]
@@ -66,6 +68,8 @@ class FeatureBatch(Batch):
     query_index: Int[Tensor, " B"]
     candidate_index: Int[Tensor, "B K"]
     excluded: Int[Tensor, "E 2"] | None = None
+    answer: Int[Tensor, "B K"] | None = None
+    log_probability: Float[Tensor, "B K"] | None = None
 
     @property
     def query(self) -> Float[Tensor, "B D"]:
@@ -78,8 +82,14 @@ class FeatureBatch(Batch):
         return self.unique_candidates[self.candidate_index].float()
 
     def reference_scores(self) -> dict[str, Float[Tensor, "B K"]]:
-        """The cosine of the raw features."""
-        return {"cosine": torch.nn.functional.cosine_similarity(self.query.unsqueeze(1), self.candidates, dim=-1)}
+        """The cosine of the raw features and, where they are known, votes for the same answer and log-probability."""
+        found = {"cosine": torch.nn.functional.cosine_similarity(self.query.unsqueeze(1), self.candidates, dim=-1)}
+        if self.answer is not None:
+            same = (self.answer.unsqueeze(1) == self.answer.unsqueeze(2)) & self.mask.unsqueeze(1)
+            found["majority"] = same.sum(dim=2).masked_fill(self.answer == 0, 0).float()
+        if self.log_probability is not None:
+            found["likeliest"] = self.log_probability.nan_to_num(nan=torch.finfo(torch.float32).min)
+        return found
 
     def against_table(self) -> tuple[Float[Tensor, "B C"], Bool[Tensor, "B C"]]:
         """Labels and mask for scores of every group against every row of `unique_candidates`.

@@ -77,7 +77,8 @@ class Evaluation:
         """Scores that need no training.
 
         `first` puts the first candidate drawn before all others, `random` ties all, `stored` keeps the order of the
-        store, `oracle` knows the labels and is the best that any ranker can do. Ties count as their expectation.
+        store, `majority` prefers answers that many of the candidates give, `likeliest` what the language model found
+        most probable, `oracle` knows the labels and is the best that any ranker can do. Ties count as their expectation.
         """
         first = torch.zeros_like(self.scores)
         first[:, 0] = 1
@@ -120,6 +121,9 @@ class Evaluation:
         }
 
 
+_REFERENCES = ("cosine", "majority", "likeliest")
+
+
 class EvaluationState(Metric):
     """Collects batches, over all processes, into one Evaluation."""
 
@@ -129,10 +133,12 @@ class EvaluationState(Metric):
     labels: list[Tensor]
     scores: list[Tensor]
     cosine: list[Tensor]
+    majority: list[Tensor]
+    likeliest: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__(compute_on_cpu=True)
-        for name in ("group", "slot", "labels", "scores", "cosine"):
+        for name in ("group", "slot", "labels", "scores", *_REFERENCES):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, batch: Batch, scores: Float[Tensor, "B K"]) -> None:
@@ -147,15 +153,17 @@ class EvaluationState(Metric):
         self.slot.append(torch.where(batch.mask, batch.slot, -1))
         self.labels.append(batch.labels)
         self.scores.append(scores)
-        self.cosine.extend(batch.reference_scores().values())
+        for name, reference in batch.reference_scores().items():
+            getattr(self, name).append(reference)
 
     def compute(self) -> Evaluation:
         """Everything collected, sorted by group, so that it does not depend on how many processes there were."""
-        columns = {name: joined(getattr(self, name)) for name in ("group", "slot", "labels", "scores", "cosine")}
+        names = ("group", "slot", "labels", "scores")
+        columns = {name: joined(getattr(self, name)) for name in (*names, *_REFERENCES)}
         order = torch.argsort(columns["group"], stable=True)
-        columns = {name: column[order] if len(column) else column for name, column in columns.items()}
-        cosine = columns.pop("cosine")
-        return Evaluation(**columns, references={"cosine": cosine} if len(cosine) else {})
+        columns = {name: column[order] for name, column in columns.items() if len(column) or name in names}
+        references = {name: columns.pop(name) for name in _REFERENCES if name in columns}
+        return Evaluation(**columns, references=references)
 
 
 def joined(parts: list[Tensor] | Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import describe_anew
 from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig
 from registry.config import to_yaml
+from training.by_k import ByK
 from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScalingMap, ScoreHistograms
 from training.checking import check, check_data, check_negatives
 from training.memory import keep_freed_memory
@@ -210,6 +211,13 @@ def _finish(
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "made_with": provenance(),
     }
+    if getattr(datamodule, "sampled", False):
+        by_k = ByK.of(ranker, datamodule, next(iter(ranker.metrics)))
+        by_k.draw(folder / "by_k.png")
+        metrics["by_k"] = by_k.results()
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("test/by_k", images=[str(folder / "by_k.png")])  # type: ignore[attr-defined]
     write_per_query(folder / "per_query.csv", test, datamodule.query_id)
     write_trec_run(folder / "run.trec", ranker.evaluation, datamodule, name)
     write_json(folder / METRICS, metrics)
