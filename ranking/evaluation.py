@@ -78,7 +78,8 @@ class Evaluation:
 
         `first` puts the first candidate drawn before all others, `random` ties all, `stored` keeps the order of the
         store, `majority` prefers answers that many of the candidates give, `likeliest` what the language model found
-        most probable, `oracle` knows the labels and is the best that any ranker can do. Ties count as their expectation.
+        most probable, `oracle` knows the labels and is the best that any ranker can do. Ties count as
+        their expectation.
         """
         first = torch.zeros_like(self.scores)
         first[:, 0] = 1

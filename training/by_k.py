@@ -74,8 +74,8 @@ class ByK:
         axes = figure.subplots()
         for place, (scorer, means) in enumerate(self.means.items()):
             middle = [mean.mean for mean in means]
-            style = {"color": "k", "linestyle": "--"} if scorer == BOUND else {"linewidth": 1 + 1.5 * (place == 0)}
-            axes.plot(self.ks, middle, marker=".", label=scorer, **style)
+            dashes, width = ("--" if scorer == BOUND else "-"), (2.5 if place == 0 else 1)
+            axes.plot(self.ks, middle, marker=".", label=scorer, linestyle=dashes, linewidth=width)
             if place == 0:
                 axes.fill_between(self.ks, [mean.low for mean in means], [mean.high for mean in means], alpha=0.2)
         axes.set(xscale="log", xlabel="responses to choose from", ylabel=self.metric, title="test")
