@@ -31,8 +31,8 @@ def calls_in(text: str, parameters: Parameters | None = None) -> list[Call]:
 
     JSON counts before Python: `{"name": ..., "arguments": {...}}`, alone, in lists, line by line, between tags or
     fences, with `parameters` in place of `arguments`, as the `function` of a tool call, whose arguments may be JSON
-    within JSON, or written as Python writes it. Python's `name(parameter=value)`, alone or in lists, may have positional
-    arguments where the names of the parameters are known.
+    within JSON, or written as Python writes it. Python's `name(parameter=value)`, alone or in lists, may have
+    positional arguments where the names of the parameters are known.
 
     Args:
         text: A response.
@@ -102,7 +102,7 @@ def _calls_of(value: Any) -> Iterator[Call]:
 
 
 def _python_calls(text: str, parameters: Parameters) -> Iterator[Call]:
-    """Lists of calls, and single calls such as `name(a=1)`: these of known functions only, for prose has brackets too."""
+    """Lists of calls, and single calls such as `name(a=1)`: of known functions only, for prose has brackets too."""
     place = 0
     while (found := _CALL.search(text, place)) is not None:
         listed = found[0].startswith("[")

@@ -20,9 +20,9 @@ _IGNORED = re.compile(r"[ ,./\-_*^]")
 def function_calls(response: str, problem: Problem, /, *, texts: Literal["auto", "exact", "loose"] = "auto") -> Verdict:
     """1 if a response's calls are those of the reference, each once, in any order.
 
-    Values compare as JSON does: 1 and 1.0 are equal, "1" and 1 are not, true is not 1; lists have an order, objects have
-    none. A reference with `calls` has one value for each argument. One with `accepted` has a list of them, as BFCL has,
-    in which "" means that the argument may be left out; objects among the accepted values have such lists in turn.
+    Values compare as JSON does: 1 and 1.0 are equal, "1" and 1 are not, true is not 1; lists have an order, objects
+    have none. A reference with `calls` has one value for each argument. One with `accepted` has a list of them, as BFCL
+    has, in which "" means that the argument may be left out; objects among the accepted values have such lists in turn.
 
     Args:
         texts: Whether texts have to be the same or, as for BFCL, may differ in case, blanks and the characters

@@ -1,0 +1,29 @@
+"""exact_match: whether a response is the reference, word for word."""
+
+from features.answers import stated_answer
+from features.problems import Problem
+from features.verification import Verdict
+from registry import VERIFIERS
+
+
+@VERIFIERS.register("exact_match")
+def exact_match(response: str, problem: Problem, /, *, ignore_case: bool = False, stated: bool = False) -> Verdict:
+    r"""1 if a response is the reference, or one of several; blanks count as one, and none at either end.
+
+    Args:
+        ignore_case: Whether a and A are the same.
+        stated: Whether only the answer that the response states is compared, in \boxed{}, after #### and the like.
+    """
+    references = [problem.reference] if isinstance(problem.reference, str) else problem.reference
+    if not isinstance(references, list) or not references or not all(isinstance(each, str) for each in references):
+        return Verdict(None, "no reference text")
+    text = stated_answer(response) if stated else response
+    if text is None:
+        return Verdict(0.0, "no answer")
+    answer = _simple(text, ignore_case)
+    return Verdict(float(answer in {_simple(each, ignore_case) for each in references}), "", answer)
+
+
+def _simple(text: str, ignore_case: bool) -> str:
+    words = " ".join(text.split())
+    return words.casefold() if ignore_case else words

@@ -1,0 +1,28 @@
+"""given_label: the label that a recorded response came with."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from features.problems import Problem
+from features.verification import Verdict
+from registry import VERIFIERS
+
+
+@VERIFIERS.register("given_label")
+class GivenLabel:
+    """The label that the source gives to a response, found by its text."""
+
+    def settings(self) -> dict[str, Any]:
+        """Its name; the labels belong to the source."""
+        return {"name": "given_label"}
+
+    def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
+        """The label of each; none where there is no such response, it has none, or equal ones have different labels."""
+        for problem, text in responses:
+            labels = {given.label for given in problem.responses if given.text.strip() == text.strip()}
+            if len(labels) == 1 and (label := labels.pop()) is not None:
+                yield Verdict(label)
+            elif labels - {None}:
+                yield Verdict(None, "labels contradict each other")
+            else:
+                yield Verdict(None, "no label given")
