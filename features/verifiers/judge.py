@@ -138,3 +138,14 @@ class Judge:
             if (score := score_of(reply)) is not None:
                 return Verdict(score)
         return Verdict(None, "no score")
+
+
+def score_of(reply: str) -> float | None:
+    """The score that a reply gives; None unless it gives exactly one between 0 and 5.
+
+    >>> score_of("score: 4. Relevant and complete.")
+    4.0
+    """
+    scores = {float(score) for score in _SCORE.findall(reply)}
+    score = scores.pop() if len(scores) == 1 else None
+    return score if score is not None and 0 <= score <= _HIGHEST else None
