@@ -9,7 +9,6 @@ from torch import Tensor
 
 from features.problems import Problem, Response
 
-
 Report = Callable[[int, int], None]
 """Called after each step with its numbers of responses that ended and of tokens."""
 
@@ -25,6 +24,7 @@ class Generated:
         response_states: Of each response's last token at each depth; None if the generator gives none.
         prompt_tokens: How many the prompt has; None where it is not known.
         refusal: Why there are no responses, in a few words; None where there are.
+        dropped: Responses that were left out since the model cannot read them with their prompt.
     """
 
     problem: Problem
@@ -33,6 +33,7 @@ class Generated:
     response_states: Float[Tensor, "N L D"] | None = None
     prompt_tokens: int | None = None
     refusal: str | None = None
+    dropped: int = 0
 
 
 @runtime_checkable

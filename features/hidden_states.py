@@ -5,7 +5,7 @@ response is that of its last token: the one that ended it where one did, since t
 before it was cut. A response of no tokens has the state of its prompt.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from features.block_states import BlockStates
+from features.generation import Report
 from features.prompt_cache import PromptCache
 from features.prompt_sharing import PromptSharing, filled
-
-Report = Callable[[int, int], None]
-"""Called after each batch with its numbers of responses and of tokens."""
 
 
 class Conversation(NamedTuple):

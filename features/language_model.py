@@ -1,20 +1,22 @@
 """LanguageModel: a pretrained causal model that reads chats, described so that it can be saved and made again."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 
-from features.problems import Message
+from features.block_states import layers_of, num_layers_of
+from features.chat_reader import ChatReader
+from features.generation import Generated, Report
+from features.hidden_states import Conversation, HiddenStates
+from features.problems import Response
 from ranking.backbone import Backbone
 from registry import ConfigError
 
-TEMPLATES = {"chat": None, "plain": "{{ messages | map(attribute='content') | join('\n\n') }}"}
-"""The names that `template` knows, and their Jinja; None for the tokenizer's own."""
-
-_MARK = "response"
+# What neither a response nor a state depends on.
+_ELSEWHERE = ("package", "device", "device_map", "batch_tokens")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class LanguageModel(Backbone):
         template_options: What the template is told besides, such as `{enable_thinking: false}`.
         device: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
         device_map: How accelerate spreads the model over devices, such as `auto`; then `device` has no meaning.
+        depths: Of the hidden states to keep, as fractions of all layers.
+        layer_offset: Added to the layer of each depth; -1 is one block lower.
+        batch_tokens: Tokens that are read at once, padding included; more pays on a GPU.
     """
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -41,6 +46,9 @@ class LanguageModel(Backbone):
     template_options: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
     device_map: str | None = None
+    depths: list[float] = field(default_factory=list)
+    layer_offset: int = 0
+    batch_tokens: int = 4096
 
     yaml_path: ClassVar[str] = "features.generator"
 
@@ -53,113 +61,87 @@ class LanguageModel(Backbone):
         return super().identity() | {"device": "auto", "device_map": None}
 
     def settings(self) -> dict[str, Any]:
-        """The fields that prompts, responses and states depend on."""
-        return {
-            name: value for name, value in self._fields().items() if name not in ("package", "device", "device_map")
-        }
+        """The fields that prompts and states depend on."""
+        return {name: value for name, value in self._fields().items() if name not in _ELSEWHERE}
+
+    def with_states(self, generated: Iterable[Generated], report: Report | None = None) -> Iterator[Generated]:
+        """The same with tokens of prompts and responses, and their states at `depths`.
+
+        A response that is longer than the model's context, with its prompt, is left out.
+
+        Args:
+            generated: To be worked on together; what states they have is not looked at.
+            report: Told of each batch.
+        """
+        kept, conversations = [], []
+        for each in generated:
+            prompt, tokens = self.chat.prompt(each.problem.messages), [self._tokens_of(one) for one in each.responses]
+            room = len(prompt) + max(map(len, tokens), default=0) if self.context is None else self.context
+            fits = [len(prompt) + len(one) <= room and bool(prompt) for one in tokens]
+            responses = [
+                replace(response, tokens=one)
+                for response, one, fit in zip(each.responses, tokens, fits, strict=True)
+                if fit
+            ]
+            refusal = None if responses else self.refusal(len(prompt)) or each.refusal or "no response"
+            dropped = each.dropped + len(tokens) - len(responses)
+            kept.append(replace(each, responses=responses, prompt_tokens=len(prompt), refusal=refusal, dropped=dropped))
+            if responses:
+                conversations.append(Conversation(prompt, [one for one, fit in zip(tokens, fits, strict=True) if fit]))
+        states = self._hidden_states.read(conversations, report)
+        for each in kept:
+            if not each.responses:
+                yield each
+                continue
+            found = next(states)
+            yield replace(each, query_states=found.query, response_states=found.responses)
+
+    def refusal(self, prompt_tokens: int) -> str | None:
+        """Why a prompt of so many tokens gets no response, if so."""
+        if prompt_tokens == 0:
+            return "empty prompt"
+        return "prompt too long" if self.context is not None and prompt_tokens >= self.context else None
 
     @cached_property
     def causal(self) -> Any:
         """The model with its language head, where it computes."""
         model = self.load_causal(self.device_map)
-        return model if self.device_map else model.to(self._device)
+        if self.device_map:
+            return model
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        return model.to(torch.device(device))
 
     @cached_property
-    def reader(self) -> Any:
-        """The tokenizer."""
-        return self.tokenizer()
+    def chat(self) -> ChatReader:
+        """What makes tokens of messages, and texts of tokens."""
+        sources = (self.causal.generation_config, self.causal.config.get_text_config())
+        named = (getattr(source, "eos_token_id", None) for source in sources)
+        ends = [token for each in named if each is not None for token in (each if isinstance(each, list) else [each])]
+        path = f"{self.yaml_path}.template"
+        return ChatReader(self.tokenizer(), self.template, self.template_options, ends, path)
 
     @cached_property
     def context(self) -> int | None:
         """How many tokens prompt and response may have together; None if there is no limit."""
         return getattr(self.causal.config.get_text_config(), "max_position_embeddings", None)
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of a prompt, all that stands before the response included.
-
-        Args:
-            messages: As chat templates take them.
+    @cached_property
+    def layers(self) -> list[int]:
+        """The blocks, counted from 1, that `depths` name.
 
         Raises:
-            ConfigError: If the model has no chat template and none is given, or the template refuses the messages.
+            ConfigError: If there is no such block.
         """
-        text = self._rendered(messages, add_generation_prompt=True)
-        start = [self.reader.bos_token_id] if self._starts_texts and self.template == "plain" else []
-        return start + self.tokens(text)
-
-    def tokens(self, text: str) -> list[int]:
-        """The tokens of a text, nothing put around it."""
-        return self.reader(text, add_special_tokens=False, verbose=False)["input_ids"]
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, without special ones."""
-        return self.reader.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-    def response_tokens(self, text: str, finish: str | None) -> list[int]:
-        """The tokens of a response that exists as a text only, as if the model had given them.
-
-        Args:
-            text: Without special tokens.
-            finish: `length` if it was cut; any other response is taken to have come to an end, and the token that
-                ends a turn is its last.
-        """
-        end = [] if finish == "length" or self.turn_end is None else [self.turn_end]
-        return self.tokens(text) + end
-
-    @cached_property
-    def end_tokens(self) -> frozenset[int]:
-        """Each token that ends a response: those that the model's files name, and what the template ends a turn with."""
-        return self._named_ends | ({self.turn_end} if self.turn_end is not None else set())
-
-    @cached_property
-    def turn_end(self) -> int | None:
-        """The token that ends a response: the first ending or special one that the template puts after it.
-
-        Where the template puts none, as `plain` does, the tokenizer's own end of a text.
-        """
-        special = set(self.reader.all_special_ids)
-        special |= {token for token, added in self.reader.added_tokens_decoder.items() if added.special}
-        messages = [{"role": "user", "content": "query"}, {"role": "assistant", "content": _MARK}]
-        after = self._rendered(messages, add_generation_prompt=False).rpartition(_MARK)[2]
-        found = next((token for token in self.tokens(after) if token in special | self._named_ends), None)
-        return self.reader.eos_token_id if found is None or self.template == "plain" else found
-
-    @cached_property
-    def _named_ends(self) -> frozenset[int]:
-        sources = (self.causal.generation_config, self.causal.config.get_text_config(), self.reader)
-        named = (getattr(source, "eos_token_id", None) for source in sources)
-        return frozenset(
-            token for each in named if each is not None for token in (each if isinstance(each, list) else [each])
-        )
-
-    @cached_property
-    def _starts_texts(self) -> bool:
-        """Whether the tokenizer puts a token before each text."""
-        start = self.reader.bos_token_id
-        return start is not None and self.reader("a")["input_ids"][:1] == [start]
-
-    @property
-    def _device(self) -> torch.device:
-        name = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        return torch.device(name)
-
-    def _rendered(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
-        from jinja2 import TemplateError
-
-        template = TEMPLATES.get(self.template, self.template)
-        where = f"{self.yaml_path}.template"
-        if template is None and not self.reader.chat_template:
-            cure = "`template: plain` for the messages' contents alone, or a Jinja template of your own"
-            raise ConfigError(where, f"{self.model} has no chat template.", cure=cure)
         try:
-            return self.reader.apply_chat_template(
-                [dict(message) for message in messages],
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **self.template_options,
-            )
-        except TemplateError as error:
-            shown = ", ".join(message["role"] for message in messages)
-            problem = f"the template refuses messages of {shown}: {error}."
-            raise ConfigError(where, problem, cure="another template, or messages that it takes") from error
+            return layers_of(self.depths, num_layers_of(self.causal), self.layer_offset)
+        except ValueError as error:
+            raise ConfigError(f"{self.yaml_path}.depths", f"{error}.", cure="depths above 0, 1 at most") from error
+
+    @cached_property
+    def _hidden_states(self) -> HiddenStates:
+        return HiddenStates(self.causal, self.layers, self.batch_tokens)
+
+    def _tokens_of(self, response: Response) -> Sequence[int]:
+        if response.tokens is not None:
+            return response.tokens
+        return self.chat.response_tokens(response.text, response.finish)

@@ -188,7 +188,9 @@ class _Batch:
         self._cache.keep_prompts(kept)
         self._read = [self._read[place] for place in kept]
         there = set(map(id, self._read))
-        self._read_prompts([prompt for prompt in dict.fromkeys(prompt for prompt, _ in coming) if id(prompt) not in there])
+        self._read_prompts(
+            [prompt for prompt in dict.fromkeys(prompt for prompt, _ in coming) if id(prompt) not in there]
+        )
         number = {id(prompt): place for place, prompt in enumerate(self._read)}
         for prompt, _ in coming:
             self._cache.add_rows(number[id(prompt)], 1)

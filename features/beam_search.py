@@ -1,0 +1,90 @@
+"""Beam search: the likeliest responses that can be found by keeping the best beginnings."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Positions whose logits are in fp32 at a time.
+_POSITIONS = 64
+
+
+class Beam(NamedTuple):
+    """A response: its tokens, the one that ended it included, the log-probability of all together, and its end."""
+
+    tokens: list[int]
+    log_probability: float
+    finish: str
+
+
+@torch.no_grad()
+def search(
+    model: Any,
+    prompt: Sequence[int],
+    num_beams: int,
+    max_new_tokens: int,
+    end_tokens: Collection[int],
+    ends_text: Callable[[Sequence[int]], bool] | None = None,
+) -> list[Beam]:
+    """The beams that the transformers library ends with, by mean log-probability of their tokens, best first.
+
+    Settings that come with the model, such as a penalty on repetition, are not used.
+
+    Args:
+        model: A causal model of the transformers library with its language head.
+        prompt: Its tokens.
+        num_beams: How many beginnings are kept, and how many responses there are.
+        max_new_tokens: Longest response.
+        end_tokens: Each of them ends a response.
+        ends_text: Whether tokens end a response in another way; looked for in what was found.
+    """
+    from transformers import GenerationConfig
+
+    ends, device = sorted(end_tokens), model.get_input_embeddings().weight.device
+    ids = torch.tensor([list(prompt)], device=device)
+    usual = model.generation_config
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=num_beams,
+        num_return_sequences=num_beams,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else 0,
+    )
+    try:
+        found = model.generate(ids, attention_mask=torch.ones_like(ids))
+    finally:
+        model.generation_config = usual
+    return [_beam(model, prompt, row, end_tokens, ends_text) for row in found[:, len(prompt) :].tolist()]
+
+
+def _beam(
+    model: Any,
+    prompt: Sequence[int],
+    row: list[int],
+    end_tokens: Collection[int],
+    ends_text: Callable[[Sequence[int]], bool] | None,
+) -> Beam:
+    """A row without what fills it up; its log-probability is found by reading it once."""
+    ends = (
+        place
+        for place in range(1, len(row) + 1)
+        if row[place - 1] in end_tokens or (ends_text is not None and ends_text(row[:place]))
+    )
+    length = next(ends, None)
+    tokens = row[:length]
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor([[*prompt, *tokens]], device=device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return Beam(
+        tokens, _log_probability(logits, ids[0, len(prompt) :].to(logits.device)), "stop" if length else "length"
+    )
+
+
+def _log_probability(logits: Float[Tensor, "T V"], tokens: Tensor) -> float:
+    total = 0.0
+    for part, chosen in zip(logits.split(_POSITIONS), tokens.split(_POSITIONS), strict=True):
+        total += float(part.float().log_softmax(dim=-1).gather(1, chosen.unsqueeze(1)).double().sum())
+    return total

@@ -1,0 +1,143 @@
+"""transformers: responses sampled, or searched for, with a model of the transformers library in this process."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from features.beam_search import search
+from features.generation import Generated, Report
+from features.language_model import LanguageModel
+from features.problems import Problem, Response
+from features.sampling import Prompt, Sampler, StopTexts
+from features.token_choice import TokenChoice
+from registry import GENERATORS
+
+# What a response does not depend on.
+_OF_A_RUN = ("num_responses", "depths", "layer_offset", "batch_size")
+
+
+@GENERATORS.register("transformers")
+@dataclass(frozen=True)
+class TransformersGenerator(LanguageModel):
+    """Samples from a causal model, and keeps the hidden states that it passes through.
+
+    Args:
+        model: Name on the Hugging Face hub, or a folder.
+        package: An installed Python package that carries the model, in its folder `model` or as a GGUF file; looked in
+            first.
+        revision: Commit, tag or branch on the hub.
+        sha256: The weights must have this hash; with several files, that of their contents one after the other.
+        gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
+        dtype: Of the computation. bfloat16 is several times as fast on processors that have it.
+        template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
+            a blank line between, or a Jinja template of your own.
+        template_options: What the template is told besides, such as `{enable_thinking: false}`.
+        device: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
+        device_map: How accelerate spreads the model over devices, such as `auto`; then `device` has no meaning.
+        depths: Of the hidden states to keep, as fractions of all layers.
+        layer_offset: Added to the layer of each depth; -1 is one block lower.
+        batch_tokens: Tokens of prompts that are read at once, padding included; more pays on a GPU.
+        num_responses: To each problem.
+        temperature: What logits are divided by; 0 takes the likeliest token.
+        top_p: Only the likeliest tokens that together have this probability, after temperature and top_k.
+        top_k: Only so many of the likeliest tokens; 0 for all.
+        stop: Texts that end a response; they are not part of it.
+        max_new_tokens: Longest response, the token that ends it included.
+        seed: Of all random numbers; those of a response depend on its problem's id and its own number besides.
+        num_beams: If more than 1, nothing is drawn: the responses are the best of a beam search, the best one first.
+        batch_size: Responses that grow at once; on a GPU, as many as its memory allows.
+    """
+
+    num_responses: int = 10
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: list[str] = field(default_factory=list)
+    max_new_tokens: int = 1024
+    seed: int = 0
+    num_beams: int = 1
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if min(self.num_responses, self.max_new_tokens, self.num_beams, self.batch_size, self.batch_tokens) < 1:
+            raise ValueError("num_responses, max_new_tokens, num_beams, batch_size and batch_tokens must be at least 1")
+        if 1 < self.num_beams < self.num_responses:
+            raise ValueError(f"num_responses ({self.num_responses}) is more than num_beams ({self.num_beams})")
+        TokenChoice(self.temperature, self.top_p, self.top_k)
+        if not all(self.stop):
+            raise ValueError("an empty stop string would end every response")
+
+    def settings(self) -> dict[str, Any]:
+        """All that one response depends on."""
+        return {name: value for name, value in super().settings().items() if name not in _OF_A_RUN}
+
+    def generate(
+        self, problems: Sequence[Problem], numbers: range, report: Report | None = None
+    ) -> Iterator[Generated]:
+        """The responses of these numbers to each problem, with hidden states if there are depths.
+
+        Args:
+            problems: To be worked on together.
+            numbers: Which responses, counted from 0.
+            report: Told of each step.
+
+        Raises:
+            ConfigError: If the model or its template cannot be used.
+        """
+        prompts = [Prompt(problem.query_id, self.chat.prompt(problem.messages)) for problem in problems]
+        if self.num_beams > 1:
+            found = (self._searched(*each, numbers, report) for each in zip(problems, prompts, strict=True))
+            yield from found if not self.depths else self.with_states(found)
+            return
+        for problem, sampled in zip(problems, self._sampler.sample(prompts, numbers, report), strict=True):
+            responses = [
+                self._response(each.number, each.tokens, each.log_probability, each.finish) for each in sampled.samples
+            ]
+            states = [each.states for each in sampled.samples if each.states is not None]
+            yield Generated(
+                problem,
+                responses,
+                sampled.states if states else None,
+                torch.stack(states) if states else None,
+                len(sampled.prompt.tokens),
+                None if responses else self.refusal(len(sampled.prompt.tokens)),
+            )
+
+    def _searched(self, problem: Problem, prompt: Prompt, numbers: range, report: Report | None) -> Generated:
+        length = len(prompt.tokens)
+        if refusal := self.refusal(length):
+            return Generated(problem, (), prompt_tokens=length, refusal=refusal)
+        room = self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - length)
+        stops = self._stops if self.stop else None
+        beams = search(self.causal, prompt.tokens, self.num_beams, room, self.chat.ends, stops)
+        if report:
+            report(len(numbers), sum(len(beam.tokens) for beam in beams))
+        responses = [self._response(number, *beam) for number, beam in enumerate(beams) if number in numbers]
+        return Generated(problem, responses, prompt_tokens=length)
+
+    def _response(self, number: int, tokens: list[int], log_probability: float, finish: str | None) -> Response:
+        kept = tokens[:-1] if tokens[-1] in self.chat.ends else tokens
+        text = self._stops.cut(self.chat.text(kept))
+        return Response(str(number), text, tokens=tokens, log_probability=log_probability, finish=finish)
+
+    @cached_property
+    def _stops(self) -> StopTexts:
+        return StopTexts(self.stop, self.chat.text)
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(
+            self.causal,
+            TokenChoice(self.temperature, self.top_p, self.top_k),
+            end_tokens=self.chat.ends,
+            ends_text=self._stops if self.stop else None,
+            context=self.context,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+            layers=self.layers,
+            batch_size=self.batch_size,
+            batch_tokens=self.batch_tokens,
+        )
