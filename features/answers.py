@@ -5,28 +5,28 @@ import re
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*")
 _FIELD = re.compile(r"""["'](?:final_)?answer["']\s*:\s*("(?:[^"\\]|\\.)*"|-?[\d.,]+|\[[^\]]*\])""", re.DOTALL)
 _MARKED = re.compile(r"^[ \t]*(?:####|A:)[ \t]*(\S.*)$", re.MULTILINE)
-_SAID = re.compile(r"(?i:answer)(?:\*\*)?\s*(?:\bis\b|:|=)(?:\*\*)?:?[ \t]*(\S.*)")
+_SAID = re.compile(r"(?i:\banswers?\b)(?:\*\*)?(?:[^.:=\n]{0,60}?\b(?:is|are)\b|\s*[:=])(?:\*\*)?:?[ \t]*(\S.*)")
 _SENTENCE_END = re.compile(r"\.?(?:\*\*|\s)*(?:\.\s|\n|$)")
 
 
 def stated_answer(text: str) -> str | None:
-    r"""The last answer that a text states as its answer; None if it states none.
+    r"""The last answer that a text states as its answer; None if it states none, or an empty one.
 
     A box counts before all else, then an `answer` field of JSON, be the JSON whole or not, then a line that begins with
     `####` or `A:`, then words such as `the answer is`.
 
-    >>> stated_answer(r"So it is $\\boxed{\\frac{1}{2}}$, isn't it?")
+    >>> stated_answer(r"So it is $\boxed{\frac{1}{2}}$, isn't it?")
     '\\frac{1}{2}'
     >>> stated_answer('{"reasoning": "7 + 8", "answer": "15"}')
     '15'
     >>> stated_answer("7 + 8 = 15. The answer is 15.")
     '15'
     """
-    boxed = last_boxed(text)
-    if boxed is not None:
+    if boxed := last_boxed(text):
         return boxed
     if fields := _FIELD.findall(text):
-        return _unquoted(fields[-1])
+        value = _unquoted(fields[-1])
+        return stated_answer(value) or value or None
     if marked := _MARKED.findall(text):
         return marked[-1].strip()
     if said := _SAID.findall(text):
@@ -37,7 +37,7 @@ def stated_answer(text: str) -> str | None:
 def last_boxed(text: str) -> str | None:
     r"""What stands in the last `\boxed{}` or `\fbox{}` of a text, its braces balanced; None if there is none.
 
-    >>> last_boxed(r"\\boxed{1} or \\boxed{\\{2, 3\\}}")
+    >>> last_boxed(r"\boxed{1} or \boxed{\{2, 3\}}")
     '\\{2, 3\\}'
     """
     for found in reversed(list(_BOXED.finditer(text))):

@@ -1,11 +1,12 @@
 r"""math_answer: whether the answer a response states is equal, as mathematics, to that of the reference."""
 
 import logging
+import re
 from functools import lru_cache
 from typing import Any
 
 import sympy
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from math_verify import LatexExtractionConfig, parse, verify
 
 from features.answers import stated_answer
 from features.problems import Problem
@@ -16,10 +17,17 @@ PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 """What the verdicts depend on besides this repository."""
 
 _DIGITS = 12
+_PLAIN = [
+    (re.compile(r"√\s*(\([^()]*\)|\{[^{}]*\}|\w+)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\\a-zA-Z])sqrt\s*(\([^()]*\)|\{[^{}]*\})"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])"), r"\\pi"),
+    (re.compile(r"(?<![\d./^_{}])(\d+)\s+(\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
+    (re.compile("−"), "-"),
+]
 _LAST = 1000
 
 # Its own timeouts use SIGALRM and turn what takes too long into a wrong answer; here the worker is killed instead.
-_NO_TIMEOUT: Any = None
+_ALONE: Any = {"parsing_timeout": None}
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 
@@ -36,32 +44,43 @@ def math_answer(response: str, problem: Problem, /, *, last_expression: bool = F
     if not isinstance(problem.reference, str) or not (expected := _parsed(problem.reference)):
         return Verdict(None, "no reference answer" if problem.reference is None else "reference cannot be parsed")
     stated = stated_answer(response)
-    if stated is not None:
-        found = _parsed(stated)
-    elif last_expression:
-        found = parse(response[-_LAST:], parsing_timeout=_NO_TIMEOUT)
-    else:
-        found = []
+    found = _parsed(stated) if stated is not None else _last_expression(response) if last_expression else []
     if not found:
         return Verdict(0.0, "no answer" if stated is None else "answer cannot be parsed", stated)
-    right = verify(expected, found, timeout_seconds=_NO_TIMEOUT)
-    return Verdict(float(right), "", canonical(found[0]))
+    if verify(expected, found, timeout_seconds=None):
+        return Verdict(1.0, "", canonical(found[0]))
+    return Verdict(0.0, "answer cannot be parsed" if isinstance(found[0], str) else "", canonical(found[0]))
 
 
 def canonical(found: Any) -> str:
     """An answer in a form that is equal for equal answers: numbers by their value, all else as sympy writes it."""
-    if isinstance(found, sympy.Eq) and isinstance(found.lhs, sympy.Symbol):
-        found = found.rhs
-    if isinstance(found, sympy.Expr) and found.is_number:
-        value = sympy.N(found, _DIGITS)
-        if isinstance(value, sympy.Float):
-            return f"{float(value):.{_DIGITS}g}"
-        return str(value)
-    return str(found)
+    try:
+        if isinstance(found, sympy.Eq) and (isinstance(found.lhs, sympy.Symbol) or found.lhs.is_number):
+            found = found.rhs
+        if isinstance(found, sympy.Expr) and found.is_number and found.is_real:
+            return f"{float(found):.{_DIGITS}g}"
+        return str(found)
+    except Exception:  # sympy raises what it likes, and a verdict is not lost for want of a name
+        return ""
 
 
 @lru_cache(maxsize=64)
 def _parsed(answer: str) -> list[Any]:
-    """What math-verify makes of an answer: an expression, and the text that it was made from."""
-    settings = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
-    return parse(rf"\boxed{{{answer.strip().strip('$')}}}", settings, parsing_timeout=_NO_TIMEOUT)
+    """What math-verify makes of an answer: an expression and the text it was made from, or only the text."""
+    return parse(rf"\boxed{{{latex(answer)}}}", [LatexExtractionConfig(boxed_match_priority=0)], **_ALONE)
+
+
+def _last_expression(response: str) -> list[Any]:
+    return parse(response[-_LAST:], **_ALONE)
+
+
+def latex(answer: str) -> str:
+    r"""An answer with what is not LaTeX in it written as LaTeX, as far as numbers go.
+
+    >>> latex("1 1/2 + √(3)")
+    '1\\frac{1}{2} + \\sqrt{(3)}'
+    """
+    answer = answer.strip().strip("$\"'").strip()
+    for pattern, written in _PLAIN:
+        answer = pattern.sub(written, answer)
+    return answer
