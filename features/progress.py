@@ -1,4 +1,4 @@
-"""Progress: a bar with rate and time left while texts are read and encoded, and one line when it is done."""
+"""Progress: a bar with rate and time left while there is long work to do, and one line when it is done."""
 
 import time
 from types import TracebackType
@@ -7,39 +7,55 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-P = TypeVar("P", bound="EncodingProgress")
+P = TypeVar("P", bound="WorkProgress")
 R = TypeVar("R", bound="ReadingProgress")
 
 _SECONDS_BETWEEN_LINES = 60.0
 
 
-class EncodingProgress:
-    """Shows how far an encoding has come; where there is no terminal, a line a minute and one at the end.
+class WorkProgress:
+    """Shows how far some work has come; where there is no terminal, a line a minute and one at the end.
 
     Args:
-        total: How many texts there are to encode.
+        total: How many texts there are to work on.
         console: Where to print; stderr by default, as befits a bar.
+        doing: What is done to them.
+        done: The same when it is over.
+        unit: What they are.
     """
 
-    def __init__(self, total: int, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        columns = (TextColumn("Encoding"), BarColumn(), MofNCompleteColumn(), TextColumn("texts, {task.fields[rate]}"))
+    def __init__(
+        self,
+        total: int,
+        console: Console | None = None,
+        *,
+        doing: str = "Encoding",
+        done: str = "Encoded",
+        unit: str = "texts",
+    ) -> None:
+        self.console, self._done, self._unit = console or Console(stderr=True), done, unit
+        columns = (
+            TextColumn(doing),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(f"{unit}, " + "{task.fields[rate]}"),
+        )
         self._bar = Progress(
             *columns, TimeRemainingColumn(), console=self.console, transient=True, disable=not self.console.is_terminal
         )
-        self._task = self._bar.add_task("encoding", total=total, rate="")
+        self._task = self._bar.add_task(doing, total=total, rate="")
         self._total, self._skipped = total, 0
         self.texts = self.tokens = self.cut = 0
         self._start = self._said = time.monotonic()
 
-    def report(self, texts: int, tokens: int, cut: int) -> None:
+    def report(self, texts: int, tokens: int = 0, cut: int = 0) -> None:
         """Count one more batch."""
         self.texts, self.tokens, self.cut = self.texts + texts, self.tokens + tokens, self.cut + cut
         self._bar.update(self._task, advance=texts, rate=self._rate())
         if self._bar.disable and (now := time.monotonic()) - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
-            done = f"{self.texts + self._skipped:,} of {self._total:,} texts"
-            self._print(f"Encoded {done}, {self._rate()}, {self._time_left()} left.")
+            done = f"{self.texts + self._skipped:,} of {self._total:,} {self._unit}"
+            self._print(f"{self._done} {done}, {self._rate()}, {self._time_left()} left.")
 
     def skip(self, texts: int) -> None:
         """Count texts that need no encoding, such as those an earlier run has saved."""
@@ -58,15 +74,17 @@ class EncodingProgress:
         if self.texts:
             seconds = time.monotonic() - self._start
             cut = f"; {self.cut:,} were too long and were cut" if self.cut else ""
-            self._print(
-                f"Encoded {self.texts:,} texts, {self.tokens:,} tokens, in {seconds:,.0f} s ({self._rate()}){cut}."
-            )
+            tokens = f", {self.tokens:,} tokens," if self.tokens else ""
+            self._print(f"{self._done} {self.texts:,} {self._unit}{tokens} in {seconds:,.0f} s ({self._rate()}){cut}.")
 
     def _print(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def _rate(self) -> str:
-        return f"{self.tokens / max(time.monotonic() - self._start, 1e-9):,.0f} tokens/s"
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        if self.tokens:
+            return f"{self.tokens / seconds:,.0f} tokens/s"
+        return f"{self.texts / seconds:,.1f} {self._unit}/s"
 
     def _time_left(self) -> str:
         left = self._total - self._skipped - self.texts

@@ -64,9 +64,14 @@ class Stage:
             )
             return {number: value for number, value in rows if wanted is None or number in wanted}
 
-    def write(self, problem: str, results: Mapping[str, Mapping[int, bytes]]) -> None:
-        """Keep results of a problem, by part and number, all of them or, if that fails, none."""
-        rows = [(problem, part, number, value) for part, of in results.items() for number, value in of.items()]
+    def write(self, results: Mapping[str, Mapping[str, Mapping[int, bytes]]]) -> None:
+        """Keep results by problem, part and number, all of them or, if that fails, none."""
+        rows = [
+            (problem, part, number, value)
+            for problem, parts in results.items()
+            for part, of in parts.items()
+            for number, value in of.items()
+        ]
         with self._reported():
             self._connection.execute("BEGIN IMMEDIATE")
             try:

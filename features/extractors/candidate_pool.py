@@ -15,7 +15,7 @@ from features.encoder import Encoder
 from features.pool_shards import Chunks, embed, write_chunk, write_in_processes
 from features.pool_sources import PoolQuery, pool_source
 from features.pool_survey import PoolSurvey, Unknown, in_runs, survey
-from features.progress import EncodingProgress, ReadingProgress
+from features.progress import WorkProgress, ReadingProgress
 from ranking.candidate_pool import CandidatePool
 from ranking.candidate_pool_writer import CandidatePoolWriter
 from ranking.store_files import StoreError
@@ -105,7 +105,7 @@ class CandidatePoolExtractor:
             encoder=encoder,
             source=settings["source"],
         )
-        with writer, EncodingProgress(found.num_candidates + found.num_queries) as progress:
+        with writer, WorkProgress(found.num_candidates + found.num_queries) as progress:
             build = _Build(self, writer, progress)
             build.add_candidates(found.num_candidates)
             build.add_queries(found.num_queries)
@@ -134,9 +134,7 @@ class CandidatePoolExtractor:
 class _Build:
     """One build: what it embeds goes to the writer, unless an earlier run has written it."""
 
-    def __init__(
-        self, extractor: CandidatePoolExtractor, writer: CandidatePoolWriter, progress: EncodingProgress
-    ) -> None:
+    def __init__(self, extractor: CandidatePoolExtractor, writer: CandidatePoolWriter, progress: WorkProgress) -> None:
         self.extractor, self.writer, self.progress = extractor, writer, progress
         self.source, self.encoder = extractor.source, extractor.encoder
         self.chunk_size = extractor.chunk_size

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from features.encoder import Encoder
-from features.progress import EncodingProgress
+from features.progress import WorkProgress
 from features.slots import Item, Slot, given_slots, in_chunks, item_of, number_items, pool_ids, retrieved_slots
 from features.text_groups import TextGroup, checked
 from ranking.group_store import GroupStore
@@ -101,7 +101,7 @@ class EmbeddingExtractor:
             encoder=encoder,
             source=settings["source"],
         )
-        with writer, EncodingProgress(total) as progress:
+        with writer, WorkProgress(total) as progress:
             build = _Build(self, writer, progress)
             if isinstance(groups, list):
                 build.retrieved(groups, self.retrieve or 1)
@@ -129,7 +129,7 @@ class EmbeddingExtractor:
 class _Build:
     """One build: what it embeds goes to the writer, unless an earlier run has written it."""
 
-    def __init__(self, extractor: EmbeddingExtractor, writer: GroupStoreWriter, progress: EncodingProgress) -> None:
+    def __init__(self, extractor: EmbeddingExtractor, writer: GroupStoreWriter, progress: WorkProgress) -> None:
         self.encoder, self.chunk_size = extractor.encoder, extractor.chunk_size
         self.writer, self.progress = writer, progress
         self.num_candidates = self.num_groups = 0

@@ -6,12 +6,12 @@ import pytest
 from rich.console import Console
 
 from features import progress
-from features.progress import EncodingProgress, ReadingProgress
+from features.progress import WorkProgress, ReadingProgress
 
 
 def shown(terminal: bool) -> str:
     output = io.StringIO()
-    with EncodingProgress(10, Console(file=output, force_terminal=terminal, width=200)) as progress:
+    with WorkProgress(10, Console(file=output, force_terminal=terminal, width=200)) as progress:
         progress.skip(4)
         progress.report(3, 100, 0)
         progress.report(3, 200, 2)
@@ -30,7 +30,7 @@ def test_on_a_terminal_there_is_a_bar_too() -> None:
 
 def test_nothing_is_said_of_nothing() -> None:
     output = io.StringIO()
-    with EncodingProgress(0, Console(file=output)):
+    with WorkProgress(0, Console(file=output)):
         pass
     assert output.getvalue() == ""
 
@@ -39,7 +39,7 @@ def test_where_there_is_no_terminal_a_line_now_and_then_tells_the_time_left(monk
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     output = io.StringIO()
-    with EncodingProgress(10_000, Console(file=output, width=200)) as encoding:
+    with WorkProgress(10_000, Console(file=output, width=200)) as encoding:
         encoding.skip(4000)
         for _ in range(4):
             now += 40

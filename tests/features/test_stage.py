@@ -19,25 +19,26 @@ from pathlib import Path
 from features.stage import Stage
 with Stage(Path(sys.argv[1]), "work", {"seed": 0}) as stage:
     for place in range(100_000):
-        stage.write(f"p{place}", {"text": {number: bytes([number]) * 500 for number in range(5)}, "more": {0: b"x"}})
+        parts = {"text": {number: bytes([number]) * 500 for number in range(5)}, "more": {0: b"x"}}
+        stage.write({f"p{place}": parts})
         print(place, flush=True)
 """
 
 
 def test_what_is_written_is_read_again_by_problem_part_and_number(tmp_path: Path) -> None:
     with Stage(tmp_path, "work", {"seed": 0}) as stage:
-        stage.write("a", {"": {1: b"one", 0: b"zero"}, "other": {0: b""}})
+        stage.write({"a": {"": {1: b"one", 0: b"zero"}, "other": {0: b""}}})
     with Stage(tmp_path, "work", {"seed": 0}) as stage:
         assert list(stage.read("a").items()) == [(0, b"zero"), (1, b"one")]
         assert stage.read("a", numbers=range(1, 9)) == {1: b"one"} and stage.read("a", "other") == {0: b""}
         assert stage.numbers("a") == {0, 1} and stage.numbers("b") == set()
-        stage.write("a", {"": {1: b"uno"}})
+        stage.write({"a": {"": {1: b"uno"}}})
         assert stage.read("a")[1] == b"uno"
 
 
 def test_other_settings_are_another_stage(tmp_path: Path) -> None:
     with Stage(tmp_path, "work", {"a": 1, "b": 2}) as first, Stage(tmp_path, "work", {"a": 1, "b": 3}) as other:
-        first.write("a", {"": {0: b"x"}})
+        first.write({"a": {"": {0: b"x"}}})
         assert other.numbers("a") == set() and first.path != other.path
     with Stage(tmp_path, "work", {"b": 2, "a": 1}) as again:
         assert again.numbers("a") == {0}

@@ -1,0 +1,297 @@
+"""responses: a group store of what a language model answers, labelled by rule, with its hidden states."""
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from rich.console import Console
+
+from features.language_model import LanguageModel
+from features.problems import Problem, ProblemSource, Response
+from features.progress import WorkProgress
+from features.response_stages import Responses, States, Verdicts, chunks_of
+from features.rule_verifier import DEFAULT_WORKERS, Workers, build_verifier
+from features.verification import Verdict
+from ranking.group_store import GroupStore
+from ranking.group_store_writer import GroupStoreWriter, check_settings
+from ranking.store_files import as_json, write_file
+from registry import EXTRACTORS, GENERATORS, SOURCES, VERIFIERS, ConfigError, Node
+
+REPORT = "report.json"
+_GROUPS_A_SHARD = 128
+
+
+@EXTRACTORS.register("responses")
+class ResponsesExtractor:
+    """Asks a language model, judges its responses, reads its hidden states, and builds a group store of all that.
+
+    Responses, states and verdicts are kept in `stages` beside the store, each under the hash of what it depends on.
+    So a run that was stopped goes on, and one with more responses, more depths or another verifier does only what is
+    new.
+
+    Args:
+        source: Where problems come from.
+        generator: What responds to them.
+        verifier: What labels the responses; null for none.
+        reader: The model whose hidden states are kept, with `depths`; null for the generator's own.
+        path: The folder of the store; by default `data/<source>-<model>-<hash of all settings>`.
+        stages: The folder of what is kept; by default `stages` beside the store.
+        dtype: Of the stored vectors.
+        chunk_size: Problems that are worked on, and kept, together; null for enough to keep the generator busy.
+        workers: The processes of a verifier that is a plain function.
+    """
+
+    def __init__(
+        self,
+        source: Annotated[Node, SOURCES],
+        generator: Annotated[Node, GENERATORS],
+        verifier: Annotated[Node, VERIFIERS] | None = None,
+        reader: LanguageModel | None = None,
+        path: str | None = None,
+        stages: str | None = None,
+        dtype: Literal["float16", "bfloat16", "float32"] = "float16",
+        chunk_size: int | None = None,
+        workers: Workers = DEFAULT_WORKERS,
+    ) -> None:
+        self.source: ProblemSource = SOURCES.build(source, path="features.source")  # type: ignore[assignment]
+        if not isinstance(self.source, ProblemSource):
+            known = [name for name in SOURCES.names() if hasattr(SOURCES.get(name), "problems")]
+            raise ConfigError("features.source", "gives no problems to respond to.", known=known)
+        self.generator: Any = GENERATORS.build(generator, path="features.generator")
+        self.verifier = build_verifier(verifier, workers) if verifier is not None else None
+        given = self.generator if isinstance(self.generator, LanguageModel) else None
+        self.reader = reader or given
+        if self.reader is None or not self.reader.depths:
+            where = "features.reader" if self.reader is None or reader else "features.generator"
+            cure = f"{where}: {{model: ..., depths: [0.6]}}"
+            raise ConfigError(f"{where}.depths", "no hidden states are asked for.", cure=cure)
+        if chunk_size is not None and chunk_size < 1:
+            raise ConfigError("features.chunk_size", f"has to be 1 or more, got {chunk_size}.")
+        self.dtype, self._path, self._stages, self._chunk_size = dtype, path, stages, chunk_size
+
+    @cached_property
+    def path(self) -> Path:
+        """The folder of the store, finished or not."""
+        if self._path:
+            return Path(self._path)
+        digest = hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()
+        model = Path(getattr(self.generator, "model", "recorded")).name.lower()
+        return Path("data") / f"{self.source.fingerprint()['name']}-{model}-{digest[:8]}"
+
+    def settings(self) -> dict[str, Any]:
+        """All that the store's content depends on."""
+        assert self.reader is not None
+        return {
+            "extractor": "responses",
+            "source": self.source.fingerprint(),
+            "generator": self.generator.settings(),
+            "num_responses": self.generator.num_responses,
+            "reader": LanguageModel.settings(self.reader),
+            "depths": list(self.reader.depths),
+            "layer_offset": self.reader.layer_offset,
+            "verifier": self.verifier.settings() if self.verifier else None,
+            "dtype": self.dtype,
+        }
+
+    def run(self, *, to_train: bool = False) -> Path:
+        """Build the store, unless it is there.
+
+        Args:
+            to_train: Whether a ranker will be trained on it: then a verifier is needed.
+
+        Raises:
+            ConfigError: If the data, the model or the verifier is not as it should be.
+            StoreError: If the store that is there was made with other settings, or cannot be written.
+        """
+        path, settings = self.path, json.loads(json.dumps(self.settings()))
+        if path.exists():
+            check_settings(path, GroupStore.open(path).manifest["settings"], settings)
+            return path
+        if to_train and self.verifier is None:
+            cure = "features.verifier: a name from `python -m registry verifiers`"
+            raise ConfigError("features.verifier", "without one there are no labels to learn from.", cure=cure)
+        return _Build(self, settings).run()
+
+    @property
+    def chunk_size(self) -> int:
+        """How many problems are worked on together."""
+        if self._chunk_size is not None:
+            return self._chunk_size
+        return max(1, getattr(self.generator, "batch_size", 64) // (self.generator.num_responses or 10))
+
+    @property
+    def folder(self) -> Path:
+        """Where stages are kept."""
+        return Path(self._stages) if self._stages else self.path.parent / "stages"
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """A problem with all that goes into the store."""
+
+    problem: Problem
+    query: torch.Tensor
+    responses: list[Response]
+    states: list[torch.Tensor]
+    verdicts: list[Verdict]
+
+
+class _Build:
+    """One build: stage after stage, then the store."""
+
+    def __init__(self, extractor: ResponsesExtractor, settings: dict[str, Any]) -> None:
+        assert extractor.reader is not None
+        self.extractor, self.settings, self.console = extractor, settings, Console(stderr=True)
+        described = {"generator": extractor.generator.settings()}
+        self.states = States(extractor.folder, extractor.reader, described)
+        self.responses = Responses(extractor.folder, extractor.generator, self.states)
+        self.verdicts = None
+        if extractor.verifier is not None:
+            self.verdicts = Verdicts(extractor.folder, self.responses, extractor.verifier, described)
+        self.counts: dict[str, Counter[str]] = {"problems": Counter(), "responses": Counter(), "verdicts": Counter()}
+
+    def run(self) -> Path:
+        extractor, num_problems = self.extractor, self._survey()
+        total = num_problems * (extractor.generator.num_responses or 0) or self._num_recorded()
+        size = extractor.chunk_size
+        with WorkProgress(total, self.console, doing="Responding", done="Got", unit="responses") as bar:
+            self.responses.fill(self._problems(), size, bar.report, bar.skip)
+        with WorkProgress(total, self.console, doing="Reading", done="Read", unit="responses") as bar:
+            self.states.fill(self._problems(), self.responses, size, bar.report, bar.skip)
+        if self.verdicts is not None:
+            with WorkProgress(total, self.console, doing="Judging", done="Judged", unit="responses") as bar:
+                self.verdicts.fill(self._problems(), max(size, 64), bar.report, bar.skip)
+        return self._store()
+
+    def _problems(self) -> Iterator[Problem]:
+        return self.extractor.source.problems()
+
+    def _survey(self) -> int:
+        """How many problems there are; reads all of the source, so that bad data shows before work."""
+        count = sum(1 for _ in self._problems())
+        if not count:
+            raise ConfigError("features.source", "has no problem.")
+        return count
+
+    def _num_recorded(self) -> int:
+        return sum(len(problem.responses) for problem in self._problems())
+
+    def _store(self) -> Path:
+        reader = self.extractor.reader
+        assert reader is not None
+        writer, num_candidates, num_groups = None, 0, 0
+        try:
+            for chunk in chunks_of(self._labelled(), _GROUPS_A_SHARD):
+                if writer is None:
+                    writer = self._writer(chunk[0].query)
+                num_candidates += sum(len(each.responses) for each in chunk)
+                num_groups += len(chunk)
+                if num_candidates > writer.num_candidates:
+                    states = torch.stack([state for each in chunk for state in each.states])
+                    writer.add_candidates(states, [one.text for each in chunk for one in each.responses])
+                if num_groups > writer.num_groups:
+                    self._add_groups(writer, chunk, num_candidates)
+            if writer is None:
+                told = ", ".join(f"{reason}: {count}" for reason, count in self.counts["problems"].items())
+                raise ConfigError("features", f"no problem got a response ({told}).")
+            report = self._report()
+            write_file(writer.partial / REPORT, as_json(report))
+            path = writer.finish()
+        finally:
+            if writer is not None:
+                writer.close()
+        self._tell(report)
+        return path
+
+    def _writer(self, query: torch.Tensor) -> GroupStoreWriter:
+        reader = self.extractor.reader
+        assert reader is not None
+        return GroupStoreWriter(
+            self.extractor.path,
+            feature_dim=query.shape[1],
+            depths=list(reader.depths),
+            dtype=self.extractor.dtype,
+            settings=self.settings,
+            encoder=None,
+            source={**self.settings["source"], "model": reader.model, "sha256": reader.checked_hash},
+        )
+
+    def _labelled(self) -> Iterator[_Labelled]:
+        """Each problem that has responses; counts what happened to all."""
+        for problem in self._problems():
+            kept = self.responses.of(problem)
+            if not kept.responses:
+                self.counts["problems"][kept.refusal or "no response"] += 1
+                continue
+            states, query = self.states.of(problem, len(kept.responses))
+            if query is None:
+                self.counts["problems"]["prompt or responses too long to be read"] += 1
+                continue
+            count = len(kept.responses)
+            verdicts = self.verdicts.of(problem, count) if self.verdicts else [Verdict(None, "no verifier")] * count
+            numbers = [number for number in range(count) if number in states]
+            self._count(kept.responses, verdicts, numbers)
+            yield _Labelled(
+                problem,
+                query,
+                [kept.responses[number] for number in numbers],
+                [states[number] for number in numbers],
+                [verdicts[number] for number in numbers],
+            )
+
+    def _count(self, responses: Any, verdicts: list[Verdict], numbers: list[int]) -> None:
+        counts, texts = self.counts["responses"], [responses[number].text for number in numbers]
+        self.counts["problems"]["with responses"] += 1
+        counts["kept"] += len(numbers)
+        counts["too long to be read"] += len(responses) - len(numbers)
+        counts["empty"] += sum(not text.strip() for text in texts)
+        counts["repeated"] += len(texts) - len(set(texts))
+        counts["cut at the longest length"] += sum(responses[number].finish == "length" for number in numbers)
+        for number in numbers:
+            verdict = verdicts[number]
+            label = "no label" if verdict.label is None else f"{verdict.label:g}"
+            self.counts["verdicts"][f"{label}: {verdict.reason}" if verdict.reason else label] += 1
+
+    def _add_groups(self, writer: GroupStoreWriter, chunk: list[_Labelled], num_candidates: int) -> None:
+        responses = [response for each in chunk for response in each.responses]
+        verdicts = [verdict for each in chunk for verdict in each.verdicts]
+        nan = float("nan")
+        writer.add_groups(
+            ids=[each.problem.query_id for each in chunk],
+            texts=[each.problem.query for each in chunk],
+            features=torch.stack([each.query for each in chunk]),
+            offsets=torch.tensor([0, *itertools.accumulate(len(each.responses) for each in chunk)]),
+            candidate=torch.arange(num_candidates - len(responses), num_candidates),
+            label=torch.tensor([nan if verdict.label is None else verdict.label for verdict in verdicts]),
+            slot_ids=[response.id for response in responses],
+            split=[each.problem.split for each in chunk],
+            responses={
+                "answer": torch.tensor([_answer(verdict.answer) for verdict in verdicts]),
+                "log_probability": torch.tensor(
+                    [nan if each.log_probability is None else each.log_probability for each in responses]
+                ),
+                "num_tokens": torch.tensor([-1 if each.tokens is None else len(each.tokens) for each in responses]),
+            },
+        )
+
+    def _report(self) -> dict[str, Any]:
+        return {what: dict(sorted(counts.items())) for what, counts in self.counts.items()}
+
+    def _tell(self, report: dict[str, Any]) -> None:
+        for what, counts in report.items():
+            line = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+            self.console.print(f"{what}: {line}", highlight=False, soft_wrap=True)
+
+
+def _answer(answer: str | None) -> int:
+    """An answer as a number, the same for the same answer; 0 for none."""
+    if answer is None:
+        return 0
+    return int.from_bytes(hashlib.blake2b(answer.encode(), digest_size=8).digest(), "little", signed=True) or 1
