@@ -1,0 +1,189 @@
+"""Plain verifier functions in worker processes: slow, crashing and raising ones cost one verdict each, and no more."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import judging_rules
+import pytest
+
+from features.problems import Problem, Response
+from features.rule_verifier import RuleVerifier, Workers, build_verifier
+from features.verification import Verdict, Verifier
+from ranking.store_files import sha256_of
+from registry import ConfigError
+
+PROBLEM = Problem("q", "a query", [])
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def verdicts(responses: list[str], workers: Workers, **options: float) -> list[Verdict]:
+    verifier = build_verifier({"name": "moody", **options}, workers)
+    return list(verifier.verify((PROBLEM, response) for response in responses))
+
+
+def test_responses_are_judged_in_their_order_with_the_options_of_the_yaml() -> None:
+    responses = ["a" * (place % 7) for place in range(500)]
+    found = verdicts(responses, Workers(2), factor=2)
+    assert found == [Verdict(2.0 * len(response)) for response in responses]
+
+
+def test_a_response_that_takes_too_long_gets_no_verdict_and_the_others_theirs() -> None:
+    responses = ["a", "sleep", "bb", "spin", "ccc"]
+    found = verdicts(responses, Workers(1, timeout=0.3))
+    assert [verdict.label for verdict in found] == [1, None, 2, None, 3]
+    assert found[1] == found[3] == Verdict(None, "timed out")
+
+
+def test_a_worker_that_dies_costs_one_verdict() -> None:
+    found = verdicts(["a", "die", "bb", "die", "die", "ccc"], Workers(2))
+    assert [verdict.label for verdict in found] == [1, None, 2, None, None, 3]
+    assert found[1] == found[3] == found[4] == Verdict(None, "crashed")
+
+
+def test_what_a_verifier_raises_is_its_reason_and_never_a_zero() -> None:
+    found = verdicts(["raise no\n such  luck", "exit", "a", f"raise {'x' * 1000}"], Workers(1))
+    assert found[:3] == [Verdict(None, "ValueError: no such luck"), Verdict(None, "SystemExit: 0"), Verdict(1.0)]
+    assert found[3].label is None and len(found[3].reason) == 200
+
+
+def test_what_is_no_finite_number_is_no_label() -> None:
+    found = verdicts(["give nan", "give text", "give none", "give true"], Workers(1))
+    assert [verdict.label for verdict in found] == [None, None, None, 1.0]
+    assert "nan, expected a finite number" in found[0].reason
+    assert found[2].reason == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system limits addresses")
+def test_a_worker_without_memory_is_replaced() -> None:
+    found = verdicts(["pid", "fill", "pid"], Workers(1, timeout=60.0, memory=1.0))
+    assert found[1] == Verdict(None, "out of memory")
+    assert found[0].label != found[2].label
+
+
+def test_no_responses_are_no_verdicts() -> None:
+    assert verdicts([], Workers(2)) == []
+
+
+def test_responses_are_read_only_as_far_ahead_as_keeps_the_workers_busy() -> None:
+    read = 0
+
+    def endless() -> Iterator[tuple[Problem, str]]:
+        nonlocal read
+        while True:
+            read += 1
+            yield PROBLEM, "a"
+
+    found = build_verifier("moody", Workers(1)).verify(endless())
+    assert next(found).label == 1 and read < 5000
+    found.close()  # type: ignore[attr-defined]
+
+
+def test_a_slow_consumer_does_not_make_responses_late() -> None:
+    verifier = build_verifier("moody", Workers(1, timeout=0.2))
+    found = verifier.verify((PROBLEM, "a" * place) for place in range(40))
+    labels = []
+    for place, verdict in enumerate(found):
+        labels.append(verdict.label)
+        if place % 16 == 0:
+            time.sleep(0.3)
+    assert labels == list(range(40))
+
+
+def test_the_recorded_responses_of_a_problem_stay_where_they_are() -> None:
+    problem = Problem("q", "a query", [], responses=[Response("1", "crowd")] * 3)
+    assert next(iter(build_verifier("moody", Workers(1)).verify([(problem, "crowd")]))).label == 0
+
+
+def test_workers_are_gone_when_nobody_wants_their_verdicts_any_more() -> None:
+    found = build_verifier("moody", Workers(1)).verify([(PROBLEM, "pid"), (Problem("2", "b", []), "sleep")])
+    pid = int(next(found).label or 0)
+    found.close()  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_worker_whose_parent_was_killed_ends_itself(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import judging_rules\nfrom features.problems import Problem\n"
+        "from features.rule_verifier import Workers, build_verifier\n"
+        "if __name__ == '__main__':\n"
+        "    verifier = build_verifier('moody', Workers(1, timeout=0.2))\n"
+        f"    list(verifier.verify([(Problem('q', 'q', []), 'touch {tmp_path}/pid')]))\n"
+    )
+    paths = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
+    parent = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": paths})
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+        assert parent.poll() is None
+        time.sleep(0.01)
+    worker = int((tmp_path / "pid").read_text())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while _alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_settings_are_the_options_the_time_and_the_code_of_ones_own_function() -> None:
+    verifier = build_verifier({"name": "moody", "factor": 3}, Workers(2, timeout=7.0))
+    assert isinstance(verifier, RuleVerifier) and isinstance(verifier, Verifier)
+    code = sha256_of(Path(judging_rules.__file__))
+    assert verifier.settings() == {"name": "moody", "factor": 3.0, "timeout": 7.0, "packages": {}, "code": code}
+    assert build_verifier("moody", Workers(1, timeout=7.0)).settings() == {**verifier.settings(), "factor": 1.0}
+    assert "code" not in build_verifier("exact_match").settings()
+
+
+def test_a_class_is_built_as_it_is() -> None:
+    assert build_verifier("given_label").settings() == {"name": "given_label"}
+
+
+@pytest.mark.parametrize(("node", "problem"), [
+    ("moodie", "features.verifier: 'moodie' is not among the verifiers.\n  Did you mean: moody"),
+    ({"name": "moody", "factors": 2}, "features.verifier.factors: no such option of moody.\n  Did you mean: factor"),
+])  # fmt: skip
+def test_a_wrong_name_or_option_is_an_error(node: object, problem: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        build_verifier(node)  # type: ignore[arg-type]
+    assert str(raised.value).startswith(problem)
+
+
+def test_workers_that_cannot_begin_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier = build_verifier("moody", Workers(1))
+    monkeypatch.setattr("features.rule_verifier.serve", _ends)
+    with pytest.raises(
+        ConfigError, match=r"features.verifier: the workers of moody end before they have begun \(status 5"
+    ):
+        list(verifier.verify([(PROBLEM, "a")]))
+
+
+@pytest.mark.parametrize("workers", [{"processes": 0}, {"timeout": 0.0}])
+def test_no_processes_and_no_time_are_refused(workers: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Workers(**workers)
+
+
+def _ends(*arguments: object) -> None:
+    os._exit(5)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A process that has ended and that nobody has asked for is still there as a zombie.
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_control_c_is_left_to_the_parent() -> None:
+    found = build_verifier("moody", Workers(1)).verify([(PROBLEM, "pid"), (Problem("2", "b", []), "aa")])
+    os.kill(int(next(found).label or 0), signal.SIGINT)
+    assert next(found).label == 2
