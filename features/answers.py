@@ -29,9 +29,10 @@ def stated_answer(text: str) -> str | None:
         return stated_answer(value) or value or None
     if marked := _MARKED.findall(text):
         return marked[-1].strip()
-    if said := _SAID.findall(text):
-        return _SENTENCE_END.split(said[-1], maxsplit=1)[0].strip().strip("*").strip() or None
-    return None
+    said = None
+    while (found := _SAID.search(text)) is not None:
+        said = text = text[found.start(1) :]
+    return _SENTENCE_END.split(said, maxsplit=1)[0].strip().strip("*").strip() or None if said else None
 
 
 def last_boxed(text: str) -> str | None:

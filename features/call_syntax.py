@@ -15,7 +15,9 @@ _THOUGHT = re.compile(r".*</think>", re.DOTALL)
 _OPENING = re.compile(r"[\[{]")
 _CALL = re.compile(r"(?:\[\s*)?\b[A-Za-z_][\w.]*\s*\(")
 _LITERALS = {"true": True, "false": False, "null": None, "none": None}
+_MARKS = re.compile(r"""["'\\()\[\]{}]""")
 _LONGEST = 100_000
+_DEEPEST = 50
 
 
 @dataclass(frozen=True)
@@ -117,23 +119,24 @@ def _python_calls(text: str, parameters: Parameters) -> Iterator[Call]:
 
 def _end_of(text: str, start: int) -> int | None:
     """Where the bracket at a place is closed, brackets in strings aside."""
-    depth, quote, place = 0, "", start
-    while place < len(text):
-        character = text[place]
+    depth, quote, escaped = 0, "", -1
+    for found in _MARKS.finditer(text, start):
+        mark, place = found[0], found.start()
         if quote:
-            if character == "\\":
-                place += 1
-            elif character == quote:
+            if mark == "\\" and place != escaped:
+                escaped = place + 1
+            elif mark == quote and place != escaped:
                 quote = ""
-        elif character in "'\"":
-            quote = character
-        elif character in "([{":
+        elif mark in "'\"":
+            quote = mark
+        elif mark in "([{":
             depth += 1
-        elif character in ")]}":
+            if depth > _DEEPEST:
+                return None
+        elif mark in ")]}":
             depth -= 1
             if depth == 0:
                 return place + 1
-        place += 1
     return None
 
 

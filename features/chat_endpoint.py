@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from features.problems import Message
 from registry import ConfigError
@@ -31,6 +31,13 @@ class RequestFailed(Exception):
     def __init__(self, reason: str, gone: bool) -> None:
         super().__init__(reason)
         self.reason, self.gone = reason, gone
+
+
+class Choice(NamedTuple):
+    """A text that the model gave, and why it ended, such as `stop` or `length`, if the server says so."""
+
+    text: str
+    finish: str | None
 
 
 @dataclass
@@ -70,12 +77,18 @@ class ChatEndpoint:
             RequestFailed: If the request is refused, or there is no answer after all attempts.
             ConfigError: If the server refuses the key, or has no such address or model.
         """
+        return self.choices(model, messages, stop, **options)[0].text
+
+    def choices(
+        self, model: str, messages: Sequence[Message], stop: threading.Event | None = None, **options: Any
+    ) -> list[Choice]:
+        """All that the model says to one request, where `n` asks for more than one; else as `complete`."""
         body = json.dumps({"model": model, "messages": list(messages), **options}).encode()
         stop, failed = stop or threading.Event(), RequestFailed("not asked", gone=False)
         for attempt in range(1, self.attempts + 1):
             self._wait_for_turn(stop)
             try:
-                return _content(self._post(body))
+                return _choices(self._post(body))
             except urllib.error.HTTPError as error:
                 asked = _seconds(error.headers.get("Retry-After"))
                 failed = self._refused(error)
@@ -137,12 +150,10 @@ def key_of(variable: str | None) -> str | None:
     return key
 
 
-def _content(reply: Any) -> str:
+def _choices(reply: Any) -> list[Choice]:
     match reply:
-        case {"choices": [{"message": {"content": str(content)}}, *_]}:
-            return content
-        case {"choices": [{"message": Mapping()}, *_]}:
-            return ""
+        case {"choices": [_, *_] as choices} if all(isinstance(each.get("message"), Mapping) for each in choices):
+            return [Choice(each["message"].get("content") or "", each.get("finish_reason")) for each in choices]
     raise ValueError(f"an answer in another form: {json.dumps(reply)[:200]}")
 
 

@@ -2,15 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from features.call_syntax import Call, calls_in
 from features.problems import Problem
 from features.verification import Verdict
 from registry import VERIFIERS
-
-Fits = Callable[[Any, Any], bool]
 
 # What the leaderboard's own checker leaves out of texts before it compares them.
 _IGNORED = re.compile(r"[ ,./\-_*^]")
@@ -34,75 +32,67 @@ def function_calls(response: str, problem: Problem, /, *, texts: Literal["auto",
     loose = "accepted" in reference if texts == "auto" else texts == "loose"
     called = calls_in(response, reference.get("parameters"))
     answer = json.dumps(sorted(map(_canonical, called))) if called else None
-    if "accepted" in reference:
-        expected, fits = reference["accepted"], _fits_accepted(loose)
-    else:
-        expected, fits = reference["calls"], _equals(loose)
+    expected, fits = (reference["accepted"], _fits) if "accepted" in reference else (reference["calls"], _equal)
     if not called and expected:
         return Verdict(0.0, "no call", answer)
-    return Verdict(float(_matched(called, expected, fits)), "", answer)
+    choices = [
+        [
+            place
+            for place, other in enumerate(expected)
+            if call.name == other["name"] and fits(dict(call.arguments), other["arguments"], loose)
+        ]
+        for call in called
+    ]
+    return Verdict(float(len(called) == len(expected) and _all_placed(choices)), "", answer)
 
 
-def _matched(called: Sequence[Call], expected: Sequence[Mapping[str, Any]], fits: Fits) -> bool:
-    """Whether each call can be given an expected one of its own; a greedy choice may take what another call needs."""
-    if len(called) != len(expected):
-        return False
+def _all_placed(choices: Sequence[Sequence[int]]) -> bool:
+    """Whether each call can have a place of its own among its choices; a greedy one may take what another needs."""
     taken: dict[int, int] = {}
-
-    def place(call: int, tried: set[int]) -> bool:
-        for number, other in enumerate(expected):
-            if number in tried or called[call].name != other["name"]:
-                continue
-            if fits(dict(called[call].arguments), other["arguments"]):
-                tried.add(number)
-                if number not in taken or place(taken[number], tried):
-                    taken[number] = call
-                    return True
-        return False
-
-    return all(place(call, set()) for call in range(len(called)))
+    return all(_placed(call, choices, taken, set()) for call in range(len(choices)))
 
 
-def _equals(loose: bool) -> Fits:
+def _placed(call: int, choices: Sequence[Sequence[int]], taken: dict[int, int], tried: set[int]) -> bool:
+    """Whether a place is found, for which others may move on to another of theirs."""
+    for place in choices[call]:
+        if place not in tried:
+            tried.add(place)
+            if place not in taken or _placed(taken[place], choices, taken, tried):
+                taken[place] = call
+                return True
+    return False
+
+
+def _equal(value: Any, other: Any, loose: bool) -> bool:
     """Equality of JSON values."""
-
-    def equal(value: Any, other: Any) -> bool:
-        if isinstance(value, bool) or isinstance(other, bool):
-            return value is other
-        if isinstance(value, int | float) and isinstance(other, int | float):
-            return value == other
-        if isinstance(value, str) and isinstance(other, str):
-            return _simple(value) == _simple(other) if loose else value == other
-        if isinstance(value, list) and isinstance(other, list):
-            return len(value) == len(other) and all(map(equal, value, other))
-        if isinstance(value, dict) and isinstance(other, dict):
-            return value.keys() == other.keys() and all(equal(each, other[key]) for key, each in value.items())
-        return value is None and other is None
-
-    return equal
+    if isinstance(value, bool) or isinstance(other, bool):
+        return value is other
+    if isinstance(value, int | float) and isinstance(other, int | float):
+        return value == other
+    if isinstance(value, str) and isinstance(other, str):
+        return _simple(value) == _simple(other) if loose else value == other
+    if isinstance(value, list) and isinstance(other, list):
+        return len(value) == len(other) and all(_equal(*pair, loose) for pair in zip(value, other, strict=True))
+    if isinstance(value, dict) and isinstance(other, dict):
+        return value.keys() == other.keys() and all(_equal(value[key], other[key], loose) for key in value)
+    return value is None and other is None
 
 
-def _fits_accepted(loose: bool) -> Fits:
-    """Whether an object has for each key one of the values accepted for it."""
-    equal = _equals(loose)
-
-    def fits_object(value: Any, accepted: Mapping[str, Any]) -> bool:
-        if not isinstance(value, dict) or not value.keys() <= accepted.keys():
-            return False
-        lists = {key: each if isinstance(each, list) else [each] for key, each in accepted.items()}
-        return all(
-            any(fits(value[key], each) for each in choices) if key in value else "" in choices
-            for key, choices in lists.items()
+def _fits(value: Any, accepted: Any, loose: bool) -> bool:
+    """Whether a value is one that is accepted; an object has for each key a list of accepted values."""
+    if isinstance(accepted, dict):
+        return (
+            isinstance(value, dict)
+            and value.keys() <= accepted.keys()
+            and all(
+                any(_fits(value[key], each, loose) for each in choices) if key in value else "" in choices
+                for key, choices in accepted.items()
+            )
         )
-
-    def fits(value: Any, accepted: Any) -> bool:
-        if isinstance(accepted, dict):
-            return fits_object(value, accepted)
-        if isinstance(accepted, list):
-            return isinstance(value, list) and len(value) == len(accepted) and all(map(fits, value, accepted))
-        return equal(value, accepted)
-
-    return fits_object
+    if isinstance(accepted, list):
+        same = isinstance(value, list) and len(value) == len(accepted)
+        return same and all(_fits(*pair, loose) for pair in zip(value, accepted, strict=True))
+    return _equal(value, accepted, loose)
 
 
 def _simple(text: str) -> str:
