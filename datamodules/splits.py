@@ -11,13 +11,16 @@ from torch import Tensor
 from registry import ConfigError
 
 SPLITS = ("train", "val", "test")
-UNSAID = 255
+TRAIN, VAL, UNSAID = 0, 1, 255
 
 
 def assign_splits(
     given: UInt8[Tensor, " Q"], text: Callable[[int], str], shares: tuple[float, float, float]
 ) -> UInt8[Tensor, " Q"]:
     """The split of every query: the given one, else by a hash of its text, so that equal texts never part.
+
+    Where training queries are given and none to validate, some of them validate: as large a part of them as `val` has
+    of the shares of `train` and `val`.
 
     Args:
         given: 0, 1 or 2 as in `SPLITS`; 255 where nothing is given.
@@ -32,6 +35,15 @@ def assign_splits(
     split = given.clone()
     bounds = [bound / sum(shares) for bound in accumulate(shares)]
     for query in (split == UNSAID).nonzero().flatten().tolist():
-        digest = hashlib.sha256(text(query).encode()).digest()
-        split[query] = bisect_right(bounds, int.from_bytes(digest[:8], "big") / 2**64, hi=len(bounds) - 1)
+        split[query] = bisect_right(bounds, _place(text(query)), hi=len(bounds) - 1)
+    if bool((given == TRAIN).any()) and not bool((split == VAL).any()):
+        share = shares[VAL] / ((shares[TRAIN] + shares[VAL]) or 1)
+        for query in (given == TRAIN).nonzero().flatten().tolist():
+            if _place(text(query)) < share:
+                split[query] = VAL
     return split
+
+
+def _place(text: str) -> float:
+    """A number from 0 to below 1 that is the same for equal texts."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
