@@ -1,0 +1,342 @@
+"""A judge behind a local server: patient, no faster than allowed, never asked twice, and never made to guess."""
+
+import doctest
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.chat_endpoint import ChatEndpoint, RequestFailed
+from features.problems import Problem
+from features.prompts import RUBRIC, rubric
+from features.reply_cache import ReplyCache
+from features.rule_verifier import build_verifier
+from features.verification import Verdict, Verifier
+from features.verifiers import judge
+from registry import ConfigError
+
+Reply = tuple[int, Any]
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as each test says; remembers what it was asked, and when."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.asked: list[dict[str, Any]] = []
+        self.times: list[float] = []
+        self.keys: list[str | None] = []
+        self.at_once = self.most_at_once = 0
+        self.lock = threading.Lock()
+        self.reply: Callable[[dict[str, Any], int], Reply] = lambda body, number: (200, "score: 3")
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Any
+
+    def do_POST(self) -> None:
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.asked.append(body)
+            server.times.append(time.monotonic())
+            server.keys.append(self.headers.get("Authorization"))
+            number = len(server.asked)
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+        try:
+            status, reply = server.reply(body, number)
+        finally:
+            with server.lock:
+                server.at_once -= 1
+        if isinstance(reply, str):
+            content = json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]})
+        else:
+            content = json.dumps(reply)
+        self.send_response(status)
+        if status == 429:
+            self.send_header("Retry-After", "0.2")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content.encode())
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def make(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Verifier]:
+    """A judge at the server; pauses between attempts are short."""
+    monkeypatch.setattr("features.chat_endpoint._LONGEST_PAUSE", 0.05)
+
+    def build(**options: Any) -> Verifier:
+        usual = {"name": "judge", "model": "m", "url": server.url, "cache": str(tmp_path / "cache" / "replies.sqlite")}
+        return build_verifier({**usual, **options})
+
+    return build
+
+
+def judged(verifier: Verifier, responses: list[str], query: str = "Why?") -> list[Verdict]:
+    return list(verifier.verify((Problem(query, query, []), response) for response in responses))
+
+
+def response_in(body: dict[str, Any]) -> str:
+    content = body["messages"][0]["content"]
+    return content.partition("<response>")[2].partition("<response>")[2].partition("</response>")[0]
+
+
+def test_each_response_gets_the_score_of_its_own_in_order(server: Server, make: Callable[..., Verifier]) -> None:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        time.sleep(0.02 * (number % 3))
+        return 200, f"**Score:** {len(response_in(body))}\nBecause."
+
+    server.reply = reply
+    responses = ["x" * (place % 6) for place in range(30)]
+    assert judged(make(parallel=4), responses) == [Verdict(float(len(response))) for response in responses]
+    assert 1 < server.most_at_once <= 4
+
+
+def test_what_is_sent_is_the_rubric_and_the_key_is_only_in_the_header(
+    server: Server, make: Callable[..., Verifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    verifier = make(api_key_variable="MY_KEY", temperature=0.5)
+    judged(verifier, ["Because."])
+    assert server.keys == ["Bearer secret"]
+    assert server.asked[0] == {
+        "model": "m", "messages": rubric("Why?", "Because."), "max_tokens": 256, "temperature": 0.5
+    }  # fmt: skip
+    assert verifier.settings() == {
+        "name": "judge", "model": "m", "url": server.url, "rubric": RUBRIC,
+        "temperature": 0.5, "max_tokens": 256, "replies": 3,
+    }  # fmt: skip
+
+
+def test_replies_are_on_disk_and_equal_responses_are_judged_once(server: Server, make: Callable[..., Verifier]) -> None:
+    server.reply = lambda body, number: (200, f"score: {number}")
+    first = judged(make(), ["a", "b", "a", "a"])
+    assert len(server.asked) == 2 and first[0] == first[2] == first[3] != first[1]
+    assert judged(make(), ["a", "b", "a", "a"]) == first
+    assert len(server.asked) == 2
+    judged(make(model="other"), ["a"])
+    judged(make(), ["a"], query="What?")
+    assert len(server.asked) == 4
+
+
+def test_a_reply_without_a_score_is_asked_for_again_and_then_missing(
+    server: Server, make: Callable[..., Verifier]
+) -> None:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        return 200, "Nice!" if response_in(body) == "b" or "seed" not in body else "score: 2"
+
+    server.reply = reply
+    assert judged(make(parallel=1), ["a", "b", "a"]) == [Verdict(2.0), Verdict(None, "no score"), Verdict(2.0)]
+    assert len(server.asked) == 2 + 3
+    temperatures = [(body["temperature"], body.get("seed")) for body in server.asked if response_in(body) == "b"]
+    assert temperatures == [(0.0, None), (0.5, 1), (0.5, 2)]
+    assert judged(make(), ["b"]) == [Verdict(None, "no score")]
+    assert len(server.asked) == 5
+
+
+@pytest.mark.parametrize("reply", [
+    "score: 7", "score: -1", "It is a 4.", "score: 3 or rather score: 4", "", None, "score: five",
+])  # fmt: skip
+def test_nonsense_is_no_label(reply: str | None, server: Server, make: Callable[..., Verifier]) -> None:
+    server.reply = lambda body, number: (200, reply or {"choices": [{"message": {"content": reply}}]})
+    assert judged(make(replies=2), ["a"]) == [Verdict(None, "no score")]
+
+
+@pytest.mark.parametrize(("reply", "score"), [
+    ("score: 4", 4), ("Score: 4/5", 4), ("score: <3>", 3), ("**score: 2**", 2), ("Good.\n\nscore:5", 5),
+    ("score: 3.5", 3.5), ("score: 0 points. Repeats itself; hence score: 0", 0),
+])  # fmt: skip
+def test_scores_are_read_as_models_write_them(reply: str, score: float) -> None:
+    assert judge.score_of(reply) == score
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 408])
+def test_a_busy_or_failing_server_is_asked_again(status: int, server: Server, make: Callable[..., Verifier]) -> None:
+    server.reply = lambda body, number: (status, {"error": "wait"}) if number <= 3 else (200, "score: 1")
+    assert judged(make(), ["a"]) == [Verdict(1.0)]
+    assert len(server.asked) == 4
+
+
+def test_a_server_that_says_how_long_to_wait_is_obeyed_by_all(
+    server: Server, make: Callable[..., Verifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.chat_endpoint._LONGEST_PAUSE", 60.0)
+    server.reply = lambda body, number: (429, {}) if number == 1 else (200, "score: 1")
+    judged(make(parallel=1), ["a", "b"])
+    assert server.times[1] - server.times[0] >= 0.2
+
+
+def test_a_request_that_is_refused_costs_one_label(server: Server, make: Callable[..., Verifier]) -> None:
+    told = {"error": {"message": "the context is too  long"}}
+    server.reply = lambda body, number: (400, told) if response_in(body) == "b" else (200, "score: 1")
+    assert judged(make(), ["a", "b", "c"]) == [
+        Verdict(1.0), Verdict(None, "judge: HTTP 400: the context is too long"), Verdict(1.0)
+    ]  # fmt: skip
+
+
+def test_an_answer_in_another_form_costs_one_label(server: Server, make: Callable[..., Verifier]) -> None:
+    server.reply = lambda body, number: (200, {"hello": 1}) if response_in(body) == "b" else (200, "score: 1")
+    found = judged(make(attempts=2), ["a", "b"])
+    assert found == [Verdict(1.0), Verdict(None, 'judge: an answer in another form: {"hello": 1}')]
+    assert len(server.asked) == 3
+
+
+def test_a_failure_is_not_kept_so_the_next_run_asks_again(server: Server, make: Callable[..., Verifier]) -> None:
+    server.reply = lambda body, number: (500, {})
+    assert judged(make(attempts=2), ["a"])[0].label is None
+    server.reply = lambda body, number: (200, "score: 1")
+    assert judged(make(attempts=2), ["a"]) == [Verdict(1.0)]
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"), [(401, "refuses the key"), (404, "does not have this address or model")]
+)
+def test_a_wrong_key_or_model_stops_the_run(
+    status: int, problem: str, server: Server, make: Callable[..., Verifier]
+) -> None:
+    server.reply = lambda body, number: (status, {"error": {"message": "no"}})
+    with pytest.raises(ConfigError, match=f"the server {problem} \\(HTTP {status}: no\\)"):
+        judged(make(), ["a", "b", "c"])
+
+
+def test_a_server_that_is_gone_stops_the_run_rather_than_all_labels(
+    server: Server, make: Callable[..., Verifier]
+) -> None:
+    server.reply = lambda body, number: (200, "score: 1") if number <= 20 else (503, {"error": "gone"})
+    labels = []
+    responses = ((Problem("q", "q", []), str(place)) for place in itertools.count())
+    with pytest.raises(ConfigError, match="does not answer any more"):
+        labels.extend(verdict.label for verdict in make(attempts=2, parallel=1).verify(responses))
+    assert len(server.asked) < 100
+
+
+def test_no_server_at_all_is_told(make: Callable[..., Verifier]) -> None:
+    verifier = make(url="http://127.0.0.1:1/v1", attempts=1)
+    with pytest.raises(ConfigError, match="v1: does not answer any more"):
+        judged(verifier, [str(place) for place in range(20)])
+    assert judged(verifier, ["a"])[0].label is None
+
+
+def test_a_late_answer_is_asked_for_again(server: Server, make: Callable[..., Verifier]) -> None:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        time.sleep(0.5 if number == 1 else 0)
+        return 200, "score: 1"
+
+    server.reply = reply
+    assert judged(make(timeout=0.2), ["a"]) == [Verdict(1.0)]
+
+
+def test_requests_are_begun_no_faster_than_allowed(server: Server, make: Callable[..., Verifier]) -> None:
+    judged(make(requests_per_minute=1200.0, parallel=8), [str(place) for place in range(8)])
+    gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(server.times))]
+    assert server.times[-1] - server.times[0] >= 7 * 0.05 - 0.03 and min(gaps) > 0.02
+
+
+def test_responses_are_read_only_a_few_ahead(make: Callable[..., Verifier]) -> None:
+    read = itertools.count()
+    found = make(parallel=2).verify((Problem("q", "q", []), str(place)) for place in read)
+    next(found)
+    found.close()  # type: ignore[attr-defined]
+    assert next(read) <= 6
+
+
+def test_a_judge_that_was_killed_goes_on_where_it_was(
+    server: Server, make: Callable[..., Verifier], tmp_path: Path
+) -> None:
+    server.reply = lambda body, number: (time.sleep(0.02), (200, f"score: {number % 6}"))[1]  # type: ignore[func-returns-value]
+    cache = tmp_path / "cache" / "replies.sqlite"
+    script = (
+        "from features.problems import Problem; from features.rule_verifier import build_verifier\n"
+        f"judge = build_verifier({{'name': 'judge', 'model': 'm', 'url': {server.url!r}, 'cache': {str(cache)!r}}})\n"
+        "list(judge.verify((Problem('Why?', 'Why?', []), str(n)) for n in range(100)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    killed = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    while len(server.asked) < 30:
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    before = len(server.asked)
+    found = judged(make(), [str(place) for place in range(100)])
+    assert all(verdict.label is not None for verdict in found)
+    assert len(server.asked) - before <= 100 - before + 16
+    assert judged(make(), [str(place) for place in range(100)]) == found
+
+
+def test_what_is_on_disk_may_be_used_by_several(tmp_path: Path) -> None:
+    one, other = (ReplyCache(tmp_path / "replies.sqlite") for _ in range(2))
+    assert one.put({"a": 1}, "first") == other.put({"a": 1}, "second") == other.get({"a": 1}) == "first"
+    assert one.get({"a": 2}) is None
+    one.close()
+    other.close()
+
+
+def test_a_cache_that_is_something_else_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "replies.sqlite").write_text("something else, and long enough to be told from an empty file\n" * 100)
+    with pytest.raises(ConfigError, match=r"replies.sqlite: cannot be opened \(file is not a database\)"):
+        ReplyCache(tmp_path / "replies.sqlite")
+
+
+def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
+    cache = ReplyCache(tmp_path / "replies.sqlite")
+    cache._database.execute("PRAGMA max_page_count = 3")
+    with pytest.raises(ConfigError, match=r"cannot be written \(database or disk is full\)"):
+        cache.put({"a": 1}, "x" * 100_000)
+    cache.close()
+
+
+def test_a_stop_ends_waiting(server: Server) -> None:
+    server.reply = lambda body, number: (503, {})
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    start = time.monotonic()
+    with pytest.raises(RequestFailed):
+        ChatEndpoint(server.url, pause=30.0).complete("m", [], stop)
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(("options", "problem"), [
+    ({"parallel": 0}, "must be at least 1"),
+    ({"rubric": "Is this good? {response}"}, "must have {query}"),
+    ({"rubric": "{response} {query}"}, "must have {query}"),
+    ({"api_key_variable": "A_VARIABLE_NOBODY_HAS"}, "the environment variable A_VARIABLE_NOBODY_HAS is not set"),
+])  # fmt: skip
+def test_options_that_cannot_be_are_refused(
+    options: dict[str, Any], problem: str, make: Callable[..., Verifier]
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        make(**options)
+
+
+def test_the_examples_in_the_documentation_hold() -> None:
+    assert doctest.testmod(judge).attempted > 0 and doctest.testmod(judge).failed == 0
