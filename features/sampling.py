@@ -212,9 +212,9 @@ class _Batch:
             tokens = [each.prompt.tokens for each in part]
             ids, seen = filled(tokens, max(map(len, tokens)), left=True, device=self._sampler.device)
             logits = self._sampler.logits(ids, self._cache.prompts(seen))
-            states = self._sampler.states.at(range(len(part)))
             for place, each in enumerate(part):
-                each.logits, each.states = logits[place], states[place]
+                each.logits = logits[place]
+                each.states = self._sampler.states.at([place])[0] if self._sampler.states.layers else None
             self._read += part
 
     def _step(self) -> None:

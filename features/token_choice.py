@@ -58,16 +58,20 @@ class TokenChoice:
             least = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)
         if self.top_p < 1:
-            total = logits.logsumexp(dim=-1, keepdim=True)
-            likely = logits.topk(min(_LIKELY, logits.shape[1])).values
-            if bool(((likely - total).exp().sum(dim=-1) < self.top_p).any()):
-                likely = logits.sort(dim=-1, descending=True).values
-            # Of the sorted tokens, the first whose predecessors do not have enough yet is always kept.
-            before = (likely - total).exp().cumsum(dim=-1).roll(1, dims=-1)
-            before[:, 0] = 0
-            kept = (before < self.top_p).sum(dim=-1, keepdim=True)
-            logits = logits.masked_fill(logits < likely.gather(1, kept - 1), -torch.inf)
+            probabilities = logits.softmax(dim=-1)
+            likely = probabilities.topk(min(_LIKELY, logits.shape[1])).values
+            least = self._least(likely)
+            wide = (likely.sum(dim=-1) < self.top_p).nonzero().squeeze(1)
+            if len(wide):
+                least[wide] = self._least(probabilities[wide].sort(dim=-1, descending=True).values)
+            logits = logits.masked_fill(probabilities < least, -torch.inf)
         return logits
+
+    def _least(self, likely: Float[Tensor, "S N"]) -> Float[Tensor, "S 1"]:
+        """The least probability that is kept, given the largest ones in their order: the last one that is still needed."""
+        before = likely.cumsum(dim=-1) - likely
+        kept = (before < self.top_p).sum(dim=-1, keepdim=True)
+        return likely.gather(1, kept - 1)
 
 
 def inverse(logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]) -> Int[Tensor, " S"]:
@@ -77,7 +81,8 @@ def inverse(logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]) -> Int[T
     tensor([0, 1, 1, 3])
     """
     (rows, tokens), every = logits.shape, torch.arange(len(logits), device=logits.device)
-    weights = logits.new_zeros(rows, -(-tokens // _BLOCK) * _BLOCK)
+    weights = logits.new_empty(rows, -(-tokens // _BLOCK) * _BLOCK)
+    weights[:, tokens:] = 0
     torch.sub(logits, logits.amax(dim=-1, keepdim=True), out=weights[:, :tokens])
     weights[:, :tokens].exp_()
     blocks = weights.view(rows, -1, _BLOCK)

@@ -51,16 +51,15 @@ class RecordedGenerator(LanguageModel):
     def generate(
         self, problems: Sequence[Problem], numbers: range, report: Report | None = None
     ) -> Iterator[Generated]:
-        """The responses of these numbers, as far as there are any, with hidden states if there are depths.
+        """The responses of these numbers, as far as there are any, as they are; `with_states` reads them.
 
         Args:
-            problems: To be worked on together.
+            problems: Any number.
             numbers: Which responses, counted from 0.
-            report: Told of each batch.
+            report: Told of each problem's.
         """
-        found = (self._found(problem, numbers) for problem in problems)
-        yield from found
-
-    def _found(self, problem: Problem, numbers: range) -> Generated:
-        responses = [problem.responses[number] for number in numbers if number < len(problem.responses)]
-        return Generated(problem, responses, refusal=None if responses else "no response")
+        for problem in problems:
+            responses = problem.responses[numbers.start : numbers.stop : numbers.step]
+            if report:
+                report(len(responses), 0)
+            yield Generated(problem, responses, refusal=None if responses else "no response")
