@@ -15,7 +15,7 @@ def read_columns(file: Path, columns: Sequence[str]) -> Iterator[Any]:
 
     Args:
         file: What to read.
-        columns: Their names; a field within a column as `passages.is_selected`.
+        columns: Their names; a field within a column as `passages.is_selected`; none for all there are.
 
     Raises:
         ConfigError: If it is no Parquet file, is damaged, lacks a column, or pyarrow is not installed.
@@ -31,7 +31,7 @@ def read_columns(file: Path, columns: Sequence[str]) -> Iterator[Any]:
             known = opened.schema_arrow.names
             if missing := [name for name in columns if name.partition(".")[0] not in known]:
                 raise ConfigError(str(file), f"has no column {missing[0]!r}.", given=missing[0], known=known)
-            yield from opened.iter_batches(batch_size=_ROWS, columns=list(columns))
+            yield from opened.iter_batches(batch_size=_ROWS, columns=list(columns) or None)
     except (OSError, pyarrow.ArrowException) as error:
         if file.is_file() and file.read_bytes()[: len(_POINTER)] == _POINTER:
             problem, cure = "is what git-lfs puts in place of the data.", "run `git lfs pull` in that folder"

@@ -53,12 +53,11 @@ class PublishedData:
         """
         return self._files[part] if self.path is not None else [fetch(self.downloads[part])]
 
-    def rows(self, part: str, columns: Sequence[str], parse: Callable[[Record, str], T]) -> Iterator[T]:
+    def rows(self, part: str, parse: Callable[[Record, str], T]) -> Iterator[T]:
         """What `parse` makes of each row of a part.
 
         Args:
             part: Which.
-            columns: The fields that are wanted.
             parse: Of a row and its place; raises LineError for a bad one.
 
         Raises:
@@ -68,7 +67,7 @@ class PublishedData:
             if file.suffix == ".tar":
                 yield from self._archived(file, part, parse)
             else:
-                yield from RecordFile(file).parsed(columns, parse)
+                yield from RecordFile(file).parsed((), parse)
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:

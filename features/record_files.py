@@ -48,7 +48,7 @@ class RecordFile:
         """What `parse` makes of each row; bad rows are passed over, and reported at the end.
 
         Args:
-            columns: The fields that are wanted.
+            columns: The fields that are wanted; none for all there are.
             parse: Of a row and its place; raises LineError for a bad one.
 
         Raises:
@@ -88,7 +88,7 @@ class RecordFile:
         first = next((line for line in file.lines() if line.strip()), b"")
         try:
             one_a_line = isinstance(json.loads(first), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             one_a_line = False
         if one_a_line:
             yield from self._jsonl(columns)

@@ -46,7 +46,7 @@ class AlpacaEval:
     def problems(self) -> Iterator[Problem]:
         """The instructions, in the order of their file."""
         split = "test" if self.splits == "published" else None
-        for number, (query, output, place) in enumerate(list(self.data.rows("all", (), _read))[: self.num_test]):
+        for number, (query, output, place) in enumerate(list(self.data.rows("all", _read))[: self.num_test]):
             yield Problem(f"alpaca_eval-{number}", query, instruction(query), output, (), split, place)
 
 

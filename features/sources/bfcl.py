@@ -83,8 +83,8 @@ class Bfcl:
                 if not self.data.files(each):
                     cure = f"get it from {_SITE}/{each}, or leave {category!r} out of features.source.categories"
                     raise ConfigError(str(self.data.path), f"has no {each}.", cure=cure)
-            accepted = dict(self.data.rows(f"possible_answer/{name}", ("id", "ground_truth"), _read_answer))
-            for id, query, functions, place in self.data.rows(name, ("id", "question", "function"), _read_task):
+            accepted = dict(self.data.rows(f"possible_answer/{name}", _read_answer))
+            for id, query, functions, place in self.data.rows(name, _read_task):
                 if id not in accepted:
                     raise ConfigError(place, f"task {id!r} has no answer in possible_answer/{name}.")
                 reference = {"accepted": accepted[id], "parameters": parameter_names(functions)}

@@ -47,7 +47,7 @@ class Dolly:
 
     def problems(self) -> Iterator[Problem]:
         """The instructions, in the order of their file, which is read whole so that all of its bad rows are named."""
-        rows = list(self.data.rows("all", (), _read))
+        rows = list(self.data.rows("all", _read))
         for number, (query, response, place) in enumerate(rows[: self.num_train]):
             yield Problem(f"dolly-{number}", query, instruction(query), response, (), "train", place)
 

@@ -60,7 +60,7 @@ class Gsm8k:
         """The drawn problems, in the order of their files."""
         numbers: dict[Split, int | None] = {"train": self.num_train, "test": self.num_test}
         for split, number in numbers.items():
-            rows = [] if number == 0 else list(self.data.rows(split, ("question", "answer"), _parse))
+            rows = [] if number == 0 else list(self.data.rows(split, _parse))
             chosen = drawn((f"gsm8k-{split}-{place}" for place in range(len(rows))), number, self.seed)
             for place, (question, answer, origin) in enumerate(rows):
                 if (id := f"gsm8k-{split}-{place}") in chosen:

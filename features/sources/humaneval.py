@@ -51,7 +51,7 @@ class HumanEval:
 
     def problems(self) -> Iterator[Problem]:
         """Every task, in the order of the file."""
-        yield from self.data.rows("all", ("task_id", "prompt", "canonical_solution", "test"), self._parse)
+        yield from self.data.rows("all", self._parse)
 
     def _parse(self, record: Record, place: str) -> Problem:
         prompt, test = text_field(record, "prompt"), text_field(record, "test")

@@ -101,7 +101,7 @@ class Math:
             id = f"math-{split}-{hashlib.sha256(problem.encode()).hexdigest()[:12]}"
             return _Row(id, problem, answer, text_field(record, "type"), text_field(record, "level"), split, place)
 
-        return self.data.rows(split, ("problem", "level", "type", "solution"), parse)
+        return self.data.rows(split, parse)
 
     def _wanted(self, row: "_Row") -> bool:
         levels = None if self.levels is None else {f"Level {level}" for level in self.levels}

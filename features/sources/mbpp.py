@@ -62,7 +62,7 @@ class Mbpp:
 
     def problems(self) -> Iterator[Problem]:
         """The drawn tasks, in the order of their file."""
-        tasks = list(self.data.rows("all", ("task_id", "code", "test_list"), self._parse))
+        tasks = list(self.data.rows("all", self._parse))
         numbers = {"train": self.num_train, "test": self.num_test, "val": self.num_val}
         numbers[None] = None if self.prompting else 0  # type: ignore[index]
         chosen: set[str] = set()

@@ -55,7 +55,7 @@ class Xlam:
 
     def problems(self) -> Iterator[Problem]:
         """The drawn tasks, in the order of their file."""
-        rows = list(self.data.rows("all", ("id", "query", "tools", "answers"), _read))
+        rows = list(self.data.rows("all", _read))
         many = (row for row in rows if len(row[2]) >= self.min_functions)
         order = sorted(many, key=lambda row: draw_key(self.seed, row[0]))[: self.num_train + self.num_test]
         splits: dict[str, Split] = {row[0]: "train" if n < self.num_train else "test" for n, row in enumerate(order)}

@@ -1,0 +1,48 @@
+"""Record files in JSON: a list, a single object, or objects one a line, as `.json` files come."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.record_files import RecordFile
+from registry import ConfigError
+
+ROWS = [{"a": 1, "b": {"c": [2]}}, {"a": 2}]
+
+
+def rows(path: Path) -> list[tuple[Any, str]]:
+    return list(RecordFile(path).parsed((), lambda record, place: (dict(record), place)))
+
+
+@pytest.mark.parametrize(
+    "content", [json.dumps(ROWS), json.dumps(ROWS, indent=2), f"\n\n{json.dumps(ROWS, indent=1)}\n"]
+)
+def test_a_list_has_a_row_for_each_item(content: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(content)
+    assert rows(tmp_path / "rows.json") == [(ROWS[0], "rows.json, item 1"), (ROWS[1], "rows.json, item 2")]
+
+
+def test_objects_one_a_line_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text("\n".join(map(json.dumps, ROWS)))
+    assert rows(tmp_path / "rows.json") == [(ROWS[0], "rows.json, line 1"), (ROWS[1], "rows.json, line 2")]
+
+
+def test_one_object_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "row.json").write_text(json.dumps(ROWS[0], indent=4))
+    assert rows(tmp_path / "row.json") == [(ROWS[0], "row.json, item 1")]
+
+
+@pytest.mark.parametrize(("content", "problem"), [
+    ('[{"a": 1}, 3]', "rows.json, item 2: found 3, expected an object"),
+    ("[1,\n", "rows.json: not valid JSON: Expecting value"),
+    ("", "rows.json: not valid JSON: Expecting value"),
+    ('{"a": 1}\n{"a"', "rows.json, line 2: not valid JSON"),
+    ("[" * 100_000, "rows.json: not valid JSON"),
+])  # fmt: skip
+def test_what_is_no_row_is_named(content: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(content)
+    with pytest.raises(ConfigError) as raised:
+        rows(tmp_path / "rows.json")
+    assert f"\n  {problem}" in str(raised.value)
