@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
+from features.analysis import Analysis
 from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import describe_anew
 from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig
@@ -212,12 +213,7 @@ def _finish(
         "made_with": provenance(),
     }
     if getattr(datamodule, "sampled", False):
-        by_k = ByK.of(ranker, datamodule, next(iter(ranker.metrics)))
-        by_k.draw(folder / "by_k.png")
-        metrics["by_k"] = by_k.results()
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("test/by_k", images=[str(folder / "by_k.png")])  # type: ignore[attr-defined]
+        metrics["by_k"] = _report_responses(folder, trainer, ranker, datamodule)
     write_per_query(folder / "per_query.csv", test, datamodule.query_id)
     write_trec_run(folder / "run.trec", ranker.evaluation, datamodule, name)
     write_json(folder / METRICS, metrics)
@@ -231,6 +227,23 @@ def _finish(
     console.print(test.table("test"))
     console.print(f"in {folder}: {METRICS}, per_query.csv, run.trec, {BEST}", soft_wrap=True)
     return Run(folder, metrics)
+
+
+def _report_responses(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any) -> dict[str, Any]:
+    """What there was to choose from, and how the choice goes as there is more of it: pictures, and W&B tables."""
+    by_k, responses = ByK.of(ranker, datamodule, next(iter(ranker.metrics))), Analysis.of(datamodule.store)
+    by_k.draw(folder / "by_k.png")
+    responses.draw(folder / "responses.png")
+    curves = [[k, *(means[place].mean for means in by_k.means.values())] for place, k in enumerate(by_k.ks)]
+    passes = [[k, responses.pass_at(k)] for k in responses.ks]
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image("test/by_k", images=[str(folder / "by_k.png")])  # type: ignore[attr-defined]
+            logger.log_image("responses", images=[str(folder / "responses.png")])  # type: ignore[attr-defined]
+        if hasattr(logger, "log_table"):
+            logger.log_table("test/by_k/table", columns=["k", *by_k.means], data=curves)  # type: ignore[attr-defined]
+            logger.log_table("responses/pass_at_k", columns=["k", "pass@k"], data=passes)  # type: ignore[attr-defined]
+    return by_k.results()
 
 
 def _num_parameters(ranker: Ranker[Any]) -> int:

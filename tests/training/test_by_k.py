@@ -50,12 +50,13 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return writer.finish()
 
 
-def test_the_curve_is_that_of_all_subsets(sampled: Path, tmp_path: Path) -> None:
+def test_the_curve_is_that_of_all_subsets(sampled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
     config = tmp_path / "run.yaml"
     config.write_text(
         f"ranker: {{name: list_ranker, projection: {{name: linear, dim: 8}}, metrics: ['hit@1', mrr]}}\n"
         f"datamodule: {{name: grouped_features, path: {sampled}, num_candidates: null}}\n"
-        f"trainer: {{max_epochs: 1, accelerator: cpu, enable_progress_bar: false}}\nlogger: []\nruns: {tmp_path}\n"
+        f"trainer: {{max_epochs: 1, accelerator: cpu, enable_progress_bar: false}}\nlogger: [{{name: wandb}}]\nruns: {tmp_path}\n"
     )
     run = train(load_config(config), "by_k")
     found = json.loads((run.path / "metrics.json").read_text())
@@ -75,7 +76,8 @@ def test_the_curve_is_that_of_all_subsets(sampled: Path, tmp_path: Path) -> None
         assert means["random"][place] == pytest.approx(share, abs=0.06)
         assert means["majority"][place] == pytest.approx(_majority(store, k), abs=0.06)
     assert means["majority"][-1] == pytest.approx(_majority(store, K), abs=1e-9)
-    assert imread(run.path / "by_k.png")[..., :3].std() > 0.05
+    for name in ("by_k.png", "responses.png"):
+        assert imread(run.path / name)[..., :3].std() > 0.05
 
 
 def _majority(store: GroupStore, k: int) -> float:
