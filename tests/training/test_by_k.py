@@ -56,7 +56,8 @@ def test_the_curve_is_that_of_all_subsets(sampled: Path, tmp_path: Path, monkeyp
     config.write_text(
         f"ranker: {{name: list_ranker, projection: {{name: linear, dim: 8}}, metrics: ['hit@1', mrr]}}\n"
         f"datamodule: {{name: grouped_features, path: {sampled}, num_candidates: null}}\n"
-        f"trainer: {{max_epochs: 1, accelerator: cpu, enable_progress_bar: false}}\nlogger: [{{name: wandb}}]\nruns: {tmp_path}\n"
+        f"trainer: {{max_epochs: 1, accelerator: cpu, enable_progress_bar: false}}\nlogger: [{{name: wandb}}]\n"
+        f"runs: {tmp_path}\n"
     )
     run = train(load_config(config), "by_k")
     found = json.loads((run.path / "metrics.json").read_text())
