@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -88,6 +88,7 @@ class RuleVerifier:
 
     def __init__(self, options: Mapping[str, Any], rule: partial[Any], workers: Workers) -> None:
         self.options, self.rule, self.workers = dict(options), rule, workers
+        self._pool: _Pool | None = None
 
     def settings(self) -> dict[str, Any]:
         """Its options, the time it has, the versions of what it leans on, and the code of a function of one's own."""
@@ -107,8 +108,13 @@ class RuleVerifier:
         Raises:
             ConfigError: If the workers cannot start.
         """
-        with _Pool(self.rule, self.workers, self.options["name"]) as pool:
+        pool, self._pool = self._pool or _Pool(self.rule, self.workers, self.options["name"]), None
+        with ExitStack() as stack:
+            stack.enter_context(pool)
             yield from pool.verdicts(_chunks(responses))
+            # Workers that have nothing left to say may be wanted again; they end when this verifier does.
+            stack.pop_all()
+            self._pool = pool
 
 
 @dataclass
@@ -172,7 +178,9 @@ class _Pool:
     def __enter__(self: P) -> P:
         # What the server of the workers has imported, each new worker has from the start.
         self.context.set_forkserver_preload(["features.rule_worker", self.rule.func.__module__])
-        self.workers = [self._start() for _ in range(self.settings.number)]
+        # One that waits has nothing to say, unless it is dead: then there is the end of the connection.
+        alive = [worker for worker in self.workers if not worker.connection.poll()]
+        self.workers = alive + [self._start() for _ in range(self.settings.number - len(alive))]
         return self
 
     def __exit__(

@@ -66,6 +66,26 @@ def test_a_worker_without_memory_is_replaced() -> None:
     assert found[0].label != found[2].label
 
 
+def test_workers_stay_for_the_next_responses_and_go_with_their_verifier() -> None:
+    verifier = build_verifier("moody", Workers(1))
+    first, second = (next(iter(list(verifier.verify([(PROBLEM, "pid")])))).label for _ in range(2))
+    assert first == second
+    os.kill(int(first or 0), signal.SIGKILL)
+    _wait_until_gone(int(first or 0))
+    (verdict,) = verifier.verify([(PROBLEM, "pid")])
+    assert verdict.label not in (first, None)
+    del verifier
+    _wait_until_gone(int(verdict.label or 0))
+
+
+def test_several_may_verify_by_turns() -> None:
+    verifier = build_verifier("moody", Workers(1))
+    one, other = (verifier.verify((PROBLEM, "a" * place) for place in range(40)) for _ in range(2))
+    assert [(first.label, second.label) for first, second in zip(one, other, strict=True)] == [
+        (n, n) for n in range(40)
+    ]
+
+
 def test_no_responses_are_no_verdicts() -> None:
     assert verdicts([], Workers(2)) == []
 
@@ -125,10 +145,7 @@ def test_a_worker_whose_parent_was_killed_ends_itself(tmp_path: Path) -> None:
     worker = int((tmp_path / "pid").read_text())
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 20
-    while _alive(worker):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    _wait_until_gone(worker)
 
 
 def test_settings_are_the_options_the_time_and_the_code_of_ones_own_function() -> None:
@@ -171,6 +188,13 @@ def test_no_processes_and_no_time_are_refused(workers: dict[str, Any]) -> None:
 
 def _ends(*arguments: object) -> None:
     os._exit(5)
+
+
+def _wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while _alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _alive(pid: int) -> bool:
