@@ -1,0 +1,129 @@
+"""Sandbox process: a worker of the sandbox as the process sees it that has started it."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from features.sandbox_frames import Closed, FrameBuffer, read_frame, write_frame
+from features.sandbox_worker import JUDGED, TOO_LATE
+
+_ROOT = str(Path(__file__).resolve().parents[1])
+_START = "import sys; sys.path.insert(0, sys.argv[2]); from features.sandbox_worker import main; main()"
+_OPTIONS = ("-s", "-S", "-P")
+_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+_MOST_RESULT = 1 << 24
+_SET_PIPE_SIZE, _PIPE_SIZE = 1031, 1 << 20
+_READ = 1 << 16
+_PATIENCE = 5
+
+
+class LayerMissing(Exception):
+    """A layer of protection that there is not, and why."""
+
+
+class WorkerLost(Exception):
+    """A worker has ended, or cannot go on; its job has no result."""
+
+
+class WorkerProcess:
+    """A worker and the pipes to it.
+
+    It is an interpreter without site packages, so that it is small, and without this process's environment. Sets of
+    texts have the same order in all of them.
+
+    Args:
+        limits: Of each program, by their names.
+        layers: What to protect with.
+
+    Raises:
+        LayerMissing: If one of them cannot be had.
+        WorkerLost: If it does not start.
+    """
+
+    def __init__(self, limits: dict[str, Any], layers: Sequence[str]) -> None:
+        self.job: Any = None
+        self._buffer = FrameBuffer(_MOST_RESULT)
+        self._place = tempfile.mkdtemp(prefix="sandbox-")
+        jobs, self.jobs = os.pipe()
+        self.results, results = os.pipe()
+        self.status, status = os.pipe()
+        with suppress(OSError):  # a result need not wait until it is read
+            fcntl.fcntl(results, _SET_PIPE_SIZE, _PIPE_SIZE)
+        files = (jobs, results, status)
+        settings = {"files": files, "limits": limits, "layers": list(layers), "place": self._place}
+        self._process = subprocess.Popen(
+            [sys.executable, *_OPTIONS, "-c", _START, json.dumps(settings), _ROOT],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=_ENVIRONMENT,
+            pass_fds=files,
+            cwd="/",
+            start_new_session=True,
+        )
+        for file in files:
+            os.close(file)
+        try:
+            hello = read_frame(self.results)
+        except Closed:
+            self.close()
+            raise WorkerLost(f"it ended before it had begun, with status {self._process.returncode}") from None
+        if "missing" in hello:
+            self.close()
+            raise LayerMissing(hello["missing"], hello["reason"])
+
+    def give(self, job: Any, content: dict[str, Any]) -> None:
+        """Have a job done.
+
+        Args:
+            job: What to remember it by, in `job`, until it is done.
+            content: What the checker needs.
+
+        Raises:
+            WorkerLost: If there is no worker any more.
+        """
+        self.job = job
+        try:
+            write_frame(self.jobs, content)
+        except BrokenPipeError:
+            raise WorkerLost("it has ended") from None
+
+    def hear(self, file: int) -> dict[str, Any] | None:
+        """Take what is in one of the pipes; the result when it is there, with `late` in it if time was up.
+
+        Raises:
+            WorkerLost: If the job has failed, through no fault of the program.
+        """
+        if file == self.results:
+            self._buffer.add(os.read(self.results, _READ))
+            return None
+        said = os.read(self.status, 1)
+        os.set_blocking(self.results, False)
+        with suppress(BlockingIOError):
+            while part := os.read(self.results, _READ):
+                self._buffer.add(part)
+        os.set_blocking(self.results, True)
+        result = self._buffer.take()
+        self._buffer.clear()
+        if said == TOO_LATE:
+            return {"late": True}
+        if said != JUDGED or result is None:
+            raise WorkerLost("the checker of a program failed" if said else "it has ended")
+        return result
+
+    def close(self) -> None:
+        """End the worker, and all that it has started."""
+        for file in (self.jobs, self.results, self.status):
+            os.close(file)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(0 if self.job is not None else _PATIENCE)
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._place, ignore_errors=True)
