@@ -114,8 +114,7 @@ class LanguageModel(Backbone):
     @cached_property
     def chat(self) -> ChatReader:
         """What makes tokens of messages, and texts of tokens."""
-        sources = (self.causal.generation_config, self.causal.config.get_text_config())
-        named = (getattr(source, "eos_token_id", None) for source in sources)
+        named = (getattr(config, "eos_token_id", None) for config in self._configs)
         ends = [token for each in named if each is not None for token in (each if isinstance(each, list) else [each])]
         path = f"{self.yaml_path}.template"
         return ChatReader(self.tokenizer(), self.template, self.template_options, ends, path)
@@ -123,7 +122,7 @@ class LanguageModel(Backbone):
     @cached_property
     def context(self) -> int | None:
         """How many tokens prompt and response may have together; None if there is no limit."""
-        return getattr(self.causal.config.get_text_config(), "max_position_embeddings", None)
+        return getattr(self._configs[0], "max_position_embeddings", None)
 
     @cached_property
     def layers(self) -> list[int]:
@@ -136,6 +135,20 @@ class LanguageModel(Backbone):
             return layers_of(self.depths, num_layers_of(self.causal), self.layer_offset)
         except ValueError as error:
             raise ConfigError(f"{self.yaml_path}.depths", f"{error}.", cure="depths above 0, 1 at most") from error
+
+    @cached_property
+    def _configs(self) -> tuple[Any, Any]:
+        """The model's and that of its generation, without its weights where they can be had without."""
+        if self.gguf:
+            return self.causal.config.get_text_config(), self.causal.generation_config
+        from transformers import AutoConfig, GenerationConfig
+
+        with self._loading("its configuration"):
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False).get_text_config()
+        try:
+            return config, GenerationConfig.from_pretrained(self.folder)
+        except OSError:
+            return config, None
 
     @cached_property
     def _hidden_states(self) -> HiddenStates:

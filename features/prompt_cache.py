@@ -279,7 +279,7 @@ class SharedAttention:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        configs = {id(each.config): each.config for each in model.modules() if hasattr(each, "config")}
+        configs: dict[int, Any] = {id(each.config): each.config for each in model.modules() if hasattr(each, "config")}
         self._usual = [(config, config._attn_implementation) for config in configs.values()]
 
     @contextmanager

@@ -69,8 +69,9 @@ class PromptSharing:
         except _REFUSALS:
             return False
         window = _window_of(self._model.config.get_text_config())
-        seen = not shared or window is None or window in cache.windows
-        return agree and (seen or (longest is not None and longest <= window))
+        if not shared or window is None or window in cache.windows:
+            return agree
+        return agree and longest is not None and longest <= window
 
     def _grow(self, cache: PromptCache) -> bool:
         states, order = self._read_prompts(cache), list(_ORDER)

@@ -68,7 +68,7 @@ class TokenChoice:
         return logits
 
     def _least(self, likely: Float[Tensor, "S N"]) -> Float[Tensor, "S 1"]:
-        """The least probability that is kept, given the largest ones in their order: the last one that is still needed."""
+        """The least probability that is kept, given the largest in their order: the last that is still needed."""
         before = likely.cumsum(dim=-1) - likely
         kept = (before < self.top_p).sum(dim=-1, keepdim=True)
         return likely.gather(1, kept - 1)
@@ -87,12 +87,13 @@ def inverse(logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]) -> Int[T
     weights[:, :tokens].exp_()
     blocks = weights.view(rows, -1, _BLOCK)
     sums = blocks.sum(dim=-1).double().cumsum(dim=-1)
-    target = numbers.double().unsqueeze(1) * sums[:, -1:]
-    block = torch.searchsorted(sums, target, right=True)
+    total = sums[:, -1:].contiguous()
+    target = numbers.double().unsqueeze(1) * total
+    # Rounding can put a target at the end of all, or at that of a block behind its own last sum.
+    block = torch.minimum(torch.searchsorted(sums, target, right=True), torch.searchsorted(sums, total))
     target = target - torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0)
     inside = blocks[every, block.squeeze(1)]
     place = torch.searchsorted(inside.double().cumsum(dim=-1), target, right=True)
-    # Rounding can put the target behind the block's own last sum.
     last = _BLOCK - 1 - (inside > 0).flip(-1).to(torch.uint8).argmax(dim=-1, keepdim=True)
     return (block * _BLOCK + torch.minimum(place, last)).squeeze(1)
 

@@ -129,14 +129,16 @@ class Backbone:
         Raises:
             ConfigError: If it cannot be loaded, is not the one asked for, or accelerate is missing.
         """
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, __version__
 
         if device_map is None:
             return self._load(AutoModelForCausalLM).to(getattr(torch, self.dtype)).eval()
         if importlib.util.find_spec("accelerate") is None:
             problem = f"{device_map!r} needs the package accelerate, which is not installed."
             raise ConfigError(f"{self.yaml_path}.device_map", problem, cure="pip install accelerate")
-        return self._load(AutoModelForCausalLM, torch_dtype=getattr(torch, self.dtype), device_map=device_map).eval()
+        dtype = "dtype" if tuple(map(int, __version__.split(".")[:2])) >= (4, 56) else "torch_dtype"
+        options = {dtype: getattr(torch, self.dtype), "device_map": device_map}
+        return self._load(AutoModelForCausalLM, **options).eval()
 
     def _load(self, kind: Any, **options: Any) -> Any:
         assert self.checked_hash

@@ -46,7 +46,7 @@ class RecordedGenerator(LanguageModel):
 
     def settings(self) -> dict[str, Any]:
         """Nothing: the responses depend on their source alone."""
-        return {}
+        return {"name": "recorded"}
 
     def generate(
         self, problems: Sequence[Problem], numbers: range, report: Report | None = None

@@ -72,7 +72,8 @@ class TransformersGenerator(LanguageModel):
 
     def settings(self) -> dict[str, Any]:
         """All that one response depends on."""
-        return {name: value for name, value in super().settings().items() if name not in _OF_A_RUN}
+        fields = super().settings().items()
+        return {"name": "transformers", **{name: value for name, value in fields if name not in _OF_A_RUN}}
 
     def generate(
         self, problems: Sequence[Problem], numbers: range, report: Report | None = None

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from tiny_bert import WORDS, tiny_bert
+from tiny_llama import tiny_llama
 
-__all__ = ["tiny_bert"]
+__all__ = ["tiny_bert", "tiny_llama"]
 
 
 @pytest.fixture(scope="session")

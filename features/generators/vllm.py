@@ -1,0 +1,155 @@
+"""vllm: responses sampled by vLLM on GPUs, with the same prompts, endings and numbering as the others."""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from features.generation import Generated, Report
+from features.language_model import LanguageModel
+from features.problems import Problem, Response
+from features.sampling import StopTexts
+from features.token_choice import TokenChoice
+from registry import GENERATORS, ConfigError
+
+# What a response does not depend on.
+_OF_A_RUN = ("num_responses", "depths", "layer_offset", "engine")
+
+
+@GENERATORS.register("vllm")
+@dataclass(frozen=True)
+class VllmGenerator(LanguageModel):
+    """Samples with vLLM, which is installed apart; hidden states are read afterwards, by the transformers library.
+
+    Every response is a request with a seed of its own, made of `seed`, its problem's id and its number; vLLM reads the
+    prompt that they share once. What vLLM draws differs from what the generator `transformers` draws.
+
+    Note:
+        Written to vLLM's documentation of 0.8 to 0.11 and tested against a stand-in, not against vLLM itself.
+
+    Args:
+        model: Name on the Hugging Face hub, or a folder.
+        package: An installed Python package that carries the model in its folder `model`; looked in first.
+        revision: Commit, tag or branch on the hub.
+        sha256: The weights must have this hash; with several files, that of their contents one after the other.
+        gguf: Not for this generator.
+        dtype: Of the computation.
+        template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
+            a blank line between, or a Jinja template of your own.
+        template_options: What the template is told besides, such as `{enable_thinking: false}`.
+        device: Where hidden states are read: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
+        device_map: How accelerate spreads the model over devices to read hidden states, such as `auto`.
+        depths: Of the hidden states to keep, as fractions of all layers.
+        layer_offset: Added to the layer of each depth; -1 is one block lower.
+        batch_tokens: Tokens that are read at once for hidden states, padding included.
+        num_responses: To each problem.
+        temperature: What logits are divided by; 0 takes the likeliest token.
+        top_p: Only the likeliest tokens that together have this probability, after temperature and top_k.
+        top_k: Only so many of the likeliest tokens; 0 for all.
+        stop: Texts that end a response; they are not part of it.
+        max_new_tokens: Longest response, the token that ends it included.
+        seed: Of all responses.
+        engine: Given to vLLM's `LLM`, such as `{tensor_parallel_size: 2, gpu_memory_utilization: 0.8}`.
+    """
+
+    model: str = "Qwen/Qwen2.5-7B-Instruct"
+    num_responses: int = 10
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: list[str] = field(default_factory=list)
+    max_new_tokens: int = 1024
+    seed: int = 0
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if min(self.num_responses, self.max_new_tokens, self.batch_tokens) < 1:
+            raise ValueError("num_responses, max_new_tokens and batch_tokens must be at least 1")
+        if self.gguf:
+            raise ValueError("GGUF files are for the generator `transformers`")
+        TokenChoice(self.temperature, self.top_p, self.top_k)
+        if not all(self.stop):
+            raise ValueError("an empty stop string would end every response")
+
+    def settings(self) -> dict[str, Any]:
+        """All that one response depends on."""
+        fields = super().settings().items()
+        return {"name": "vllm", **{name: value for name, value in fields if name not in _OF_A_RUN}}
+
+    def generate(
+        self, problems: Sequence[Problem], numbers: range, report: Report | None = None
+    ) -> Iterator[Generated]:
+        """The responses of these numbers to each problem.
+
+        Args:
+            problems: To be worked on together.
+            numbers: Which responses, counted from 0.
+            report: Told when all are done.
+
+        Raises:
+            ConfigError: If vLLM is missing, or the model or its template cannot be used.
+        """
+        engine = self._engine
+        prompts = [self.chat.prompt(problem.messages) for problem in problems]
+        rooms = [self._room(prompt) for prompt in prompts]
+        asked = [(at, number) for at, room in enumerate(rooms) if room for number in numbers]
+        answers = engine.generate(
+            [{"prompt_token_ids": prompts[at]} for at, _ in asked],
+            [self._parameters(problems[at], number, rooms[at]) for at, number in asked],
+            use_tqdm=False,
+        )
+        found: list[list[Response]] = [[] for _ in problems]
+        for (at, number), answer in zip(asked, answers, strict=True):
+            found[at].append(self._response(number, answer.outputs[0]))
+        if report:
+            report(len(asked), sum(len(one.tokens or ()) for each in found for one in each))
+        for problem, prompt, responses in zip(problems, prompts, found, strict=True):
+            refusal = None if responses else self.refusal(len(prompt))
+            yield Generated(problem, responses, prompt_tokens=len(prompt), refusal=refusal)
+
+    def _room(self, prompt: Sequence[int]) -> int:
+        """How many tokens a response to a prompt may have."""
+        if self.refusal(len(prompt)):
+            return 0
+        return self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - len(prompt))
+
+    def _parameters(self, problem: Problem, number: int, room: int) -> Any:
+        from vllm import SamplingParams  # type: ignore[import-not-found]
+
+        key = hashlib.blake2b(f"{self.seed} {number} {problem.query_id}".encode(), digest_size=4).digest()
+        return SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k or -1,
+            max_tokens=room,
+            stop=self.stop or None,
+            stop_token_ids=sorted(self.chat.ends),
+            seed=int.from_bytes(key, "little") >> 1,
+            logprobs=0,
+        )
+
+    def _response(self, number: int, output: Any) -> Response:
+        tokens = list(output.token_ids)
+        kept = tokens[:-1] if tokens and tokens[-1] in self.chat.ends else tokens
+        text = StopTexts(self.stop, self.chat.text).cut(self.chat.text(kept))
+        return Response(
+            str(number),
+            text,
+            tokens=tokens,
+            log_probability=output.cumulative_logprob,
+            finish=output.finish_reason,
+        )
+
+    @cached_property
+    def _engine(self) -> Any:
+        if importlib.util.find_spec("vllm") is None:
+            cure = "pip install vllm, on a machine with a GPU; or the generator `transformers`"
+            raise ConfigError(f"{self.yaml_path}.name", "the package vllm is not installed.", cure=cure)
+        from vllm import LLM  # type: ignore[import-not-found]
+
+        assert self.checked_hash
+        folder = str(self.folder)
+        options = {"dtype": self.dtype, "seed": self.seed, "enable_prefix_caching": True, "trust_remote_code": False}
+        return LLM(model=folder, tokenizer=folder, **{**options, **self.engine})
