@@ -18,6 +18,8 @@ BENCHMARKS = {
     "search": "the best of a million candidates, against faiss",
     "kmeans": "one large clustering and a thousand small ones, against faiss and scikit-learn",
     "pool_memory": "ranking 6.8 million candidates on disk, 14 GB, against reading them",
+    "sampling": "64 responses to one prompt, with and without hidden states, against generate",
+    "hidden_states": "states of responses that exist, against the plain full forward",
     "scaling": "test-time scaling of LRanker, prefixes shared, against whole prompts",
 }
 TABLES = {

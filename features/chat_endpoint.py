@@ -80,7 +80,7 @@ class ChatEndpoint:
         return self.choices(model, messages, stop, **options)[0].text
 
     def choices(
-        self, model: str, messages: Sequence[Message], stop: threading.Event | None = None, **options: Any
+        self, model: str, messages: Sequence[Message], stop: threading.Event | None = None, /, **options: Any
     ) -> list[Choice]:
         """All that the model says to one request, where `n` asks for more than one; else as `complete`."""
         body = json.dumps({"model": model, "messages": list(messages), **options}).encode()

@@ -111,10 +111,10 @@ class Sampler:
         self.choice, self.batch_size, self.batch_tokens = choice, batch_size, batch_tokens
         self._model, self._end_tokens, self._ends_text = model, end_tokens, ends_text
         self._context, self._max_new_tokens, self._seed = context, max_new_tokens, seed
-        self.states = BlockStates(model, layers)
         self.device = model.get_input_embeddings().weight.device
         sharing = PromptSharing(model)
         self.shared, self.attention = _shares(model, sharing, context), sharing.attention
+        self.states = BlockStates(model, layers)
         names = inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
 

@@ -63,7 +63,11 @@ class OpenAICompatibleGenerator:
             raise ValueError(
                 "num_responses, responses_a_request, max_new_tokens, parallel and attempts must be at least 1"
             )
-        if (self.requests_per_minute or 1) <= 0 or self.temperature < 0 or not 0 < self.top_p <= 1:
+        if (
+            (self.requests_per_minute is not None and self.requests_per_minute <= 0)
+            or self.temperature < 0
+            or not 0 < self.top_p <= 1
+        ):
             raise ValueError("requests_per_minute must be above 0, temperature 0 or more, top_p above 0 and 1 at most")
 
     def settings(self) -> dict[str, Any]:

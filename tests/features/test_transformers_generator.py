@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_llama import EOS
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from features.chat_reader import ChatReader
 from features.generation import Generated, Generator
@@ -32,10 +32,9 @@ def chat_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     torch.manual_seed(1)
-    config = AutoModelForCausalLM.from_pretrained(folder).config
-    model = AutoModelForCausalLM.from_config(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.save_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
+    config.bos_token_id, config.eos_token_id = None, tokenizer.eos_token_id
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 
