@@ -51,6 +51,7 @@ class LanguageModel(Backbone):
     batch_tokens: int = 4096
 
     yaml_path: ClassVar[str] = "features.generator"
+    writes: ClassVar[bool] = False
 
     def identity(self) -> dict[str, Any]:
         """The fields that make this model again, on any device, with the hash of the weights it has now.
@@ -103,9 +104,9 @@ class LanguageModel(Backbone):
         return "prompt too long" if self.context is not None and prompt_tokens >= self.context else None
 
     @cached_property
-    def causal(self) -> Any:
-        """The model with its language head, where it computes."""
-        model = self.load_causal(self.device_map)
+    def loaded(self) -> Any:
+        """The model where it computes, with its language head if it writes."""
+        model = (self.load_causal if self.writes else self.load)(self.device_map)
         if self.device_map:
             return model
         device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
@@ -132,7 +133,7 @@ class LanguageModel(Backbone):
             ConfigError: If there is no such block.
         """
         try:
-            return layers_of(self.depths, num_layers_of(self.causal), self.layer_offset)
+            return layers_of(self.depths, num_layers_of(self.loaded), self.layer_offset)
         except ValueError as error:
             raise ConfigError(f"{self.yaml_path}.depths", f"{error}.", cure="depths above 0, 1 at most") from error
 
@@ -140,7 +141,7 @@ class LanguageModel(Backbone):
     def _configs(self) -> tuple[Any, Any]:
         """The model's and that of its generation, without its weights where they can be had without."""
         if self.gguf:
-            return self.causal.config.get_text_config(), self.causal.generation_config
+            return self.loaded.config.get_text_config(), getattr(self.loaded, "generation_config", None)
         from transformers import AutoConfig, GenerationConfig
 
         with self._loading("its configuration"):
@@ -152,7 +153,7 @@ class LanguageModel(Backbone):
 
     @cached_property
     def _hidden_states(self) -> HiddenStates:
-        return HiddenStates(self.causal, self.layers, self.batch_tokens)
+        return HiddenStates(self.loaded, self.layers, self.batch_tokens)
 
     def _tokens_of(self, response: Response) -> Sequence[int]:
         if response.tokens is not None:

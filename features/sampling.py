@@ -5,6 +5,7 @@ wait take the free places.
 """
 
 import inspect
+import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ from features.prompt_cache import PromptCache
 from features.prompt_sharing import PromptSharing, filled
 from features.token_choice import TokenChoice, numbers_of
 from registry import ConfigError
+
+# On a processor each shape of a matrix product is prepared when it first occurs. As responses leave there are more
+# shapes than the usual 1,024 that are remembered, and preparing them again takes an eighth of the time.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 # Responses that wait come in when this part of all places is free: steps stop while their prompts are read.
 _FREE = 1 / 8

@@ -110,46 +110,59 @@ class Backbone:
         with self._loading("its tokenizer"):
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, **self._files())
 
-    def load(self) -> Any:
-        """The model, in evaluation mode, on the CPU.
-
-        Raises:
-            ConfigError: If it cannot be loaded, or is not the one asked for.
-        """
-        from transformers import AutoModel
-
-        return self._load(AutoModel).to(getattr(torch, self.dtype)).eval()
-
-    def load_causal(self, device_map: str | None = None) -> Any:
-        """The model with its language head, in evaluation mode, on the CPU or where the map says.
+    def load(self, device_map: str | None = None) -> Any:
+        """The model without any head, in evaluation mode, on the CPU or where the map says.
 
         Args:
             device_map: How accelerate spreads it over devices, such as `auto`.
 
         Raises:
-            ConfigError: If it cannot be loaded, is not the one asked for, or accelerate is missing.
+            ConfigError: If it cannot be loaded, or is not the one asked for; or if accelerate is missing.
         """
-        from transformers import AutoModelForCausalLM, __version__
+        from transformers import AutoModel
 
-        if device_map is None:
-            return self._load(AutoModelForCausalLM).to(getattr(torch, self.dtype)).eval()
-        if importlib.util.find_spec("accelerate") is None:
-            problem = f"{device_map!r} needs the package accelerate, which is not installed."
-            raise ConfigError(f"{self.yaml_path}.device_map", problem, cure="pip install accelerate")
-        dtype = "dtype" if tuple(map(int, __version__.split(".")[:2])) >= (4, 56) else "torch_dtype"
-        options = {dtype: getattr(torch, self.dtype), "device_map": device_map}
-        return self._load(AutoModelForCausalLM, **options).eval()
+        return self._load(AutoModel, device_map)[0]
 
-    def _load(self, kind: Any, **options: Any) -> Any:
+    def load_causal(self, device_map: str | None = None) -> Any:
+        """The model with its language head, as `load`.
+
+        Raises:
+            ConfigError: As `load`, or if the head is missing.
+        """
+        from transformers import AutoModelForCausalLM
+
+        model, info = self._load(AutoModelForCausalLM, device_map)
+        if missing := info["missing_keys"]:
+            problem = f"{self.folder} lacks weights of a model that writes: {', '.join(sorted(missing)[:3])}."
+            raise ConfigError(f"{self.yaml_path}.model", problem, cure="a causal model with its language head")
+        return model
+
+    def _load(self, kind: Any, device_map: str | None) -> tuple[Any, dict[str, Any]]:
+        """A model of a kind, and what was amiss with its weights."""
+        from transformers import __version__
+
         assert self.checked_hash
+        # Not afterwards: that would round the frequencies of rotary positions as well.
+        dtype = "dtype" if tuple(map(int, __version__.split(".")[:2])) >= (4, 56) else "torch_dtype"
+        options: dict[str, Any] = {dtype: getattr(torch, self.dtype)}
+        if device_map is not None:
+            if importlib.util.find_spec("accelerate") is None:
+                problem = f"{device_map!r} needs the package accelerate, which is not installed."
+                raise ConfigError(f"{self.yaml_path}.device_map", problem, cure="pip install accelerate")
+            options["device_map"] = device_map
         with self._loading("its model"):
-            model = kind.from_pretrained(
-                self.folder, use_safetensors=not self.gguf, trust_remote_code=False, **options, **self._files()
+            model, info = kind.from_pretrained(
+                self.folder,
+                use_safetensors=not self.gguf,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+                **self._files(),
             )
         if getattr(model.config, "is_encoder_decoder", False):
             problem = f"{self.model} reads with one half and writes with the other."
             raise ConfigError(f"{self.yaml_path}.model", problem, cure="a model that is an encoder or a decoder only")
-        return model
+        return model.eval(), info
 
     def _fields(self) -> dict[str, Any]:
         """All fields; `gguf` only where there is one, as descriptions saved without it stay what they were."""

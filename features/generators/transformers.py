@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -61,6 +61,8 @@ class TransformersGenerator(LanguageModel):
     num_beams: int = 1
     batch_size: int = 64
 
+    writes: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if min(self.num_responses, self.max_new_tokens, self.num_beams, self.batch_size, self.batch_tokens) < 1:
             raise ValueError("num_responses, max_new_tokens, num_beams, batch_size and batch_tokens must be at least 1")
@@ -113,7 +115,7 @@ class TransformersGenerator(LanguageModel):
             return Generated(problem, (), prompt_tokens=length, refusal=refusal)
         room = self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - length)
         stops = self._stops if self.stop else None
-        beams = search(self.causal, prompt.tokens, self.num_beams, room, self.chat.ends, stops)
+        beams = search(self.loaded, prompt.tokens, self.num_beams, room, self.chat.ends, stops)
         if report:
             report(len(numbers), sum(len(beam.tokens) for beam in beams))
         responses = [self._response(number, *beam) for number, beam in enumerate(beams) if number in numbers]
@@ -131,7 +133,7 @@ class TransformersGenerator(LanguageModel):
     @cached_property
     def _sampler(self) -> Sampler:
         return Sampler(
-            self.causal,
+            self.loaded,
             TokenChoice(self.temperature, self.top_p, self.top_k),
             end_tokens=self.chat.ends,
             ends_text=self._stops if self.stop else None,

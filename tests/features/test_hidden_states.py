@@ -25,7 +25,7 @@ def plain(model: torch.nn.Module, tokens: list[int], layers: list[int]) -> Tenso
 def conversations() -> list[Conversation]:
     prompts, lengths = texts_of([9, 4, 17], seed=1), ([3, 12, 1, 12], [30], [5, 2])
     return [
-        Conversation(prompt, texts_of(list(sizes), seed)) for seed, (prompt, sizes) in enumerate(zip(prompts, lengths))
+        Conversation(prompt, texts_of(sizes, seed=len(sizes))) for prompt, sizes in zip(prompts, lengths, strict=True)
     ]
 
 

@@ -116,7 +116,7 @@ def test_a_refused_problem_is_told_and_the_others_go_on(server: Server) -> None:
 
 def test_a_server_that_refuses_everything_ends_the_run(server: Server) -> None:
     server.answer = lambda request, count: (400, {"error": {"message": "no such option"}})
-    with pytest.raises(ConfigError, match="refuses every problem of 2 .*no such option"):
+    with pytest.raises(ConfigError, match=r"refuses every problem of 2 .*no such option"):
         texts(generator(server), range(4))
 
 

@@ -18,7 +18,8 @@ from features.problems import Problem, Response
 from registry import GENERATORS, ConfigError
 
 TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+    "{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{{ raise_exception('no system here') }}{% endif %}"
     "{{ message['role'] + ': ' + message['content'] + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
@@ -229,6 +230,11 @@ def test_a_yaml_makes_the_generator(chat_llama: Path) -> None:
         GENERATORS.build({**node, "max_new_tokens": 0})
     with pytest.raises(ConfigError, match="empty stop string"):
         GENERATORS.build({**node, "stop": [""]})
+
+
+def test_a_model_without_its_head_is_refused(tiny_llama: Path) -> None:
+    with pytest.raises(ConfigError, match="lm_head"):
+        list(generator(tiny_llama, template="plain").generate(PROBLEMS, range(1)))
 
 
 def test_a_depth_without_layer_is_the_users_mistake(chat_llama: Path) -> None:

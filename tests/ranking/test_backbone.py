@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_llama import write_gguf
-from transformers import AutoModel, AutoTokenizer, T5Config, T5Model
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, T5Config, T5Model
 
 from ranking.backbone import Backbone
 from registry import ConfigError
@@ -42,6 +42,14 @@ def test_weights_are_of_the_precision_asked_for(tiny_llama: Path) -> None:
     assert Backbone(model=str(tiny_llama), dtype="bfloat16").load().dtype == torch.bfloat16
 
 
+def test_positions_are_as_precise_whatever_the_weights_are(tiny_llama: Path, gguf_folder: Path) -> None:
+    exact = Backbone(model=str(tiny_llama)).load().rotary_emb.inv_freq
+    for backbone in (Backbone(model=str(tiny_llama)), Backbone(model=str(gguf_folder), gguf="tiny.gguf")):
+        model = dataclasses.replace(backbone, dtype="bfloat16").load()
+        assert torch.equal(model.rotary_emb.inv_freq, exact)
+        assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+
+
 def test_a_gguf_file_holds_the_same_model_and_tokenizer(gguf_folder: Path, tiny_llama: Path) -> None:
     backbone, plain = Backbone(model=str(gguf_folder), gguf="tiny.gguf"), Backbone(model=str(tiny_llama))
     ids = plain.tokenizer()("Query: open the file")["input_ids"]
@@ -49,6 +57,47 @@ def test_a_gguf_file_holds_the_same_model_and_tokenizer(gguf_folder: Path, tiny_
     torch.testing.assert_close(states(backbone.load(), ids), states(plain.load(), ids), rtol=1e-5, atol=1e-5)
     content = (gguf_folder / "tiny.gguf").read_bytes()
     assert backbone.identity()["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def causal_folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("causal")
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_llama))
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_causal_model_has_its_head(causal_folder: Path) -> None:
+    backbone, ids = Backbone(model=str(causal_folder)), torch.tensor([[5, 6, 7]])
+    plain = AutoModelForCausalLM.from_pretrained(causal_folder).eval()
+    model = backbone.load_causal()
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, plain(input_ids=ids).logits)
+        assert torch.equal(states(backbone.load(), [5, 6, 7]), states(plain.base_model, [5, 6, 7]))
+    assert not model.training
+
+
+def test_a_model_without_its_head_is_refused_where_it_writes(tiny_llama: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lacks weights of a model that writes: lm_head.weight") as caught:
+        Backbone(model=str(tiny_llama)).load_causal()
+    assert "a causal model with its language head" in str(caught.value)
+
+
+def test_a_model_goes_where_a_map_says(causal_folder: Path) -> None:
+    pytest.importorskip("accelerate")
+    backbone, ids = Backbone(model=str(causal_folder), dtype="bfloat16"), torch.tensor([[5, 6, 7]])
+    mapped, plain = backbone.load_causal("cpu"), backbone.load_causal()
+    assert mapped.dtype == torch.bfloat16 and not mapped.training
+    with torch.no_grad():
+        assert torch.equal(mapped(input_ids=ids).logits, plain(input_ids=ids).logits)
+
+
+def test_without_accelerate_a_map_is_refused(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "accelerate" else find_spec(name))
+    with pytest.raises(ConfigError, match="'auto' needs the package accelerate") as caught:
+        Backbone(model=str(tiny_llama)).load_causal("auto")
+    assert "pip install accelerate" in str(caught.value)
 
 
 def test_an_identity_makes_the_same_backbone(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
