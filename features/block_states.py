@@ -93,6 +93,11 @@ class BlockStates:
         self._states[layer] = output if isinstance(output, Tensor) else output[0]
 
 
+def base_of(model: Any) -> Any:
+    """A model without its head; not every one finds its own under the name that it gives."""
+    return getattr(model, model.base_model_prefix, None) or getattr(model, "model", model)
+
+
 def num_layers_of(model: Any) -> int:
     """How many blocks a model has."""
     return model.config.get_text_config().num_hidden_layers

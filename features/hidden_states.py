@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from features.block_states import BlockStates
+from features.block_states import BlockStates, base_of
 from features.generation import Report
 from features.prompt_cache import PromptCache
 from features.prompt_sharing import PromptSharing, filled
@@ -42,7 +42,7 @@ class HiddenStates:
     """
 
     def __init__(self, model: Any, layers: Sequence[int], batch_tokens: int = 4096) -> None:
-        self._model = model
+        self._base = base_of(model)
         self._states = BlockStates(model, layers)
         self._device = model.get_input_embeddings().weight.device
         self._batch_tokens = batch_tokens
@@ -128,4 +128,4 @@ class HiddenStates:
         return self._states.at(range(len(part)), [len(text) - 1 for text in texts])
 
     def _forward(self, ids: Tensor, inputs: dict[str, Any]) -> None:
-        self._model.base_model(input_ids=ids, **inputs)
+        self._base(input_ids=ids, **inputs)

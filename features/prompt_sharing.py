@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from features.block_states import base_of
 from features.prompt_cache import PromptCache, SharedAttention
 
 # Two prompts of different lengths, and what follows each: numbers that stand for tokens.
@@ -27,7 +28,7 @@ class PromptSharing:
     """
 
     def __init__(self, model: Any) -> None:
-        self._model, self.attention = model.base_model, SharedAttention(model)
+        self._model, self.attention = base_of(model), SharedAttention(model)
         embeddings = model.get_input_embeddings().weight
         self._device, self._vocabulary = embeddings.device, len(embeddings)
         self._plain: dict[tuple[int, ...], Tensor] = {}

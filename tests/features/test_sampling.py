@@ -162,8 +162,10 @@ def test_the_models_own_attention_is_back_afterwards() -> None:
 
 def test_an_architecture_with_attention_of_its_own_falls_back() -> None:
     torch.manual_seed(0)
-    config = transformers.BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)
-    model = transformers.BloomForCausalLM(config).eval()
+    config = transformers.FalconConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.3
+    )
+    model = transformers.FalconForCausalLM(config).eval()
     made = Sampler(model, TokenChoice(), end_tokens=ENDS, max_new_tokens=10)
     assert not made.shared
     for each in made.sample(prompts(), range(3)):
