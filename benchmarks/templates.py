@@ -13,7 +13,7 @@ from ranking.partitions import Partitions
 from ranking.pool_batch import Contexts
 from registry import DATAMODULES, EXTRACTORS, load_config
 
-NUM_QUERIES, NUM_CONTEXTS = 64, 10
+NUM_QUERIES, NUM_CONTEXTS = 16, 10
 
 BACKBONES = {
     "bidirectional": [],
