@@ -70,7 +70,16 @@ def _mrr(cell: Finding) -> float:
     return cell["scorers"]["lranker"]["mrr"]
 
 
-COLUMNS: dict[str, Column] = {"test mrr": _mrr, "spread": _spread, "cost of one context more": _cost}
+def _val_mrr(cell: Finding) -> float:
+    return cell["val"]["mrr"]
+
+
+COLUMNS: dict[str, Column] = {
+    "val mrr": _val_mrr,
+    "test mrr": _mrr,
+    "spread": _spread,
+    "cost of one context more": _cost,
+}
 
 TABLE = Cells(
     name="templates",
