@@ -387,14 +387,6 @@ def test_a_ranker_that_reads_no_text_is_refused(pool: CandidatePool) -> None:
         PartitionedCandidates(str(pool.path)).check_ranker(torch.nn.Linear(1, 1))
 
 
-@pytest.mark.parametrize("negatives", ["all", "pool"])
-def test_a_ranker_that_would_encode_the_pool_in_each_step_is_refused(pool: CandidatePool, negatives: str) -> None:
-    data = DATAMODULES.build({"name": "partitioned_candidates", "path": str(pool.path), "negatives": negatives})
-    data.check_ranker(Reader("cached"))
-    with pytest.raises(ConfigError, match=r"ranker.candidates=encoded encodes too much"):
-        data.check_ranker(Reader("encoded"))
-
-
 def test_texts_that_are_cut_are_counted_aloud(pool: CandidatePool, capsys: pytest.CaptureFixture[str]) -> None:
     reader = Reader("encoded")
     reader.longest = 10
