@@ -91,7 +91,7 @@ class Cells:
 
 
 def train(config: RunConfig, name: str, afterwards: Callable[[Path], Finding] | None) -> Finding:
-    """One run, from config to test; the test metrics of all its scorers, and what it took."""
+    """One run, from config to test; the test metrics of all its scorers, its own on validation, and what it took."""
     from training import run  # not above: only the processes that train need it
 
     found = run.train(config, name)
@@ -102,6 +102,7 @@ def train(config: RunConfig, name: str, afterwards: Callable[[Path], Finding] | 
             for scorer, values in metrics["test"]["scorers"].items()
         },
         "queries": metrics["test"]["queries"],
+        "val": {metric: value["mean"] for metric, value in metrics["val"]["scorers"][config.ranker["name"]].items()},
         "differences": metrics["test"]["differences"],
         "scaling": metrics.get("scaling"),
         "seconds": metrics["seconds"],

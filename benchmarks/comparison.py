@@ -112,6 +112,15 @@ class Comparison:
             console.print(f"[dim]{name}: {fact}[/]")
 
 
+def markdown(results: Mapping[str, Any]) -> str:
+    """The ratios of what a comparison wrote, for the documentation; what a wish asks for stands beside each."""
+    rows = (
+        f"| {name} | {ratio['median']:.2f} | {ratio['wish'] + ('' if ratio['holds'] else ': missed')} |"
+        for name, ratio in results["ratios"].items()
+    )
+    return "\n".join(["| times as long | median | wished for |", "|---|---|---|", *rows])
+
+
 def in_turns(ways: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
     """What each way returned, repeat by repeat; the order turns around from one repeat to the next."""
     found: dict[str, list[T]] = {name: [] for name in ways}

@@ -13,7 +13,7 @@ from ranking.partitions import Partitions
 from ranking.pool_batch import Contexts
 from registry import DATAMODULES, EXTRACTORS, load_config
 
-NUM_QUERIES, NUM_CONTEXTS = 64, 10
+NUM_QUERIES, NUM_CONTEXTS = 16, 10
 
 BACKBONES = {
     "bidirectional": [],
@@ -70,7 +70,16 @@ def _mrr(cell: Finding) -> float:
     return cell["scorers"]["lranker"]["mrr"]
 
 
-COLUMNS: dict[str, Column] = {"test mrr": _mrr, "spread": _spread, "cost of one context more": _cost}
+def _val_mrr(cell: Finding) -> float:
+    return cell["val"]["mrr"]
+
+
+COLUMNS: dict[str, Column] = {
+    "val mrr": _val_mrr,
+    "test mrr": _mrr,
+    "spread": _spread,
+    "cost of one context more": _cost,
+}
 
 TABLE = Cells(
     name="templates",

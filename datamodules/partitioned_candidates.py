@@ -179,25 +179,22 @@ class PartitionedCandidates(LightningDataModule):
         assert self.trainer is not None
         self.tokenize(self.trainer.lightning_module, *STAGES[stage])
 
-    def tokenize(self, ranker: Any, *splits: str) -> None:
-        """Turn the texts of these splits into a ranker's tokens.
+    def check_ranker(self, ranker: Any) -> None:
+        """Refuse a ranker that cannot be trained on these batches.
 
         Raises:
-            ConfigError: If it reads none, or would have to read all of the pool in each step.
+            ConfigError: If it reads no texts, or would have to read all of the pool in each step.
         """
         if not hasattr(ranker, "tokenize"):
             problem = f"{type(ranker).__name__} does not read queries as text."
             raise ConfigError("ranker.name", problem, cure="a ranker like lranker")
-        if (
-            "train" in splits
-            and ranker.candidates == "encoded"
-            and not self._own
-            and self._negatives in ("all", "pool")
-        ):
+        if ranker.candidates == "encoded" and not self._own and self._negatives in ("all", "pool"):
             problem = f"{self._negatives!r} with ranker.candidates=encoded encodes too much of the pool in each step."
-            raise ConfigError(
-                "datamodule.negatives", problem, cure="partition, batch or mined, or ranker.candidates=cached"
-            )
+            cure = "partition, batch or mined, or ranker.candidates=cached"
+            raise ConfigError("datamodule.negatives", problem, cure=cure)
+
+    def tokenize(self, ranker: Any, *splits: str) -> None:
+        """Turn the texts of these splits into a ranker's tokens."""
         if ranker is not self._tokenized_by:
             self._tokens, self._candidate_tokens, self._tokenized_by = {}, None, ranker
         for split in splits:

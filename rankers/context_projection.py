@@ -51,7 +51,7 @@ class ContextProjection(nn.Module):
         self.projector = PROJECTORS.build(
             projector, path="ranker.projector", feature_dim=feature_dim, num_centroids=num_together, dim=dim
         )
-        self._target = scale
+        self._target, self._varied = scale, True
         self.scale: Tensor
         self.calibrated: Tensor
         self.register_buffer("scale", torch.tensor(scale))
@@ -72,17 +72,27 @@ class ContextProjection(nn.Module):
             )
         return self._project(contexts)[:count] * self.scale
 
+    def train(self, mode: bool = True) -> "ContextProjection":
+        """As ever; but a norm over a batch of sets that are all the same keeps its statistics."""
+        super().train(mode)
+        if not self._varied:
+            for norm in self._norms():
+                norm.eval()
+        return self
+
     @torch.no_grad()
     def calibrate(self, contexts: Contexts) -> None:
         """Set scale and running statistics so that these sets come out as they should; once, before training.
 
         One set alone says nothing: it is left for later. Sets that are all the same have no variance that a norm over
-        the batch could divide by: scale and statistics stay as they are made.
+        the batch could divide by: scale and statistics stay as they are, in training as well.
         """
+        self._varied = not (self._norms() and self._all_same(contexts))
+        self.train(self.training)
         if self.calibrated or len(contexts.centroids) < 2:
             return
         self.calibrated.fill_(True)
-        if self._norms() and self._all_same(contexts):
+        if not self._varied:
             return
         before = self.training, [(norm, norm.momentum) for norm in self._norms()]
         self.train()

@@ -104,7 +104,7 @@ def bind(
 def convert(value: Any, annotation: Any, path: str) -> Any:
     """A value as its annotation wants it; nodes and dataclasses become mappings with every option spelled out.
 
-    A bool is no number here, although it is one in Python.
+    A bool is no number here, although it is one in Python. Where a component may be left out, `none` is null.
 
     Raises:
         ConfigError: If the value does not fit.
@@ -116,7 +116,7 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
         kind = _kind(annotation)
         return kind.check(value, path) if kind else convert(value, arguments[0], path)
     arms = arguments if origin in _UNIONS else (annotation,)
-    if value is None and types.NoneType in arms:
+    if types.NoneType in arms and (value is None or (value == "none" and _kind(annotation))):
         return None
     if origin in _UNIONS:
         arms = tuple(arm for arm in arms if arm is not types.NoneType)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import RESULTS, TABLES
+from benchmarks.comparison import markdown
 from registry import load_config
 
 DOCS = "\n".join(file.read_text() for file in sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md")))
@@ -20,6 +21,11 @@ PUBLISHED = [name for name in TABLES if (RESULTS / f"{name}.json").is_file()]
 def test_tables_are_rendered_from_the_results(name: str) -> None:
     table = importlib.import_module(f"benchmarks.{name}").TABLE
     assert table.markdown(json.loads((RESULTS / f"{name}.json").read_text())) in DOCS
+
+
+@pytest.mark.parametrize("name", ["scaling", "search", "kmeans", "training_throughput"])
+def test_ratios_are_rendered_from_the_results(name: str) -> None:
+    assert markdown(json.loads((RESULTS / f"{name}.json").read_text())) in DOCS
 
 
 def test_every_config_and_override_is_valid() -> None:

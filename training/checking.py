@@ -1,6 +1,6 @@
 """Checking: what is wrong with a run that its schema cannot see, found before anything is built or written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def check_data(config: RunConfig) -> None:
         node["path"], to_build = str(path), not path.exists()
     with suppress(StoreError) if to_build else nullcontext():
         datamodule: Any = DATAMODULES.build(node, path="datamodule")
-        RANKERS.complete(config.ranker, datamodule.facts, "ranker")
+        _make_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
 
 
 def check_negatives(ranker: str, shared: bool) -> None:
@@ -92,9 +92,13 @@ def _check_ranker(config: RunConfig) -> None:
     optimizer = OPTIMIZERS.build(config.ranker["optimizer"], [nn.Parameter(labels)], path="ranker.optimizer")
     SCHEDULES.build(config.ranker["schedule"], optimizer, 100, path="ranker.schedule")
     check_negatives(config.ranker["name"], config.datamodule.get("negatives", "group") != "group")
-    # What a ranker of another kind cannot do without weights, it will do with them.
+    _make_without_weights(config.ranker)
+
+
+def _make_without_weights(ranker: Mapping[str, Any]) -> None:
+    """Whether it can be made; what a ranker of another kind cannot do without weights, it will do with them."""
     with torch.device("meta"), suppress(RuntimeError):
-        RANKERS.build(config.ranker, path="ranker", feature_dim=config.ranker.get("feature_dim") or _ANY_DIM)
+        RANKERS.build(ranker, path="ranker", feature_dim=ranker.get("feature_dim") or _ANY_DIM)
 
 
 @contextmanager

@@ -114,6 +114,8 @@ def _build_ranker(config: RunConfig, datamodule: Any) -> Ranker[Any]:
     ranker = RANKERS.build(config.ranker, path="ranker")
     ranker.encoder = datamodule.encoder
     check_negatives(config.ranker["name"], datamodule.shared_negatives)
+    if hasattr(datamodule, "check_ranker"):
+        datamodule.check_ranker(ranker)
     ranker.configure_model()
     return ranker
 

@@ -384,7 +384,7 @@ def test_a_trainer_has_the_texts_tokenized_by_its_ranker(pool: CandidatePool) ->
 
 def test_a_ranker_that_reads_no_text_is_refused(pool: CandidatePool) -> None:
     with pytest.raises(ConfigError, match="does not read queries as text"):
-        PartitionedCandidates(str(pool.path)).tokenize(torch.nn.Linear(1, 1), "train")
+        PartitionedCandidates(str(pool.path)).check_ranker(torch.nn.Linear(1, 1))
 
 
 def test_texts_that_are_cut_are_counted_aloud(pool: CandidatePool, capsys: pytest.CaptureFixture[str]) -> None:

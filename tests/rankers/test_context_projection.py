@@ -46,6 +46,17 @@ def test_sets_that_are_all_the_same_leave_scale_and_statistics_as_they_are_made(
     assert isinstance(norm, torch.nn.BatchNorm1d)
     assert norm.running_mean is not None and norm.running_var is not None
     assert not norm.running_mean.any() and (norm.running_var == 1).all()
+    made.train()(contexts(spread, size), contexts(spread, size))
+    assert made.training and not norm.running_mean.any() and (norm.running_var == 1).all()
+
+
+def test_statistics_follow_sets_that_differ_once_more() -> None:
+    made, sets = projection().train(), contexts(1.0)
+    made.calibrate(contexts(0.0))
+    made.calibrate(sets)
+    before = made.projector.norm.running_mean.clone()
+    made(sets, sets)
+    assert (made.projector.norm.running_mean != before).any()
 
 
 def test_sets_that_are_all_the_same_are_no_matter_where_each_is_normed_alone() -> None:

@@ -118,6 +118,8 @@ def test_a_missing_option_is_told_what_it_is_for() -> None:
     (bool | Literal["warn"], True, True),
     (int | None, None, None),
     (int | None, 4, 4),
+    (Annotated[Node, COLOURS] | None, "none", None),
+    (str | None, "none", "none"),
     (int | float | None, 0.5, 0.5),
     (list[int], ["1", 2], [1, 2]),
     (list[int] | None, None, None),

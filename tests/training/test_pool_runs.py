@@ -115,7 +115,7 @@ def test_scaling_is_chosen_on_as_many_queries_as_asked_for(run: Callable[..., Ru
 
 
 def test_ablations_are_options(run: Callable[..., Run]) -> None:
-    blind = run("ranker.aggregator=null")
+    blind = run("ranker.aggregator=none")
     assert "scaling" not in blind.metrics and set(blind.metrics["test"]["scorers"]) == {"bm25", "encoder", "lranker"}
     assert "scaling" not in run("ranker.scaling=null").metrics
     frozen = run("ranker.lora=null")
