@@ -124,7 +124,8 @@ class ResponsesExtractor:
         """How many problems are worked on together."""
         if self._chunk_size is not None:
             return self._chunk_size
-        return max(1, getattr(self.generator, "batch_size", 64) // (self.generator.num_responses or 10))
+        # Several batches' worth: where responses end, those of the next problem take their places.
+        return max(1, 4 * getattr(self.generator, "batch_size", 64) // (self.generator.num_responses or 10))
 
     @property
     def folder(self) -> Path:
