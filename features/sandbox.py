@@ -22,8 +22,9 @@ What is covered, where the kernel has user namespaces and seccomp:
 Where namespaces are not to be had, Landlock and seccomp take their place. Then outside files cannot be read or written,
 but their sizes and times can be seen, the folder is on disk and limited file by file only, and threads are limited with
 all others of the user (root's are not limited). `isolation="required"` refuses to start where network, files or
-processes would be open; `auto` warns; `off`, and any system but Linux, leaves no more than the limits, an empty
-environment and a kill of the process group.
+processes would be open; `auto` warns; `off` leaves files open to be read and written, and says nothing. Without seccomp,
+as on any system but Linux, there remain the limits, an empty environment, and a kill of all descendants that can be
+found; and a program could reach into the checker.
 
 What is not covered: faults of the kernel; what can be learned from time, caches and load; tests that leave the
 comparison to the program, as in comparing two objects of its own classes; a program that knows the tests from elsewhere
@@ -72,13 +73,13 @@ class Limits:
         output_kb: Of what it prints.
     """
 
-    seconds: float = 10.0
+    seconds: float = 20.0
     cpu_seconds: int = 5
-    memory_mb: float = 1000.0
+    memory_mb: int = 1000
     threads: int = 32
-    file_mb: float = 16.0
-    folder_mb: float = 64.0
-    output_kb: float = 1000.0
+    file_mb: int = 16
+    folder_mb: int = 64
+    output_kb: int = 1000
 
     def __post_init__(self) -> None:
         if min(asdict(self).values()) <= 0:
@@ -131,6 +132,14 @@ class Outcome:
         return not (self.error or self.undecided or any(self.failures))
 
 
+@dataclass
+class _Task:
+    """A program, and its outcome once there is one."""
+
+    program: Program
+    outcome: Outcome | None = None
+
+
 class Sandbox:
     """Workers that run programs; a context manager.
 
@@ -153,7 +162,7 @@ class Sandbox:
     ) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.limits, self.path = limits, path
-        self.layers = [] if isolation == "off" else list(LAYERS)
+        self.layers = [SECCOMP] if isolation == "off" else list(LAYERS)
         self.missing: dict[str, str] = {}
         self._ready = selectors.DefaultSelector()
         self._workers: list[WorkerProcess] = []
@@ -180,21 +189,22 @@ class Sandbox:
         Raises:
             ConfigError: If the workers end again and again.
         """
-        left, pending = iter(programs), deque[list[Outcome]]()
+        left, pending, exhausted = iter(programs), deque[_Task](), False
         try:
-            while True:
+            while not exhausted or pending:
                 for place, worker in enumerate(self._workers):
-                    if worker.job is None and len(pending) < _AHEAD * len(self._workers):
-                        if (program := next(left, None)) is None:
-                            break
-                        pending.append([])
-                        self._give(place, program, pending[-1])
-                while pending and pending[0]:
-                    yield pending.popleft()[0]
-                if not pending:
-                    return
-                for key, _ in self._ready.select():
-                    self._hear(key.data, key.fd)
+                    if not exhausted and worker.job is None and len(pending) < _AHEAD * len(self._workers):
+                        program = next(left, None)
+                        exhausted = program is None
+                        if program is not None:
+                            pending.append(_Task(program))
+                            self._give(place, pending[-1])
+                if pending and pending[0].outcome is None:
+                    for key, _ in self._ready.select():
+                        self._hear(key.data, key.fd)
+                while pending and (outcome := pending[0].outcome) is not None:
+                    pending.popleft()
+                    yield outcome
         finally:
             for place, worker in enumerate(self._workers):
                 if worker.job is not None:
@@ -247,9 +257,9 @@ class Sandbox:
             raise ConfigError(f"{self.path}.isolation", problem, cure=cure)
         warnings.warn(f"{self.path}: {problem}", RuntimeWarning, stacklevel=3)
 
-    def _give(self, place: int, program: Program, outcome: list[Outcome]) -> None:
+    def _give(self, place: int, task: "_Task") -> None:
         try:
-            self._workers[place].give(outcome, asdict(program))
+            self._workers[place].give(task, asdict(task.program))
         except WorkerLost as lost:
             self._lose(place, lost)
 
@@ -263,12 +273,14 @@ class Sandbox:
             return
         if result is None:
             return
-        outcome, worker.job, self._lost = worker.job, None, 0
-        outcome.append(Outcome(error="timed out") if "late" in result else Outcome(**result))
+        task, worker.job, self._lost = worker.job, None, 0
+        late = Outcome(["timed out"] * len(task.program.tests), "timed out", seconds=self.limits.seconds)
+        task.outcome = late if "late" in result else Outcome(**result)
 
     def _lose(self, place: int, lost: WorkerLost) -> None:
         """Note that a program has no outcome, and start another worker."""
-        self._workers[place].job.append(Outcome(undecided=f"the sandbox failed: {lost}"))
+        if (task := self._workers[place].job) is not None:
+            task.outcome = Outcome(undecided=f"the sandbox failed: {lost}")
         self._lost += 1
         if self._lost == _IN_A_ROW:
             raise ConfigError(self.path, f"the sandbox fails again and again: {lost}.", cure="see above for why")

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from types import CodeType
 from typing import Any
 
 from features.sandbox_frames import FrameBuffer, write_frame
@@ -86,8 +87,9 @@ class Link:
 
     def drain(self) -> None:
         """Take what is left of the output."""
-        with suppress(Ended):
-            while self._poll.poll(0) and self._take_output():
+        os.set_blocking(self.output, False)
+        with suppress(Ended, BlockingIOError):
+            while self._take_output():
                 pass
 
     def _send(self, request: list[Any]) -> None:
@@ -169,7 +171,7 @@ class Link:
             self._functions.append(value.__next__)
             return ["iterator", len(self._functions) - 1]
         if not callable(value) or isinstance(value, type):
-            raise Undecidable(f"a {type(value).__name__} of the test's own cannot be passed to a program")
+            raise Undecidable(f"an object of the tests' own ({type(value).__name__}) cannot be passed to a program")
         self._functions.append(value)
         return ["function", len(self._functions) - 1]
 
@@ -198,7 +200,7 @@ class Link:
         code = os.waitstatus_to_exitcode(status)
         if code >= 0:
             return f"ended by itself (status {code})"
-        if -code in (signal.SIGXCPU, signal.SIGKILL):
+        if -code == signal.SIGXCPU:
             return "took too much processor time"
         return f"was killed by {signal.Signals(-code).name}"
 
@@ -217,6 +219,7 @@ class Remote:
         object.__setattr__(self, "_reference", reference)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        """Have the program make the call."""
         return _ask("call", self, args, options)
 
     def __getattr__(self, name: str) -> Any:
@@ -293,14 +296,13 @@ def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
     sources = [job["setup"], *job["tests"]]
     try:
         setup, *tests = [compile(source, "<test>", "exec", dont_inherit=True) for source in sources]
-        used = _names(ast.parse("\n".join(sources)))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return _result(link, [], undecided=f"a test cannot be read: {_message(error)}")
     try:
-        namespace = _namespace(job, link, used)
+        namespace = _namespace(job, link, _names(setup, *tests))
         exec(setup, namespace)
     except Undecidable as error:
-        return _result(link, [], undecided=_message(error))
+        return _result(link, [], undecided=str(error))
     except BaseException as error:  # a test that calls sys.exit has not passed
         reason = link.ended or _message(error)
         return _result(link, [reason] * len(tests), error=reason)
@@ -310,14 +312,14 @@ def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
         try:
             exec(test, namespace)
         except Undecidable as error:
-            return _result(link, [], undecided=_message(error))
+            return _result(link, [], undecided=str(error))
         except BaseException as error:
             failure = _message(error)
         failures.append(link.ended or failure)
     return _result(link, failures, error=link.ended)
 
 
-def _namespace(job: dict[str, Any], link: Link, used: dict[str, bool]) -> dict[str, Any]:
+def _namespace(job: dict[str, Any], link: Link, used: set[str]) -> dict[str, Any]:
     """What the tests see: the prelude's own definitions, modules that they use, and the program's objects.
 
     A module is the checker's own, for the program may have changed what it imported.
@@ -328,13 +330,13 @@ def _namespace(job: dict[str, Any], link: Link, used: dict[str, bool]) -> dict[s
         exec(compile(job["prelude"], "<prelude>", "exec", dont_inherit=True), namespace)
     if entry_point is not None and entry_point not in defined:
         raise NameError(f"name {entry_point!r} is not defined")
-    for name, whole in used.items():
+    for name in used:
         module = defined.get(name)
         if name == entry_point:
             namespace[name] = Remote(link, ["global", name])
         elif name in namespace or hasattr(builtins, name):
             continue
-        elif name in sys.stdlib_module_names and not whole:
+        elif name in sys.stdlib_module_names and _is_only_owner(name, job):
             if name in defined and module is None:
                 raise Undecidable(f"{name} is a module to the tests, and something else to the program")
             with suppress(ImportError):
@@ -346,15 +348,20 @@ def _namespace(job: dict[str, Any], link: Link, used: dict[str, bool]) -> dict[s
     return namespace
 
 
-def _names(tree: ast.AST) -> dict[str, bool]:
-    """Every name that is used, and whether anything else than an attribute of it is."""
-    nodes = list(ast.walk(tree))
-    owners = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
-    found: dict[str, bool] = {}
-    for node in nodes:
-        if isinstance(node, ast.Name):
-            found[node.id] = found.get(node.id, False) or id(node) not in owners
+def _names(*codes: CodeType) -> set[str]:
+    """Every name that is used in some code, those of attributes included."""
+    found: set[str] = set()
+    for code in codes:
+        found.update(code.co_names, _names(*(each for each in code.co_consts if isinstance(each, CodeType))))
     return found
+
+
+def _is_only_owner(name: str, job: dict[str, Any]) -> bool:
+    """Whether the tests use a name for its attributes alone, as one does with a module."""
+    nodes = [node for source in (job["setup"], *job["tests"]) for node in ast.walk(ast.parse(source))]
+    owners = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    places = [id(node) for node in nodes if isinstance(node, ast.Name) and node.id == name]
+    return bool(places) and owners.issuperset(places)
 
 
 def _result(link: Link, failures: list[str], error: str = "", undecided: str = "") -> dict[str, Any]:

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from features.sandbox_filter import install_filter
+from features.sandbox_filter import filter_program, filter_worker, program_filter
 from features.sandbox_landlock import restrict
 from features.sandbox_namespaces import become_nobody
-from features.sandbox_syscalls import drop_privileges
+from features.sandbox_syscalls import drop_new_privileges, drop_privileges
 
 NAMESPACES, LANDLOCK, SECCOMP = LAYERS = "namespaces", "landlock", "seccomp"
 """What can be had of the kernel; where there are namespaces, Landlock is not needed."""
@@ -38,19 +38,42 @@ class Confinement:
     ruleset: int | None
     filter: bool
 
-    def steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """What to do in this order, each under the name of the layer that it belongs to."""
-        found: list[tuple[str, Callable[[], None]]] = [("limits", self._limit)]
-        if self.namespaces:
-            found += [(NAMESPACES, become_nobody), (NAMESPACES, drop_privileges)]
-        if self.ruleset is not None:
-            found += [(LANDLOCK, drop_privileges), (LANDLOCK, partial(restrict, self.ruleset))]
+    def confine_worker(self) -> None:
+        """Confine the worker, and so whatever it will fork, as far as it can do its work.
+
+        Raises:
+            OSError: If a limit or the filter is refused.
+        """
+        others = _OTHERS_IN_NAMESPACE if self.namespaces else tasks_of_user()
+        limits = {
+            resource.RLIMIT_AS: self.limits["memory_mb"] * 10**6,
+            resource.RLIMIT_FSIZE: self.limits["file_mb"] * 10**6,
+            resource.RLIMIT_NPROC: self.limits["threads"] + others,
+            resource.RLIMIT_NOFILE: _OPEN_FILES,
+            resource.RLIMIT_CORE: 0,
+        }
+        for which, limit in limits.items():
+            _limit(which, limit, limit)
         if self.filter:
-            found += [(SECCOMP, drop_privileges), (SECCOMP, self._filter)]
+            drop_new_privileges()
+            filter_worker()
+            program_filter(self.namespaces)
+
+    def steps(self) -> list[tuple[str, Callable[[], None]]]:
+        """What `confine_program` does in this order, each under the name of the layer that it belongs to."""
+        found: list[tuple[str, Callable[[], None]]] = [("limits", self._limit_time)]
+        if self.namespaces:
+            found.append((NAMESPACES, become_nobody))
+        if self.namespaces or self.filter or self.ruleset is not None:
+            found.append((NAMESPACES if self.namespaces else SECCOMP, drop_privileges))
+        if self.ruleset is not None:
+            found.append((LANDLOCK, partial(restrict, self.ruleset)))
+        if self.filter:
+            found.append((SECCOMP, partial(filter_program, self.namespaces)))
         return found
 
-    def apply(self) -> None:
-        """Confine this process and whatever comes of it.
+    def confine_program(self) -> None:
+        """Confine a process that the worker has forked, for good.
 
         Raises:
             OSError: If a protection is refused.
@@ -58,28 +81,17 @@ class Confinement:
         for _, step in self.steps():
             step()
 
-    def _limit(self) -> None:
-        for which, (soft, hard) in self._resources().items():
-            most = resource.getrlimit(which)[1]
-            if most != resource.RLIM_INFINITY:
-                soft, hard = min(soft, most), min(hard, most)
-            with suppress(ValueError, OSError):  # macOS has no limit of addresses
-                resource.setrlimit(which, (soft, hard))
+    def _limit_time(self) -> None:
+        seconds = self.limits["cpu_seconds"]
+        _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
 
-    def _filter(self) -> None:
-        install_filter(os.getpid(), mounts=self.namespaces)
 
-    def _resources(self) -> dict[int, tuple[int, int]]:
-        seconds = int(self.limits["cpu_seconds"])
-        others = _OTHERS_IN_NAMESPACE if self.namespaces else self.limits["tasks"]
-        most = {
-            resource.RLIMIT_AS: int(self.limits["memory_mb"] * 1e6),
-            resource.RLIMIT_FSIZE: int(self.limits["file_mb"] * 1e6),
-            resource.RLIMIT_NPROC: self.limits["threads"] + others,
-            resource.RLIMIT_NOFILE: _OPEN_FILES,
-            resource.RLIMIT_CORE: 0,
-        }
-        return {resource.RLIMIT_CPU: (seconds, seconds + 1), **{which: (each, each) for which, each in most.items()}}
+def _limit(which: int, soft: int, hard: int) -> None:
+    allowed = resource.getrlimit(which)[1]
+    if allowed != resource.RLIM_INFINITY:
+        soft, hard = min(soft, allowed), min(hard, allowed)
+    with suppress(ValueError, OSError):  # macOS has no limit of addresses
+        resource.setrlimit(which, (soft, hard))
 
 
 def tasks_of_user() -> int:

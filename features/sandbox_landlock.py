@@ -1,4 +1,4 @@
-"""Sandbox Landlock: the files that a program may read and the one folder it may write to, where it shares our mounts."""
+"""Sandbox Landlock: the files that a program may read, and the folder it may write to, where it shares our mounts."""
 
 import os
 import struct

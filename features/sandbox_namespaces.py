@@ -36,7 +36,7 @@ def enter_namespaces() -> None:
         Path("/proc/self", name).write_text(text)
 
 
-def build_root(place: str, readable: Sequence[str], devices: Sequence[str], megabytes: float) -> None:
+def build_root(place: str, readable: Sequence[str], devices: Sequence[str], megabytes: int) -> None:
     """Make a file system the root, in which there is nothing but what is listed, read-only, and an empty `/tmp`.
 
     Args:
@@ -67,13 +67,13 @@ def build_root(place: str, readable: Sequence[str], devices: Sequence[str], mega
     mount_temporary(megabytes)
 
 
-def mount_temporary(megabytes: float) -> None:
+def mount_temporary(megabytes: int) -> None:
     """Put an empty file system of limited size at `/tmp`."""
-    options = f"size={int(megabytes * 1e6)},nr_inodes={_INODES},mode=700,uid={NOBODY},gid={NOBODY}"
+    options = f"size={megabytes * 10**6},nr_inodes={_INODES},mode=700,uid={NOBODY},gid={NOBODY}"
     call("mount", b"tmpfs", TEMPORARY.encode(), b"tmpfs", _NOSUID | _NODEV | _NOEXEC, options.encode())
 
 
-def empty_temporary(megabytes: float) -> None:
+def empty_temporary(megabytes: int) -> None:
     """Forget all that is in `/tmp`, whatever it is."""
     if any(Path(TEMPORARY).iterdir()):
         call("umount2", TEMPORARY.encode(), _DETACH)

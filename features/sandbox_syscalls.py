@@ -1,9 +1,10 @@
-"""Sandbox syscalls: the Linux system calls that the sandbox makes or refuses, and that Python 3.11 has no functions for."""
+"""Sandbox syscalls: system calls of Linux that the sandbox makes or refuses, and Python has no functions for."""
 
 import ctypes
 import os
 import platform
 import sys
+from functools import cache
 from typing import Any
 
 MACHINES = ("x86_64", "aarch64")
@@ -125,9 +126,10 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
 }
 
 _NO_NEW_PRIVILEGES, _DUMPABLE, _CHILD_SUBREAPER, _PARENT_DEATH_SIGNAL = 38, 4, 36, 1
-_CAPABILITY_VERSION = 0x20080522
+_NO_CAPABILITY = 0x20080522.to_bytes(4, sys.byteorder) + bytes(28)
 
 
+@cache
 def number(name: str) -> int | None:
     """The number of a system call on this machine; None if it has no such call.
 
@@ -158,9 +160,13 @@ def call(name: str, *arguments: Any) -> int:
 
 
 def drop_privileges() -> None:
-    """Give up every capability, and the chance to gain one by executing a file."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
-    call("capset", header, (ctypes.c_uint32 * 6)())
+    """Give up every capability, and the chance to gain one."""
+    call("capset", _NO_CAPABILITY[:8], _NO_CAPABILITY[8:])
+    drop_new_privileges()
+
+
+def drop_new_privileges() -> None:
+    """Give up the chance to gain privileges by executing a file."""
     call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
 
@@ -179,5 +185,6 @@ def end_with_parent(signal: int) -> None:
     call("prctl", _PARENT_DEATH_SIGNAL, signal, 0, 0, 0)
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from features.sandbox_checker import Link, evaluate
-from features.sandbox_confinement import LANDLOCK, NAMESPACES, SECCOMP, Confinement, tasks_of_user
+from features.sandbox_confinement import LANDLOCK, NAMESPACES, SECCOMP, Confinement
 from features.sandbox_frames import Closed, read_frame, write_frame
 from features.sandbox_landlock import build_ruleset
 from features.sandbox_namespaces import (
@@ -41,9 +41,11 @@ JUDGED, TOO_LATE, BROKEN = b".", b"t", b"x"
 """What the worker says of each job: there is a result, it took too long, or the checker has failed."""
 
 _IMPORTED = (
-    "abc array ast bisect builtins cmath collections contextlib copy dataclasses datetime decimal enum fractions "
-    "functools heapq itertools json math numbers operator random re statistics string threading typing"
-).split()
+    "array", "bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq",
+    "itertools", "math", "operator", "random", "re", "string", "typing",
+)  # fmt: skip
+"""What programs often import, so that they need not load it."""
+
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 _JOBS, _RESULTS, _STATUS = 10, 11, 12
@@ -135,16 +137,18 @@ def _build_jail(settings: dict[str, Any]) -> _Jail:
     if LANDLOCK in layers:
         with _needed(LANDLOCK):
             ruleset = build_ruleset(_readable(), _existing(_DEVICES), str(place))
-    confinement = Confinement({**limits, "tasks": tasks_of_user()}, False, ruleset, SECCOMP in layers)
+    confinement = Confinement(limits, False, ruleset, SECCOMP in layers)
     return _Jail(confinement, str(place), partial(_empty, place), lambda: None, _reap_orphans)
 
 
 def _rehearse(jail: _Jail) -> None:
-    """Confine a process that does nothing else.
+    """Confine the worker, and a process that does nothing else.
 
     Raises:
         _Missing: If that fails.
     """
+    with _needed(SECCOMP):
+        jail.confinement.confine_worker()
     heard, said = os.pipe()
     jail.renew()
     child = os.fork()
@@ -185,7 +189,9 @@ def _do_job(jail: _Jail) -> bytes | None:
     jail.reap()
     if code == _NO_JOB:
         return None
-    return TOO_LATE if late else JUDGED if code == 0 else BROKEN
+    if late or -code in (signal.SIGKILL, signal.SIGXCPU):
+        return TOO_LATE
+    return JUDGED if code == 0 else BROKEN
 
 
 def _check(jail: _Jail, begun: int) -> None:
@@ -199,7 +205,7 @@ def _check(jail: _Jail, begun: int) -> None:
         output, printed = os.pipe()
         program = os.fork()
         if program == 0:
-            jail.confinement.apply()
+            jail.confinement.confine_program()
             write_frame(replied, "ready")
             serve(printed, asked, replied)
             os._exit(0)
@@ -208,8 +214,7 @@ def _check(jail: _Jail, begun: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         for file in range(3):
             os.dup2(null, file)
-        jail.confinement.apply()
-        gc.enable()
+        jail.confinement.confine_program()
         read_frame(replies)
     except BaseException:
         os._exit(_FAILED)
@@ -219,7 +224,7 @@ def _check(jail: _Jail, begun: int) -> None:
         os._exit(_NO_JOB)
     try:
         os.write(begun, b".")
-        link = Link(program, requests, replies, output, limits["seconds"], int(limits["output_kb"] * 1000))
+        link = Link(program, requests, replies, output, limits["seconds"], limits["output_kb"] * 1000)
         write_frame(_RESULTS, evaluate(job, link))
         os._exit(0)
     finally:

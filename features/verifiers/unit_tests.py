@@ -1,0 +1,143 @@
+"""unit_tests: whether the code in a response passes the tests of its problem, run in the sandbox."""
+
+import ast
+import platform
+import re
+import textwrap
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from features.problems import Problem
+from features.sandbox import DEFAULT_LIMITS, Isolation, Limits, Outcome, Program, Sandbox
+from features.verification import Verdict
+from registry import VERIFIERS
+
+_MARKED = re.compile(
+    r"^[^\S\n]*#[^\S\n]*START OF CODE[^\n]*\n(.*?)(?=^[^\S\n]*#[^\S\n]*END OF CODE|\Z)", re.DOTALL | re.MULTILINE | re.I
+)
+_FENCED = re.compile(r"^[^\S\n]*```[^\n]*\n(.*?)(?=^[^\S\n]*```|\Z)(?:^[^\S\n]*```)?", re.DOTALL | re.MULTILINE)
+
+
+@VERIFIERS.register("unit_tests")
+class UnitTests:
+    """1 if the code in a response passes all tests of its problem, else 0.
+
+    The code is what stands between `#START OF CODE` and `#END OF CODE`, else in the last fenced block, else all of it;
+    where several blocks could be meant, the last that defines the function under test. A program that takes too long or
+    too much has failed. There is no verdict where a problem has no tests, where they cannot be run in the sandbox, or
+    where the sandbox fails.
+
+    Args:
+        partial: Give the share of tests that pass.
+        limits: What a program may use.
+        isolation: Whether to run programs where the sandbox cannot keep them from the network, files and processes:
+            `required` does not, `auto` warns, `off` does not even try.
+        processes: How many programs run at a time; null for one for each processor.
+    """
+
+    def __init__(
+        self,
+        partial: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        isolation: Isolation = "auto",
+        processes: int | None = None,
+    ) -> None:
+        if processes is not None and processes < 1:
+            raise ValueError(f"processes ({processes}) must be at least 1")
+        self.partial, self.limits, self.isolation, self.processes = partial, limits, isolation, processes
+
+    def settings(self) -> dict[str, Any]:
+        """Its options, and the version of Python that runs the code."""
+        version = platform.python_version()
+        return {"name": "unit_tests", "partial": self.partial, "limits": asdict(self.limits), "python": version}
+
+    def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
+        """A verdict for each response, in their order.
+
+        Args:
+            responses: Each with its problem, whose reference has `tests`, and maybe `setup`, `prelude`, `entry_point`.
+
+        Raises:
+            ConfigError: If the sandbox does not start, or fails again and again.
+        """
+        early: deque[Verdict | None] = deque()
+
+        def programs() -> Iterator[Program]:
+            for problem, response in responses:
+                found = program_of(response, problem.reference)
+                early.append(found if isinstance(found, Verdict) else None)
+                if isinstance(found, Program):
+                    yield found
+
+        with Sandbox(self.limits, self.isolation, self.processes) as sandbox:
+            for outcome in sandbox.run(programs()):
+                yield from _ahead(early)
+                early.popleft()
+                yield self._verdict(outcome)
+        yield from _ahead(early)
+
+    def _verdict(self, outcome: Outcome) -> Verdict:
+        if outcome.undecided:
+            return Verdict(None, outcome.undecided)
+        passed = sum(not failure for failure in outcome.failures)
+        label = passed / len(outcome.failures) if self.partial and outcome.failures else float(outcome.passed)
+        return Verdict(label, outcome.error or next(filter(None, outcome.failures), ""))
+
+
+def program_of(response: str, reference: Any) -> Program | Verdict:
+    """The program in a response with the tests of its problem, or the verdict where there is nothing to run."""
+    if not isinstance(reference, Mapping) or not reference.get("tests"):
+        return Verdict(None, "no tests")
+    entry_point, prelude = reference.get("entry_point"), reference.get("prelude") or ""
+    code = code_of(response, entry_point)
+    if not code.strip():
+        return Verdict(0.0, "no code")
+    whole = completed(code, prelude, entry_point)
+    return Program(whole, tuple(reference["tests"]), reference.get("setup") or "", prelude, entry_point)
+
+
+def code_of(response: str, entry_point: str | None = None) -> str:
+    """The code in a response.
+
+    >>> code_of("Sure!\\n#START OF CODE\\nx = 1\\n#END OF CODE\\nDone.")
+    'x = 1\\n'
+    """
+    text = response.replace("\r\n", "\n")
+    marked = _chosen(_MARKED.findall(text), entry_point)
+    text = text if marked is None else marked
+    fenced = _chosen(_FENCED.findall(text), entry_point)
+    return text if fenced is None else fenced
+
+
+def completed(code: str, prelude: str, entry_point: str | None) -> str:
+    """Code with the prelude before it: its imports and helpers, or the signature of a body that comes without."""
+    if not prelude.strip():
+        return code
+    if entry_point is not None and not defines(code, entry_point):
+        return prelude + code
+    try:
+        ast.parse(prelude)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return code
+    return f"{prelude}\n\n{code}"
+
+
+def defines(code: str, name: str) -> bool:
+    """Whether code defines something by this name outside of any function, as far as a look at its lines tells."""
+    return re.search(rf"^(?:(?:async +)?def|class) +{name}\b|^{name}\b[^=\n]*=(?!=)", code, re.MULTILINE) is not None
+
+
+def _chosen(blocks: list[str], entry_point: str | None) -> str | None:
+    """The last block, of those that define the function if there are any; None if there is no block."""
+    flush = [textwrap.dedent(block) for block in blocks]
+    able = [block for block in flush if entry_point is not None and defines(block, entry_point)]
+    return next(reversed(able or blocks), None)
+
+
+def _ahead(early: deque[Verdict | None]) -> Iterator[Verdict]:
+    """The verdicts that come before the next program's."""
+    while early and (verdict := early[0]) is not None:
+        early.popleft()
+        yield verdict
