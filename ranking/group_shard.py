@@ -6,7 +6,18 @@ from ranking.shard import DTYPES, Columns, Shard, Table, pack_texts
 from ranking.store_files import StoreError, sha256_of, write_file
 from ranking.store_format import StoreFormat
 
-__all__ = ["DTYPES", "GROUP_STORE", "RESPONSES", "TABLES", "Shard", "StoreError", "Table", "pack_texts", "sha256_of", "write_file"]
+__all__ = [
+    "DTYPES",
+    "GROUP_STORE",
+    "RESPONSES",
+    "TABLES",
+    "Shard",
+    "StoreError",
+    "Table",
+    "pack_texts",
+    "sha256_of",
+    "write_file",
+]
 
 TABLES: dict[str, Columns] = {
     "candidates": {
