@@ -22,7 +22,7 @@ What is covered, where the kernel has user namespaces and seccomp:
 Where namespaces are not to be had, Landlock and seccomp take their place. Then outside files cannot be read or written,
 but their sizes and times can be seen, the folder is on disk and limited file by file only, and threads are limited with
 all others of the user (root's are not limited). `isolation="required"` refuses to start where network, files or
-processes would be open; `auto` warns; `off` leaves files open to be read and written, and says nothing. Without seccomp,
+processes would be open; `auto` warns; `off` leaves files open to be read and written, unsaid. Without seccomp,
 as on any system but Linux, there remain the limits, an empty environment, and a kill of all descendants that can be
 found; and a program could reach into the checker.
 

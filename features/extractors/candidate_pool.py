@@ -15,7 +15,7 @@ from features.encoder import Encoder
 from features.pool_shards import Chunks, embed, write_chunk, write_in_processes
 from features.pool_sources import PoolQuery, pool_source
 from features.pool_survey import PoolSurvey, Unknown, in_runs, survey
-from features.progress import WorkProgress, ReadingProgress
+from features.progress import ReadingProgress, WorkProgress
 from ranking.candidate_pool import CandidatePool
 from ranking.candidate_pool_writer import CandidatePoolWriter
 from ranking.store_files import StoreError

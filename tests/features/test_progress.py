@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from features import progress
-from features.progress import WorkProgress, ReadingProgress
+from features.progress import ReadingProgress, WorkProgress
 
 
 def shown(terminal: bool) -> str:

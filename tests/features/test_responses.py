@@ -48,15 +48,14 @@ def config(language_model: Path, tmp_path: Path) -> Callable[..., Path]:
     lines = [{"id": f"p{place}", "query": f"list {place} of {place * 7} files"} for place in range(NUM_PROBLEMS)]
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "even_length.py").write_text(VERIFIER)
+    model = {"name": "transformers", "model": str(language_model), "template": "plain"}
     sampling = {"max_new_tokens": 12, "num_responses": NUM_RESPONSES, "depths": [0.5], "seed": 3}
 
     def write(path: str = "store", generator: dict[str, Any] | None = None, **changes: Any) -> Path:
         features = {
             "name": "responses",
             "source": {"name": "problems", "path": str(tmp_path / "problems.jsonl")},
-            "generator": {
-                "name": "transformers", "model": str(language_model), "template": "plain", **sampling, **(generator or {})
-            },
+            "generator": {**model, **sampling, **(generator or {})},
             "verifier": {"name": "even_length"},
             "path": str(tmp_path / path),
             "dtype": "float32",

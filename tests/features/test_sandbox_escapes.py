@@ -45,8 +45,8 @@ FAKES = {
     "    __hash__ = None\ndef answer(x): return All()",
     "text equal to all": "class All(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\n"
     "def answer(x): return All('x')",
-    "equality from the right": "class All:\n    def __eq__(self, other): return self\n    def __bool__(self): return True\n"
-    "def answer(x): return All()",
+    "equality from the right": "class All:\n    def __eq__(self, other): return self\n"
+    "    def __bool__(self): return True\ndef answer(x): return All()",
     "patched builtins": "import builtins\nclass No(BaseException): pass\nbuiltins.AssertionError = No\n"
     "for name in ('isinstance', 'type', 'str', 'all', 'any', 'compile', 'exec', 'len'):\n"
     "    setattr(builtins, name, lambda *given, **named: True)\ndef answer(x): return True",
@@ -119,7 +119,7 @@ BOMBS = {
     "endless loop": ("while True: pass", "took too much processor time"),
     "endless loop that ignores signals": (
         "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass",
-        "was killed by SIGKILL",
+        "took too much processor time",
     ),
     "endless call": ("def f():\n    while True: pass", "took too much processor time"),
     "endless result": ("def f():\n    while True: yield 1", "ime"),
@@ -158,8 +158,8 @@ BOMBS = {
         "PermissionError",
     ),
     "limits of its parent": (
-        "import resource, os\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (0, 0))",
-        "Error: [Errno",
+        "import resource, os\nresource.prlimit(os.getppid() or 1, resource.RLIMIT_CPU, (0, 0))",
+        "PermissionError",
     ),
     "higher limits": ("import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))", "ValueError: not allowed"),
     "memory without limit": ("import os\nos.memfd_create('x')", "PermissionError"),
@@ -267,7 +267,8 @@ def test_no_one_outside_hears_of_a_program(sandbox: Sandbox, tmp_path: Path) -> 
             threading.Thread(target=lambda each=each: heard.append(bool(_accepted(each))), daemon=True).start()
         code = f"""
 import socket
-for family, address in (socket.AF_INET, ("127.0.0.1", {server.getsockname()[1]})), (socket.AF_UNIX, {local.getsockname()!r}):
+addresses = (socket.AF_INET, ("127.0.0.1", {server.getsockname()[1]})), (socket.AF_UNIX, {local.getsockname()!r})
+for family, address in addresses:
     try:
         socket.socket(family).connect(address)
     except OSError as error:
