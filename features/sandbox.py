@@ -1,8 +1,9 @@
 """Sandbox: runs code that a language model has written, which is hostile, and tells whether it passes tests.
 
-Each program gets a process of its own, forked from a small interpreter that has never run any, and killed afterwards
-with all that came of it. A second process, the checker, holds the tests. It asks the program to make the calls that the
-tests make, and compares what comes back as plain values, so that a program passes only by giving the right results.
+Each program gets a process of its own, forked from a small interpreter that has never run any, and killed afterwards.
+Another process, the checker, holds the tests, those of one problem; it too is forked from that interpreter. It asks the
+program to make the calls that the tests make, and compares what comes back as plain values, so that a program passes
+only by giving the right results.
 
 What is covered, where the kernel has user namespaces and seccomp:
 
@@ -22,13 +23,13 @@ What is covered, where the kernel has user namespaces and seccomp:
 Where namespaces are not to be had, Landlock and seccomp take their place. Then outside files cannot be read or written,
 but their sizes and times can be seen, the folder is on disk and limited file by file only, and threads are limited with
 all others of the user (root's are not limited). `isolation="required"` refuses to start where network, files or
-processes would be open; `auto` warns; `off` leaves files open to be read and written, unsaid. Without seccomp,
-as on any system but Linux, there remain the limits, an empty environment, and a kill of all descendants that can be
-found; and a program could reach into the checker.
+processes would be open; `auto` warns; `off` leaves files open to be read and written, and says nothing. Without
+seccomp, as on any system but Linux, there remain the limits, an empty environment, and a kill of all descendants that
+can be found; and a program could reach into the checker.
 
 What is not covered: faults of the kernel; what can be learned from time, caches and load; tests that leave the
 comparison to the program, as in comparing two objects of its own classes; a program that knows the tests from elsewhere
-and answers by heart. Packages outside the standard library cannot be imported, other programs not be started, and
+and answers by heart. Packages outside the standard library cannot be imported, other programs cannot be started, and
 objects that the tests themselves define cannot be passed to the program: such tests get no verdict rather than a wrong
 one.
 """
@@ -146,7 +147,7 @@ class Sandbox:
     Args:
         limits: Of each program.
         isolation: Whether to start where protections are missing.
-        workers: How many programs run at a time; None for as many as there are processors.
+        workers: How many programs run at a time; None for one more than there are processors, for workers also wait.
         path: Where the options stand in the yaml.
 
     Raises:
@@ -170,7 +171,7 @@ class Sandbox:
         try:
             self._workers.append(self._first_worker())
             self._check(isolation)
-            self._workers += [self._worker() for _ in range((workers or cores or 1) - 1)]
+            self._workers += [self._worker() for _ in range(workers - 1 if workers else cores or 1)]
         except BaseException:
             self.close()
             raise

@@ -1,288 +1,67 @@
 """Sandbox checker: the process that holds the tests, and evaluates them upon what the program answers.
 
-Program and checker are two processes, of which the program is forked before the tests arrive. Each name that the tests
-leave open stands for the program's object of that name: to call it asks the program, and plain results come back as
-copies. So every comparison of plain values is made here, where the program's code has never been.
+Program and checker are two processes, and neither was forked from the other. Each name that the tests leave open stands
+for the program's object of that name: to call it asks the program, and plain results come back as copies. So every
+comparison of plain values is made here, where the program's code has never been.
 """
 
 import ast
 import builtins
+import gc
 import importlib
 import os
 import random
-import select
+import resource
 import signal
+import socket
+import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from types import CodeType
 from typing import Any
 
-from features.sandbox_frames import FrameBuffer, write_frame
-from features.sandbox_program import ARITHMETIC, COMPARISONS
-from features.sandbox_values import MUTABLE, decode, encode, named_builtin
+from features.sandbox_frames import Closed, read_frame, write_frame
+from features.sandbox_link import Link, Remote, Undecidable, message_of
 
-_MOST_RESULT = 1 << 24
-_MOST_MESSAGE = 200
+BEGUN, DONE, ENDED = b"b", b"d", b"e"
+"""What a checker says to its worker: that it has a job, that the result is written, that the program has ended."""
+
+STILL_RUNNING = 1 << 16
+"""What the worker answers to the last one, in place of the status."""
+
+EXIT = struct.Struct("!i?")
+"""How it answers: the status, and whether the program's processor time was up."""
+
 _MOST_MESSAGES = 1 << 13
-_KEPT_OUTPUT = 1 << 13
-_READ = 1 << 16
-_GRACE = 0.05
 
 
-class Undecidable(TypeError):
-    """A test wants what cannot be done between two processes."""
-
-
-class ProgramError(Exception):
-    """An exception of the program's own kind."""
-
-
-class Ended(BaseException):
-    """The program is no more, or may not go on."""
-
-
-class Link:
-    """The pipes to a program.
+def check(worker: socket.socket, jobs: int, results: int, limits: dict[str, Any]) -> None:
+    """Evaluate jobs until there are no more.
 
     Args:
-        process: Its number.
-        requests: Takes what it shall do.
-        replies: Gives what came of it.
-        output: Gives what it prints.
-        seconds: How long it may take in all.
-        most_output: Bytes that it may print.
+        worker: Gives the pipes to a program for each job.
+        jobs: Gives the jobs.
+        results: Takes what came of them.
+        limits: Of programs.
     """
-
-    def __init__(
-        self, process: int, requests: int, replies: int, output: int, seconds: float, most_output: int
-    ) -> None:
-        self.process, self.requests, self.replies, self.output = process, requests, replies, output
-        self.begun, self.most_output = time.monotonic(), most_output
-        self.deadline = self.begun + seconds
-        self.printed, self.num_printed = bytearray(), 0
-        self.ended = ""
-        self._functions: list[Callable[..., Any]] = []
-        self._buffer = FrameBuffer(_MOST_RESULT)
-        self._poll = select.poll()
-        self._poll.register(replies, select.POLLIN)
-        self._poll.register(output, select.POLLIN)
-
-    def run(self, code: str) -> dict[str, str | None]:
-        """Run the program's code; the names that it has defined, and of which modules they are the names."""
-        self._send(["run", code])
-        return dict(self._answer(()))
-
-    def ask(self, operation: str, *arguments: Any) -> Any:
-        """Have the program do something.
-
-        Raises:
-            Exception: What the program raised, as the built-in exception nearest to it.
-            Undecidable: If an argument cannot be passed.
-            Ended: If there is no program any more.
-        """
-        self._send([operation, *(encode(each, self._keep) for each in arguments)])
-        return self._answer(arguments[1] if operation == "call" else ())
-
-    def drain(self) -> None:
-        """Take what is left of the output."""
-        os.set_blocking(self.output, False)
-        with suppress(Ended, BlockingIOError):
-            while self._take_output():
-                pass
-
-    def _send(self, request: list[Any]) -> None:
-        if self.ended:
-            raise Ended
+    gc.enable()
+    while True:
+        _, files, _, _ = socket.recv_fds(worker, 1, 3)
+        if not files:
+            return
+        assert read_frame(files[1]) == "ready"
         try:
-            write_frame(self.requests, request)
-        except BrokenPipeError:
-            raise self._end(self._exit_reason()) from None
-
-    def _answer(self, arguments: Sequence[Any]) -> Any:
-        while True:
-            kind, *data = self._receive()
-            if kind == "call":
-                self._call_back(*data)
-            elif kind == "raise":
-                raise _exception(*data)
-            else:
-                value, changes = decode(data[0], self._find), data[1] if len(data) > 1 else ()
-                self._change(arguments, changes)
-                return value
-
-    def _receive(self) -> list[Any]:
-        try:
-            while (frame := self._buffer.take()) is None:
-                ready = self._poll.poll(max(self.deadline - time.monotonic(), 0) * 1000)
-                if not ready:
-                    raise self._end("timed out")
-                files = {file for file, _ in ready}
-                if self.output in files and not self._take_output():
-                    self._poll.unregister(self.output)
-                if self.replies in files:
-                    part = os.read(self.replies, _READ)
-                    if not part:
-                        raise self._end(self._exit_reason())
-                    self._buffer.add(part)
-        except (ValueError, RecursionError) as error:
-            raise self._end(f"gave a result that cannot be read ({error})") from None
-        if not isinstance(frame, list) or not frame:
-            raise self._end("gave a result that cannot be read")
-        return frame
-
-    def _take_output(self) -> bool:
-        part = os.read(self.output, _READ)
-        self.num_printed += len(part)
-        self.printed += part[: _KEPT_OUTPUT - len(self.printed)]
-        if self.num_printed > self.most_output:
-            raise self._end("printed too much")
-        return bool(part)
-
-    def _call_back(self, place: int, args: Any, options: Any) -> None:
-        try:
-            given, named = decode(args, self._find), decode(options, self._find)
-            reply = ["value", encode(self._functions[place](*given, **named), self._keep)]
-        except StopIteration:
-            reply = ["stop"]
-        except Exception as error:
-            reply = ["raise", _message(error)]
-        self._send(reply)
-
-    def _change(self, arguments: Sequence[Any], changes: Any) -> None:
-        """Make the changes that a call has made to its arguments."""
-        for place, data in changes:
-            changed, value = arguments[place], decode(data, self._find)
-            if type(changed) not in MUTABLE or type(value) is not type(changed):
-                raise self._end("gave a result that cannot be read")
-            if isinstance(changed, list | bytearray):
-                changed[:] = value
-            else:
-                changed.clear()
-                changed.update(value)
-
-    def _keep(self, value: Any) -> list[Any]:
-        if isinstance(value, Remote):
-            return reference_of(value)
-        if reference := named_builtin(value):
-            return reference
-        if isinstance(value, Iterator):
-            self._functions.append(value.__next__)
-            return ["iterator", len(self._functions) - 1]
-        if not callable(value) or isinstance(value, type):
-            raise Undecidable(f"an object of the tests' own ({type(value).__name__}) cannot be passed to a program")
-        self._functions.append(value)
-        return ["function", len(self._functions) - 1]
-
-    def _find(self, reference: list[Any]) -> Any:
-        kind, name = reference
-        if kind == "builtin" and isinstance(found := getattr(builtins, name), type):
-            return found
-        if kind != "kept" or not isinstance(name, int):
-            raise ValueError(f"a reference of kind {kind}")
-        return Remote(self, ["kept", name])
-
-    def _end(self, reason: str) -> Ended:
-        self.ended = reason
-        return Ended()
-
-    def _exit_reason(self) -> str:
-        """How the program came to its end, if it did."""
-        last = time.monotonic() + _GRACE
-        while True:
-            ended, status = os.waitpid(self.process, os.WNOHANG)
-            if ended:
-                break
-            if time.monotonic() > last:
-                return "closed its pipes"
-            time.sleep(0.001)
-        code = os.waitstatus_to_exitcode(status)
-        if code >= 0:
-            return f"ended by itself (status {code})"
-        if -code == signal.SIGXCPU:
-            return "took too much processor time"
-        return f"was killed by {signal.Signals(-code).name}"
-
-
-class Remote:
-    """An object that stays in the program; whatever is done to it is done there.
-
-    It is equal to no plain value, and no plain value is compared or calculated with it: so the program does not come to
-    know what is expected of it.
-    """
-
-    __slots__ = ("_link", "_reference")
-
-    def __init__(self, link: Link, reference: list[Any]) -> None:
-        object.__setattr__(self, "_link", link)
-        object.__setattr__(self, "_reference", reference)
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Have the program make the call."""
-        return _ask("call", self, args, options)
-
-    def __getattr__(self, name: str) -> Any:
-        return _ask("getattr", self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        _ask("setattr", self, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        _ask("delattr", self, name)
-
-    def __getitem__(self, key: Any) -> Any:
-        return _ask("getitem", self, key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        _ask("setitem", self, key, value)
-
-    def __delitem__(self, key: Any) -> None:
-        _ask("delitem", self, key)
-
-    def __iter__(self) -> Iterator[Any]:
-        return _ask("iter", self)
-
-    def __next__(self) -> Any:
-        return _ask("next", self)
-
-    def __len__(self) -> int:
-        return _ask("len", self)
-
-    def __bool__(self) -> bool:
-        return _ask("bool", self)
-
-    def __str__(self) -> str:
-        return _ask("str", self)
-
-    def __repr__(self) -> str:
-        return _ask("repr", self)
-
-    def __hash__(self) -> int:
-        return _ask("hash", self)
-
-    def __instancecheck__(self, instance: Any) -> bool:
-        return isinstance(instance, Remote) and _ask("isinstance", instance, self)
-
-
-def reference_of(remote: Remote) -> list[Any]:
-    """What stands for an object between the two processes."""
-    return object.__getattribute__(remote, "_reference")
-
-
-def _ask(operation: str, remote: Remote, *arguments: Any) -> Any:
-    return object.__getattribute__(remote, "_link").ask(operation, remote, *arguments)
-
-
-def _between_remotes(operation: str) -> Callable[[Remote, Any], Any]:
-    def operate(self: Remote, other: Any) -> Any:
-        return _ask(operation, self, other) if isinstance(other, Remote) else NotImplemented
-
-    return operate
-
-
-for _operation in (*COMPARISONS, *ARITHMETIC):
-    setattr(Remote, f"__{_operation.strip('_')}__", _between_remotes(_operation))
+            job = read_frame(jobs)
+        except Closed:
+            return
+        worker.send(BEGUN)
+        _allow_time(limits["cpu_seconds"])
+        link = Link(files, lambda: _exit_reason(worker), limits["seconds"], limits["output_kb"] * 1000)
+        write_frame(results, evaluate(job, link))
+        worker.send(DONE)
+        for file in files:
+            os.close(file)
 
 
 def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
@@ -297,14 +76,14 @@ def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
     try:
         setup, *tests = [compile(source, "<test>", "exec", dont_inherit=True) for source in sources]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return _result(link, [], undecided=f"a test cannot be read: {_message(error)}")
+        return _result(link, [], undecided=f"a test cannot be read: {message_of(error)}")
     try:
         namespace = _namespace(job, link, _names(setup, *tests))
         exec(setup, namespace)
     except Undecidable as error:
         return _result(link, [], undecided=str(error))
     except BaseException as error:  # a test that calls sys.exit has not passed
-        reason = link.ended or _message(error)
+        reason = link.ended or message_of(error)
         return _result(link, [reason] * len(tests), error=reason)
     failures = []
     for test in tests:
@@ -314,7 +93,7 @@ def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
         except Undecidable as error:
             return _result(link, [], undecided=str(error))
         except BaseException as error:
-            failure = _message(error)
+            failure = message_of(error)
         failures.append(link.ended or failure)
     return _result(link, failures, error=link.ended)
 
@@ -379,20 +158,18 @@ def _result(link: Link, failures: list[str], error: str = "", undecided: str = "
     }
 
 
-def _exception(kinds: Any, text: Any) -> Exception:
-    """The built-in exception nearest to what the program raised, never one that would end the checker."""
-    for place, name in enumerate(kinds):
-        kind = getattr(builtins, name, None)
-        if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
-            with suppress(Exception):
-                return kind(str(text) if place == 0 else f"{kinds[0]}: {text}")
-    return ProgramError(f"{kinds[0]}: {text}")
+def _allow_time(seconds: int) -> None:
+    """Let this process use some more processor time, though no more than a program."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1 + seconds, hard))
 
 
-def _message(error: BaseException) -> str:
-    if isinstance(error, ProgramError):
-        return str(error)[:_MOST_MESSAGE]
-    try:
-        return f"{type(error).__name__}: {error}".rstrip(": ")[:_MOST_MESSAGE]
-    except Exception:
-        return type(error).__name__
+def _exit_reason(worker: socket.socket) -> str:
+    """How the program came to its end, if it did."""
+    worker.send(ENDED)
+    code, timed_out = EXIT.unpack(worker.recv(EXIT.size))
+    if timed_out:
+        return "took too much processor time"
+    if code == STILL_RUNNING:
+        return "closed its pipes"
+    return f"ended by itself (status {code})" if code >= 0 else f"was killed by {signal.Signals(-code).name}"

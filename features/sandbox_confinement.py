@@ -53,15 +53,15 @@ class Confinement:
             resource.RLIMIT_CORE: 0,
         }
         for which, limit in limits.items():
-            _limit(which, limit, limit)
+            _limit(which, limit)
         if self.filter:
             drop_new_privileges()
             filter_worker()
             program_filter(self.namespaces)
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """What `confine_program` does in this order, each under the name of the layer that it belongs to."""
-        found: list[tuple[str, Callable[[], None]]] = [("limits", self._limit_time)]
+        """What `confine_child` does in this order, each under the name of the layer that it belongs to."""
+        found: list[tuple[str, Callable[[], None]]] = []
         if self.namespaces:
             found.append((NAMESPACES, become_nobody))
         if self.namespaces or self.filter or self.ruleset is not None:
@@ -72,7 +72,7 @@ class Confinement:
             found.append((SECCOMP, partial(filter_program, self.namespaces)))
         return found
 
-    def confine_program(self) -> None:
+    def confine_child(self) -> None:
         """Confine a process that the worker has forked, for good.
 
         Raises:
@@ -81,17 +81,16 @@ class Confinement:
         for _, step in self.steps():
             step()
 
-    def _limit_time(self) -> None:
-        seconds = self.limits["cpu_seconds"]
-        _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
+    def limit_time(self) -> None:
+        """Have this process killed when it has used the processor time of a program."""
+        _limit(resource.RLIMIT_CPU, self.limits["cpu_seconds"])
 
 
-def _limit(which: int, soft: int, hard: int) -> None:
+def _limit(which: int, limit: int) -> None:
     allowed = resource.getrlimit(which)[1]
-    if allowed != resource.RLIM_INFINITY:
-        soft, hard = min(soft, allowed), min(hard, allowed)
+    limit = limit if allowed == resource.RLIM_INFINITY else min(limit, allowed)
     with suppress(ValueError, OSError):  # macOS has no limit of addresses
-        resource.setrlimit(which, (soft, hard))
+        resource.setrlimit(which, (limit, limit))
 
 
 def tasks_of_user() -> int:

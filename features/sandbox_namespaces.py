@@ -91,8 +91,13 @@ def renew_pids(own: int) -> None:
     Args:
         own: What `open_own_pids` gave: from there alone can a process move on to another new one.
     """
-    call("setns", own, _NEW_PIDS)
+    keep_pids(own)
     call("unshare", _NEW_PIDS)
+
+
+def keep_pids(own: int) -> None:
+    """Have the next child be in the namespace that this process is in."""
+    call("setns", own, _NEW_PIDS)
 
 
 def become_nobody() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from features.sandbox_frames import Closed, FrameBuffer, read_frame, write_frame
-from features.sandbox_worker import JUDGED, TOO_LATE
+from features.sandbox_worker import FRESH, JUDGED, SAME, TOO_LATE
 
 _ROOT = str(Path(__file__).resolve().parents[1])
 _START = "import sys; sys.path.insert(0, sys.argv[2]); from features.sandbox_worker import main; main()"
@@ -52,12 +52,14 @@ class WorkerProcess:
         self.job: Any = None
         self._buffer = FrameBuffer(_MOST_RESULT)
         self._place = tempfile.mkdtemp(prefix="sandbox-")
+        self._tests: dict[str, Any] = {}
+        orders, self.orders = os.pipe()
         jobs, self.jobs = os.pipe()
         self.results, results = os.pipe()
         self.status, status = os.pipe()
         with suppress(OSError):  # a result need not wait until it is read
             fcntl.fcntl(results, _SET_PIPE_SIZE, _PIPE_SIZE)
-        files = (jobs, results, status)
+        files = (orders, jobs, results, status)
         settings = {"files": files, "limits": limits, "layers": list(layers), "place": self._place}
         self._process = subprocess.Popen(
             [sys.executable, *_OPTIONS, "-c", _START, json.dumps(settings), _ROOT],
@@ -75,6 +77,7 @@ class WorkerProcess:
         except Closed:
             self.close()
             raise WorkerLost(f"it ended before it had begun, with status {self._process.returncode}") from None
+        os.set_blocking(self.results, False)
         if "missing" in hello:
             self.close()
             raise LayerMissing(hello["missing"], hello["reason"])
@@ -90,10 +93,13 @@ class WorkerProcess:
             WorkerLost: If there is no worker any more.
         """
         self.job = job
+        tests = {name: value for name, value in content.items() if name != "code"}
         try:
+            os.write(self.orders, SAME if tests == self._tests else FRESH)
             write_frame(self.jobs, content)
         except BrokenPipeError:
             raise WorkerLost("it has ended") from None
+        self._tests = tests
 
     def hear(self, file: int) -> dict[str, Any] | None:
         """Take what is in one of the pipes; the result when it is there, with `late` in it if time was up.
@@ -101,15 +107,12 @@ class WorkerProcess:
         Raises:
             WorkerLost: If the job has failed, through no fault of the program.
         """
-        if file == self.results:
-            self._buffer.add(os.read(self.results, _READ))
-            return None
-        said = os.read(self.status, 1)
-        os.set_blocking(self.results, False)
         with suppress(BlockingIOError):
             while part := os.read(self.results, _READ):
                 self._buffer.add(part)
-        os.set_blocking(self.results, True)
+        if file == self.results:
+            return None
+        said = os.read(self.status, 1)
         result = self._buffer.take()
         self._buffer.clear()
         if said == TOO_LATE:
@@ -120,7 +123,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the worker, and all that it has started."""
-        for file in (self.jobs, self.results, self.status):
+        for file in (self.orders, self.jobs, self.results, self.status):
             os.close(file)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(0 if self.job is not None else _PATIENCE)

@@ -1,8 +1,8 @@
-"""Sandbox worker: a small interpreter that forks a fresh pair of processes, checker and program, for each program.
+"""Sandbox worker: a small interpreter that forks a fresh process for each program, and never runs any itself.
 
-It never runs code itself and never holds any: the checker reads the job, after it has forked the program, and writes
-the result. The worker only waits, kills and cleans up. It is started as an interpreter of its own, so the process that
-uses the sandbox, which may have threads, is not forked.
+A second process, the checker, reads the jobs and writes the results; the worker holds nothing of either, nor does what
+it forks. It only hands the checker the pipes to each program, waits, kills and cleans up. It is started as an
+interpreter of its own, for a process with threads, such as that which uses the sandbox, must not be forked.
 """
 
 import fcntl
@@ -11,34 +11,25 @@ import importlib
 import json
 import os
 import select
-import shutil
 import signal
+import socket
 import sys
-import sysconfig
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from features.sandbox_checker import Link, evaluate
-from features.sandbox_confinement import LANDLOCK, NAMESPACES, SECCOMP, Confinement
+from features.sandbox_checker import BEGUN, DONE, EXIT, STILL_RUNNING, check
+from features.sandbox_confinement import SECCOMP
 from features.sandbox_frames import Closed, read_frame, write_frame
-from features.sandbox_landlock import build_ruleset
-from features.sandbox_namespaces import (
-    TEMPORARY,
-    build_root,
-    empty_temporary,
-    enter_namespaces,
-    open_own_pids,
-    renew_pids,
-)
+from features.sandbox_jail import Jail, Missing, build_jail, needed
 from features.sandbox_program import serve
-from features.sandbox_syscalls import adopt_orphans, end_with_parent, hide_memory
+
+SAME, FRESH = b"s", b"f"
+"""What the worker is told of each job: that its tests are those of the job before, or that they are others."""
 
 JUDGED, TOO_LATE, BROKEN = b".", b"t", b"x"
-"""What the worker says of each job: there is a result, it took too long, or the checker has failed."""
+"""What it says of each job: there is a result, it took too long, or the checker has failed."""
 
 _IMPORTED = (
     "array", "bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq",
@@ -46,15 +37,10 @@ _IMPORTED = (
 )  # fmt: skip
 """What programs often import, so that they need not load it."""
 
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
-_JOBS, _RESULTS, _STATUS = 10, 11, 12
-_GRACE = 2.0
-_NO_JOB, _FAILED = 3, 4
-
-
-class _Missing(Exception):
-    """A layer that there is not, and why."""
+_FILES = _ORDERS, _JOBS, _RESULTS, _STATUS = 10, 11, 12, 13
+_CHECKERS = 14
+_GRACE, _GRACE_OF_EXIT = 2.0, 0.05
+_BRIEFLY = 0.001
 
 
 def main() -> None:
@@ -69,9 +55,9 @@ def main() -> None:
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
-        jail = _build_jail(settings)
+        jail = build_jail(settings["limits"], settings["layers"], Path(settings["place"]), _FILES)
         _rehearse(jail)
-    except _Missing as missing:
+    except Missing as missing:
         layer, reason = missing.args
         write_frame(_RESULTS, {"missing": layer, "reason": reason})
         return
@@ -80,74 +66,161 @@ def main() -> None:
     gc.freeze()
     gc.disable()
     with suppress(BrokenPipeError):
-        while (status := _do_job(jail)) is not None:
-            os.write(_STATUS, status)
+        _work(jail)
 
 
-@dataclass(frozen=True)
-class _Jail:
-    """Where programs run, and what is done before and after each.
+class _Program:
+    """The process of a program, from before there is one to run."""
 
-    Args:
-        confinement: Of each program and checker.
-        folder: The one that they may write to.
-        empty: Empties it.
-        renew: Has the next process be the first of new process numbers.
-        reap: Ends what processes have left behind.
-    """
+    def __init__(self, jail: Jail) -> None:
+        jail.empty()
+        jail.renew()
+        self.jail, self.status, self.timed_out = jail, None, False
+        asked, requests = os.pipe()
+        replies, replied = os.pipe()
+        output, printed = os.pipe()
+        self.files = [requests, replies, output]
+        self.pid = os.fork()
+        if self.pid == 0:
+            with suppress(BaseException):
+                os.setsid()
+                os.chdir(jail.folder)
+                jail.confinement.limit_time()
+                jail.confinement.confine_child()
+                write_frame(replied, "ready")
+                serve(printed, asked, replied)
+            os._exit(0)
+        for file in (asked, replied, printed):
+            os.close(file)
 
-    confinement: Confinement
-    folder: str
-    empty: Callable[[], None]
-    renew: Callable[[], None]
-    reap: Callable[[], None]
+    def hand_over(self, receiver: socket.socket) -> None:
+        """Give the pipes to the checker; they are open nowhere else then."""
+        socket.send_fds(receiver, [b"."], self.files)
+        for file in self.files:
+            os.close(file)
+
+    def wait(self, seconds: float) -> int:
+        """Its exit status, if it ends within some time."""
+        last = time.monotonic() + seconds
+        while self.status is None and not self._has_ended(os.WNOHANG) and time.monotonic() < last:
+            time.sleep(_BRIEFLY)
+        return STILL_RUNNING if self.status is None else self.status
+
+    def kill(self, checker: int | None) -> None:
+        """End it, and all that came of it.
+
+        Args:
+            checker: The other child that this process may have.
+        """
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self._has_ended(0)
+        if not self.jail.confinement.namespaces and not self.jail.confinement.filter:
+            _kill_children_but(checker)
+
+    def _has_ended(self, options: int) -> bool:
+        pid, status, used = os.wait4(self.pid, options)
+        if pid:
+            self.status = os.waitstatus_to_exitcode(status)
+            self.timed_out = (
+                used.ru_utime + used.ru_stime >= self.jail.confinement.limits["cpu_seconds"] - _GRACE_OF_EXIT
+            )
+        return bool(pid)
 
 
-def _take_files(files: list[int]) -> None:
+class _Checker:
+    """The process that evaluates tests, for as long as they are the same."""
+
+    def __init__(self, jail: Jail) -> None:
+        jail.keep()
+        self.jail = jail
+        self.socket, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            with suppress(BaseException):
+                os.chdir(jail.folder)
+                null = os.open(os.devnull, os.O_RDWR)
+                for place in range(3):
+                    os.dup2(null, place)
+                jail.confinement.confine_child()
+                own = socket.socket(fileno=_placed(theirs.detach(), _CHECKERS))
+                for others in ((3, _JOBS), (_STATUS, _CHECKERS), (_CHECKERS + 1, 1 << 8)):
+                    os.closerange(*others)
+                check(own, _JOBS, _RESULTS, jail.confinement.limits)
+                os._exit(0)
+            os._exit(1)
+        theirs.close()
+
+    def watch(self, program: _Program) -> bytes | None:
+        """What is to be said of its next job; None if it has ended before the job was done."""
+        deadline: float | None = None
+        ready = select.poll()
+        ready.register(self.socket, select.POLLIN)
+        while True:
+            if not ready.poll(None if deadline is None else max(deadline - time.monotonic(), 0) * 1000):
+                return TOO_LATE
+            said = self.socket.recv(1)
+            if said == DONE:
+                return JUDGED
+            if said == BEGUN:
+                deadline = time.monotonic() + self.jail.confinement.limits["seconds"] + _GRACE
+            elif said:
+                status = program.wait(_GRACE_OF_EXIT)
+                self.socket.send(EXIT.pack(status, program.timed_out))
+            else:
+                return None
+
+    def end(self) -> int:
+        """Kill it; how it had ended, if it had."""
+        self.socket.close()
+        os.kill(self.pid, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def _work(jail: Jail) -> None:
+    """Do what is ordered, until there are no more orders."""
+    checker: _Checker | None = None
+    while True:
+        program = _Program(jail)
+        order = os.read(_ORDERS, 1)
+        if checker is not None and order != SAME:
+            checker.end()
+            checker = None
+        if not order:
+            return program.kill(None)
+        checker = checker or _Checker(jail)
+        program.hand_over(checker.socket)
+        status = checker.watch(program)
+        if status != JUDGED:
+            died_of = checker.end()
+            status = status or (TOO_LATE if -died_of in (signal.SIGKILL, signal.SIGXCPU) else BROKEN)
+            checker = None
+        program.kill(checker.pid if checker else None)
+        os.write(_STATUS, status)
+
+
+def _take_files(files: Sequence[int]) -> None:
     """Bring the descriptors to their places, and close all others but the first three."""
-    copies = [fcntl.fcntl(file, fcntl.F_DUPFD, 2 * _STATUS) for file in files]
-    for place, copy in zip((_JOBS, _RESULTS, _STATUS), copies, strict=True):
+    copies = [fcntl.fcntl(file, fcntl.F_DUPFD, 2 * _CHECKERS) for file in files]
+    for place, copy in zip(_FILES, copies, strict=True):
         os.dup2(copy, place)
-    os.closerange(3, _JOBS)
-    os.closerange(_STATUS + 1, 1 << 16)
+    os.closerange(3, _FILES[0])
+    os.closerange(_CHECKERS, 1 << 16)
 
 
-def _build_jail(settings: dict[str, Any]) -> _Jail:
-    limits, layers, place = settings["limits"], settings["layers"], Path(settings["place"])
-    if NAMESPACES in layers:
-        with _needed(NAMESPACES):
-            readable = _readable()
-            if any(Path(path).is_relative_to(TEMPORARY) for path in readable):
-                raise OSError(0, f"the interpreter is in {TEMPORARY}, which has to be empty")
-            enter_namespaces()
-            if child := os.fork():
-                os.closerange(_JOBS, _STATUS + 1)
-                os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
-            end_with_parent(signal.SIGKILL)
-            own = open_own_pids()
-            build_root(str(place), readable, _existing(_DEVICES), limits["folder_mb"])
-            hide_memory()
-        confinement = Confinement(limits, True, None, SECCOMP in layers)
-        empty = partial(empty_temporary, limits["folder_mb"])
-        return _Jail(confinement, TEMPORARY, empty, partial(renew_pids, own), lambda: None)
-    with suppress(OSError):
-        adopt_orphans()
-        hide_memory()
-    ruleset = None
-    if LANDLOCK in layers:
-        with _needed(LANDLOCK):
-            ruleset = build_ruleset(_readable(), _existing(_DEVICES), str(place))
-    confinement = Confinement(limits, False, ruleset, SECCOMP in layers)
-    return _Jail(confinement, str(place), partial(_empty, place), lambda: None, _reap_orphans)
+def _placed(file: int, place: int) -> int:
+    return file if file == place else os.dup2(file, place)
 
 
-def _rehearse(jail: _Jail) -> None:
+def _rehearse(jail: Jail) -> None:
     """Confine the worker, and a process that does nothing else.
 
     Raises:
-        _Missing: If that fails.
+        Missing: If that fails.
     """
-    with _needed(SECCOMP):
+    with needed(SECCOMP):
         jail.confinement.confine_worker()
     heard, said = os.pipe()
     jail.renew()
@@ -162,116 +235,19 @@ def _rehearse(jail: _Jail) -> None:
         os._exit(0)
     os.close(said)
     with suppress(Closed):
-        raise _Missing(*read_frame(heard))
+        raise Missing(*read_frame(heard))
     os.close(heard)
     os.waitpid(child, 0)
 
 
-def _do_job(jail: _Jail) -> bytes | None:
-    """Have one job done; what to say of it, or None when there are no more."""
-    jail.empty()
-    jail.renew()
-    heard, begun = os.pipe()
-    checker = os.fork()
-    if checker == 0:
-        os.close(heard)
-        _check(jail, begun)
-    os.close(begun)
-    late = False
-    if os.read(heard, 1):  # ends without a byte where the checker does
-        over = select.poll()
-        over.register(heard, select.POLLIN)
-        late = not over.poll((jail.confinement.limits["seconds"] + _GRACE) * 1000)
-    os.close(heard)
-    with suppress(ProcessLookupError):
-        os.killpg(checker, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(checker, 0)[1])
-    jail.reap()
-    if code == _NO_JOB:
-        return None
-    if late or -code in (signal.SIGKILL, signal.SIGXCPU):
-        return TOO_LATE
-    return JUDGED if code == 0 else BROKEN
-
-
-def _check(jail: _Jail, begun: int) -> None:
-    """Be the checker of one job, and the program; does not return."""
-    limits = jail.confinement.limits
-    try:
-        os.setsid()
-        os.chdir(jail.folder)
-        asked, requests = os.pipe()
-        replies, replied = os.pipe()
-        output, printed = os.pipe()
-        program = os.fork()
-        if program == 0:
-            jail.confinement.confine_program()
-            write_frame(replied, "ready")
-            serve(printed, asked, replied)
-            os._exit(0)
-        for file in (asked, replied, printed):
-            os.close(file)
-        null = os.open(os.devnull, os.O_RDWR)
-        for file in range(3):
-            os.dup2(null, file)
-        jail.confinement.confine_program()
-        read_frame(replies)
-    except BaseException:
-        os._exit(_FAILED)
-    try:
-        job = read_frame(_JOBS)
-    except Closed:
-        os._exit(_NO_JOB)
-    try:
-        os.write(begun, b".")
-        link = Link(program, requests, replies, output, limits["seconds"], limits["output_kb"] * 1000)
-        write_frame(_RESULTS, evaluate(job, link))
-        os._exit(0)
-    finally:
-        os._exit(_FAILED)
-
-
-def _readable() -> list[str]:
-    """The folders of the interpreter's own files; those within others are left out."""
-    paths = {*_LIBRARIES, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), f"{sys.base_prefix}/lib"}
-    with suppress(OSError):
-        files = (line.split(maxsplit=5)[5:] for line in Path("/proc/self/maps").read_text().splitlines())
-        paths |= {str(Path(file[0]).parent) for file in files if file and file[0].startswith("/")}
-    folders: list[str] = []
-    for path in sorted(path for path in paths if Path(path).is_dir()):
-        if not any(Path(path).is_relative_to(folder) for folder in folders):
-            folders.append(path)
-    return folders
-
-
-def _existing(paths: tuple[str, ...]) -> list[str]:
-    return [path for path in paths if Path(path).exists()]
-
-
-def _empty(folder: Path) -> None:
-    """Remove what is in a folder; one that cannot be emptied ends the worker, and another gets a new one."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o700)
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _reap_orphans() -> None:
-    """End every process that has no other parent left, and those that come to us as they end."""
-    with suppress(ChildProcessError):
-        while True:
-            for children in Path("/proc/self/task").glob("*/children"):
-                for child in children.read_text().split():
-                    with suppress(ProcessLookupError):
-                        os.kill(int(child), signal.SIGKILL)
-            os.waitpid(-1, 0)
-
-
-@contextmanager
-def _needed(layer: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _Missing(layer, str(error)) from error
+def _kill_children_but(checker: int | None) -> None:
+    """End every descendant that has no other parent left, and those that come to us as they end."""
+    while True:
+        texts = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+        children = {int(child) for text in texts for child in text.split()} - {checker}
+        if not children:
+            return
+        for child in children:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
