@@ -21,6 +21,7 @@ BENCHMARKS = {
     "sampling": "64 responses to one prompt, with and without hidden states, against generate",
     "hidden_states": "states of responses that exist, against the plain full forward",
     "scaling": "test-time scaling of LRanker, prefixes shared, against whole prompts",
+    "sandbox": "running 1,000 short programs with their tests, against a new interpreter for each",
     "verification": "judging 10,000 recorded answers of MATH, against the checks alone and a pool without timeouts",
 }
 TABLES = {

@@ -59,7 +59,8 @@ _COPIED: dict[type, tuple[Callable[[Any], Iterable[Any]], Callable[[list[Any]], 
     timedelta: (lambda value: [value.days, value.seconds, value.microseconds], lambda parts: timedelta(*parts)),
 }
 _KINDS = {kind.__name__: read for kind, (_, read) in _COPIED.items()}
-_BASES = (list, tuple, dict, set, frozenset, str, int, float)
+_BASES = (list, tuple, dict, set, frozenset)
+_PLAIN: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__index__, float: float.__float__}
 
 MUTABLE = (list, dict, set, bytearray)
 """What a call may have changed, if it is among its arguments."""
@@ -75,11 +76,14 @@ def encode(value: Any, keep: Keep) -> Any:
     if kind in _SCALARS or (kind is int and -_SHORT < value < _SHORT):
         return value
     if kind not in _COPIED:
-        kind = next((base for base in _BASES if isinstance(value, base)), None)
-        if kind is None or isinstance(value, Enum):
+        if isinstance(value, Enum):
             return keep(value)
-        if kind in (str, float, int):
-            return encode(kind.__new__(kind, value), keep)
+        for base, plain in _PLAIN.items():
+            if isinstance(value, base):
+                return encode(plain(value), keep)
+        kind = next((base for base in _BASES if isinstance(value, base)), None)
+        if kind is None:
+            return keep(value)
     return [kind.__name__, *[encode(part, keep) for part in _COPIED[kind][0](value)]]
 
 

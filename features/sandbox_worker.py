@@ -41,6 +41,8 @@ _FILES = _ORDERS, _JOBS, _RESULTS, _STATUS = 10, 11, 12, 13
 _CHECKERS = 14
 _GRACE, _GRACE_OF_EXIT = 2.0, 0.05
 _BRIEFLY = 0.001
+_MOST_OF = 0.75
+"""What the kernel, which counts ticks, may take for all of a time."""
 
 
 def main() -> None:
@@ -123,10 +125,9 @@ class _Program:
     def _has_ended(self, options: int) -> bool:
         pid, status, used = os.wait4(self.pid, options)
         if pid:
-            self.status = os.waitstatus_to_exitcode(status)
-            self.timed_out = (
-                used.ru_utime + used.ru_stime >= self.jail.confinement.limits["cpu_seconds"] - _GRACE_OF_EXIT
-            )
+            self.status, seconds = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+            limit = self.jail.confinement.limits["cpu_seconds"]
+            self.timed_out = self.status == -signal.SIGKILL and seconds > _MOST_OF * limit
         return bool(pid)
 
 

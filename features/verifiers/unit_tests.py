@@ -32,9 +32,9 @@ class UnitTests:
     Args:
         partial: Give the share of tests that pass.
         limits: What a program may use.
-        isolation: Whether to run programs where the sandbox cannot keep them from the network, files and processes:
-            `required` does not, `auto` warns, `off` does not even try.
-        processes: How many programs run at a time; null for one for each processor.
+        isolation: What to do where the sandbox cannot keep programs from the network, files and processes: `required`
+            refuses to start, `auto` warns; `off` leaves files open to them in any case.
+        processes: How many programs run at a time; null for one more than there are processors.
     """
 
     def __init__(
@@ -133,8 +133,9 @@ def defines(code: str, name: str) -> bool:
 def _chosen(blocks: list[str], entry_point: str | None) -> str | None:
     """The last block, of those that define the function if there are any; None if there is no block."""
     flush = [textwrap.dedent(block) for block in blocks]
-    able = [block for block in flush if entry_point is not None and defines(block, entry_point)]
-    return next(reversed(able or blocks), None)
+    if entry_point is None:
+        return next(reversed(flush), None)
+    return next(reversed([block for block in flush if defines(block, entry_point)] or blocks), None)
 
 
 def _ahead(early: deque[Verdict | None]) -> Iterator[Verdict]:
