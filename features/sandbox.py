@@ -40,8 +40,9 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from features.sandbox_confinement import LANDLOCK, LAYERS, NAMESPACES, SECCOMP
 from features.sandbox_process import LayerMissing, WorkerLost, WorkerProcess
@@ -107,6 +108,11 @@ class Program:
     setup: str = ""
     prelude: str = ""
     entry_point: str | None = None
+
+    @property
+    def judged_by(self) -> dict[str, Any]:
+        """All but the code: a checker is for programs that have this in common."""
+        return {name: value for name, value in vars(self).items() if name != "code"}
 
 
 @dataclass(frozen=True)
@@ -190,17 +196,19 @@ class Sandbox:
         Raises:
             ConfigError: If the workers end again and again.
         """
-        left, pending, exhausted = iter(programs), deque[_Task](), False
+        left, pending, waiting = iter(programs), deque[_Task](), list[_Task]()
         try:
-            while not exhausted or pending:
+            while True:
+                missing = _AHEAD * len(self._workers) - len(pending)
+                read = [_Task(program) for program in islice(left, max(missing, 0))]
+                pending += read
+                waiting += read
                 for place, worker in enumerate(self._workers):
-                    if not exhausted and worker.job is None and len(pending) < _AHEAD * len(self._workers):
-                        program = next(left, None)
-                        exhausted = program is None
-                        if program is not None:
-                            pending.append(_Task(program))
-                            self._give(place, pending[-1])
-                if pending and pending[0].outcome is None:
+                    if worker.job is None and waiting:
+                        self._give(place, waiting.pop(self._next(worker, waiting)))
+                if not pending:
+                    return
+                if pending[0].outcome is None:
                     for key, _ in self._ready.select():
                         self._hear(key.data, key.fd)
                 while pending and (outcome := pending[0].outcome) is not None:
@@ -258,9 +266,17 @@ class Sandbox:
             raise ConfigError(f"{self.path}.isolation", problem, cure=cure)
         warnings.warn(f"{self.path}: {problem}", RuntimeWarning, stacklevel=3)
 
+    def _next(self, worker: WorkerProcess, waiting: list[_Task]) -> int:
+        """The place of what a worker does next: best what has the tests of its last one, or else no other's."""
+        others = [other.tests for other in self._workers if other is not worker]
+        places = range(len(waiting))
+        own = (place for place in places if waiting[place].program.judged_by == worker.tests)
+        free = (place for place in places if waiting[place].program.judged_by not in others)
+        return next(own, next(free, 0))
+
     def _give(self, place: int, task: "_Task") -> None:
         try:
-            self._workers[place].give(task, asdict(task.program))
+            self._workers[place].give(task, task.program.code, task.program.judged_by)
         except WorkerLost as lost:
             self._lose(place, lost)
 

@@ -52,7 +52,7 @@ class WorkerProcess:
         self.job: Any = None
         self._buffer = FrameBuffer(_MOST_RESULT)
         self._place = tempfile.mkdtemp(prefix="sandbox-")
-        self._tests: dict[str, Any] = {}
+        self.tests: dict[str, Any] = {}
         orders, self.orders = os.pipe()
         jobs, self.jobs = os.pipe()
         self.results, results = os.pipe()
@@ -82,24 +82,24 @@ class WorkerProcess:
             self.close()
             raise LayerMissing(hello["missing"], hello["reason"])
 
-    def give(self, job: Any, content: dict[str, Any]) -> None:
+    def give(self, job: Any, code: str, tests: dict[str, Any]) -> None:
         """Have a job done.
 
         Args:
             job: What to remember it by, in `job`, until it is done.
-            content: What the checker needs.
+            code: The program.
+            tests: What the checker needs, by name.
 
         Raises:
             WorkerLost: If there is no worker any more.
         """
         self.job = job
-        tests = {name: value for name, value in content.items() if name != "code"}
         try:
-            os.write(self.orders, SAME if tests == self._tests else FRESH)
-            write_frame(self.jobs, content)
+            os.write(self.orders, SAME if tests == self.tests else FRESH)
+            write_frame(self.jobs, {"code": code, **tests})
         except BrokenPipeError:
             raise WorkerLost("it has ended") from None
-        self._tests = tests
+        self.tests = tests
 
     def hear(self, file: int) -> dict[str, Any] | None:
         """Take what is in one of the pipes; the result when it is there, with `late` in it if time was up.

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,17 +250,15 @@ def test_running_can_be_left_at_any_point(sandbox: Sandbox) -> None:
 
 
 def test_a_worker_that_dies_costs_one_outcome_which_is_no_label(sandbox: Sandbox) -> None:
-    running = sandbox.run([Program("import time\ntime.sleep(0.5)"), Program("pass"), Program("pass")])
+    def kill() -> None:
+        victim = next(worker for worker in sandbox._workers if worker.job is not None)
+        os.kill(victim._process.pid, signal.SIGKILL)
 
-    def kill() -> Iterator[Program]:
-        yield Program("import time\ntime.sleep(50)", ["assert True"])
-        for worker in sandbox._workers:
-            if worker.job is not None:
-                os.kill(worker._process.pid, signal.SIGKILL)
-        yield from [Program("def f(): return 1", ["assert f() == 1"])] * 3
-
-    running = sandbox.run(kill())
-    outcomes = list(running)
+    timer = threading.Timer(1.0, kill)
+    timer.start()
+    sleeps, right = Program("import time\ntime.sleep(50)", ["assert True"]), Program("def f(): return 1", ["assert f() == 1"])
+    outcomes = list(sandbox.run([sleeps, *[right] * 3]))
+    timer.join()
     assert outcomes[0].undecided == "the sandbox failed: it has ended"
     assert [outcome.passed for outcome in outcomes] == [False, True, True, True]
 
