@@ -79,7 +79,7 @@ def encode(value: Any, keep: Keep) -> Any:
         if kind is None or isinstance(value, Enum):
             return keep(value)
         if kind in (str, float, int):
-            return encode(kind(value), keep)
+            return encode(kind(value), keep)  # type: ignore[arg-type]
     return [kind.__name__, *[encode(part, keep) for part in _COPIED[kind][0](value)]]
 
 

@@ -46,7 +46,8 @@ class UnitTests:
     ) -> None:
         if processes is not None and processes < 1:
             raise ValueError(f"processes ({processes}) must be at least 1")
-        self.partial, self.limits, self.isolation, self.processes = partial, limits, isolation, processes
+        self.partial, self.limits, self.processes = partial, limits, processes
+        self.isolation: Isolation = isolation
 
     def settings(self) -> dict[str, Any]:
         """Its options, and the version of Python that runs the code."""
