@@ -83,7 +83,7 @@ class RandomBackbone(Backbone):
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>")
 
-    def load(self) -> Any:
+    def load(self, device_map: str | None = None) -> Any:
         """The model, the same each time."""
         from transformers import Qwen3Config, Qwen3Model
 

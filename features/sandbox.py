@@ -44,8 +44,8 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from features.sandbox_confinement import LANDLOCK, LAYERS, NAMESPACES, SECCOMP
-from features.sandbox_process import LayerMissing, WorkerLost, WorkerProcess
+from features.isolation.confinement import LANDLOCK, LAYERS, NAMESPACES, SECCOMP
+from features.isolation.worker_process import LayerMissing, WorkerLost, WorkerProcess
 from registry import ConfigError
 
 S = TypeVar("S", bound="Sandbox")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from features import sandbox as sandbox_module
-from features import sandbox_process
+from features.isolation import worker_process
 from features.sandbox import Limits, Outcome, Program, Sandbox
 from registry import ConfigError
 
@@ -256,7 +256,10 @@ def test_a_worker_that_dies_costs_one_outcome_which_is_no_label(sandbox: Sandbox
 
     timer = threading.Timer(1.0, kill)
     timer.start()
-    sleeps, right = Program("import time\ntime.sleep(50)", ["assert True"]), Program("def f(): return 1", ["assert f() == 1"])
+    sleeps, right = (
+        Program("import time\ntime.sleep(50)", ["assert True"]),
+        Program("def f(): return 1", ["assert f() == 1"]),
+    )
     outcomes = list(sandbox.run([sleeps, *[right] * 3]))
     timer.join()
     assert outcomes[0].undecided == "the sandbox failed: it has ended"
@@ -265,13 +268,13 @@ def test_a_worker_that_dies_costs_one_outcome_which_is_no_label(sandbox: Sandbox
 
 def test_workers_that_die_again_and_again_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with Sandbox(SMALL, workers=1) as sandbox:
-        monkeypatch.setattr(sandbox_process, "JUDGED", b"?")
+        monkeypatch.setattr(worker_process, "JUDGED", b"?")
         with pytest.raises(ConfigError, match="the sandbox fails again and again: the checker of a program failed"):
             list(sandbox.run([Program("pass")] * 9))
 
 
 def test_a_worker_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_process, "_START", "raise SystemExit(7)")
+    monkeypatch.setattr(worker_process, "_START", "raise SystemExit(7)")
     with pytest.raises(
         ConfigError, match="no worker of the sandbox starts: it ended before it had begun, with status 7"
     ):

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from features import sandbox as sandbox_module
+from features.isolation.confinement import LANDLOCK, NAMESPACES, SECCOMP
+from features.isolation.syscalls import number
 from features.sandbox import Limits, Outcome, Program, Sandbox
-from features.sandbox_confinement import LANDLOCK, NAMESPACES, SECCOMP
-from features.sandbox_syscalls import number
 
 SMALL = Limits(seconds=60.0, cpu_seconds=1, memory_mb=400, threads=8, file_mb=1, folder_mb=2, output_kb=100)
 TESTS = ["assert answer(20) == 'a9f3c1'", "assert answer(21) == 'b8e2d0'"]

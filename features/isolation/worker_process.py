@@ -1,4 +1,4 @@
-"""Sandbox process: a worker of the sandbox as the process sees it that has started it."""
+"""Worker process: a worker of the sandbox as the process sees it that has started it."""
 
 import fcntl
 import json
@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from features.sandbox_frames import Closed, FrameBuffer, read_frame, write_frame
-from features.sandbox_worker import FRESH, JUDGED, SAME, TOO_LATE
+from features.isolation.frames import Closed, FrameBuffer, read_frame, write_frame
+from features.isolation.worker import FRESH, JUDGED, SAME, TOO_LATE
 
-_ROOT = str(Path(__file__).resolve().parents[1])
-_START = "import sys; sys.path.insert(0, sys.argv[2]); from features.sandbox_worker import main; main()"
+_ROOT = str(Path(__file__).resolve().parents[2])
+_START = "import sys; sys.path.insert(0, sys.argv[2]); from features.isolation.worker import main; main()"
 _OPTIONS = ("-s", "-S", "-P")
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _MOST_RESULT = 1 << 24

@@ -1,4 +1,4 @@
-"""Sandbox checker: the process that holds the tests, and evaluates them upon what the program answers.
+"""Checker: the process that holds the tests, and evaluates them upon what the program answers.
 
 Program and checker are two processes, and neither was forked from the other. Each name that the tests leave open stands
 for the program's object of that name: to call it asks the program, and plain results come back as copies. So every
@@ -21,8 +21,8 @@ from contextlib import suppress
 from types import CodeType
 from typing import Any
 
-from features.sandbox_frames import Closed, read_frame, write_frame
-from features.sandbox_link import Link, Remote, Undecidable, message_of
+from features.isolation.frames import Closed, read_frame, write_frame
+from features.isolation.link import Link, Remote, Undecidable, message_of
 
 BEGUN, DONE, ENDED = b"b", b"d", b"e"
 """What a checker says to its worker: that it has a job, that the result is written, that the program has ended."""

@@ -1,4 +1,4 @@
-"""Sandbox link: the pipes to a program, and the objects that stand for those which stay in it."""
+"""Link: the pipes to a program, and the objects that stand for those which stay in it."""
 
 import builtins
 import os
@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from features.sandbox_frames import FrameBuffer, write_frame
-from features.sandbox_program import ARITHMETIC, COMPARISONS
-from features.sandbox_values import MUTABLE, decode, encode, named_builtin
+from features.isolation.frames import FrameBuffer, write_frame
+from features.isolation.program import ARITHMETIC, COMPARISONS
+from features.isolation.values import MUTABLE, decode, encode, named_builtin
 
 _MOST_RESULT = 1 << 24
 _MOST_MESSAGE = 200

@@ -1,4 +1,4 @@
-"""Sandbox filter: the system calls that a program may not make, enforced by seccomp."""
+"""Filter: the system calls that a program may not make, enforced by seccomp."""
 
 import ctypes
 import errno
@@ -8,7 +8,7 @@ import struct
 import sys
 from functools import cache
 
-from features.sandbox_syscalls import MACHINES, call, number
+from features.isolation.syscalls import MACHINES, call, number
 
 REFUSED = (
     # Other processes: none may be executed, traced or signalled.

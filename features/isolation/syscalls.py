@@ -1,4 +1,4 @@
-"""Sandbox syscalls: system calls of Linux that the sandbox makes or refuses, and Python has no functions for."""
+"""Syscalls: system calls of Linux that the sandbox makes or refuses, and Python has no functions for."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Sandbox program: the process that untrusted code runs in, and does as it is asked by the checker.
+"""Program: the process that untrusted code runs in, and does as it is asked by the checker.
 
 It knows no tests and reports no verdict: it is given the code, then calls to make, and answers with what they return.
 Whatever the code does to this process, it can do no more than give other answers.
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from features.sandbox_frames import Closed, read_frame, write_frame
-from features.sandbox_values import MUTABLE, decode, encode, named_builtin
+from features.isolation.frames import Closed, read_frame, write_frame
+from features.isolation.values import MUTABLE, decode, encode, named_builtin
 
 REQUESTS, REPLIES = 3, 4
 """The file descriptors of its two pipes."""

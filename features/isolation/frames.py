@@ -1,4 +1,4 @@
-"""Sandbox frames: JSON values between the processes of the sandbox, each after its length."""
+"""Frames: JSON values between the processes of the sandbox, each after its length."""
 
 import json
 import os

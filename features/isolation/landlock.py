@@ -1,11 +1,11 @@
-"""Sandbox Landlock: the files that a program may read, and the folder it may write to, where it shares our mounts."""
+"""Landlock: the files that a program may read, and the folder it may write to, where it shares our mounts."""
 
 import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from features.sandbox_syscalls import call
+from features.isolation.syscalls import call
 
 _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8

@@ -1,4 +1,4 @@
-"""Sandbox worker: a small interpreter that forks a fresh process for each program, and never runs any itself.
+"""Worker: a small interpreter that forks a fresh process for each program, and never runs any itself.
 
 A second process, the checker, reads the jobs and writes the results; the worker holds nothing of either, nor does what
 it forks. It only hands the checker the pipes to each program, waits, kills and cleans up. It is started as an
@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from features.sandbox_checker import BEGUN, DONE, EXIT, STILL_RUNNING, check
-from features.sandbox_confinement import SECCOMP
-from features.sandbox_frames import Closed, read_frame, write_frame
-from features.sandbox_jail import Jail, Missing, build_jail, needed
-from features.sandbox_program import serve
+from features.isolation.checker import BEGUN, DONE, EXIT, STILL_RUNNING, check
+from features.isolation.confinement import SECCOMP
+from features.isolation.frames import Closed, read_frame, write_frame
+from features.isolation.jail import Jail, Missing, build_jail, needed
+from features.isolation.program import serve
 
 SAME, FRESH = b"s", b"f"
 """What the worker is told of each job: that its tests are those of the job before, or that they are others."""

@@ -1,4 +1,4 @@
-"""Sandbox values: plain Python values as JSON, so that nothing but plain values passes between program and checker.
+"""Values: plain Python values as JSON, so that nothing but plain values passes between program and checker.
 
 Numbers, texts and the other scalars of JSON stand for themselves; all else is a list that begins with its kind, such as
 `["tuple", 1, 2]`. What cannot be copied is kept by its owner, and a reference passes in its place.

@@ -1,4 +1,4 @@
-"""Sandbox jail: where the programs of a worker run, and what is done before each."""
+"""Jail: where the programs of a worker run, and what is done before each."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from features.sandbox_confinement import LANDLOCK, NAMESPACES, SECCOMP, Confinement
-from features.sandbox_landlock import build_ruleset
-from features.sandbox_namespaces import (
+from features.isolation.confinement import LANDLOCK, NAMESPACES, SECCOMP, Confinement
+from features.isolation.landlock import build_ruleset
+from features.isolation.namespaces import (
     TEMPORARY,
     build_root,
     empty_temporary,
@@ -23,7 +23,7 @@ from features.sandbox_namespaces import (
     open_own_pids,
     renew_pids,
 )
-from features.sandbox_syscalls import adopt_orphans, end_with_parent, hide_memory
+from features.isolation.syscalls import adopt_orphans, end_with_parent, hide_memory
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")

@@ -1,4 +1,4 @@
-"""Sandbox confinement: what a process gives up, for good, before it runs code or tests."""
+"""Confinement: what a process gives up, for good, before it runs code or tests."""
 
 import os
 import resource
@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from features.sandbox_filter import filter_program, filter_worker, program_filter
-from features.sandbox_landlock import restrict
-from features.sandbox_namespaces import become_nobody
-from features.sandbox_syscalls import drop_new_privileges, drop_privileges
+from features.isolation.filter import filter_program, filter_worker, program_filter
+from features.isolation.landlock import restrict
+from features.isolation.namespaces import become_nobody
+from features.isolation.syscalls import drop_new_privileges, drop_privileges
 
 NAMESPACES, LANDLOCK, SECCOMP = LAYERS = "namespaces", "landlock", "seccomp"
 """What can be had of the kernel; where there are namespaces, Landlock is not needed."""

@@ -1,10 +1,10 @@
-"""Sandbox namespaces: a network, mounts, process numbers and users of a worker's own."""
+"""Namespaces: a network, mounts, process numbers and users of a worker's own."""
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from features.sandbox_syscalls import call
+from features.isolation.syscalls import call
 
 NOBODY = 65534
 """The user and group that programs run as."""

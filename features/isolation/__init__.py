@@ -1,0 +1,1 @@
+"""Isolation: the processes that untrusted code runs in and is checked by, and what they are kept from."""
