@@ -22,6 +22,7 @@ BENCHMARKS = {
     "hidden_states": "states of responses that exist, against the plain full forward",
     "scaling": "test-time scaling of LRanker, prefixes shared, against whole prompts",
     "sandbox": "running 1,000 short programs with their tests, against a new interpreter for each",
+    "mutants": "MBPP's solutions, and these with an operator changed, against an interpreter for each",
     "verification": "judging 10,000 recorded answers of MATH, against the checks alone and a pool without timeouts",
 }
 TABLES = {
@@ -44,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="name", help="which benchmarks")
     parser.add_argument("--repeats", type=int, default=5, help="how often each way runs (default: 5)")
     parser.add_argument("--cores", type=int, default=2, help="cores to run on (default: 2)")
-    parser.add_argument("--data", type=Path, help="folder to keep the synthetic data in (default: a temporary one)")
+    parser.add_argument(
+        "--data", type=Path, help="folder to keep the synthetic data in, or with MBPP (default: a temporary one)"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for <name>.json")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"), help="folder for the runs of tables")
     parser.add_argument("--tiny", action="store_true", help="a size that shows only that the benchmarks work")

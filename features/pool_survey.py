@@ -2,19 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.chunks import chunks_of
 from features.pool_sources import PoolQuery, PoolSource, PoolText
 from ranking.id_index import hash_ids
 from registry import ConfigError
 
-T = TypeVar("T")
 Unknown = Literal["error", "drop"]
 
 _RUN = 16384
@@ -56,24 +55,17 @@ def survey(
             that is not above 0, an id that is not in the pool, a source without candidates.
     """
     look = _Look(with_features)
-    parts = [look.at_candidates(run, report) for run in in_runs(source.candidates(), _RUN)]
+    parts = [look.at_candidates(run, report) for run in chunks_of(source.candidates(), _RUN)]
     known = np.sort(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
     if not len(known):
         raise ConfigError("features.source", "has no candidate: there is nothing to rank.")
     _refuse_twice(known, source.candidates, "candidate")
     links = _Links(known, unknown_ids)
-    parts = [look.at_queries(run, links, report) for run in in_runs(source.queries(), _RUN)]
+    parts = [look.at_queries(run, links, report) for run in chunks_of(source.queries(), _RUN)]
     queries = np.sort(np.concatenate(parts)) if parts else known[:0]
     _refuse_twice(queries, source.queries, "query")
     links.raise_for_unknown()
     return PoolSurvey(len(known), len(queries), look.feature_dim, links.without_relevant, links.num_left_out)
-
-
-def in_runs(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Runs of so many items, the last one shorter."""
-    iterator = iter(items)
-    while run := list(islice(iterator, size)):
-        yield run
 
 
 class _Look:
@@ -174,7 +166,7 @@ def _refuse_twice(hashes: NDArray[np.int64], read: Callable[[], Iterator[Any]], 
         return
     places: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    for run in in_runs(read(), _RUN):
+    for run in chunks_of(read(), _RUN):
         for place in np.flatnonzero(np.isin(hash_ids([each.id for each in run]), twice)).tolist():
             each = run[place]
             counts[each.id] += 1

@@ -4,32 +4,29 @@ All of a chunk of problems is kept at once, or nothing: what a killed run has to
 so that it comes out the same to the last bit.
 """
 
+import copy
 import dataclasses
 import hashlib
-import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from features.chunks import Chunks
 from features.generation import Generated
 from features.language_model import LanguageModel
 from features.problems import Problem, Response
 from features.stage import Stage
 from features.verification import Verdict, Verifier
 
-T = TypeVar("T")
 Report = Callable[[int, int], None]
 """Called with numbers of responses and tokens that were worked on."""
-
-Skip = Callable[[int], None]
-"""Called with numbers of responses that needed no work."""
 
 _PROMPT, _ALL = -1, 1 << 30
 _RESPONSE, _REFUSAL, _SEEN = "response", "refusal", "seen"
@@ -53,8 +50,7 @@ class States:
 
     Args:
         folder: Where they are kept.
-        reader: Says which depths, and reads them where the generator did not keep them; None for a store of the
-            generator's texts alone.
+        reader: Says which depths, and reads them where the generator did not keep them.
         described: What the responses depend on.
     """
 
@@ -62,6 +58,12 @@ class States:
         self._reader = reader
         self._parts = [f"state {depth:g} {reader.layer_offset:+d}" for depth in reader.depths]
         self.stage = Stage(folder, "states", {"reader": read_by(reader), **described})
+
+    def on(self, device: str) -> "States":
+        """The same with a reader on a device, not loaded yet."""
+        other = copy.copy(self)
+        other._reader = replace(self._reader, device=device)
+        return other
 
     def keep(self, made: Iterable[tuple[Generated, Sequence[int]]]) -> None:
         """Keep states that came with responses.
@@ -71,29 +73,28 @@ class States:
         """
         self.stage.write({asked_key(each.problem): self._rows(each, numbers) for each, numbers in made})
 
-    def fill(
-        self, problems: Iterable[Problem], responses: "Responses", chunk_size: int, report: Report, skip: Skip
-    ) -> None:
-        """Read what is not there yet.
+    def fill(self, problems: Iterable[Problem], responses: "Responses", report: Report) -> None:
+        """Read what is not there yet of a chunk of problems; kept together.
 
         Args:
-            problems: All of them.
+            problems: To be worked on together.
             responses: Whose states.
-            chunk_size: Problems that are worked on, and kept, together.
             report: Told of new states.
-            skip: Told how many were there.
         """
-        for chunk in chunks_of(problems, chunk_size):
-            waiting = []
-            for problem in chunk:
-                kept = responses.of(problem).responses
-                if kept and self._lacks(problem, len(kept)):
-                    waiting.append(Generated(problem, [replace(each, id=str(n)) for n, each in enumerate(kept)]))
-                else:
-                    skip(len(kept))
-            if waiting:
-                found = self._reader.with_states(waiting, report)
-                self.keep((each, [int(response.id) for response in each.responses]) for each in found)
+        waiting = []
+        for problem in problems:
+            kept = responses.of(problem).responses
+            if self.lacks(problem, len(kept)):
+                waiting.append(Generated(problem, [replace(each, id=str(n)) for n, each in enumerate(kept)]))
+        if waiting:
+            found = self._reader.with_states(waiting, report)
+            self.keep((each, [int(response.id) for response in each.responses]) for each in found)
+
+    def lacks(self, problem: Problem, count: int) -> bool:
+        """Whether states of a problem's first responses are missing."""
+        key = asked_key(problem)
+        dropped = self.stage.numbers(key, _SEEN)
+        return any(not set(range(count)) <= self.stage.numbers(key, part) | dropped for part in self._parts)
 
     def of(self, problem: Problem, count: int) -> tuple[dict[int, Float[Tensor, "L D"]], Float[Tensor, "L D"] | None]:
         """The states of a problem's first responses, by number, and of its prompt; without those that had no room."""
@@ -111,11 +112,6 @@ class States:
                 }
         return rows
 
-    def _lacks(self, problem: Problem, count: int) -> bool:
-        key = asked_key(problem)
-        dropped = self.stage.numbers(key, _SEEN)
-        return any(not set(range(count)) <= self.stage.numbers(key, part) | dropped for part in self._parts)
-
 
 class Responses:
     """The responses of one generator.
@@ -131,24 +127,39 @@ class Responses:
         self._num: int | None = generator.num_responses
         self.stage = Stage(folder, "responses", generator.settings())
 
-    def fill(self, problems: Iterable[Problem], chunk_size: int, report: Report, skip: Skip) -> None:
-        """Make what is not there yet.
+    def on(self, device: str) -> "Responses":
+        """The same with models on a device, not loaded yet; a generator that is no model here stays behind."""
+        other = copy.copy(self)
+        other._generator = (
+            replace(self._generator, device=device) if isinstance(self._generator, LanguageModel) else None
+        )
+        other._states = self._states.on(device) if self._states else None
+        return other
+
+    def fill(self, problems: Iterable[Problem], report: Report) -> None:
+        """Make what is not there yet for a chunk of problems; kept together.
 
         Args:
-            problems: All of them.
-            chunk_size: Problems that are worked on, and kept, together.
+            problems: To be worked on together.
             report: Told of new responses.
-            skip: Told how many responses were there.
         """
-        for chunk in chunks_of(problems, chunk_size):
-            by_count: dict[int, list[Problem]] = {}
-            for problem in chunk:
-                by_count.setdefault(self._count(problem), []).append(problem)
-            for count, waiting in sorted(by_count.items()):
-                missing = self._missing(count)
-                skip(len(waiting) * max(0, count))
-                if missing:
-                    self._keep(self._generator.generate(waiting, missing, report), missing)
+        by_count: dict[int, list[Problem]] = {}
+        for problem in problems:
+            if self.lacks(problem):
+                by_count.setdefault(self.count(problem), []).append(problem)
+        for count, waiting in sorted(by_count.items()):
+            missing = range(count, _ALL if self._num is None else self._num)
+            self._keep(self._generator.generate(waiting, missing, report), missing)
+
+    def count(self, problem: Problem) -> int:
+        """How many responses to a problem are there."""
+        return len(self.stage.numbers(asked_key(problem), _RESPONSE))
+
+    def lacks(self, problem: Problem) -> bool:
+        """Whether more responses to a problem are to be had."""
+        count = self.count(problem)
+        enough = bool(count) if self._num is None else count >= self._num
+        return not enough and not self.stage.numbers(asked_key(problem), _REFUSAL)
 
     def of(self, problem: Problem) -> Kept:
         """The responses to a problem."""
@@ -157,18 +168,6 @@ class Responses:
         rows = self.stage.read(key, _RESPONSE, numbers).values()
         refusal = self.stage.read(key, _REFUSAL)
         return Kept([Response(**json.loads(row)) for row in rows], refusal[0].decode() if refusal else None)
-
-    def _count(self, problem: Problem) -> int:
-        """How many there are; -1 where no more are to be had."""
-        key = asked_key(problem)
-        count = len(self.stage.numbers(key, _RESPONSE))
-        complete = self.stage.numbers(key, _REFUSAL) or (self._num is None and count)
-        return -1 if complete else count
-
-    def _missing(self, count: int) -> range | None:
-        if count < 0 or (self._num is not None and count >= self._num):
-            return None
-        return range(count, _ALL if self._num is None else self._num)
 
     def _keep(self, made: Iterable[Generated], numbers: range) -> None:
         """Keep all of these together, their states first: where these are lacking, so are the responses."""
@@ -186,6 +185,32 @@ class Responses:
         self.stage.write(rows)
 
 
+@dataclass(frozen=True)
+class StageWork:
+    """Chunks of problems that are responded to, or whose responses are read.
+
+    Args:
+        chunks: Of all problems.
+        responses: To them.
+        states: Read where they are missing; None to make responses instead.
+    """
+
+    chunks: Chunks[Problem]
+    responses: Responses
+    states: States | None = None
+
+    def on(self, device: str) -> "StageWork":
+        """The same on a device."""
+        return StageWork(self.chunks, self.responses.on(device), self.states.on(device) if self.states else None)
+
+    def do(self, number: int, report: Report) -> None:
+        """Work on a chunk."""
+        if self.states:
+            self.states.fill(self.chunks[number], self.responses, report)
+        else:
+            self.responses.fill(self.chunks[number], report)
+
+
 class Verdicts:
     """What a verifier says of a generator's responses.
 
@@ -200,22 +225,29 @@ class Verdicts:
         self._responses, self._verifier = responses, verifier
         self.stage = Stage(folder, "verdicts", {"verifier": verifier.settings(), **described})
 
-    def fill(self, problems: Iterable[Problem], chunk_size: int, report: Report, skip: Skip) -> None:
-        """Judge what is not judged yet; takes what `Responses.fill` takes."""
-        for chunk in chunks_of(problems, chunk_size):
-            waiting: list[tuple[Problem, int, str]] = []
-            for problem in chunk:
-                responses, there = self._responses.of(problem).responses, self.stage.numbers(judged_key(problem))
-                missing = [number for number in range(len(responses)) if number not in there]
-                skip(len(responses) - len(missing))
-                waiting += [(problem, number, responses[number].text) for number in missing]
-            rows: dict[str, dict[str, dict[int, bytes]]] = {}
-            verdicts = self._verifier.verify((problem, text) for problem, _, text in waiting)
-            for (problem, number, _), verdict in zip(waiting, verdicts, strict=True):
-                of = rows.setdefault(judged_key(problem), {"": {}})
-                of[""][number] = json.dumps(asdict(verdict)).encode()
-                report(1, 0)
-            self.stage.write(rows)
+    def fill(self, problems: Iterable[Problem], report: Report) -> None:
+        """Judge what is not judged yet of a chunk of problems; kept together.
+
+        Args:
+            problems: To be judged together.
+            report: Told of new verdicts.
+        """
+        waiting: list[tuple[Problem, int, str]] = []
+        for problem in problems:
+            responses, there = self._responses.of(problem).responses, self.stage.numbers(judged_key(problem))
+            missing = [number for number in range(len(responses)) if number not in there]
+            waiting += [(problem, number, responses[number].text) for number in missing]
+        rows: dict[str, dict[str, dict[int, bytes]]] = {}
+        verdicts = self._verifier.verify((problem, text) for problem, _, text in waiting)
+        for (problem, number, _), verdict in zip(waiting, verdicts, strict=True):
+            of = rows.setdefault(judged_key(problem), {"": {}})
+            of[""][number] = json.dumps(asdict(verdict)).encode()
+            report(1, 0)
+        self.stage.write(rows)
+
+    def count(self, problem: Problem) -> int:
+        """How many verdicts on a problem's responses are there."""
+        return len(self.stage.numbers(judged_key(problem)))
 
     def of(self, problem: Problem, count: int) -> list[Verdict]:
         """The verdicts of a problem's first responses."""
@@ -239,13 +271,6 @@ def read_by(reader: LanguageModel) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(LanguageModel)}
     described = {name: value for name, value in LanguageModel.settings(reader).items() if name in fields}
     return {**described, "sha256": reader.checked_hash}
-
-
-def chunks_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Runs of so many; the last one may be shorter."""
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
 
 
 def _hash(content: Any) -> str:

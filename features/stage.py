@@ -31,21 +31,10 @@ class Stage:
     """
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        described = json.dumps(settings, sort_keys=True)
-        digest = hashlib.sha256(described.encode()).hexdigest()[:12]
+        self._folder, self._described = folder, json.dumps(settings, sort_keys=True)
+        digest = hashlib.sha256(self._described.encode()).hexdigest()[:12]
         self.path = folder / f"{name}-{digest}.sqlite"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(str(folder), f"cannot be made: {error.strerror}.", cure="give another path") from error
-        with self._reported():
-            self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS results (problem TEXT, part TEXT, number INTEGER, value BLOB NOT NULL, "
-                "PRIMARY KEY (problem, part, number)) WITHOUT ROWID"
-            )
-            self._connection.execute("CREATE TABLE IF NOT EXISTS settings (json TEXT PRIMARY KEY)")
-            self._connection.execute("INSERT OR IGNORE INTO settings VALUES (?)", (described,))
+        self._open()
 
     def numbers(self, problem: str, part: str = "") -> set[int]:
         """Which numbers of a problem's part are there."""
@@ -93,6 +82,28 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_connection"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            cure = "give another path"
+            raise StoreError(str(self._folder), f"cannot be made: {error.strerror}.", cure=cure) from error
+        with self._reported():
+            self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS results (problem TEXT, part TEXT, number INTEGER, value BLOB NOT NULL, "
+                "PRIMARY KEY (problem, part, number)) WITHOUT ROWID"
+            )
+            self._connection.execute("CREATE TABLE IF NOT EXISTS settings (json TEXT PRIMARY KEY)")
+            self._connection.execute("INSERT OR IGNORE INTO settings VALUES (?)", (self._described,))
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

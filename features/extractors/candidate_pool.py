@@ -11,10 +11,12 @@ from jaxtyping import Bool, Int
 from rich.console import Console
 from torch import Tensor
 
+from features.chunks import Chunks, chunks_of
+from features.devices import share_out
 from features.encoder import Encoder
-from features.pool_shards import Chunks, embed, write_chunk, write_in_processes
+from features.pool_shards import ShardWork, embed
 from features.pool_sources import PoolQuery, pool_source
-from features.pool_survey import PoolSurvey, Unknown, in_runs, survey
+from features.pool_survey import PoolSurvey, Unknown, survey
 from features.progress import ReadingProgress, WorkProgress
 from ranking.candidate_pool import CandidatePool
 from ranking.candidate_pool_writer import CandidatePoolWriter
@@ -141,16 +143,17 @@ class _Build:
 
     def add_candidates(self, total: int) -> None:
         """All chunks that are not on disk, in one process or in several."""
-        chunks, done = Chunks(self.source, self.chunk_size), self.writer.candidate_shards
-        starts = range(0, total, self.chunk_size)
+        work = ShardWork(self.writer.shards, Chunks(self.source.candidates, self.chunk_size), self.encoder)
+        done, starts = self.writer.candidate_shards, range(0, total, self.chunk_size)
         self.progress.skip(sum(min(self.chunk_size, total - starts[number]) for number in done))
         missing = [number for number in range(len(starts)) if number not in done]
-        if self.encoder and self.extractor.devices > 1 and len(missing) > 1:
-            devices = min(self.extractor.devices, len(missing))
-            write_in_processes(self.writer.shards, chunks, missing, self.encoder, self.progress.report, devices)
+        devices = min(self.extractor.devices, len(missing))
+        if self.encoder and devices > 1:
+            folder, gpus = str(self.writer.shards.folder), self.encoder.device != "cpu"
+            share_out(work, missing, devices, self.progress.report, gpus=gpus, kept_in=folder)
         else:
             for number in missing:
-                write_chunk(self.writer.shards, number, chunks[number], self.encoder, self._report)
+                work.do(number, self._report)
                 self.writer.collect()
         self.writer.collect()
         if self.writer.num_candidates != total:
@@ -159,7 +162,7 @@ class _Build:
     def add_queries(self, total: int) -> None:
         """All queries that are not on disk."""
         count = 0
-        for run in in_runs(self.source.queries(), self.chunk_size):
+        for run in chunks_of(self.source.queries(), self.chunk_size):
             count += len(run)
             if count <= self.writer.num_queries:
                 self.progress.skip(len(run))

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal
 import torch
 from rich.console import Console
 
+from features.chunks import Chunks, chunks_of
+from features.devices import share_out
 from features.language_model import LanguageModel
 from features.problems import Problem, ProblemSource, Response
 from features.progress import WorkProgress
-from features.response_stages import Responses, States, Verdicts, chunks_of
+from features.response_stages import Responses, StageWork, States, Verdicts
 from features.rule_verifier import DEFAULT_WORKERS, Workers, build_verifier
 from features.verification import Verdict
 from ranking.group_store import GroupStore
@@ -26,6 +28,7 @@ from registry import EXTRACTORS, GENERATORS, SOURCES, VERIFIERS, ConfigError, No
 
 REPORT = "report.json"
 _GROUPS_A_SHARD = 128
+_JUDGED_TOGETHER = 64
 
 
 @EXTRACTORS.register("responses")
@@ -46,6 +49,7 @@ class ResponsesExtractor:
         dtype: Of the stored vectors.
         chunk_size: Problems that are worked on, and kept, together; null for enough to keep the generator busy.
         workers: The processes of a verifier that is a plain function.
+        devices: How many processes respond and read, each with the model on its own GPU where there are any.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class ResponsesExtractor:
         dtype: Literal["float16", "bfloat16", "float32"] = "float16",
         chunk_size: int | None = None,
         workers: Workers = DEFAULT_WORKERS,
+        devices: int = 1,
     ) -> None:
         self.source: ProblemSource = SOURCES.build(source, path="features.source")  # type: ignore[assignment]
         if not isinstance(self.source, ProblemSource):
@@ -72,8 +77,12 @@ class ResponsesExtractor:
             where = "features.reader" if self.reader is None or reader else "features.generator"
             cure = f"{where}: {{model: ..., depths: [0.6]}}"
             raise ConfigError(f"{where}.depths", "no hidden states are asked for.", cure=cure)
-        if chunk_size is not None and chunk_size < 1:
-            raise ConfigError("features.chunk_size", f"has to be 1 or more, got {chunk_size}.")
+        if (chunk_size is not None and chunk_size < 1) or devices < 1:
+            raise ValueError(f"chunk_size ({chunk_size}) and devices ({devices}) must be at least 1")
+        if devices > 1 and self.reader.device_map:
+            cure = "devices: 1, for device_map spreads one model over all GPUs"
+            raise ConfigError("features.devices", "cannot be had together with device_map.", cure=cure)
+        self.devices = devices
         self.dtype, self._path, self._stages, self._chunk_size = dtype, path, stages, chunk_size
 
     @cached_property
@@ -161,15 +170,47 @@ class _Build:
     def run(self) -> Path:
         extractor, num_problems = self.extractor, self._survey()
         total = num_problems * (extractor.generator.num_responses or 0) or self._num_recorded()
-        size = extractor.chunk_size
+        responses, states = self.responses, self.states
+        chunks = Chunks(extractor.source.problems, extractor.chunk_size)
         with WorkProgress(total, self.console, doing="Responding", done="Got", unit="responses") as bar:
-            self.responses.fill(self._problems(), size, bar.report, bar.skip)
+            self._do(StageWork(chunks, responses), extractor.generator, bar, responses.count, responses.lacks)
         with WorkProgress(total, self.console, doing="Reading", done="Read", unit="responses") as bar:
-            self.states.fill(self._problems(), self.responses, size, bar.report, bar.skip)
+            self._do(StageWork(chunks, responses, states), extractor.reader, bar, self._num_read, self._unread)
         if self.verdicts is not None:
             with WorkProgress(total, self.console, doing="Judging", done="Judged", unit="responses") as bar:
-                self.verdicts.fill(self._problems(), max(size, 64), bar.report, bar.skip)
+                for chunk in chunks_of(self._problems(), max(extractor.chunk_size, _JUDGED_TOGETHER)):
+                    bar.skip(sum(map(self.verdicts.count, chunk)))
+                    self.verdicts.fill(chunk, bar.report)
         return self._store()
+
+    def _do(
+        self,
+        work: StageWork,
+        model: Any,
+        bar: WorkProgress,
+        count: Callable[[Problem], int],
+        lacks: Callable[[Problem], bool],
+    ) -> None:
+        """What is left to do of a stage, in one process or in several."""
+        waiting = []
+        for number, chunk in enumerate(chunks_of(self._problems(), self.extractor.chunk_size)):
+            bar.skip(sum(map(count, chunk)))
+            if any(map(lacks, chunk)):
+                waiting.append(number)
+        devices = min(self.extractor.devices, len(waiting)) if isinstance(model, LanguageModel) else 1
+        if devices > 1:
+            folder, gpus = str(self.extractor.folder), model.device != "cpu"
+            share_out(work, waiting, devices, bar.report, gpus=gpus, kept_in=folder)
+        else:
+            for number in waiting:
+                work.do(number, bar.report)
+
+    def _num_read(self, problem: Problem) -> int:
+        count = self.responses.count(problem)
+        return 0 if self.states.lacks(problem, count) else count
+
+    def _unread(self, problem: Problem) -> bool:
+        return self.states.lacks(problem, self.responses.count(problem))
 
     def _problems(self) -> Iterator[Problem]:
         return self.extractor.source.problems()

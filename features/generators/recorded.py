@@ -41,7 +41,7 @@ class RecordedGenerator(LanguageModel):
     num_responses: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_tokens < 1 or (self.num_responses or 1) < 1:
+        if self.batch_tokens < 1 or (self.num_responses is not None and self.num_responses < 1):
             raise ValueError("num_responses and batch_tokens must be at least 1")
 
     def settings(self) -> dict[str, Any]:

@@ -62,8 +62,8 @@ class Judge:
         attempts: int = 6,
         cache: str = "data/judge.sqlite",
     ) -> None:
-        if min(replies, parallel, attempts, max_tokens) < 1 or (requests_per_minute or 1) <= 0:
-            raise ValueError("replies, parallel, attempts, max_tokens and requests_per_minute must be at least 1")
+        if min(replies, parallel, max_tokens) < 1:
+            raise ValueError("replies, parallel and max_tokens must be at least 1")
         self.rubric = RUBRIC if rubric is None else rubric
         if "{query}" not in self.rubric or "{response}" not in self.rubric.partition("{query}")[2]:
             raise ValueError("the rubric must have {query} in it, and {response} after it")

@@ -3,11 +3,10 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -188,26 +187,74 @@ def test_what_went_wrong_is_counted(
     assert report["responses"]["kept"] == NUM_PROBLEMS * NUM_RESPONSES
 
 
+DYING = """
+import os, runpy, signal, sys
+from features.progress import WorkProgress
+from features.stage import Stage
+
+left = int(sys.argv.pop(1))
+
+def dying(function, name):
+    def counted(self, *arguments):
+        global left
+        left -= 1
+        if left < 0:
+            print(name(self), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(self, *arguments)
+    return counted
+
+WorkProgress.report = dying(WorkProgress.report, lambda self: self._done)
+Stage.write = dying(Stage.write, lambda self: "writing " + self.path.name.partition("-")[0])
+runpy.run_module("features", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.timeout(280)
-def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(
-    config: Callable[..., Path], tmp_path: Path
+def test_a_build_that_is_killed_at_ten_points_ends_with_the_same_bytes(
+    config: Callable[..., Path], language_model: Path, tmp_path: Path
 ) -> None:
-    whole, broken = config("whole", chunk_size=1), config("broken", chunk_size=1, stages=str(tmp_path / "others"))
-    run = {"env": environment(tmp_path), "cwd": tmp_path, "capture_output": True, "text": True}
-    started = time.monotonic()
-    finished = subprocess.run(command(whole), check=False, **run)
+    """A chunk is seven to thirteen steps and a write: killed at any of them, in each stage."""
+    reader = {"model": str(language_model), "template": "plain", "depths": [0.5, 1.0]}
+    of_both: dict[str, Any] = {"chunk_size": 1, "reader": reader, "generator": {"depths": []}}
+    whole, broken = config("whole", **of_both), config("broken", **of_both, stages=str(tmp_path / "others"))
+    run = {"env": environment(tmp_path), "cwd": tmp_path, "capture_output": True, "text": True, "check": False}
+    finished = subprocess.run(command(whole), **run)
     assert finished.returncode == 0, finished.stderr
-    usual, draw = time.monotonic() - started, random.Random(0)
+    draw, died = random.Random(0), []
     for _ in range(10):
-        with subprocess.Popen(command(broken), env=run["env"], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(draw.uniform(0.4, 1.0) * usual)
-            process.kill()
-        if (tmp_path / "broken").exists():
-            break
-    assert subprocess.run(command(broken), check=False, **run).returncode == 0
+        arguments = [str(draw.randint(8, 30)), "--config", str(broken)]
+        killed = subprocess.run([sys.executable, "-c", DYING, *arguments], **run)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        died.append(killed.stdout.strip())
+    assert {"Got", "Read", "Judged"} <= set(died)
+    assert subprocess.run(command(broken), **run).returncode == 0
     assert hashes(tmp_path / "broken") == hashes(tmp_path / "whole")
     assert (tmp_path / "broken" / "report.json").read_text() == (tmp_path / "whole" / "report.json").read_text()
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.timeout(280)
+def test_several_processes_make_the_same_store_as_one(
+    config: Callable[..., Path], language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", environment(tmp_path)["PYTHONPATH"])
+    reader = {"model": str(language_model), "template": "plain", "depths": [0.5, 1.0]}
+    of_both: dict[str, Any] = {"reader": reader, "generator": {"depths": []}}
+    one = build(config("one", **of_both), monkeypatch)
+    two = build(config("two", **of_both, devices=2, stages=str(tmp_path / "others")), monkeypatch)
+    assert hashes(two.path) == hashes(one.path) and two.num_groups == NUM_PROBLEMS
+
+
+def test_several_processes_and_one_model_on_several_devices_are_not_had_together(
+    tmp_path: Path, language_model: Path
+) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"id": "a", "query": "b"}\n')
+    model = {"name": "transformers", "model": str(language_model), "depths": [0.5], "device_map": "auto"}
+    with pytest.raises(ConfigError, match=r"(?s)features.devices.*device_map.*devices: 1"):
+        ResponsesExtractor({"name": "problems", "path": str(path)}, model, devices=2)
 
 
 @pytest.mark.usefixtures("outside")
