@@ -104,8 +104,11 @@ class GroupedFeatures(LightningDataModule):
 
     @property
     def encoder(self) -> dict[str, Any] | None:
-        """What made the features."""
-        return self.store.encoder
+        """What made the features; a language model with the one depth that is read."""
+        encoder = self.store.encoder
+        if encoder is None or "depths" not in encoder:
+            return encoder
+        return encoder | {"depths": [self.store.depths[self._depth]]}
 
     def query_id(self, group: int) -> str:
         """The query's own id, for messages and result files."""

@@ -117,7 +117,7 @@ def encoder_line(encoder: dict[str, Any] | None) -> str:
     """What embedded the texts, on one line."""
     if encoder is None:
         return "none: the features came with the source"
-    known = (f"{name} {encoder[name]}" for name in ("pooling", "max_length", "dtype") if name in encoder)
+    known = (f"{name} {encoder[name]}" for name in ("pooling", "max_length", "dtype", "template") if name in encoder)
     return ", ".join((str(encoder.get("model", "without a name")), *known))
 
 

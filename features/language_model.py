@@ -1,7 +1,7 @@
 """LanguageModel: a pretrained causal model that reads chats, described so that it can be saved and made again."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -59,7 +59,8 @@ class LanguageModel(Backbone):
         Raises:
             ConfigError: If the hash is not the one asked for.
         """
-        return super().identity() | {"device": "auto", "device_map": None}
+        described = super().identity() | {"device": "auto", "device_map": None}
+        return {each.name: described[each.name] for each in fields(LanguageModel) if each.name in described}
 
     def settings(self) -> dict[str, Any]:
         """The fields that prompts and states depend on."""

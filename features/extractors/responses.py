@@ -29,6 +29,7 @@ from registry import EXTRACTORS, GENERATORS, SOURCES, VERIFIERS, ConfigError, No
 REPORT = "report.json"
 _GROUPS_A_SHARD = 128
 _JUDGED_TOGETHER = 64
+_MOST_TOLD = 12
 
 
 @EXTRACTORS.register("responses")
@@ -261,7 +262,7 @@ class _Build:
             depths=list(reader.depths),
             dtype=self.extractor.dtype,
             settings=self.settings,
-            encoder=None,
+            encoder=reader.identity(),
             source={**self.settings["source"], "model": reader.model, "sha256": reader.checked_hash},
         )
 
@@ -299,7 +300,9 @@ class _Build:
         for number in numbers:
             verdict = verdicts[number]
             label = "no label" if verdict.label is None else f"{verdict.label:g}"
-            self.counts["verdicts"][f"{label}: {verdict.reason}" if verdict.reason else label] += 1
+            # The kind of a reason: what follows is different in each response.
+            reason = verdict.reason.partition(":")[0]
+            self.counts["verdicts"][f"{label}: {reason}" if reason else label] += 1
 
     def _add_groups(self, writer: GroupStoreWriter, chunk: list[_Labelled], num_candidates: int) -> None:
         responses = [response for each in chunk for response in each.responses]
@@ -328,8 +331,10 @@ class _Build:
 
     def _tell(self, report: dict[str, Any]) -> None:
         for what, counts in report.items():
-            line = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-            self.console.print(f"{what}: {line}", highlight=False, soft_wrap=True)
+            shown = sorted((-count, name) for name, count in counts.items() if count)
+            line = ", ".join(f"{name} {-count:,}" for count, name in shown[:_MOST_TOLD])
+            more = f" and {len(shown) - _MOST_TOLD} more in {REPORT}" if len(shown) > _MOST_TOLD else ""
+            self.console.print(f"{what}: {line}{more}", highlight=False, soft_wrap=True)
 
 
 def _answer(answer: str | None) -> int:
