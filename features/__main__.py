@@ -25,7 +25,7 @@ _EXAMPLES = """examples:
   python -m features --config quickstart features.encoder.dtype=bfloat16
   python -m features inspect data/my_store
   python -m features inspect data/my_store --queries 10 --verify
-  python -m features analyse data/my_store --into figures
+  python -m features analyse data/my_store --into figures --wandb my_project
   python -m features merge data/first data/second --into data/both
   python -m features split data/both --into data/train data/test --shares 0.8 0.2
   python -m features features.name=candidate_pool features.source.name=pool_files \
@@ -94,13 +94,28 @@ def _analyse(arguments: list[str]) -> int:
     parser = _parser("python -m features analyse", "Pass@k, lengths and repetitions of a group store's responses.")
     parser.add_argument("path", help="its folder")
     parser.add_argument("--into", metavar="PATH", default=".", help="a folder for analysis.json and analysis.png (.)")
+    parser.add_argument("--wandb", metavar="PROJECT", help="log the tables and the picture to a W&B project as well")
     chosen = parser.parse_args(arguments)
     found, folder = Analysis.of(GroupStore.open(chosen.path)), Path(chosen.into)
     folder.mkdir(parents=True, exist_ok=True)
     found.draw(folder / "analysis.png")
     write_file(folder / "analysis.json", as_json(found.results()))
     print(f"{folder / 'analysis.json'} and {folder / 'analysis.png'} are ready.")
+    if chosen.wandb:
+        _log(found, folder / "analysis.png", chosen.wandb, Path(chosen.path).name)
     return 0
+
+
+def _log(found: Analysis, picture: Path, project: str, name: str) -> None:
+    import wandb
+    from wandb.errors import UsageError
+
+    try:
+        with wandb.init(project=project, name=name, job_type="analysis") as run:
+            tables = {table: wandb.Table(columns, rows) for table, (columns, rows) in found.tables().items()}
+            run.log({**tables, "responses": wandb.Image(str(picture))})
+    except UsageError as error:
+        raise ConfigError("--wandb", str(error), cure="`wandb login`, or WANDB_MODE=offline") from error
 
 
 def _merge(arguments: list[str]) -> int:

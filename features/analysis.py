@@ -107,6 +107,24 @@ class Analysis:
             "empty": self.empty,
         }
 
+    def tables(self) -> dict[str, tuple[list[str | int], list[Any]]]:
+        """Column names and rows of each table that a logger shows, by its name."""
+        cuts = torch.linspace(0, 1, 11, dtype=torch.float64)
+        deciles = torch.quantile(self.lengths.double(), cuts).tolist()
+        hard = torch.bincount(self.right[self.num > 0], minlength=1).tolist()
+        return {
+            "responses/pass_at_k": (["k", "pass@k"], [[k, self.pass_at(k)] for k in self.ks]),
+            "responses/lengths": (
+                ["share", self.unit],
+                [list(row) for row in zip(cuts.tolist(), deciles, strict=True)],
+            ),
+            "responses/right": (["right responses", "queries"], [list(row) for row in enumerate(hard)]),
+            "responses/counts": (
+                ["responses", "unlabelled", "repeated", "empty"],
+                [[len(self.lengths), self.unlabelled, self.repeated, self.empty]],
+            ),
+        }
+
     def draw(self, path: Path) -> None:
         """Pass@k, lengths and shares of right responses as a PNG; written whole or not at all.
 

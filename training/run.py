@@ -237,14 +237,14 @@ def _report_responses(folder: Path, trainer: Trainer, ranker: Ranker[Any], datam
     by_k.draw(folder / "by_k.png")
     responses.draw(folder / "responses.png")
     curves = [[k, *(means[place].mean for means in by_k.means.values())] for place, k in enumerate(by_k.ks)]
-    passes = [[k, responses.pass_at(k)] for k in responses.ks]
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
             logger.log_image("test/by_k", images=[str(folder / "by_k.png")])  # type: ignore[attr-defined]
             logger.log_image("responses", images=[str(folder / "responses.png")])  # type: ignore[attr-defined]
         if hasattr(logger, "log_table"):
             logger.log_table("test/by_k/table", columns=["k", *by_k.means], data=curves)  # type: ignore[attr-defined]
-            logger.log_table("responses/pass_at_k", columns=["k", "pass@k"], data=passes)  # type: ignore[attr-defined]
+            for name, (columns, rows) in responses.tables().items():
+                logger.log_table(name, columns=columns, data=rows)  # type: ignore[attr-defined]
     return by_k.results()
 
 

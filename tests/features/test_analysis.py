@@ -67,3 +67,20 @@ def test_inspecting_a_store_tells_it_too(responses: GroupStore, capsys: pytest.C
     shown = capsys.readouterr().out
     for part in ("pass@1 0.429", "pass@6 0.667", "0 to 23 tokens", "8 repeated", "2 empty"):
         assert part in shown
+
+
+def test_tables_and_the_picture_go_to_wandb(
+    responses: GroupStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert main(["analyse", str(responses.path), "--into", str(tmp_path), "--wandb", "tried"]) == 0
+    (logged,) = tmp_path.glob("wandb/offline-run-*/files/media")
+    tables = {file.name.partition("_0_")[0]: json.loads(file.read_text()) for file in logged.rglob("*.table.json")}
+    found = Analysis.of(responses)
+    assert tables["pass_at_k"]["data"] == [[k, pytest.approx(found.pass_at(k))] for k in found.ks]
+    assert tables["counts"]["data"] == [[24, 3, 8, 2]]
+    assert tables["right"]["data"] == [[0, 1], [1, 0], [2, 1], *([place, 0] for place in range(3, 8)), [8, 1]]
+    assert tables["lengths"]["columns"] == ["share", "tokens"] and tables["lengths"]["data"][5] == [0.5, 11.5]
+    assert len(list(logged.rglob("*.png"))) == 1
