@@ -52,13 +52,18 @@ class Registry(Generic[T]):
         """The factory of that name; imports the file of that name first, the rest only before giving up.
 
         Raises:
-            ConfigError: If there is none; it suggests the nearest name.
-            ImportError: If the file of that name cannot be imported, as it was raised.
+            ConfigError: If there is none, with the nearest name, or if the package it leans on is not installed.
+            ImportError: If the file of that name cannot be imported for another reason, as it was raised.
         """
         if name not in self._factories:
             home = importlib.import_module(self.home)
             if hasattr(home, "__path__") and name.isidentifier() and importlib.util.find_spec(f"{self.home}.{name}"):
-                importlib.import_module(f"{self.home}.{name}")
+                try:
+                    importlib.import_module(f"{self.home}.{name}")
+                except ModuleNotFoundError as error:
+                    problem = f"{name!r} needs the package {error.name}, which is not installed."
+                    cure = f"pip install {str(error.name).partition('.')[0].replace('_', '-')}"
+                    raise ConfigError(path or self.kind, problem, cure=cure) from error
         if name not in self._factories:
             cure = f"a component of your own: @{self.kind.upper()}.register({name!r}), and its module in `imports:`"
             problem = f"{name!r} is not among the {self.kind}."

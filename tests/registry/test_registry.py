@@ -126,9 +126,14 @@ def test_the_same_definition_may_register_twice_as_a_notebook_cell_does(shapes: 
 def test_a_named_file_that_cannot_be_imported_says_why_itself(
     shapes: Registry[Any], add: Callable[[str, str], None]
 ) -> None:
-    add("fractal", "import a_package_nobody_has")
-    with pytest.raises(ModuleNotFoundError, match="a_package_nobody_has"):
+    add("fractal", "import a_package_nobody_has.inner")
+    with pytest.raises(
+        ConfigError, match=r"(?s)needs the package a_package_nobody_has.*pip install a-package-nobody-has"
+    ):
         shapes.get("fractal")
+    add("spiral", "from registry import nothing_like_it")
+    with pytest.raises(ImportError, match="nothing_like_it"):
+        shapes.get("spiral")
 
 
 def test_a_file_that_lacks_its_dependency_is_no_obstacle_to_others_but_is_named(
