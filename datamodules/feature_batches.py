@@ -125,6 +125,13 @@ class EvaluationBatches:
         self._slots, self._depth = slots, depth
         self._groups, self._drawn = groups[rank::world], drawn[rank::world]
         self._size = max(1, _EVALUATION_BYTES // (4 * drawn.shape[1] * slots.store.feature_dim))
+        answer, log_probability = slots.store.answer, slots.store.log_probability
+        # What is not known of any response orders none.
+        self._known: dict[str, Tensor] = {}
+        if answer is not None and bool(answer.any()):
+            self._known["answer"] = answer
+        if log_probability is not None and not bool(log_probability.isnan().all()):
+            self._known["log_probability"] = log_probability
 
     def num_steps(self) -> int:
         """At least one, if empty, so that every process takes part when results are gathered."""
@@ -134,11 +141,8 @@ class EvaluationBatches:
         """The batch of one step, the same in every epoch."""
         part = slice(step * self._size, (step + 1) * self._size)
         batch = self._slots.batch(self._groups[part], self._drawn[part], self._depth)
-        store, slot = self._slots.store, batch.slot.clamp(min=0)
-        known = {name: getattr(store, name) for name in ("answer", "log_probability")}
-        return dataclasses.replace(
-            batch, **{name: values[slot] for name, values in known.items() if values is not None}
-        )
+        slot = batch.slot.clamp(min=0)
+        return dataclasses.replace(batch, **{name: values[slot] for name, values in self._known.items()})
 
 
 class TrainingBatches:

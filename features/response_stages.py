@@ -152,8 +152,9 @@ class Responses:
             self._keep(self._generator.generate(waiting, missing, report), missing)
 
     def count(self, problem: Problem) -> int:
-        """How many responses to a problem are there."""
-        return len(self.stage.numbers(asked_key(problem), _RESPONSE))
+        """How many of the wanted responses to a problem are there."""
+        there = len(self.stage.numbers(asked_key(problem), _RESPONSE))
+        return there if self._num is None else min(there, self._num)
 
     def lacks(self, problem: Problem) -> bool:
         """Whether more responses to a problem are to be had."""
@@ -246,8 +247,8 @@ class Verdicts:
         self.stage.write(rows)
 
     def count(self, problem: Problem) -> int:
-        """How many verdicts on a problem's responses are there."""
-        return len(self.stage.numbers(judged_key(problem)))
+        """How many verdicts on a problem's wanted responses are there."""
+        return min(len(self.stage.numbers(judged_key(problem))), self._responses.count(problem))
 
     def of(self, problem: Problem, count: int) -> list[Verdict]:
         """The verdicts of a problem's first responses."""

@@ -45,11 +45,11 @@ class Arithmetic:
 
     def __init__(
         self,
-        num_train: int = 600,
+        num_train: int = 1200,
         num_test: int = 400,
         operations: list[Operation] | None = None,
         largest: int = 99,
-        largest_factor: int = 20,
+        largest_factor: int = 30,
         seed: int = 0,
     ) -> None:
         if min(num_train, num_test) < 0 or num_train + num_test == 0:

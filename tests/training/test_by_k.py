@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from datamodules.grouped_features import GroupedFeatures
 from features.analysis import pass_at_k
 from ranking.group_store import GroupStore
 from ranking.group_store_writer import GroupStoreWriter
@@ -18,18 +19,16 @@ from training.run import train
 QUERIES, K, DIM = 60, 6, 8
 
 
-@pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six responses a query, some right, whose answers and log-probabilities are known."""
+def _store(folder: Path, *, known: bool) -> Path:
+    """Six responses a query, some right, whose answers and log-probabilities are known or not."""
     draw = torch.Generator().manual_seed(0)
     label = (torch.rand(QUERIES * K, generator=draw) < 0.4).float()
     features = torch.randn(QUERIES * K, 1, DIM, generator=draw) + 2 * label.view(-1, 1, 1)
     answer = torch.where(label > 0, 1, torch.randint(0, 4, label.shape, generator=draw) + 1)
     answer[answer == 1] = torch.where(label[answer == 1] > 0, 1, 7)
     answer[3] = 0
-    writer = GroupStoreWriter(
-        tmp_path_factory.mktemp("by_k") / "store", feature_dim=DIM, depths=[0.6], dtype="float32", settings={}
-    )
+    log_probability = torch.randn(QUERIES * K, generator=draw)
+    writer = GroupStoreWriter(folder / "store", feature_dim=DIM, depths=[0.6], dtype="float32", settings={})
     with writer:
         writer.add_candidates(features, [f"response {place}" for place in range(QUERIES * K)])
         writer.add_groups(
@@ -42,12 +41,24 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
             slot_ids=[str(place) for place in range(QUERIES * K)],
             split=["train", "val", "test"] * (QUERIES // 3),
             responses={
-                "answer": answer,
-                "log_probability": torch.randn(QUERIES * K, generator=draw),
+                "answer": answer if known else torch.zeros_like(answer),
+                "log_probability": log_probability if known else torch.full_like(log_probability, torch.nan),
                 "num_tokens": torch.full((QUERIES * K,), 9),
             },
         )
         return writer.finish()
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _store(tmp_path_factory.mktemp("by_k"), known=True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_known_of_no_response_is_no_baseline(tmp_path: Path, known: bool) -> None:
+    found = GroupedFeatures(str(_store(tmp_path, known=known)), num_candidates=None)
+    (batch,) = list(found.evaluation_batches("test", K, 1))
+    assert ({"majority", "likeliest"} <= set(batch.reference_scores())) is known
 
 
 def test_the_curve_is_that_of_all_subsets(sampled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
