@@ -23,7 +23,7 @@ WAYS = {
     "sandbox": "one process forked for each program, tests in another",
     "interpreters": "one new interpreter for each program with its tests, as many at a time as cores; no protection",
 }
-RATIOS = [Ratio("interpreters", "sandbox", at_least=2)]
+RATIOS = [Ratio("interpreters", "sandbox")]
 
 _CHANGED: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Add: (ast.Sub, ast.Mult), ast.Sub: (ast.Add, ast.Mult), ast.Mult: (ast.Add, ast.FloorDiv),

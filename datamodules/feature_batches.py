@@ -142,7 +142,9 @@ class EvaluationBatches:
         part = slice(step * self._size, (step + 1) * self._size)
         batch = self._slots.batch(self._groups[part], self._drawn[part], self._depth)
         slot = batch.slot.clamp(min=0)
-        return dataclasses.replace(batch, **{name: values[slot] for name, values in self._known.items()})
+        beam = self._slots.store.beam_label
+        known = {name: values[slot] for name, values in self._known.items()}
+        return dataclasses.replace(batch, **known, beam=None if beam is None else beam[self._groups[part]])
 
 
 class TrainingBatches:

@@ -36,7 +36,7 @@ def pass_at_k(num: Int[Tensor, " Q"], right: Int[Tensor, " Q"], k: int) -> Float
 
 @dataclass(frozen=True)
 class Analysis:
-    """What there is to say of the responses in a store; Q queries have S responses with a label in all.
+    """What there is to say of the valid responses in a store; Q queries have S responses with a label in all.
 
     Args:
         num: Labelled responses of each query.
@@ -60,15 +60,16 @@ class Analysis:
     def of(cls, store: GroupStore) -> "Analysis":
         """Look at every response of a store."""
         group = torch.arange(store.num_groups).repeat_interleave(store.offsets.diff())
-        labelled = ~store.label.isnan()
+        labelled = ~store.label.isnan() & store.valid
         num, right = (
             torch.zeros(store.num_groups, dtype=torch.int64).index_add_(0, group, some.long())
-            for some in (labelled, store.label > 0)
+            for some in (labelled, (store.label > 0) & store.valid)
         )
-        texts = [store.candidate_text(row) for row in store.candidate.tolist()]
-        distinct = len(set(zip(group.tolist(), texts, strict=True)))
-        known = store.num_tokens is not None and bool((store.num_tokens >= 0).all())
-        lengths = store.num_tokens if known and store.num_tokens is not None else torch.tensor([*map(len, texts)])
+        texts = [store.candidate_text(row) for row in store.candidate[store.valid].tolist()]
+        distinct = len(set(zip(group[store.valid].tolist(), texts, strict=True)))
+        tokens = None if store.num_tokens is None else store.num_tokens[store.valid]
+        known = tokens is not None and bool((tokens >= 0).all())
+        lengths = tokens if known and tokens is not None else torch.tensor([*map(len, texts)])
         return cls(
             num,
             right,
@@ -76,7 +77,7 @@ class Analysis:
             "tokens" if known else "characters",
             repeated=len(texts) - distinct,
             empty=sum(not text.strip() for text in texts),
-            unlabelled=int((~labelled).sum()),
+            unlabelled=int((~labelled & store.valid).sum()),
         )
 
     @property

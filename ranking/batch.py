@@ -61,6 +61,7 @@ class FeatureBatch(Batch):
             known to be wrong answers for that group, such as further right responses to the same query.
         answer: Where answers were compared, which one each candidate gives: equal numbers are equal answers, 0 is none.
         log_probability: Where it is known, that of each response.
+        beam: Where a beam search was made, the label of what it found for each query, nan where it found nothing.
     """
 
     unique_queries: Float[Tensor, "U D"]
@@ -70,6 +71,7 @@ class FeatureBatch(Batch):
     excluded: Int[Tensor, "E 2"] | None = None
     answer: Int[Tensor, "B K"] | None = None
     log_probability: Float[Tensor, "B K"] | None = None
+    beam: Float[Tensor, " B"] | None = None
 
     @property
     def query(self) -> Float[Tensor, "B D"]:

@@ -51,6 +51,8 @@ class Evaluation:
         labels: Relevance.
         scores: What the ranker gave.
         references: What other scorers gave, such as the cosine of the raw features.
+        beam: The label of what a beam search found for the query, which is none of the candidates; None if none was
+            made.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Evaluation:
         labels: Float[Tensor, "B K"],
         scores: Float[Tensor, "B K"],
         references: dict[str, Float[Tensor, "B K"]],
+        beam: Float[Tensor, " B"] | None = None,
     ) -> None:
         self.group, self.slot, self.labels, self.scores, self.references = group, slot, labels, scores, references
+        self.beam = beam
 
     @property
     def mask(self) -> Bool[Tensor, "B K"]:
@@ -94,11 +98,19 @@ class Evaluation:
         Args:
             metrics: Functions of (scores, labels, mask) by name.
         """
-        return self._values(metrics, self.scores)
+        return self._values(metrics, self.scores, self.labels, self.mask)
 
     def baselines(self, metrics: Metrics) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
-        """The same of the baselines, by name."""
-        return {name: self._values(metrics, scores) for name, scores in self.baseline_scores().items()}
+        """The same of the baselines, by name; `beam` is a list of one, and a miss where the search found nothing."""
+        found = {
+            name: self._values(metrics, scores, self.labels, self.mask)
+            for name, scores in self.baseline_scores().items()
+        }
+        if self.beam is not None:
+            label = self.beam.nan_to_num(0).unsqueeze(1)
+            alone = self._values(metrics, torch.zeros_like(label), label, torch.ones_like(label, dtype=torch.bool))
+            found = {"beam": alone, **found}
+        return found
 
     def rankings(self) -> Iterator[tuple[int, Ranked]]:
         """Each group, once a draw, and its candidates in order: slot, score, label."""
@@ -113,9 +125,15 @@ class Evaluation:
         right = self.labels > 0
         return self.scores[right & self.mask], self.scores[~right & self.mask]
 
-    def _values(self, metrics: Metrics, scores: Float[Tensor, "B K"]) -> dict[str, Float[Tensor, " Q"]]:
+    def _values(
+        self,
+        metrics: Metrics,
+        scores: Float[Tensor, "B N"],
+        labels: Float[Tensor, "B N"],
+        mask: Bool[Tensor, "B N"],
+    ) -> dict[str, Float[Tensor, " Q"]]:
         queries, place, count = self.group.unique(return_inverse=True, return_counts=True)
-        values = {name: metric(scores, self.labels, self.mask) for name, metric in metrics.items()}
+        values = {name: metric(scores, labels, mask) for name, metric in metrics.items()}
         return {
             name: torch.zeros(len(queries), dtype=torch.float64).index_add_(0, place, value.double()) / count
             for name, value in values.items()
@@ -136,10 +154,11 @@ class EvaluationState(Metric):
     cosine: list[Tensor]
     majority: list[Tensor]
     likeliest: list[Tensor]
+    beam: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__(compute_on_cpu=True)
-        for name in ("group", "slot", "labels", "scores", *_REFERENCES):
+        for name in ("group", "slot", "labels", "scores", "beam", *_REFERENCES):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, batch: Batch, scores: Float[Tensor, "B K"]) -> None:
@@ -156,11 +175,13 @@ class EvaluationState(Metric):
         self.scores.append(scores)
         for name, reference in batch.reference_scores().items():
             getattr(self, name).append(reference)
+        if (beam := getattr(batch, "beam", None)) is not None:
+            self.beam.append(beam)
 
     def compute(self) -> Evaluation:
         """Everything collected, sorted by group, so that it does not depend on how many processes there were."""
         names = ("group", "slot", "labels", "scores")
-        columns = {name: joined(getattr(self, name)) for name in (*names, *_REFERENCES)}
+        columns = {name: joined(getattr(self, name)) for name in (*names, "beam", *_REFERENCES)}
         order = torch.argsort(columns["group"], stable=True)
         columns = {name: column[order] for name, column in columns.items() if len(column) or name in names}
         references = {name: columns.pop(name) for name in _REFERENCES if name in columns}

@@ -7,6 +7,7 @@ from ranking.store_files import StoreError, sha256_of, write_file
 from ranking.store_format import StoreFormat
 
 __all__ = [
+    "BEAM",
     "DTYPES",
     "GROUP_STORE",
     "RESPONSES",
@@ -48,6 +49,9 @@ RESPONSES: Columns = {
     "log_probability": (torch.float32, ("slots",)),
     "num_tokens": (torch.int32, ("slots",)),
 }
+
+BEAM = "beam"
+"""The id of a slot that holds what a beam search found: it is no candidate, so not valid, but stands beside them."""
 
 GROUP_STORE = StoreFormat(
     name="group_store",

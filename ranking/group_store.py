@@ -5,6 +5,7 @@ however many groups share it. `groups` holds each query's vectors, text, id and 
 its label, whether it may be used, whether it was injected, and its id.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from ranking.group_shard import GROUP_STORE, RESPONSES
+from ranking.group_shard import BEAM, GROUP_STORE, RESPONSES
 from ranking.shard import DTYPES, Table
 from ranking.store_files import damaged
 from ranking.store_format import MANIFEST, SPLITS, check_hashes
@@ -111,6 +112,16 @@ class GroupStore:
     def candidate_text(self, row: int) -> str:
         """The text of a candidate, by its row as in `candidate`."""
         return self._candidates.text("text", row)
+
+    @cached_property
+    def beam_label(self) -> Float[Tensor, " G"] | None:
+        """The label of what a beam search found for each query, nan where it found nothing; None if none was made."""
+        beams = [slot for slot in (~self.valid).nonzero().flatten().tolist() if self.slot_id(slot) == BEAM]
+        if not beams:
+            return None
+        found, slots = torch.full((self.num_groups,), torch.nan), torch.tensor(beams)
+        found[torch.searchsorted(self.offsets, slots, right=True) - 1] = self.label[slots]
+        return found
 
     def slot_id(self, slot: int) -> str:
         """The id that the candidate in a slot has within its group."""

@@ -23,7 +23,19 @@ def test_tables_are_rendered_from_the_results(name: str) -> None:
     assert table.markdown(json.loads((RESULTS / f"{name}.json").read_text())) in DOCS
 
 
-@pytest.mark.parametrize("name", ["scaling", "search", "kmeans", "training_throughput"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scaling",
+        "search",
+        "kmeans",
+        "training_throughput",
+        "sampling",
+        "hidden_states",
+        "sandbox",
+        "verification",
+    ],
+)
 def test_ratios_are_rendered_from_the_results(name: str) -> None:
     assert markdown(json.loads((RESULTS / f"{name}.json").read_text())) in DOCS
 

@@ -5,7 +5,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +15,14 @@ from rich.console import Console
 
 from features.chunks import Chunks, chunks_of
 from features.devices import share_out
+from features.generators.transformers import TransformersGenerator
 from features.language_model import LanguageModel
 from features.problems import Problem, ProblemSource, Response
 from features.progress import WorkProgress
 from features.response_stages import Responses, StageWork, States, Verdicts
 from features.rule_verifier import DEFAULT_WORKERS, Workers, build_verifier
 from features.verification import Verdict
+from ranking.group_shard import BEAM
 from ranking.group_store import GroupStore
 from ranking.group_store_writer import GroupStoreWriter, check_settings
 from ranking.store_files import as_json, write_file
@@ -30,6 +32,7 @@ REPORT = "report.json"
 _GROUPS_A_SHARD = 128
 _JUDGED_TOGETHER = 64
 _MOST_TOLD = 12
+_FEWEST_BEAMS = 2
 
 
 @EXTRACTORS.register("responses")
@@ -50,6 +53,8 @@ class ResponsesExtractor:
         dtype: Of the stored vectors.
         chunk_size: Problems that are worked on, and kept, together; null for enough to keep the generator busy.
         workers: The processes of a verifier that is a plain function.
+        beams: Width of a beam search whose best response is stored beside the sampled ones, as the baseline `beam`;
+            null for none. Only the generator `transformers` searches.
         devices: How many processes respond and read, each with the model on its own GPU where there are any.
     """
 
@@ -64,6 +69,7 @@ class ResponsesExtractor:
         dtype: Literal["float16", "bfloat16", "float32"] = "float16",
         chunk_size: int | None = None,
         workers: Workers = DEFAULT_WORKERS,
+        beams: int | None = None,
         devices: int = 1,
     ) -> None:
         self.source: ProblemSource = SOURCES.build(source, path="features.source")  # type: ignore[assignment]
@@ -83,7 +89,17 @@ class ResponsesExtractor:
         if devices > 1 and self.reader.device_map:
             cure = "devices: 1, for device_map spreads one model over all GPUs"
             raise ConfigError("features.devices", "cannot be had together with device_map.", cure=cure)
-        self.devices = devices
+        self.devices, self.beam_generator = devices, None
+        if beams is not None:
+            if not isinstance(self.generator, TransformersGenerator):
+                cure = "beams: null, or the generator `transformers`"
+                name = self.generator.settings()["name"]
+                raise ConfigError("features.beams", f"the generator {name} cannot search.", cure=cure)
+            if beams < _FEWEST_BEAMS:
+                raise ValueError(f"beams ({beams}) must be at least {_FEWEST_BEAMS}, or null")
+            # All that sampling alone depends on is left at its default, so that it changes nothing here.
+            drawing = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": 0}
+            self.beam_generator = replace(self.generator, num_beams=beams, num_responses=1, depths=[], **drawing)
         self.dtype, self._path, self._stages, self._chunk_size = dtype, path, stages, chunk_size
 
     @cached_property
@@ -108,6 +124,7 @@ class ResponsesExtractor:
             "layer_offset": self.reader.layer_offset,
             "verifier": self.verifier.settings() if self.verifier else None,
             "dtype": self.dtype,
+            **({"beams": self.beam_generator.num_beams} if self.beam_generator else {}),
         }
 
     def run(self, *, to_train: bool = False) -> Path:
@@ -152,37 +169,61 @@ class _Labelled:
     responses: list[Response]
     states: list[torch.Tensor]
     verdicts: list[Verdict]
+    valid: list[bool]
+
+
+class _Answers:
+    """What one generator says to all problems: responses, their states and their verdicts."""
+
+    def __init__(self, extractor: ResponsesExtractor, generator: Any) -> None:
+        assert extractor.reader is not None
+        self.generator, self.reader, described = generator, extractor.reader, {"generator": generator.settings()}
+        self.states = States(extractor.folder, extractor.reader, described)
+        self.responses = Responses(extractor.folder, generator, self.states)
+        self.verdicts = None
+        if extractor.verifier is not None:
+            self.verdicts = Verdicts(extractor.folder, self.responses, extractor.verifier, described)
+
+    def num_read(self, problem: Problem) -> int:
+        return 0 if self.unread(problem) else self.responses.count(problem)
+
+    def unread(self, problem: Problem) -> bool:
+        return self.states.lacks(problem, self.responses.count(problem))
+
+    def verdicts_of(self, problem: Problem, count: int) -> list[Verdict]:
+        return self.verdicts.of(problem, count) if self.verdicts else [Verdict(None, "no verifier")] * count
 
 
 class _Build:
     """One build: stage after stage, then the store."""
 
     def __init__(self, extractor: ResponsesExtractor, settings: dict[str, Any]) -> None:
-        assert extractor.reader is not None
         self.extractor, self.settings, self.console = extractor, settings, Console(stderr=True)
-        described = {"generator": extractor.generator.settings()}
-        self.states = States(extractor.folder, extractor.reader, described)
-        self.responses = Responses(extractor.folder, extractor.generator, self.states)
-        self.verdicts = None
-        if extractor.verifier is not None:
-            self.verdicts = Verdicts(extractor.folder, self.responses, extractor.verifier, described)
+        self.sampled = _Answers(extractor, extractor.generator)
+        self.searched = _Answers(extractor, extractor.beam_generator) if extractor.beam_generator else None
         self.counts: dict[str, Counter[str]] = {"problems": Counter(), "responses": Counter(), "verdicts": Counter()}
 
     def run(self) -> Path:
-        extractor, num_problems = self.extractor, self._survey()
-        total = num_problems * (extractor.generator.num_responses or 0) or self._num_recorded()
-        responses, states = self.responses, self.states
-        chunks = Chunks(extractor.source.problems, extractor.chunk_size)
-        with WorkProgress(total, self.console, doing="Responding", done="Got", unit="responses") as bar:
-            self._do(StageWork(chunks, responses), extractor.generator, bar, responses.count, responses.lacks)
-        with WorkProgress(total, self.console, doing="Reading", done="Read", unit="responses") as bar:
-            self._do(StageWork(chunks, responses, states), extractor.reader, bar, self._num_read, self._unread)
-        if self.verdicts is not None:
-            with WorkProgress(total, self.console, doing="Judging", done="Judged", unit="responses") as bar:
-                for chunk in chunks_of(self._problems(), max(extractor.chunk_size, _JUDGED_TOGETHER)):
-                    bar.skip(sum(map(self.verdicts.count, chunk)))
-                    self.verdicts.fill(chunk, bar.report)
+        num_problems = self._survey()
+        num_responses = num_problems * (self.extractor.generator.num_responses or 0) or self._num_recorded()
+        self._answer(self.sampled, num_responses, "Responding")
+        if self.searched:
+            self._answer(self.searched, num_problems, "Searching")
         return self._store()
+
+    def _answer(self, answers: _Answers, total: int, doing: str) -> None:
+        """All stages of what a generator says."""
+        responses, states, size = answers.responses, answers.states, self.extractor.chunk_size
+        chunks = Chunks(self.extractor.source.problems, size)
+        with WorkProgress(total, self.console, doing=doing, done="Got", unit="responses") as bar:
+            self._do(StageWork(chunks, responses), answers.generator, bar, responses.count, responses.lacks)
+        with WorkProgress(total, self.console, doing="Reading", done="Read", unit="responses") as bar:
+            self._do(StageWork(chunks, responses, states), answers.reader, bar, answers.num_read, answers.unread)
+        if answers.verdicts is not None:
+            with WorkProgress(total, self.console, doing="Judging", done="Judged", unit="responses") as bar:
+                for chunk in chunks_of(self._problems(), max(size, _JUDGED_TOGETHER)):
+                    bar.skip(sum(map(answers.verdicts.count, chunk)))
+                    answers.verdicts.fill(chunk, bar.report)
 
     def _do(
         self,
@@ -205,13 +246,6 @@ class _Build:
         else:
             for number in waiting:
                 work.do(number, bar.report)
-
-    def _num_read(self, problem: Problem) -> int:
-        count = self.responses.count(problem)
-        return 0 if self.states.lacks(problem, count) else count
-
-    def _unread(self, problem: Problem) -> bool:
-        return self.states.lacks(problem, self.responses.count(problem))
 
     def _problems(self) -> Iterator[Problem]:
         return self.extractor.source.problems()
@@ -269,25 +303,41 @@ class _Build:
     def _labelled(self) -> Iterator[_Labelled]:
         """Each problem that has responses; counts what happened to all."""
         for problem in self._problems():
-            kept = self.responses.of(problem)
+            kept = self.sampled.responses.of(problem)
             if not kept.responses:
                 self.counts["problems"][kept.refusal or "no response"] += 1
                 continue
-            states, query = self.states.of(problem, len(kept.responses))
+            count = len(kept.responses)
+            states, query = self.sampled.states.of(problem, count)
             if query is None:
                 self.counts["problems"]["prompt or responses too long to be read"] += 1
                 continue
-            count = len(kept.responses)
-            verdicts = self.verdicts.of(problem, count) if self.verdicts else [Verdict(None, "no verifier")] * count
+            verdicts = self.sampled.verdicts_of(problem, count)
             numbers = [number for number in range(count) if number in states]
             self._count(kept.responses, verdicts, numbers)
-            yield _Labelled(
+            found = _Labelled(
                 problem,
                 query,
                 [kept.responses[number] for number in numbers],
                 [states[number] for number in numbers],
                 [verdicts[number] for number in numbers],
+                [True] * len(numbers),
             )
+            self._add_searched(found)
+            yield found
+
+    def _add_searched(self, found: _Labelled) -> None:
+        """Put what the beam search found beside the responses, as none of them."""
+        if self.searched is None:
+            return
+        best = self.searched.responses.of(found.problem).responses[:1]
+        states, _ = self.searched.states.of(found.problem, len(best))
+        if best and 0 in states:
+            found.responses.append(replace(best[0], id=BEAM))
+            found.states.append(states[0])
+            found.verdicts.extend(self.searched.verdicts_of(found.problem, 1))
+            found.valid.append(False)
+        self.counts["problems"]["with a beam"] += bool(best and 0 in states)
 
     def _count(self, responses: Any, verdicts: list[Verdict], numbers: list[int]) -> None:
         counts, texts = self.counts["responses"], [responses[number].text for number in numbers]
@@ -316,6 +366,7 @@ class _Build:
             candidate=torch.arange(num_candidates - len(responses), num_candidates),
             label=torch.tensor([nan if verdict.label is None else verdict.label for verdict in verdicts]),
             slot_ids=[response.id for response in responses],
+            valid=torch.tensor([valid for each in chunk for valid in each.valid]),
             split=[each.problem.split for each in chunk],
             responses={
                 "answer": torch.tensor([_answer(verdict.answer) for verdict in verdicts]),

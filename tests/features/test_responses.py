@@ -14,6 +14,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from datamodules.grouped_features import GroupedFeatures
+from features.analysis import Analysis
 from features.extractors.responses import ResponsesExtractor
 from features.generators.transformers import TransformersGenerator
 from features.language_model import LanguageModel
@@ -245,6 +247,41 @@ def test_several_processes_make_the_same_store_as_one(
     one = build(config("one", **of_both), monkeypatch)
     two = build(config("two", **of_both, devices=2, stages=str(tmp_path / "others")), monkeypatch)
     assert hashes(two.path) == hashes(one.path) and two.num_groups == NUM_PROBLEMS
+
+
+@pytest.mark.usefixtures("outside")
+def test_what_a_beam_search_finds_stands_beside_the_responses(
+    config: Callable[..., Path], language_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = build(config(beams=3), monkeypatch)
+    searching = TransformersGenerator(
+        model=str(language_model), template="plain", max_new_tokens=12, num_responses=1, num_beams=3
+    )
+    labels = []
+    for group, problem in enumerate(problems_of(store.path.parent)):
+        assert store.query_id(group) == problem.query_id
+        (found,) = searching.generate([problem], range(1))
+        slots = range(int(store.offsets[group]), int(store.offsets[group + 1]))
+        assert [store.slot_id(slot) for slot in slots] == ["0", "1", "2", "beam"]
+        assert store.valid[slots.start : slots.stop].tolist() == [True] * 3 + [False]
+        assert store.candidate_text(int(store.candidate[slots[-1]])) == found.responses[0].text
+        labels.append(float(len(found.responses[0].text) % 2 == 0))
+    assert store.beam_label is not None and store.beam_label.tolist() == labels
+    assert Analysis.of(store).results()["responses"] == NUM_PROBLEMS * NUM_RESPONSES
+    datamodule = GroupedFeatures(str(store.path), num_candidates=None, split_shares=(0.3, 0.3, 0.4))
+    (batch,) = datamodule.evaluation_batches("train", NUM_RESPONSES, 1)
+    assert batch.candidate_index.shape[1] == NUM_RESPONSES
+    assert batch.beam is not None and batch.beam.tolist() == [labels[group] for group in batch.group.tolist()]
+
+
+def test_a_beam_search_that_cannot_be_made_is_told(tmp_path: Path, language_model: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"id": "a", "query": "b"}\n')
+    source, model = {"name": "problems", "path": str(path)}, {"model": str(language_model), "depths": [0.5]}
+    with pytest.raises(ConfigError, match=r"features.beams: the generator recorded cannot search"):
+        ResponsesExtractor(source, {"name": "recorded", **model}, beams=4)
+    with pytest.raises(ValueError, match="at least 2"):
+        ResponsesExtractor(source, {"name": "transformers", **model}, beams=1)
 
 
 def test_several_processes_and_one_model_on_several_devices_are_not_had_together(

@@ -74,3 +74,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"file.*cannot be made"):
         Stage(tmp_path / "file" / "stages", "work", {})
+
+
+def test_a_full_disk_is_told_and_costs_nothing_that_was_kept(tmp_path: Path) -> None:
+    with Stage(tmp_path, "work", {}) as stage:
+        stage.write({"a": {"": {0: b"kept"}}})
+        pages = stage._connection.execute("PRAGMA page_count").fetchone()[0]
+        stage._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(StoreError, match=r"(?s)full.*make room.*the same command goes on"):
+            stage.write({"b": {"": {number: bytes(1000) for number in range(100)}}})
+        assert stage.read("a") == {0: b"kept"} and stage.numbers("b") == set()
+        stage._connection.execute("PRAGMA max_page_count = 1000000")
+        stage.write({"b": {"": {0: b"more"}}})
+        assert stage.read("b") == {0: b"more"}

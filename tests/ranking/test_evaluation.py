@@ -24,6 +24,14 @@ def test_baselines_are_what_their_names_say() -> None:
     assert values["oracle"] == 1
 
 
+def test_what_a_beam_search_found_is_a_hit_or_a_miss() -> None:
+    beam = torch.tensor([1.0, 0.0, torch.nan])
+    zeros = torch.zeros(3, 2)
+    ours = Evaluation(torch.tensor([3, 1, 2]), torch.zeros(3, 2, dtype=torch.int64), zeros, zeros, {}, beam)
+    assert ours.baselines({"mrr": mrr})["beam"]["mrr"].tolist() == [0, 0, 1]
+    assert "beam" not in evaluation([7], [[0]], [[1.0]], [[0.0]]).baselines({"mrr": mrr})
+
+
 def test_stored_order_survives_slots_beyond_the_precision_of_float32() -> None:
     base = 2**40
     ours = evaluation([0], [[base + 1, base, base + 2]], [[0.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]])
