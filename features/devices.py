@@ -100,12 +100,13 @@ class _Worker(LightningModule):
         own = self.numbers[self.trainer.global_rank :: self.trainer.world_size]
         return DataLoader(own, collate_fn=itemgetter(0))  # type: ignore[arg-type]
 
-    def predict_step(self, number: int) -> None:
+    def predict_step(self, number: int) -> int:
         try:
             self.work.do(int(number), self._report)
         except ConfigError as error:
             self.messages.put(error)
             raise
+        return number
 
     def _report(self, *counts: int) -> None:
         if os.getppid() != self.parent:

@@ -181,8 +181,11 @@ class Backbone:
         """Without bars on the screen, and with mistakes as the user's."""
         from transformers.utils import logging
 
-        bars = logging.is_progress_bar_enabled()
+        bars, told = logging.is_progress_bar_enabled(), logging.get_verbosity()
         logging.disable_progress_bar()
+        if self.gguf:
+            # It warns of packed weights, which it does not use here.
+            logging.set_verbosity_error()
         try:
             yield
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -190,6 +193,7 @@ class Backbone:
             problem = f"{self.folder}: {what} cannot be loaded: {reason}"
             raise ConfigError(f"{self.yaml_path}.model", problem) from error
         finally:
+            logging.set_verbosity(told)
             if bars:
                 logging.enable_progress_bar()
 
