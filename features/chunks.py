@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -26,6 +26,10 @@ class Chunks(Generic[T]):
         self._read, self._size = read, size
         self._chunks: Iterator[list[T]] | None = None
         self._next = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process reads from the first item on.
+        return vars(self) | {"_chunks": None, "_next": 0}
 
     def __getitem__(self, number: int) -> list[T]:
         if self._chunks is None or number < self._next:

@@ -94,11 +94,7 @@ class _Worker(LightningModule):
         super().__setstate__(state)
 
     def setup(self, stage: str) -> None:
-        device = self.trainer.strategy.root_device
-        if device.type == "cpu":
-            # Threads of several processes that want the same cores wait for one another.
-            torch.set_num_threads(max(1, torch.get_num_threads() // self.trainer.world_size))
-        self.work = self.work.on(str(device))
+        self.work = self.work.on(str(self.trainer.strategy.root_device))
 
     def predict_dataloader(self) -> DataLoader[int]:
         own = self.numbers[self.trainer.global_rank :: self.trainer.world_size]

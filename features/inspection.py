@@ -65,9 +65,9 @@ def splits_line(split: UInt8[Tensor, " Q"]) -> str:
 
 
 def _labels(store: GroupStore) -> str:
-    known = store.label[~store.label.isnan()]
+    known = store.label[store.valid & ~store.label.isnan()]
     values, counts = torch.unique(known, return_counts=True)
-    unknown = store.num_slots - len(known)
+    unknown = int(store.valid.sum()) - len(known)
     if len(values) <= _SHOWN_LABELS:
         parts = [f"{value:g}: {count:,}" for value, count in zip(values.tolist(), counts.tolist(), strict=True)]
     else:
@@ -77,7 +77,7 @@ def _labels(store: GroupStore) -> str:
 
 
 def _right_and_wrong(store: GroupStore) -> str:
-    right, wrong = _groups_with(store, store.label > 0), _groups_with(store, store.label <= 0)
+    right, wrong = (_groups_with(store, some & store.valid) for some in (store.label > 0, store.label <= 0))
     counts = {"both": right & wrong, "only right": right & ~wrong, "only wrong": wrong & ~right}
     counts["neither"] = ~right & ~wrong
     return ", ".join(f"{name}: {int(groups.sum()):,}" for name, groups in counts.items()) + " queries"

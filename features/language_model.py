@@ -59,7 +59,7 @@ class LanguageModel(Backbone):
         Raises:
             ConfigError: If the hash is not the one asked for.
         """
-        described = super().identity() | {"device": "auto", "device_map": None}
+        described = super().identity() | {"device": "auto", "device_map": None, "batch_tokens": 4096}
         return {each.name: described[each.name] for each in fields(LanguageModel) if each.name in described}
 
     def settings(self) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Evaluation:
         return self._values(metrics, self.scores, self.labels, self.mask)
 
     def baselines(self, metrics: Metrics) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
-        """The same of the baselines, by name; `beam` is a list of one, and a miss where the search found nothing."""
+        """The same of the baselines, by name; `beam` is a list of one, and a miss where there is no label of it."""
         found = {
             name: self._values(metrics, scores, self.labels, self.mask)
             for name, scores in self.baseline_scores().items()

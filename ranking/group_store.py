@@ -115,7 +115,10 @@ class GroupStore:
 
     @cached_property
     def beam_label(self) -> Float[Tensor, " G"] | None:
-        """The label of what a beam search found for each query, nan where it found nothing; None if none was made."""
+        """The label of what a beam search found for each query; None if none was made.
+
+        nan where it found nothing, what it found has no label, or the query was not searched for.
+        """
         beams = [slot for slot in (~self.valid).nonzero().flatten().tolist() if self.slot_id(slot) == BEAM]
         if not beams:
             return None

@@ -61,6 +61,8 @@ class Registry(Generic[T]):
                 try:
                     importlib.import_module(f"{self.home}.{name}")
                 except ModuleNotFoundError as error:
+                    if importlib.util.find_spec(str(error.name).partition(".")[0]):
+                        raise  # the package is there, the module in it is not
                     problem = f"{name!r} needs the package {error.name}, which is not installed."
                     cure = f"pip install {str(error.name).partition('.')[0].replace('_', '-')}"
                     raise ConfigError(path or self.kind, problem, cure=cure) from error

@@ -83,8 +83,8 @@ class Reranker:
             top_k: How many to return; None for all.
 
         Raises:
-            ValueError: If the query or a document is empty, a response with its prompt is longer than the model can
-                read, or `top_k` is not positive.
+            ValueError: If there is no query, a text for an encoder is empty, a response with its prompt is longer than
+                the model can read, or `top_k` is not positive.
         """
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k has to be 1 or more, got {top_k}")
@@ -127,7 +127,9 @@ class Reranker:
 def _states(
     model: LanguageModel, messages: Sequence[Message], responses: Sequence[str]
 ) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]:
-    asked = Problem("query", str(messages[-1]["content"]) if messages else "", messages)
+    if not messages or not messages[-1]["content"]:
+        raise ValueError("the query is empty")
+    asked = Problem("query", messages[-1]["content"], messages)
     given = [Response(str(place), text) for place, text in enumerate(responses)]
     (found,) = model.with_states([Generated(asked, given)])
     if found.refusal or found.dropped or found.query_states is None or found.response_states is None:

@@ -86,7 +86,7 @@ class ResponsesExtractor:
             raise ConfigError(f"{where}.depths", "no hidden states are asked for.", cure=cure)
         if (chunk_size is not None and chunk_size < 1) or devices < 1:
             raise ValueError(f"chunk_size ({chunk_size}) and devices ({devices}) must be at least 1")
-        if devices > 1 and self.reader.device_map:
+        if devices > 1 and (self.reader.device_map or getattr(self.generator, "device_map", None)):
             cure = "devices: 1, for device_map spreads one model over all GPUs"
             raise ConfigError("features.devices", "cannot be had together with device_map.", cure=cure)
         self.devices, self.beam_generator = devices, None
@@ -208,6 +208,10 @@ class _Build:
         num_responses = num_problems * (self.extractor.generator.num_responses or 0) or self._num_recorded()
         self._answer(self.sampled, num_responses, "Responding")
         if self.searched:
+            # One copy of the weights serves both.
+            vars(self.searched.generator).update(
+                {name: value for name, value in vars(self.extractor.generator).items() if name == "loaded"}
+            )
             self._answer(self.searched, num_problems, "Searching")
         return self._store()
 
@@ -239,7 +243,9 @@ class _Build:
             bar.skip(sum(map(count, chunk)))
             if any(map(lacks, chunk)):
                 waiting.append(number)
-        devices = min(self.extractor.devices, len(waiting)) if isinstance(model, LanguageModel) else 1
+        # Other generators than `transformers` see to their devices themselves.
+        shared = isinstance(model, TransformersGenerator if work.states is None else LanguageModel)
+        devices = min(self.extractor.devices, len(waiting)) if shared else 1
         if devices > 1:
             folder, gpus = str(self.extractor.folder), model.device != "cpu"
             share_out(work, waiting, devices, bar.report, gpus=gpus, kept_in=folder)

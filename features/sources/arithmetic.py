@@ -56,6 +56,8 @@ class Arithmetic:
             raise ValueError(f"num_train ({num_train}) and num_test ({num_test}) must be 0 or more, one of them more")
         if min(largest, largest_factor) < _SMALLEST:
             raise ValueError(f"largest ({largest}) and largest_factor ({largest_factor}) must be at least {_SMALLEST}")
+        if operations is not None and not operations:
+            raise ValueError("operations must name one at least, or be null for all")
         self.num_train, self.num_test, self.seed = num_train, num_test, seed
         self.operations: list[Operation] = list(_KINDS) if operations is None else list(dict.fromkeys(operations))
         self.largest, self.largest_factor = largest, largest_factor

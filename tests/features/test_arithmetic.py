@@ -38,6 +38,12 @@ def test_another_seed_draws_others_and_more_of_them_keep_the_first() -> None:
 def test_wrong_options_are_told() -> None:
     with pytest.raises(ConfigError, match="only 840 different problems of the kind product, not 900"):
         list(Arithmetic(900, 0, operations=["product"]).problems())
-    for options in ({"num_train": 0, "num_test": 0}, {"num_train": -1}, {"largest": 1}, {"operations": ["power"]}):
+    for options in (
+        {"num_train": 0, "num_test": 0},
+        {"num_train": -1},
+        {"largest": 1},
+        {"operations": ["power"]},
+        {"operations": []},
+    ):
         with pytest.raises(ConfigError):
             SOURCES.build({"name": "arithmetic", **options}, path="features.source")
