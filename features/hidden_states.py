@@ -5,6 +5,7 @@ response is that of its last token: the one that ended it where one did, since t
 before it was cut. A response of no tokens has the state of its prompt.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -75,20 +76,19 @@ class HiddenStates:
     @torch.no_grad()
     def _read(self, batch: list[Conversation], report: Report) -> list[States]:
         # Equal responses to a prompt have equal states.
-        different = [list(dict.fromkeys(map(tuple, each.responses))) for each in batch]
-        rows = [(of, response) for of, responses in enumerate(different) for response in responses if response]
+        copies = Counter((of, tuple(response)) for of, each in enumerate(batch) for response in each.responses)
+        rows = [(of, response) for of, response in copies if response]
         rows.sort(key=lambda row: -len(row[1]))
         with self._states.taken(cut=True):
             cache = PromptCache(shared=False)
             queries = self._prompts([each.prompt for each in batch], cache)
-            report(0, sum(len(each.prompt) for each in batch))
+            report(sum(copies[of, ()] for of in range(len(batch))), sum(len(each.prompt) for each in batch))
             found: dict[tuple[int, tuple[int, ...]], Tensor] = {(of, ()): state for of, state in enumerate(queries)}
             before = [0 if self._shares else len(each.prompt) for each in batch]
             for part in self._parts(rows, max(before)):
                 states = self._continued(part, cache) if self._shares else self._whole(part, batch)
                 found |= dict(zip(part, states, strict=True))
-                report(0, sum(before[of] + len(response) for of, response in part))
-        report(sum(len(each.responses) for each in batch), 0)
+                report(sum(map(copies.__getitem__, part)), sum(before[of] + len(response) for of, response in part))
         return [
             States(
                 queries[of],

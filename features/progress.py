@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 P = TypeVar("P", bound="WorkProgress")
 R = TypeVar("R", bound="ReadingProgress")
@@ -38,11 +38,9 @@ class WorkProgress:
             TextColumn(doing),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(f"{unit}, " + "{task.fields[rate]}"),
+            TextColumn(unit + "{task.fields[rate]}"),
         )
-        self._bar = Progress(
-            *columns, TimeRemainingColumn(), console=self.console, transient=True, disable=not self.console.is_terminal
-        )
+        self._bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self._task = self._bar.add_task(doing, total=total, rate="")
         self._total, self._skipped = total, 0
         self.texts = self.tokens = self.cut = 0
@@ -51,11 +49,11 @@ class WorkProgress:
     def report(self, texts: int, tokens: int = 0, cut: int = 0) -> None:
         """Count one more batch."""
         self.texts, self.tokens, self.cut = self.texts + texts, self.tokens + tokens, self.cut + cut
-        self._bar.update(self._task, advance=texts, rate=self._rate())
+        rate = f", {self._rate()}{self._time_left()}"
+        self._bar.update(self._task, advance=texts, rate=rate)
         if self._bar.disable and (now := time.monotonic()) - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
-            done = f"{self.texts + self._skipped:,} of {self._total:,} {self._unit}"
-            self._print(f"{self._done} {done}, {self._rate()}, {self._time_left()} left.")
+            self._print(f"{self._done} {self.texts + self._skipped:,} of {self._total:,} {self._unit}{rate}.")
 
     def skip(self, texts: int) -> None:
         """Count texts that need no encoding, such as those an earlier run has saved."""
@@ -87,9 +85,12 @@ class WorkProgress:
         return f"{self.texts / seconds:,.1f} {self._unit}/s"
 
     def _time_left(self) -> str:
-        left = self._total - self._skipped - self.texts
-        seconds = round(left * (time.monotonic() - self._start) / max(self.texts, 1))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        """Nothing before the first text is done, as after a start that did no more than skip."""
+        if not self.texts:
+            return ""
+        left = max(self._total - self._skipped - self.texts, 0)
+        seconds = round(left * (time.monotonic() - self._start) / self.texts)
+        return f", {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
 
 
 class ReadingProgress:

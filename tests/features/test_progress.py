@@ -53,6 +53,17 @@ def test_where_there_is_no_terminal_a_line_now_and_then_tells_the_time_left(monk
     assert lines[2:] == ["Encoded 400 texts, 8,000 tokens, in 160 s (50 tokens/s)."]
 
 
+def test_no_time_left_is_told_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    output = io.StringIO()
+    with WorkProgress(10_000, Console(file=output, width=200), done="Read", unit="responses") as reading:
+        reading.skip(2000)
+        now += 80
+        reading.report(0, 4000)
+    assert output.getvalue().splitlines() == ["Read 2,000 of 10,000 responses, 50 tokens/s."]
+
+
 def test_reading_is_shown_on_a_terminal_only() -> None:
     for terminal in (True, False):
         output = io.StringIO()
