@@ -43,8 +43,9 @@ WAYS = {
     "ours": "features.hidden_states: prompts read once, responses by length, up to the layer asked for",
     "plain": "the model without its head, output_hidden_states=True, a prompt's texts as one padded batch",
     "plain with head": "the same with its head, which gives logits of every token",
+    "products": "the matrix products alone, of each prompt once and each response, up to that layer: the floor",
 }
-RATIOS = [Ratio("plain", "ours", at_least=1.8), Ratio("plain with head", "ours")]
+RATIOS = [Ratio("plain", "ours", at_least=1.8), Ratio("plain with head", "ours"), Ratio("ours", "products")]
 
 
 def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: bool = True) -> Comparison:
@@ -65,9 +66,10 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
         "ours": start(_ours, case),
         "plain": start(_plain, case, False),
         "plain with head": start(_plain, case, True),
+        "products": start(_products, case),
     }
     seconds = in_turns({name: way.seconds for name, way in ways.items()}, repeats)
-    found = {name: torch.tensor(way.result) for name, way in ways.items()}
+    found = {name: torch.tensor(way.result) for name, way in ways.items() if way.result}
     for way in ways.values():
         way.close()
     far = {name: float((states - found["plain"]).norm() / found["plain"].norm()) for name, states in found.items()}
@@ -118,6 +120,19 @@ def _plain(case: Case, head: bool) -> Work:
         return found
 
     return work, _summary
+
+
+def _products(case: Case) -> Work:
+    weights = sampling.weights_of(case.model, *layers_of([case.depth], case.model.num_layers), head=False)
+    rows = [sum(len(each.prompt) for each in conversations(case))]
+    rows.append(sum(len(response) for each in conversations(case) for response in each.responses))
+
+    @torch.inference_mode()
+    def work() -> None:
+        for number in rows:
+            sampling.multiplied(weights, number)
+
+    return work, lambda nothing: None
 
 
 def _summary(found: list[Float[Tensor, "N D"]]) -> list[list[float]]:

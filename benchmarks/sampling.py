@@ -1,17 +1,20 @@
-"""Sampling: many responses to one prompt, against transformers' generate, and what it costs to keep hidden states."""
+"""Sampling: many responses to one prompt, against transformers' generate and the matrix products alone."""
 
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from benchmarks.comparison import Comparison, Ratio, in_turns
 from benchmarks.peers import Way, Work
 from benchmarks.workload import MBPP, TINY, Workload
+from features.block_states import layers_of
 from features.sampling import Prompt, Sampled, Sampler
 from features.token_choice import TokenChoice
 
@@ -54,17 +57,17 @@ FULL = Case()
 SMALL = Case(32, 48, 3, 4, 2, 200, 20, 8, 6, 16, "float32")
 WAYS = {
     "ours": "features.sampling: the prompt read once, ended responses leave",
-    "ours, states kept": "the same, and the state at depth 0.6 of each last token",
     "generate": "model.generate(do_sample=True, num_return_sequences=...) in the same precision",
+    "products": "the matrix products with all weights alone, each step with the rows that have not ended: the floor",
 }
-RATIOS = [Ratio("generate", "ours", at_least=1.3), Ratio("ours, states kept", "ours", at_most=1.03)]
+RATIOS = [Ratio("generate", "ours", at_least=1.3), Ratio("ours", "products")]
 
 
 def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: bool = True) -> Comparison:
     """Sample with the same model in each way, each in its own process, with another seed each time.
 
-    All ways' responses end with the same probability at each token, so their lengths vary alike. Those of generate
-    are drawn by a generator of its own, and each time is divided by the tokens that were sampled in it.
+    All ways' responses end with the same probability at each token, so their lengths vary alike. Each way draws them
+    in its own manner, and its time is divided by its tokens.
 
     Args:
         data: Nothing is written.
@@ -75,31 +78,51 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
     case = SMALL if workload == TINY else FULL
     start = partial(Way, apart=apart)
     ways = {
-        "ours": start(_ours, case, False),
-        "ours, states kept": start(_ours, case, True),
+        "ours": start(ours, case, False),
         "generate": start(_generate, case),
+        "products": start(_products, case),
     }
-    sampled: dict[str, list[int]] = {name: [] for name in ways}
-    per_second: dict[str, list[float]] = {name: [] for name in ways}
-    expected = case.num_responses * _mean(case)
+    seconds, tokens = in_turns_by_token(ways, case, repeats)
+    facts = {
+        "case": asdict(case),
+        "tokens": tokens,
+        "tokens_a_second": {name: mean_tokens(case) / statistics.median(values) for name, values in seconds.items()},
+        "note": f"seconds are for {mean_tokens(case):,.0f} tokens, the mean of a run",
+        "gflop_a_token": 2 * sum(map(torch.numel, weights_of(case, case.num_layers, head=True))) / 1e9,
+    }
+    return Comparison("sampling", "how long does sampling take?", WAYS, seconds, RATIOS, facts)
+
+
+def in_turns_by_token(
+    ways: Mapping[str, Way], case: Case, repeats: int
+) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
+    """Run ways whose result is a number of tokens, and close them.
+
+    Args:
+        ways: What to run.
+        case: What they sample.
+        repeats: How often each way runs.
+
+    Returns:
+        The seconds of each way for as many tokens as a run has on average, and the tokens that it had.
+    """
+    tokens: dict[str, list[int]] = {name: [] for name in ways}
 
     def timed(name: str) -> float:
         seconds = ways[name].seconds()
-        sampled[name].append(ways[name].result)
-        per_second[name].append(ways[name].result / seconds)
-        return seconds * expected / ways[name].result
+        tokens[name].append(ways[name].result)
+        return seconds * mean_tokens(case) / ways[name].result
 
     seconds = in_turns({name: partial(timed, name) for name in ways}, repeats)
     for way in ways.values():
         way.close()
-    facts = {
-        "case": asdict(case),
-        "tokens": sampled,
-        "tokens_a_second": {name: statistics.median(values) for name, values in per_second.items()},
-        "note": f"seconds are for {expected:,.0f} tokens, the mean of a run",
-        "floor": {"gflop of a token's weights": 2 * _weights(case) / 1e9},
-    }
-    return Comparison("sampling", "how long does sampling take?", WAYS, seconds, RATIOS, facts)
+    return seconds, tokens
+
+
+def mean_tokens(case: Case) -> float:
+    """Tokens of all responses on average: those of a geometric distribution, cut."""
+    length = case.mean_tokens * (1 - (1 - 1 / case.mean_tokens) ** case.most_tokens)
+    return case.num_responses * length
 
 
 def model_of(case: Case) -> Any:
@@ -125,6 +148,25 @@ def model_of(case: Case) -> Any:
     return model
 
 
+def weights_of(case: Case, num_layers: int, *, head: bool) -> list[Float[Tensor, "o i"]]:
+    """Random ones of the shapes that such a model multiplies with, block by block."""
+    size, keys = case.hidden_size, case.hidden_size * case.num_key_heads // case.num_heads
+    shapes = [(size, size), (keys, size), (keys, size), (size, size), *2 * [(case.intermediate_size, size)]]
+    block = [*shapes, (size, case.intermediate_size)]
+    draw = torch.Generator().manual_seed(3)
+    return [
+        torch.randn(shape, generator=draw).to(getattr(torch, case.dtype)) * 0.02
+        for shape in [*block * num_layers, *([(case.vocabulary, size)] if head else [])]
+    ]
+
+
+def multiplied(weights: Sequence[Float[Tensor, "o i"]], rows: int) -> None:
+    """Rows times all of the weights."""
+    inputs = {each.shape[1]: torch.ones(rows, each.shape[1], dtype=each.dtype) for each in weights}
+    for each in weights:
+        torch.nn.functional.linear(inputs[each.shape[1]], each)
+
+
 def prompt_of(case: Case) -> list[int]:
     """Random tokens."""
     draw = torch.Generator().manual_seed(1)
@@ -138,9 +180,15 @@ def _with_ends(mean_tokens: int, head: Any, inputs: Any, logits: Tensor) -> Tens
     return logits
 
 
-def _ours(case: Case, states: bool) -> Work:
+def ours(case: Case, states: bool) -> Work:
+    """Sampling with `features.sampling`, with another seed each time; how many tokens that were is kept.
+
+    Args:
+        case: What is sampled.
+        states: Whether those of each last token at depth 0.6 are taken.
+    """
     model, prompt, seeds = model_of(case), Prompt("prompt", prompt_of(case)), iter(range(1 << 30))
-    layers = [round(0.6 * case.num_layers)] if states else []
+    layers = layers_of([0.6], case.num_layers) if states else []
     options = {"end_tokens": _ENDS, "max_new_tokens": case.most_tokens, "batch_size": case.num_responses}
     sampler = Sampler(model, TokenChoice(), layers=layers, **options)
     assert sampler.shared
@@ -170,12 +218,16 @@ def _generate(case: Case) -> Work:
     return work, lambda found: int((found != 0).sum())
 
 
-def _mean(case: Case) -> float:
-    """Tokens of a response: a geometric distribution's mean, cut."""
-    return case.mean_tokens * (1 - (1 - 1 / case.mean_tokens) ** case.most_tokens)
+def _products(case: Case) -> Work:
+    weights, draw = weights_of(case, case.num_layers, head=True), torch.Generator().manual_seed(4)
 
+    @torch.inference_mode()
+    def work() -> Int[Tensor, " n"]:
+        lengths = torch.empty(case.num_responses).geometric_(1 / case.mean_tokens, generator=draw).long()
+        lengths = lengths.clamp(max=case.most_tokens)
+        multiplied(weights, case.prompt_tokens)
+        for step in range(1, int(lengths.max())):
+            multiplied(weights, int((lengths > step).sum()))
+        return lengths
 
-def _weights(case: Case) -> int:
-    size = case.hidden_size
-    attention = size * size * (2 + 2 * case.num_key_heads / case.num_heads)
-    return round(case.num_layers * (attention + 3 * size * case.intermediate_size) + case.vocabulary * size)
+    return work, lambda lengths: int(lengths.sum())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import hidden_states, sampling
+from benchmarks import hidden_states, kept_states, sampling
 from benchmarks.comparison import Comparison
 from benchmarks.workload import TINY
 
@@ -16,6 +16,17 @@ def test_sampling_is_measured_in_each_way(data: Path, complete: Complete) -> Non
     results = complete(sampling.measure(data, TINY, repeats=2, apart=False), 2)
     assert all(8 <= count <= 8 * 16 for counts in results["tokens"].values() for count in counts)
     assert set(results["tokens_a_second"]) == set(results["ways"])
+
+
+def test_the_floor_multiplies_with_the_weights_of_such_a_model() -> None:
+    model, case = sampling.model_of(sampling.SMALL), sampling.SMALL
+    shapes = [tuple(weight.shape) for name, weight in model.named_parameters() if weight.ndim == 2]
+    weights = sampling.weights_of(case, case.num_layers, head=True)
+    assert sorted(tuple(weight.shape) for weight in weights) == sorted(shapes)
+
+
+def test_the_same_responses_are_sampled_with_states_and_without(data: Path, complete: Complete) -> None:
+    complete(kept_states.measure(data, TINY, repeats=2, apart=False), 2)
 
 
 def test_states_are_those_of_the_plain_forward(data: Path, complete: Complete) -> None:

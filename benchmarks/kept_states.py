@@ -1,0 +1,33 @@
+"""Kept states: what it costs to keep hidden states while responses are sampled."""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from benchmarks import sampling
+from benchmarks.comparison import Comparison, Ratio
+from benchmarks.peers import Way
+from benchmarks.workload import MBPP, TINY, Workload
+
+WAYS = {
+    "alone": "features.sampling without states",
+    "states kept": "the same responses, and the state at depth 0.6 of the prompt and of each response's last token",
+}
+RATIOS = [Ratio("states kept", "alone", at_most=1.03)]
+
+
+def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: bool = True) -> Comparison:
+    """Sample the same responses, up to rounding, in both ways, each in its own process.
+
+    Args:
+        data: Nothing is written.
+        workload: The tiny one stands for a small model.
+        repeats: How often each way runs.
+        apart: Run each in a process of its own.
+    """
+    case = sampling.SMALL if workload == TINY else sampling.FULL
+    start = partial(Way, sampling.ours, case, apart=apart)
+    ways = {"alone": start(False), "states kept": start(True)}
+    seconds, tokens = sampling.in_turns_by_token(ways, case, repeats)
+    facts = {"case": asdict(case), "tokens": tokens}
+    return Comparison("kept_states", "what does it cost to keep hidden states?", WAYS, seconds, RATIOS, facts)
