@@ -23,7 +23,7 @@ BENCHMARKS = {
     "hidden_states": "states of responses that exist, against the plain full forward",
     "scaling": "test-time scaling of LRanker, prefixes shared, against whole prompts",
     "sandbox": "running 1,000 short programs with their tests, against a new interpreter for each",
-    "mutants": "MBPP's solutions, and these with an operator changed, against an interpreter for each",
+    "mutants": "MBPP's solutions, and these with one thing changed, against an interpreter for each",
     "verification": "judging 10,000 recorded answers of MATH, against the checks alone and a pool without timeouts",
 }
 TABLES = {

@@ -1,4 +1,4 @@
-"""Mutants: MBPP's own solutions, and these with an operator changed, in the sandbox and in an interpreter each."""
+"""Mutants: MBPP's own solutions, and these with one thing changed, in the sandbox and in an interpreter each."""
 
 import ast
 import os
@@ -44,7 +44,7 @@ resource.setrlimit(resource.RLIMIT_AS, ({LIMITS.memory_mb}000000, {LIMITS.memory
 
 @dataclass(frozen=True)
 class Case:
-    """A program, of which task it is, and which operator has taken the place of which; None in the solution itself."""
+    """A program, of which task it is, and what has taken the place of what; None in the solution itself."""
 
     task: str
     program: Program
@@ -101,7 +101,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
 
 
 def cases(problem: Problem) -> Iterator[Case]:
-    """The published solution, then one with each change of each of its operators."""
+    """The published solution, then its mutants."""
     reference, solution = problem.reference, problem.responses[0].text
 
     def program(code: str) -> Program:
@@ -113,7 +113,7 @@ def cases(problem: Problem) -> Iterator[Case]:
 
 
 def mutants(code: str) -> Iterator[tuple[str, str]]:
-    """Code with one operator changed, each under what was changed into what and in which line."""
+    """Code with one operator changed, or one whole number made larger by one, each under what was changed and where."""
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
@@ -121,6 +121,10 @@ def mutants(code: str) -> Iterator[tuple[str, str]]:
                 yield from _with(tree, node, operator, lambda new, node=node, place=place: _put(node.ops, place, new))
         elif isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp | ast.UnaryOp):
             yield from _with(tree, node, node.op, lambda new, node=node: setattr(node, "op", new))
+        elif isinstance(node, ast.Constant) and type(node.value) is int:
+            node.value += 1
+            yield f"{node.value - 1} to {node.value} in line {node.lineno}", ast.unparse(tree)
+            node.value -= 1
 
 
 def _put(operators: list[Any], place: int, new: Any) -> None:

@@ -31,6 +31,7 @@ def test_tables_are_rendered_from_the_results(name: str) -> None:
         "kmeans",
         "training_throughput",
         "sampling",
+        "kept_states",
         "hidden_states",
         "sandbox",
         "verification",

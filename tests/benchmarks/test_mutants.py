@@ -33,14 +33,15 @@ def test_mutants_are_told_from_solutions_as_an_interpreter_tells_them(
     results = complete(mutants.measure(mbpp, TINY, repeats=1), 1)
     assert results["differing"] == [] and results["solutions"] == {"pass": 2, "fail": 1}
     assert [fails["task"] for fails in results["solutions_that_fail"]] == ["mbpp-22"]
-    # a > b to a >= b and x < 0 to x <= 0 change nothing; the others do.
-    assert results["mutants"] == {"pass": 3, "fail": 6}
+    # a > b to a >= b, x < 0 to x <= 0 and to x < 1 change nothing, x + 1 to x + 2 is right; the others are wrong.
+    assert results["mutants"] == {"pass": 5, "fail": 8}
 
 
-def test_each_mutant_has_one_operator_changed() -> None:
+def test_each_mutant_has_one_thing_changed() -> None:
     code = "def f(a, b):\n    a += 1\n    return a < b <= -a and not b in (1, 2)"
     found = dict(mutants.mutants(code))
-    assert len(found) == 9 and len(set(found.values())) == 9
+    assert len(found) == 12 and len(set(found.values())) == 12
+    assert found["2 to 3 in line 3"] == ast.unparse(ast.parse(code.replace("2)", "3)")))
     assert found["Add to Sub in line 2"] == ast.unparse(ast.parse(code.replace("+=", "-=")))
     assert found["LtE to Gt in line 3"] == ast.unparse(ast.parse(code.replace("<=", ">")))
     assert found["USub to UAdd in line 3"] == ast.unparse(ast.parse(code.replace("-a", "+a")))
