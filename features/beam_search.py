@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from features.prompt_sharing import filled
+
 # Positions whose logits are in fp32 at a time.
 _POSITIONS = 64
 
@@ -22,20 +24,22 @@ class Beam(NamedTuple):
 @torch.no_grad()
 def search(
     model: Any,
-    prompt: Sequence[int],
+    prompts: Sequence[Sequence[int]],
     num_beams: int,
+    num_found: int,
     max_new_tokens: int,
     end_tokens: Collection[int],
     ends_text: Callable[[Sequence[int]], bool] | None = None,
-) -> list[Beam]:
+) -> list[list[Beam]]:
     """The beams that the transformers library ends with, by mean log-probability of their tokens, best first.
 
     Settings that come with the model, such as a penalty on repetition, are not used.
 
     Args:
         model: A causal model of the transformers library with its language head.
-        prompt: Its tokens.
-        num_beams: How many beginnings are kept, and how many responses there are.
+        prompts: The tokens of each, worked on together.
+        num_beams: How many beginnings of each are kept.
+        num_found: How many of the best there are for each prompt.
         max_new_tokens: Longest response.
         end_tokens: Each of them ends a response.
         ends_text: Whether tokens end a response in another way; looked for in what was found.
@@ -43,21 +47,23 @@ def search(
     from transformers import GenerationConfig
 
     ends, device = sorted(end_tokens), model.get_input_embeddings().weight.device
-    ids = torch.tensor([list(prompt)], device=device)
+    width = max(map(len, prompts))
+    ids, seen = filled(prompts, width, left=True, device=device)
     usual = model.generation_config
     model.generation_config = GenerationConfig(
         do_sample=False,
         num_beams=num_beams,
-        num_return_sequences=num_beams,
+        num_return_sequences=num_found,
         max_new_tokens=max_new_tokens,
         eos_token_id=ends or None,
         pad_token_id=ends[0] if ends else 0,
     )
     try:
-        found = model.generate(ids, attention_mask=torch.ones_like(ids))
+        found = model.generate(ids, attention_mask=seen.long())
     finally:
         model.generation_config = usual
-    return [_beam(model, prompt, row, end_tokens, ends_text) for row in found[:, len(prompt) :].tolist()]
+    rows = iter(found[:, width:].tolist())
+    return [[_beam(model, prompt, next(rows), end_tokens, ends_text) for _ in range(num_found)] for prompt in prompts]
 
 
 def _beam(

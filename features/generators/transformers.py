@@ -1,5 +1,6 @@
 """transformers: responses sampled, or searched for, with a model of the transformers library in this process."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from features.beam_search import search
+from features.chunks import chunks_of
 from features.generation import Generated, Report
 from features.language_model import LanguageModel
 from features.problems import Problem, Response
@@ -92,7 +94,7 @@ class TransformersGenerator(LanguageModel):
         """
         prompts = [Prompt(problem.query_id, self.chat.prompt(problem.messages)) for problem in problems]
         if self.num_beams > 1:
-            found = (self._searched(*each, numbers, report) for each in zip(problems, prompts, strict=True))
+            found = self._searched(list(zip(problems, prompts, strict=True)), numbers, report)
             yield from found if not self.depths else self.with_states(found)
             return
         for problem, sampled in zip(problems, self._sampler.sample(prompts, numbers, report), strict=True):
@@ -109,17 +111,30 @@ class TransformersGenerator(LanguageModel):
                 None if responses else self.refusal(len(sampled.prompt.tokens)),
             )
 
-    def _searched(self, problem: Problem, prompt: Prompt, numbers: range, report: Report | None) -> Generated:
+    def _searched(
+        self, asked: Sequence[tuple[Problem, Prompt]], numbers: range, report: Report | None
+    ) -> Iterator[Generated]:
+        """The best beams, of as many problems at once as have room for the same number of tokens and fill a batch."""
+        for room, together in itertools.groupby(asked, lambda each: self._room(each[1])):
+            for batch in chunks_of(together, max(1, self.batch_size // self.num_beams)):
+                tokens, found = [prompt.tokens for _, prompt in batch], [[]] * len(batch)
+                if room:
+                    stops = self._stops if self.stop else None
+                    counts = self.num_beams, min(numbers.stop, self.num_beams)
+                    found = search(self.loaded, tokens, *counts, room, self.chat.ends, stops)
+                for (problem, prompt), beams in zip(batch, found, strict=True):
+                    responses = [self._response(number, *beams[number]) for number in numbers if number < len(beams)]
+                    if report:
+                        report(len(responses), sum(len(response.tokens or ()) for response in responses))
+                    refusal = self.refusal(len(prompt.tokens))
+                    yield Generated(problem, responses, prompt_tokens=len(prompt.tokens), refusal=refusal)
+
+    def _room(self, prompt: Prompt) -> int:
+        """How many tokens a response to a prompt may have."""
         length = len(prompt.tokens)
-        if refusal := self.refusal(length):
-            return Generated(problem, (), prompt_tokens=length, refusal=refusal)
-        room = self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - length)
-        stops = self._stops if self.stop else None
-        beams = search(self.loaded, prompt.tokens, self.num_beams, room, self.chat.ends, stops)
-        if report:
-            report(len(numbers), sum(len(beam.tokens) for beam in beams))
-        responses = [self._response(number, *beam) for number, beam in enumerate(beams) if number in numbers]
-        return Generated(problem, responses, prompt_tokens=length)
+        if self.refusal(length):
+            return 0
+        return self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - length)
 
     def _response(self, number: int, tokens: list[int], log_probability: float, finish: str | None) -> Response:
         kept = tokens[:-1] if tokens[-1] in self.chat.ends else tokens

@@ -31,7 +31,7 @@ def by_hand(prompt: list[int], num_beams: int, most: int, ends: set[int]) -> lis
 @pytest.mark.parametrize("ends", [{2}, {2, 5, 9, 30, 31, 32, 33}, set()])
 def test_beams_are_those_of_a_search_by_hand(ends: set[int]) -> None:
     (prompt,) = texts_of([6])
-    found = search(tiny_causal("llama"), prompt, 3, 7, ends)
+    (found,) = search(tiny_causal("llama"), [prompt], 3, 3, 7, ends)
     expected = by_hand(prompt, 3, 7, ends)
     assert found[0].tokens == expected[0][1]
     for beam in found:
@@ -47,11 +47,11 @@ def test_beams_are_those_of_a_search_by_hand(ends: set[int]) -> None:
 
 def test_settings_that_come_with_the_model_are_not_used() -> None:
     model, (prompt,) = tiny_causal("llama"), texts_of([6])
-    plain = search(model, prompt, 2, 7, {2})
+    plain = search(model, [prompt], 2, 2, 7, {2})
     own = transformers.GenerationConfig(repetition_penalty=9.0, temperature=0.1, do_sample=True)
     usual, model.generation_config = model.generation_config, own
     try:
-        assert search(model, prompt, 2, 7, {2}) == plain
+        assert search(model, [prompt], 2, 2, 7, {2}) == plain
         assert model.generation_config is own
     finally:
         model.generation_config = usual
@@ -59,5 +59,14 @@ def test_settings_that_come_with_the_model_are_not_used() -> None:
 
 def test_a_stop_string_ends_a_beam_at_its_first_place() -> None:
     (prompt,) = texts_of([6])
-    (best, *_) = search(tiny_causal("llama"), prompt, 2, 7, set(), lambda tokens: len(tokens) == 4)
+    ((best,),) = search(tiny_causal("llama"), [prompt], 2, 1, 7, set(), lambda tokens: len(tokens) == 4)
     assert len(best.tokens) == 4 and best.finish == "stop"
+
+
+def test_prompts_of_different_lengths_are_searched_together_as_each_alone() -> None:
+    model, prompts = tiny_causal("llama"), texts_of([6, 3, 9])
+    together = search(model, prompts, 3, 2, 7, {2, 5, 9, 30})
+    for prompt, found in zip(prompts, together, strict=True):
+        (alone,) = search(model, [prompt], 3, 2, 7, {2, 5, 9, 30})
+        assert [beam.tokens for beam in found] == [beam.tokens for beam in alone]
+        assert [beam.log_probability for beam in found] == pytest.approx([beam.log_probability for beam in alone])
