@@ -2,6 +2,7 @@
 
 import ast
 import json
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import Any
 Parameters = Mapping[str, Sequence[str]]
 """For each function the names of its parameters, in order."""
 
-_DECODER = json.JSONDecoder()
+_NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
 _THOUGHT = re.compile(r".*</think>", re.DOTALL)
 _OPENING = re.compile(r"[\[{]")
 _CALL = re.compile(r"(?:\[\s*)?\b[A-Za-z_][\w.]*\s*\(")
 _LITERALS = {"true": True, "false": False, "null": None, "none": None}
 _MARKS = re.compile(r"""["'\\()\[\]{}]""")
+_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+_LARGEST = 1e300
 _LONGEST = 100_000
 _DEEPEST = 50
 
@@ -32,9 +35,9 @@ def calls_in(text: str, parameters: Parameters | None = None) -> list[Call]:
     """All calls in a text, in its order, whatever is around them; what a model thought before it answered is left out.
 
     JSON counts before Python: `{"name": ..., "arguments": {...}}`, alone, in lists, line by line, between tags or
-    fences, with `parameters` in place of `arguments`, as the `function` of a tool call, whose arguments may be JSON
-    within JSON, or written as Python writes it. Python's `name(parameter=value)`, alone or in lists, may have
-    positional arguments where the names of the parameters are known.
+    fences, within other objects, with `parameters` in place of `arguments`, as the `function` of a tool call, whose
+    arguments may be JSON within JSON, or written as Python writes it. Python's `name(parameter=value)`, alone or in
+    lists, may have positional arguments where the names of the parameters are known.
 
     Args:
         text: A response.
@@ -69,14 +72,16 @@ def _json_calls(text: str) -> Iterator[Call]:
 
 def _object_at(text: str, start: int) -> tuple[Any, int]:
     """The object or list that begins at a place, and where it ends; None where there is none."""
+    end = _end_of(text, start)
+    if end is None:
+        return None, start + 1
     try:
-        return _DECODER.raw_decode(text, start)
+        return json.loads(text[start:end]), end
     except (ValueError, RecursionError):
-        end = _end_of(text, start)
+        pass  # perhaps with single quotes, True and None, as models write it that have read more Python than JSON
     try:
-        # With single quotes, True and None, as models write it that have read more Python than JSON.
-        return (ast.literal_eval(text[start:end]), end) if end else (None, start + 1)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return _value(ast.parse(text[start:end], mode="eval").body), end
+    except _NO_PYTHON:
         return None, start + 1
 
 
@@ -97,10 +102,16 @@ def _calls_of(value: Any) -> Iterator[Call]:
             arguments = json.loads(arguments)
         except (ValueError, RecursionError):
             return
-    if isinstance(name, str) and isinstance(arguments, dict):
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        for each in value.values():
+            yield from _calls_of(each)
+    elif not _is_schema(arguments):
         yield Call(name, arguments)
-    elif isinstance(value.get("tool_calls"), list):
-        yield from _calls_of(value["tool_calls"])
+
+
+def _is_schema(arguments: Mapping[str, Any]) -> bool:
+    """Whether a function that was offered is described here, and not called."""
+    return arguments.get("type") in ("object", "dict") and isinstance(arguments.get("properties"), dict)
 
 
 def _python_calls(text: str, parameters: Parameters) -> Iterator[Call]:
@@ -146,7 +157,7 @@ def _calls_of_code(code: str, parameters: Parameters) -> list[Call]:
         node = ast.parse(code.strip(), mode="eval").body
         nodes = node.elts if isinstance(node, ast.List) else [node]
         calls = [_call_of(each, parameters) for each in nodes]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except _NO_PYTHON:
         return []
     return [] if None in calls else [call for call in calls if call]
 
@@ -177,21 +188,19 @@ def _value(node: ast.expr) -> Any:
             return [_value(each) for each in node.elts]
         case ast.Dict():
             return {str(_value(key)): _value(each) for key, each in zip(node.keys, node.values, strict=True) if key}
-        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() as operator):
-            return _computed(node, operator)
+        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()):
+            return _computed(node)
         case _:
             return ast.unparse(node)
 
 
-def _computed(node: ast.BinOp, operator: ast.operator) -> Any:
+def _computed(node: ast.BinOp) -> Any:
     """The value of plain arithmetic such as 1/3, which models write where a number is wanted."""
     left, right = _value(node.left), _value(node.right)
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in (left, right)):
         return ast.unparse(node)
-    if isinstance(operator, ast.Add):
-        return left + right
-    if isinstance(operator, ast.Sub):
-        return left - right
-    if isinstance(operator, ast.Mult):
-        return left * right
-    return left / right if right else ast.unparse(node)
+    try:
+        found = _OPERATIONS[type(node.op)](left, right)
+    except (ZeroDivisionError, OverflowError):
+        return ast.unparse(node)
+    return found if abs(found) < _LARGEST else ast.unparse(node)

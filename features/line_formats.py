@@ -134,6 +134,11 @@ def checked_text(field: str, value: Any) -> str:
         raise unexpected(field, value, "text")
     if not value.strip():
         raise LineError(field, "empty; expected text")
+    return unicode_text(field, value)
+
+
+def unicode_text(field: str, value: str) -> str:
+    """A text that a file can hold."""
     try:
         value.encode()
     except UnicodeEncodeError as error:

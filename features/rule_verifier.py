@@ -27,6 +27,7 @@ P = TypeVar("P", bound="_Pool")
 
 _CHUNK = 16
 _AHEAD = 64
+_BEGINS_WITHIN = 300.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class _Chunk:
 
 @dataclass
 class _Worker:
-    """One process; `deadline` is when it will have taken too long for the response it is at."""
+    """One process; `deadline` is when it will have taken too long to begin, or for the response it is at."""
 
     process: BaseProcess
     connection: Connection
@@ -198,7 +199,7 @@ class _Pool:
         process = self.context.Process(target=serve, args=arguments, daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, connection)
+        return _Worker(process, connection, deadline=time.monotonic() + _BEGINS_WITHIN)
 
     def _give(self, worker: _Worker, chunk: _Chunk) -> None:
         worker.chunk, worker.deadline = chunk, time.monotonic() + self.settings.timeout
@@ -224,7 +225,7 @@ class _Pool:
             while worker.connection.poll():
                 message = worker.connection.recv()
                 if worker.chunk is None:
-                    worker.ready = True
+                    worker.ready, worker.deadline = True, float("inf")
                 else:
                     worker.chunk.verdicts.append(Verdict(*message))
                     worker.deadline = time.monotonic() + self.settings.timeout
@@ -241,7 +242,9 @@ class _Pool:
         worker.process.kill()
         worker.process.join()
         if not worker.ready:
-            problem = f"the workers of {self.name} end before they have begun (status {worker.process.exitcode})."
+            ended = f"end before they have begun (status {worker.process.exitcode})"
+            late = f"do not begin within {_BEGINS_WITHIN:g} seconds"
+            problem = f"the workers of {self.name} {late if reason == 'timed out' else ended}."
             cure = "see above for why; a script that verifies needs `if __name__ == '__main__':` around what it does"
             raise ConfigError("features.verifier", problem, cure=cure)
         if worker.chunk is not None:

@@ -1,11 +1,11 @@
 """RuleWorker: the process in which a plain verifier function judges responses, so that it can be stopped."""
 
-import math
 import os
 import resource
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from multiprocessing.connection import Connection
 from numbers import Real
 from typing import Any
@@ -19,6 +19,8 @@ OUT_OF_MEMORY = 77
 """The exit status of a worker that had no memory left, whose state cannot be trusted any more."""
 
 _MOST_SHOWN = 200
+# Labels are stored in fp32.
+_LARGEST = 3.4e38
 _ORPHANED_AFTER = 10
 
 
@@ -55,14 +57,33 @@ def judge(rule: Rule, response: str, problem: Problem) -> Verdict:
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except BaseException as error:  # a rule that calls sys.exit has failed like any other
-        message = " ".join(str(error).split())
-        return Verdict(None, f"{type(error).__name__}: {message}"[:_MOST_SHOWN])
+        return Verdict(None, _in_few_words(f"{type(error).__name__}: {_message(error)}"))
 
 
 def _as_verdict(found: Any) -> Verdict:
     verdict = found if isinstance(found, Verdict) else Verdict(found)
+    reason = _in_few_words(str(verdict.reason))
+    answer = None if verdict.answer is None else _unicode(str(verdict.answer))
     if verdict.label is None:
-        return verdict
-    if not isinstance(verdict.label, Real) or not math.isfinite(verdict.label):
-        raise TypeError(f"the verifier gave {verdict.label!r}, expected a finite number, a Verdict or None")
-    return Verdict(float(verdict.label), verdict.reason, verdict.answer)
+        return Verdict(None, reason, answer)
+    # A single element of numpy or torch is the number it holds.
+    label = verdict.label.item() if hasattr(verdict.label, "item") else verdict.label
+    if not isinstance(label, Real | Decimal) or not abs(label) <= _LARGEST:
+        raise TypeError(f"expected a finite number, a Verdict or None, and the verifier gave {verdict.label!r}")
+    return Verdict(float(label), reason, answer)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an error that cannot say what it is
+        return "no message"
+
+
+def _in_few_words(reason: str) -> str:
+    return _unicode(" ".join(reason.split()))[:_MOST_SHOWN]
+
+
+def _unicode(text: str) -> str:
+    """A text without halves of surrogate pairs, which no file takes."""
+    return text.encode(errors="replace").decode()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from features.call_syntax import parameter_names
-from features.line_formats import LineError, Record, as_id, as_number, text_field, unexpected
+from features.line_formats import LineError, Record, as_id, as_number, text_field, unexpected, unicode_text
 from features.problems import Message, Problem, Response
 from features.prompts import PromptName, prompted
 from features.record_files import RecordFile, find_files
@@ -114,11 +114,14 @@ def _reference(record: Record) -> Any:
         for name, text in {**texts, "entry_point": record.get("entry_point") or ""}.items():
             if not isinstance(text, str):
                 raise unexpected(name, text, "text")
-        return {"tests": _texts(key, value), "entry_point": record.get("entry_point"), **texts}
+        entry_point = record.get("entry_point")
+        if entry_point is not None and not entry_point.isidentifier():
+            raise unexpected("entry_point", entry_point, "the name of a function")
+        return {"tests": _texts(key, value), "entry_point": entry_point, **texts}
     if key in ("calls", "accepted"):
         functions = record.get("functions") or []
-        if not isinstance(functions, list) or not all(isinstance(each, dict) for each in functions):
-            raise unexpected("functions", functions, "a list of functions")
+        if not isinstance(functions, list) or not all(map(_is_function, functions)):
+            raise unexpected("functions", functions, "a list of functions {name, parameters}")
         return {key: _calls(key, value), "parameters": parameter_names(functions)}
     return value
 
@@ -136,11 +139,27 @@ def _calls(key: str, value: Any) -> Sequence[Mapping[str, Any]]:
     for at, call in enumerate(value):
         match call:
             case {"name": str(), "arguments": dict(arguments)}:
-                if key == "accepted" and not all(isinstance(each, list) for each in arguments.values()):
+                if key == "accepted" and not _is_accepted(arguments):
                     raise unexpected(f"accepted[{at}].arguments", arguments, "a list of accepted values for each")
             case _:
                 raise unexpected(f"{key}[{at}]", call, form)
     return value
+
+
+def _is_function(value: Any) -> bool:
+    described = value.get("function", value) if isinstance(value, dict) else None
+    match described:
+        case {"name": str()}:
+            return isinstance(described.get("parameters") or {}, dict)
+        case _:
+            return False
+
+
+def _is_accepted(value: Any) -> bool:
+    """Whether all objects, at whatever depth, have a list of accepted values for each key."""
+    if isinstance(value, dict):
+        return all(isinstance(each, list) and _is_accepted(each) for each in value.values())
+    return not isinstance(value, list) or all(map(_is_accepted, value))
 
 
 def _texts(key: str, value: Any) -> list[str]:
@@ -164,14 +183,14 @@ def _responses(record: Record) -> list[Response]:
 
 def _response(value: Any, number: int, at: str) -> Response:
     if isinstance(value, str):
-        return Response(str(number), value)
+        return Response(str(number), unicode_text(at, value))
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         raise unexpected(at, value, "a text or an object with a text")
     id = as_id(f"{at}.id", value["id"]) if value.get("id") is not None else str(number)
     label, log_probability = value.get("label"), value.get("log_probability")
     return Response(
         id,
-        value["text"],
+        unicode_text(f"{at}.text", value["text"]),
         label if label is None else float(label) if isinstance(label, bool) else as_number(f"{at}.label", label),
         log_probability=None if log_probability is None else as_number(f"{at}.log_probability", log_probability),
     )

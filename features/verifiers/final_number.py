@@ -9,18 +9,27 @@ from features.verification import Verdict
 from registry import VERIFIERS
 
 _NUMBER = re.compile(
-    r"(?:(?<![\w)])[-−](?=[$\d.]))?"  # a minus, but not that of 5-3 or 5 - 3
-    r"\$?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-    r"(?:\s?/\s?\d+(?![\d.]))?"
+    r"(?P<minus>(?<![\w)])[-−–](?=[$\d.]))?"  # a minus, but not that of 5-3 or 5 - 3
+    r"\$?(?:(?P<whole>\d+)\s+(?=\d+/\d))?"
+    r"(?P<digits>(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,2}(?!\d))?|\.\d+)"
+    r"(?:\s?/\s?(?P<denominator>\d+)(?![\d.]))?"
 )
+_PLAIN = [
+    (re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))"), ","),  # 1{,}000 and 1\,000
+    (re.compile(r"(?<=\d)\s*(?=\\[dt]?frac)"), " "),
+    (re.compile(r"\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))"), r"\1\2/\3\4"),
+    (re.compile(r"(?<=[^\d\s])\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d)"), ""),  # the exponent of a unit
+]
+_GOES_ON = re.compile(r"\s*(?:[-−–+/×÷=^]|\*(?!\*)|\\(?:times|cdot|div|frac)\b|[x%]\s*\d)")
 
 
 @VERIFIERS.register("final_number")
 def final_number(response: str, problem: Problem, /, *, stated: bool = False) -> Verdict:
     r"""1 if a response's number equals the reference's, however written: 1,000, $1000.00 and 2000/2 are one number.
 
-    The number is the last one of the answer that the response states, in \boxed{}, after ####, `A:` or words such as
-    `the answer is`; else the last one there is.
+    The number is that of the answer which the response states, in \boxed{}, after ####, `A:` or words such as `the
+    answer is`: the one it begins with, as in `18 for 3 days`, or else the last one, as in `9 * 2 = 18`. Where none is
+    stated it is the last one of all.
 
     Args:
         stated: Whether a number counts only where it is stated as the answer.
@@ -28,7 +37,7 @@ def final_number(response: str, problem: Problem, /, *, stated: bool = False) ->
     if (expected := last_number(str(problem.reference))) is None:
         return Verdict(None, "no reference number")
     answer = stated_answer(response)
-    found = last_number(answer or "")
+    found = _stated_number(answer or "")
     if found is None and not stated:
         found = last_number(response)
     if found is None:
@@ -42,10 +51,28 @@ def last_number(text: str) -> Fraction | None:
     >>> last_number("3 boxes at $1,250.50 each")
     Fraction(2501, 2)
     """
-    for found in reversed(_NUMBER.findall(text)):
-        digits = re.sub(r"[\s$,]", "", found).replace("−", "-")
-        try:
-            return Fraction(digits)
-        except (ValueError, ZeroDivisionError):
-            continue
-    return None
+    numbers = (_value(found) for found in reversed(list(_NUMBER.finditer(_plain(text)))))
+    return next((number for number in numbers if number is not None), None)
+
+
+def _stated_number(answer: str) -> Fraction | None:
+    plain = _plain(answer).lstrip(r" \(*:")
+    first = _NUMBER.match(plain)
+    if first and not _GOES_ON.match(plain, first.end()) and (number := _value(first)) is not None:
+        return number
+    return last_number(answer)
+
+
+def _plain(text: str) -> str:
+    for pattern, written in _PLAIN:
+        text = pattern.sub(written, text)
+    return text
+
+
+def _value(found: re.Match[str]) -> Fraction | None:
+    """Exactly; None for a division by zero."""
+    denominator = int(found["denominator"] or 1)
+    if denominator == 0:
+        return None
+    number = int(found["whole"] or 0) + Fraction(found["digits"].replace(",", "")) / denominator
+    return -number if found["minus"] else number

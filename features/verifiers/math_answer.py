@@ -24,6 +24,10 @@ _PLAIN = [
     (re.compile(r"(?<![\d./^_{}])(\d+)\s+(\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
     (re.compile("−"), "-"),
 ]
+# Quotes and dollars on both sides, or a dollar on one; not \\$, and not the primes of a derivative.
+_AROUND = re.compile(
+    r"^\s*(?P<mark>[\"'$]*)\s*(?P<in>.*?)\s*(?<!\\)(?:(?P=mark)|\$*)\s*(?:(?<=[\d)}\]])\.)?\s*$", re.DOTALL
+)
 _LAST = 1000
 
 # Its own timeouts use SIGALRM and turn what takes too long into a wrong answer; here the worker is killed instead.
@@ -80,7 +84,7 @@ def latex(answer: str) -> str:
     >>> latex("1 1/2 + √(3)")
     '1\\frac{1}{2} + \\sqrt{(3)}'
     """
-    answer = answer.strip().strip("$\"'").strip()
+    answer = _AROUND.sub(lambda found: found["in"], answer)
     for pattern, written in _PLAIN:
         answer = pattern.sub(written, answer)
     return answer

@@ -5,7 +5,7 @@ import platform
 import re
 import textwrap
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +17,7 @@ from registry import VERIFIERS
 _MARKED = re.compile(
     r"^[^\S\n]*#[^\S\n]*START OF CODE[^\n]*\n(.*?)(?=^[^\S\n]*#[^\S\n]*END OF CODE|\Z)", re.DOTALL | re.MULTILINE | re.I
 )
-_FENCED = re.compile(r"^[^\S\n]*```[^\n]*\n(.*?)(?=^[^\S\n]*```|\Z)(?:^[^\S\n]*```)?", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(r"^[^\S\n]*(```|~~~)[^\n]*\n(.*?)(?=^[^\S\n]*\1|\Z)(?:^[^\S\n]*\1)?", re.DOTALL | re.MULTILINE)
 
 
 @VERIFIERS.register("unit_tests")
@@ -91,12 +91,17 @@ def program_of(response: str, reference: Any) -> Program | Verdict:
     """The program in a response with the tests of its problem, or the verdict where there is nothing to run."""
     if not isinstance(reference, Mapping) or not reference.get("tests"):
         return Verdict(None, "no tests")
-    entry_point, prelude = reference.get("entry_point"), reference.get("prelude") or ""
+    tests, entry_point = reference["tests"], reference.get("entry_point")
+    setup, prelude = (reference.get(name) or "" for name in ("setup", "prelude"))
+    if not isinstance(tests, Sequence) or isinstance(tests, str):
+        return Verdict(None, "tests are no list of texts")
+    if not all(isinstance(text, str) for text in (*tests, setup, prelude, entry_point or "")):
+        return Verdict(None, "tests, setup, prelude or entry_point are no texts")
     code = code_of(response, entry_point)
     if not code.strip():
         return Verdict(0.0, "no code")
     whole = completed(code, prelude, entry_point)
-    return Program(whole, tuple(reference["tests"]), reference.get("setup") or "", prelude, entry_point)
+    return Program(whole, tuple(tests), setup, prelude, entry_point)
 
 
 def code_of(response: str, entry_point: str | None = None) -> str:
@@ -108,8 +113,9 @@ def code_of(response: str, entry_point: str | None = None) -> str:
     text = response.replace("\r\n", "\n")
     marked = _chosen(_MARKED.findall(text), entry_point)
     text = text if marked is None else marked
-    fenced = _chosen(_FENCED.findall(text), entry_point)
-    return text if fenced is None else fenced
+    fenced = _chosen([block for _, block in _FENCED.findall(text)], entry_point)
+    # What stands between fences in a docstring is not meant.
+    return text if fenced is None or _is_python(text) else fenced
 
 
 def completed(code: str, prelude: str, entry_point: str | None) -> str:
@@ -118,16 +124,21 @@ def completed(code: str, prelude: str, entry_point: str | None) -> str:
         return code
     if entry_point is not None and not defines(code, entry_point):
         return prelude + code
-    try:
-        ast.parse(prelude)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return code
-    return f"{prelude}\n\n{code}"
+    return f"{prelude}\n\n{code}" if _is_python(prelude) else code
 
 
 def defines(code: str, name: str) -> bool:
     """Whether code defines something by this name outside of any function, as far as a look at its lines tells."""
+    name = re.escape(name)
     return re.search(rf"^(?:(?:async +)?def|class) +{name}\b|^{name}\b[^=\n]*=(?!=)", code, re.MULTILINE) is not None
+
+
+def _is_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def _chosen(blocks: list[str], entry_point: str | None) -> str | None:

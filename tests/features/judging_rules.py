@@ -2,10 +2,38 @@
 
 import os
 import time
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
+import torch
+
 from features.problems import Problem
+from features.verification import Verdict
 from registry import VERIFIERS
+
+
+class Speechless(Exception):
+    """Cannot say what is wrong."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+GIVEN: dict[str, Any] = {
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "too large for fp32": 1e39,
+    "too large for a float": 10**400,
+    "text": "right",
+    "none": None,
+    "true": True,
+    "numpy": np.bool_(True),
+    "torch": torch.tensor(0.5),
+    "decimal": Decimal("0.25"),
+    "many words": Verdict(1.0, "x " * 1000, "5"),
+    "half a character": Verdict(1.0, "\ud83d", "\ud83d"),
+}
 
 
 @VERIFIERS.register("moody")
@@ -21,12 +49,14 @@ def moody(response: str, problem: Problem, /, *, factor: float = 1.0) -> Any:
             os._exit(3)
         case "raise", _, message:
             raise ValueError(message)
+        case "speechless", _, _:
+            raise Speechless
         case "exit", _, _:
             raise SystemExit(0)
         case "fill", _, _:
             return len([bytearray(10**8) for _ in range(1000)])
         case "give", _, what:
-            return {"nan": float("nan"), "text": "right", "none": None, "true": True}[what]
+            return GIVEN[what]
         case "pid", _, _:
             return os.getpid()
         case "touch", _, path:

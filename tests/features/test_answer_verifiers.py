@@ -25,6 +25,8 @@ def problem(reference: Any) -> Problem:
     ("5", "5", 1), ("5", "5.0", 1), ("5", "x = 5", 1), ("5", "6", 0), ("-5", "5", 0), ("5", "−5", 0), ("-5", "−5", 1),
     (r"\frac{1}{2}", "0.5", 1), (r"\frac{1}{2}", "1/2", 1), (r"\frac12", r"\dfrac{2}{4}", 1), (r"\frac{1}{2}", "2", 0),
     (r"\frac{3}{2}", "1 1/2", 1), ("1", "1 1/2", 0), ("1000", "1,000", 1), (r"10,\!000", "10000", 1), ("5", r"\$5", 1),
+    ("10", r"10\$", 1),
+    ("5", "5.", 1), ("5", "'5'", 1), ("5", "$5$", 1),
     (r"50\%", "50", 1), (r"90^\circ", "90", 1), ("47", "47 feet", 1), (r"6\text{ cm}^2", "6", 1),
     ("5120", "10 * 2^9", 1),
     (r"\sqrt{8}", r"2\sqrt{2}", 1), (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", 1), (r"2+\sqrt{3}", "2 + √3", 1),
@@ -88,7 +90,11 @@ def test_an_answer_that_takes_forever_is_stopped_and_does_not_count_as_wrong() -
 @pytest.mark.parametrize(("text", "number"), [
     ("18", "18"), ("-18", "-18"), ("−18", "-18"), ("$1,250.50 each", "1250.5"), ("1,000,000", "1000000"), (".5", "1/2"),
     ("18.", "18"), ("18.00", "18"), ("3/4 of it", "3/4"), ("10-3 = 7", "7"), ("it is 5-3", "3"), ("-$5", "-5"),
-    ("2 and 3", "3"), ("1,00", "0"), ("20%", "20"), ("x2", "2"), ("3/0", None), ("none", None), ("", None),
+    ("2 and 3", "3"), ("1,00", "0"), ("1,00,000", "100000"), ("2 1/2", "5/2"), ("1.5e3", "1500"),
+    ("-2 1/2 cups", "-5/2"),
+    ("1e-2", "1/100"), ("–5", "-5"), ("3–5", "5"), (r"1{,}000", "1000"), (r"1,\!000", "1000"), (r"1\,000", "1000"),
+    (r"\frac{1}{2}", "1/2"), (r"\dfrac12", "1/2"), (r"7 m^2", "7"), (r"25 \text{ cm}^{2}", "25"),
+    (r"-3\frac{1}{4}", "-13/4"), (r"-\frac{12}{5}", "-12/5"), ("20%", "20"), ("x2", "2"), ("3/0", None), ("none", None), ("", None),
 ])  # fmt: skip
 def test_the_last_number_is_read_exactly(text: str, number: str | None) -> None:
     assert last_number(text) == (None if number is None else Fraction(number))
@@ -97,7 +103,11 @@ def test_the_last_number_is_read_exactly(text: str, number: str | None) -> None:
 @pytest.mark.parametrize(("response", "reference", "label"), [
     ("9 * 2 = <<9*2=18>>18\nA: 18", "18", 1), ("She makes $18 every day.", "18", 1), ("A: 18\nCheck: 3", "18", 1),
     (r"\boxed{18.0}", "18", 1), ("#### 1,800", "1800", 1), ("A: 17", "18", 0), ("The answer is none of 18.", "18", 1),
-    ("The answer is 18 because 3 are eaten", "3", 1), ("The answer is 5\n\n18", "18", 0),
+    ("The answer is 18 because 3 are eaten", "18", 1), ("The answer is 5\n\n18", "18", 0),
+    ("The answer is $18 for 3 days.", "18", 1), ("The answer is 9 * 2 = 18.", "18", 1),
+    ("The answer is 9 + 9, or 18", "18", 1), ("The answer is 12 apples (3 bags of 4).", "12", 1),
+    (r"**Answer:** 7 m^2", "7", 1), (r"\boxed{25 \text{ cm}^2}", "25", 1), (r"\boxed{\$18}", "18", 1),
+    (r"The answer is \( 6 \times 3 = 18 \).", "18", 1), ("The answer is **18**, not 3.", "18", 1),
 ])  # fmt: skip
 def test_the_number_that_is_stated_counts_else_the_last(response: str, reference: str, label: int) -> None:
     assert final_number(response, problem(reference)).label == label

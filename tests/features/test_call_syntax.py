@@ -1,6 +1,7 @@
 """Function calls are found in whatever is around them, written as JSON or as Python."""
 
 import json
+import time
 
 import pytest
 
@@ -29,6 +30,10 @@ PARAMETERS = {"get_weather": ["city", "days"], "math.add": ["a", "b", "exact"]}
     json.dumps({"content": None, "tool_calls": [
         {"function": {"name": each["name"], "arguments": json.dumps(each["arguments"])}} for each in BOTH
     ]}),
+    json.dumps({"thought": "easy", "calls": BOTH}),
+    json.dumps({"action": BOTH[0]}) + json.dumps({"function_calls": [BOTH[1]]}),
+    TEXT.replace("}}]", "}},]"),
+    json.dumps([{"name": "f", "parameters": {"type": "object", "properties": {"a": {}}}}]) + TEXT,
     f"[{PYTHON}]",
     f"I would call these (in order):\n```python\n[{PYTHON}]\n```\nThat is all (really).",
     PYTHON.replace("), ", ")\n"),
@@ -42,6 +47,7 @@ def test_the_same_calls_in_many_writings(text: str) -> None:
     "", "I cannot do that.", "[]", "{}", '[1, 2, {"a": 3}]', '{"name": "f"}', '{"name": "f", "arguments": "not JSON"}',
     '{"name": 3, "arguments": {}}', '{"name": "f", "arguments": {"a": 1}', "f(a=", "f(**more)", "[f(1), 2]",
     "((((", "[" * 2000, "[f(" * 2000, "{" * 2000,
+    "[" * 900 + "]" * 900,
 ])  # fmt: skip
 def test_what_is_no_call_is_none(text: str) -> None:
     assert calls_in(text) == []
@@ -69,11 +75,23 @@ def test_positional_arguments_get_the_names_that_the_function_gives_them() -> No
     ("-3", -3), ("+3", 3), ("-0.5", -0.5), ("1/4", 0.25), ("2*3 - 1", 5), ("(1, 2)", [1, 2]), ("{'a': -1}", {"a": -1}),
     ("lambda x: x**2", "lambda x: x ** 2"), ("x**2", "x ** 2"), ("today()", "today()"), ("None", None),
     ("false", False), ("'it\\'s (a) \"b\"'", "it's (a) \"b\""), ("1/0", "1 / 0"), ("True + 1", "True + 1"),
-    ("some_name", "some_name"),
+    ("some_name", "some_name"), ("1e308 * 10", "1e+308 * 10"), (f"1{'0' * 400} * 1.5", f"1{'0' * 400} * 1.5"),
 ])  # fmt: skip
 def test_python_values_become_json_values_or_stand_for_themselves(code: str, value: object) -> None:
     (call,) = calls_in(f"[f(a={code})]")
     assert call.arguments == {"a": value} and type(call.arguments["a"]) is type(value)
+
+
+def test_python_values_within_objects_become_json_values_too() -> None:
+    (call,) = calls_in("{'name': 'f', 'arguments': {'a': (1, 2), 'b': {3}, 1: true, 'c': b'x', 'd': 2j}}")
+    assert call.arguments == {"a": [1, 2], "b": [3], "1": True, "c": "b'x'", "d": "2j"}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1," * 30_000, "[[]," * 25_000, '{"a": ' * 16_000, "['a" * 25_000])
+def test_endless_repetitions_take_little_time(text: str) -> None:
+    started = time.process_time()
+    assert calls_in(text) == []
+    assert time.process_time() - started < 5
 
 
 def test_parameters_are_named_as_xlam_bfcl_and_openai_describe_them() -> None:

@@ -53,10 +53,22 @@ def test_what_a_verifier_raises_is_its_reason_and_never_a_zero() -> None:
 
 
 def test_what_is_no_finite_number_is_no_label() -> None:
-    found = verdicts(["give nan", "give text", "give none", "give true"], Workers(1))
-    assert [verdict.label for verdict in found] == [None, None, None, 1.0]
-    assert "nan, expected a finite number" in found[0].reason
-    assert found[2].reason == ""
+    numbers = ["nan", "inf", "too large for fp32", "too large for a float", "text"]
+    for verdict in verdicts([f"give {what}" for what in numbers], Workers(1)):
+        assert verdict.label is None and "expected a finite number" in verdict.reason
+    assert verdicts(["give none"], Workers(1)) == [Verdict(None)]
+
+
+def test_numbers_of_other_libraries_are_labels() -> None:
+    found = verdicts([f"give {what}" for what in ("true", "numpy", "torch", "decimal")], Workers(1))
+    assert found == [Verdict(1.0), Verdict(1.0), Verdict(0.5), Verdict(0.25)]
+
+
+def test_reasons_and_answers_are_texts_that_can_be_kept() -> None:
+    many, half, speechless = verdicts(["give many words", "give half a character", "speechless"], Workers(1))
+    assert many.label == 1 and len(many.reason) == 200 and many.answer == "5"
+    assert half == Verdict(1.0, "?", "?")
+    assert speechless == Verdict(None, "Speechless: no message")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system limits addresses")
@@ -180,6 +192,14 @@ def test_workers_that_cannot_begin_are_an_error(monkeypatch: pytest.MonkeyPatch)
         list(verifier.verify([(PROBLEM, "a")]))
 
 
+def test_workers_that_never_begin_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier = build_verifier("moody", Workers(1))
+    monkeypatch.setattr("features.rule_verifier.serve", _sleeps)
+    monkeypatch.setattr("features.rule_verifier._BEGINS_WITHIN", 0.2)
+    with pytest.raises(ConfigError, match=r"features.verifier: the workers of moody do not begin within 0.2 seconds"):
+        list(verifier.verify([(PROBLEM, "a")]))
+
+
 @pytest.mark.parametrize("workers", [{"processes": 0}, {"timeout": 0.0}])
 def test_no_processes_and_no_time_are_refused(workers: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
@@ -188,6 +208,10 @@ def test_no_processes_and_no_time_are_refused(workers: dict[str, Any]) -> None:
 
 def _ends(*arguments: object) -> None:
     os._exit(5)
+
+
+def _sleeps(*arguments: object) -> None:
+    time.sleep(60)
 
 
 def _wait_until_gone(pid: int) -> None:

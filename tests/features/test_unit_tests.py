@@ -70,9 +70,34 @@ def test_without_tests_there_is_no_label(reference: Any) -> None:
     assert verdicts(reference, "x = 1") == [Verdict(None, "no tests")]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"tests": "assert 1"},
+        {"tests": 5},
+        {"tests": [1]},
+        {"tests": ["a"], "setup": 3},
+        {"tests": ["a"], "prelude": [1]},
+    ],
+)
+def test_tests_that_are_no_texts_give_no_label(given: dict[str, Any]) -> None:
+    (found,) = verdicts(given, "x = 1")
+    assert found.label is None and "no" in found.reason and "text" in found.reason
+
+
 @pytest.mark.parametrize("response", ["", "  \n\t ", "```python\n```", "#START OF CODE\n#END OF CODE"])
 def test_without_code_the_label_is_0_with_that_reason(response: str) -> None:
     assert verdicts(DOUBLE, response) == [Verdict(0.0, "no code")]
+
+
+def test_fences_in_a_docstring_are_not_taken_for_the_code() -> None:
+    code = 'def f():\n    """\n    ```\n    g()\n    ```\n    """\n    return 1\n'
+    assert code_of(code, "f") == code_of(code) == code
+    assert code_of(f"#START OF CODE\n{code}#END OF CODE", "f") == code
+
+
+def test_a_name_that_is_no_name_is_not_found() -> None:
+    assert not defines("def f(x): return 1", "f)")
 
 
 def test_tests_that_cannot_be_run_give_no_label() -> None:
