@@ -4,13 +4,32 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import transformers
 from jaxtyping import Float
 from torch import Tensor
 
+from features.block_states import keeps_logits
 from features.prompt_sharing import filled
 
 # Positions whose logits are in fp32 at a time.
 _POSITIONS = 64
+
+
+class _EndsText(transformers.StoppingCriteria):
+    """Ends beams whose text ends.
+
+    Args:
+        ends_text: Whether tokens end a response.
+        width: Tokens before the response.
+    """
+
+    def __init__(self, ends_text: Callable[[Sequence[int]], bool], width: int) -> None:
+        self._ends_text, self._width = ends_text, width
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        """For each beam."""
+        ended = [self._ends_text(row) for row in input_ids[:, self._width :].tolist()]
+        return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
 
 
 class Beam(NamedTuple):
@@ -42,15 +61,13 @@ def search(
         num_found: How many of the best there are for each prompt.
         max_new_tokens: Longest response.
         end_tokens: Each of them ends a response.
-        ends_text: Whether tokens end a response in another way; looked for in what was found.
+        ends_text: Whether tokens end a response in another way.
     """
-    from transformers import GenerationConfig
-
     ends, device = sorted(end_tokens), model.get_input_embeddings().weight.device
     width = max(map(len, prompts))
     ids, seen = filled(prompts, width, left=True, device=device)
     usual = model.generation_config
-    model.generation_config = GenerationConfig(
+    model.generation_config = transformers.GenerationConfig(
         do_sample=False,
         num_beams=num_beams,
         num_return_sequences=num_found,
@@ -59,7 +76,10 @@ def search(
         pad_token_id=ends[0] if ends else 0,
     )
     try:
-        found = model.generate(ids, attention_mask=seen.long())
+        criteria = [] if ends_text is None else [_EndsText(ends_text, width)]
+        found = model.generate(
+            ids, attention_mask=seen.long(), stopping_criteria=transformers.StoppingCriteriaList(criteria)
+        )
     finally:
         model.generation_config = usual
     rows = iter(found[:, width:].tolist())
@@ -83,7 +103,8 @@ def _beam(
     tokens = row[:length]
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([[*prompt, *tokens]], device=device)
-    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    wanted = {"logits_to_keep": len(tokens) + 1} if keeps_logits(model) else {}
+    logits = model(input_ids=ids, use_cache=False, **wanted).logits[0, -len(tokens) - 1 : -1]
     return Beam(
         tokens, _log_probability(logits, ids[0, len(prompt) :].to(logits.device)), "stop" if length else "length"
     )

@@ -1,5 +1,6 @@
 """BlockStates: the residual stream after chosen blocks of a model, before any final norm."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -72,6 +73,7 @@ class BlockStates:
             setattr(self._owner, self._name, blocks)
             for hook in hooks:
                 hook.remove()
+            self._states.clear()
 
     def at(self, rows: Sequence[int], places: Sequence[int] | int = -1) -> Float[Tensor, "n L D"]:
         """The states of a token of each of these rows at each layer, in fp32 on the CPU.
@@ -96,6 +98,11 @@ class BlockStates:
 def base_of(model: Any) -> Any:
     """A model without its head; not every one finds its own under the name that it gives."""
     return getattr(model, model.base_model_prefix, None) or getattr(model, "model", model)
+
+
+def keeps_logits(model: Any) -> bool:
+    """Whether a model can be told how many of the last tokens it shall give logits of."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def num_layers_of(model: Any) -> int:

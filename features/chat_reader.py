@@ -68,17 +68,24 @@ class ChatReader:
         """Each token that ends a response."""
         return self._named_ends if self.turn_end is None else self._named_ends | {self.turn_end}
 
+    def ends_with(self, stop: Sequence[str]) -> frozenset[int]:
+        """`ends`, and those of some strings that are special tokens, which no text has."""
+        return self.ends | {token for token in self._special if self._tokenizer.convert_ids_to_tokens(token) in stop}
+
     @cached_property
     def turn_end(self) -> int | None:
         """The token that a response ends with: the first ending or special one that the template puts after it.
 
         Where it puts none there, the tokenizer's own end of a text.
         """
-        special = {token for token, added in self._tokenizer.added_tokens_decoder.items() if added.special}
-        special |= set(self._tokenizer.all_special_ids) | self._named_ends
         messages = [{"role": "user", "content": "query"}, {"role": "assistant", "content": _MARK}]
         after = self._rendered(messages, add_generation_prompt=False).rpartition(_MARK)[2]
-        return next((token for token in self.tokens(after) if token in special), self._tokenizer.eos_token_id)
+        return next((token for token in self.tokens(after) if token in self._special), self._tokenizer.eos_token_id)
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        added = {token for token, added in self._tokenizer.added_tokens_decoder.items() if added.special}
+        return self._named_ends | added | set(self._tokenizer.all_special_ids)
 
     @cached_property
     def _starts_texts(self) -> bool:

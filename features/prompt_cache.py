@@ -22,6 +22,9 @@ ATTENTION = "shared_prompts"
 # New places for tokens of responses come in these portions; matrix products are as wide, so that few widths occur.
 _PORTION = 32
 
+# What some models give their attention besides, which `attend` does not have.
+_UNKNOWN = ("s_aux", "position_bias", "head_mask")
+
 _active: ContextVar["PromptCache"] = ContextVar("active")
 
 
@@ -305,8 +308,10 @@ def _attend(
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
+    if any(others.get(name) is not None for name in _UNKNOWN):
+        raise NotImplementedError(f"an attention with one of {', '.join(_UNKNOWN)}")
     return _active.get().attend(query, scaling, softcap, sliding_window), None
 
 

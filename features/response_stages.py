@@ -65,13 +65,14 @@ class States:
         other._reader = replace(self._reader, device=device)
         return other
 
-    def keep(self, made: Iterable[tuple[Generated, Sequence[int]]]) -> None:
+    def keep(self, made: Iterable[tuple[Generated, Sequence[int], Sequence[int]]]) -> None:
         """Keep states that came with responses.
 
         Args:
-            made: Each with the numbers of its responses.
+            made: Each with the numbers of its responses, and of all that were looked at, for which nothing is to be
+                read again.
         """
-        self.stage.write({asked_key(each.problem): self._rows(each, numbers) for each, numbers in made})
+        self.stage.write({asked_key(each.problem): self._rows(each, *numbers) for each, *numbers in made})
 
     def fill(self, problems: Iterable[Problem], responses: "Responses", report: Report) -> None:
         """Read what is not there yet of a chunk of problems; kept together.
@@ -87,8 +88,8 @@ class States:
             if self.lacks(problem, len(kept)):
                 waiting.append(Generated(problem, [replace(each, id=str(n)) for n, each in enumerate(kept)]))
         if waiting:
-            found = self._reader.with_states(waiting, report)
-            self.keep((each, [int(response.id) for response in each.responses]) for each in found)
+            found = zip(waiting, self._reader.with_states(waiting, report), strict=True)
+            self.keep((each, _numbers(each), _numbers(asked)) for asked, each in found)
 
     def lacks(self, problem: Problem, count: int) -> bool:
         """Whether states of a problem's first responses are missing."""
@@ -102,8 +103,8 @@ class States:
         states = {number: torch.stack([_unpacked(part[number]) for part in rows]) for number in rows[0]}
         return states, states.pop(_PROMPT, None)
 
-    def _rows(self, made: Generated, numbers: Sequence[int]) -> dict[str, dict[int, bytes]]:
-        rows: dict[str, dict[int, bytes]] = {_SEEN: dict.fromkeys(numbers, b"")}
+    def _rows(self, made: Generated, numbers: Sequence[int], seen: Sequence[int]) -> dict[str, dict[int, bytes]]:
+        rows: dict[str, dict[int, bytes]] = {_SEEN: dict.fromkeys(seen, b"")}
         if made.query_states is not None and made.response_states is not None:
             for place, part in enumerate(self._parts):
                 vectors = [made.query_states[place], *made.response_states[:, place]]
@@ -175,7 +176,7 @@ class Responses:
         found = list(made)
         with_states = [(each, numbers[: len(each.responses)]) for each in found if each.response_states is not None]
         if self._states is not None and with_states:
-            self._states.keep(with_states)
+            self._states.keep((each, taken, taken) for each, taken in with_states)
         rows: dict[str, dict[str, dict[int, bytes]]] = {}
         for each in found:
             numbered = zip(numbers, each.responses, strict=False)
@@ -276,6 +277,10 @@ def read_by(reader: LanguageModel) -> dict[str, Any]:
 
 def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _numbers(made: Generated) -> list[int]:
+    return [int(response.id) for response in made.responses]
 
 
 def _packed(vector: Float[Tensor, " D"]) -> bytes:

@@ -21,6 +21,7 @@ OUT_OF_MEMORY = 77
 _MOST_SHOWN = 200
 # Labels are stored in fp32.
 _LARGEST = 3.4e38
+_NUMBERS: Any = (Real, Decimal)
 _ORPHANED_AFTER = 10
 
 
@@ -67,8 +68,9 @@ def _as_verdict(found: Any) -> Verdict:
     if verdict.label is None:
         return Verdict(None, reason, answer)
     # A single element of numpy or torch is the number it holds.
-    label = verdict.label.item() if hasattr(verdict.label, "item") else verdict.label
-    if not isinstance(label, Real | Decimal) or not abs(label) <= _LARGEST:
+    label: Any = verdict.label
+    label = label.item() if hasattr(label, "item") else label
+    if not isinstance(label, _NUMBERS) or not abs(label) <= _LARGEST:
         raise TypeError(f"expected a finite number, a Verdict or None, and the verifier gave {verdict.label!r}")
     return Verdict(float(label), reason, answer)
 

@@ -4,7 +4,6 @@ Responses of several prompts grow side by side, one token a step. One that has e
 wait take the free places.
 """
 
-import inspect
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from features.block_states import BlockStates
+from features.block_states import BlockStates, keeps_logits
 from features.generation import Report
 from features.prompt_cache import PromptCache
 from features.prompt_sharing import PromptSharing, filled
@@ -29,6 +28,8 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 # Responses that wait come in when this part of all places is free: steps stop while their prompts are read.
 _FREE = 1 / 8
+# Of a character in UTF-8, and what stands for one of which some are missing.
+_MOST_BYTES, _BROKEN = 4, "\N{REPLACEMENT CHARACTER}"
 
 
 class Prompt(NamedTuple):
@@ -120,8 +121,7 @@ class Sampler:
         sharing = PromptSharing(model)
         self.shared, self.attention = _shares(model, sharing, context), sharing.attention
         self.states = BlockStates(model, layers)
-        names = inspect.signature(model.forward).parameters
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
+        self._last_only = {"logits_to_keep": 1} if keeps_logits(model) else {}
 
     def sample(self, prompts: Sequence[Prompt], numbers: range, report: Report | None = None) -> Iterator[Sampled]:
         """The responses of these numbers to each prompt, in the prompts' order.
@@ -275,7 +275,14 @@ class StopTexts:
 
     def __call__(self, tokens: Sequence[int]) -> bool:
         """Whether tokens, whose last one is new, have one of the strings."""
-        return bool(self._stop) and self.cut(tail := self._text(tokens[-self._reach :])) != tail
+        for more in range(_MOST_BYTES if self._stop else 0):
+            tail = self._text(tokens[-self._reach - more :])
+            if self.cut(tail) != tail:
+                return True
+            # Where a text begins within a character, some decoders give nothing of what follows it either.
+            if _BROKEN not in tail:
+                return False
+        return False
 
     def cut(self, text: str) -> str:
         """What stands before the first of the strings."""

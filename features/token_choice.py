@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from registry import ConfigError
+
 # Tokens whose probabilities are summed first; then only one such block is summed token by token.
 _BLOCK = 256
 # Most of what top_p asks for is among so many tokens; only where it is not, are all of them sorted.
@@ -43,14 +45,21 @@ class TokenChoice:
         Args:
             logits: In fp32.
             numbers: From 0 up to but not including 1.
+
+        Raises:
+            ConfigError: If there is no distribution, since the model's numbers went out of range.
         """
+        total = logits.logsumexp(dim=-1)
+        if not total.isfinite().all():
+            cure = "bfloat16 or float32, if it is float16, whose range some models leave"
+            raise ConfigError("features.generator.dtype", "the model's logits are not finite.", cure=cure)
         if self.temperature == 0:
             tokens = logits.argmax(dim=-1)
         else:
             scaled = logits if self.temperature == 1 else logits / self.temperature
             tokens = inverse(self._cut(scaled), numbers)
         chosen = logits.gather(1, tokens.unsqueeze(1)).squeeze(1)
-        return tokens, chosen - logits.logsumexp(dim=-1)
+        return tokens, chosen - total
 
     def _cut(self, logits: Float[Tensor, "S V"]) -> Float[Tensor, "S V"]:
         """The same with -inf for what top_k and top_p leave out; equal logits stay or go together."""

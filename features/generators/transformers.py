@@ -121,7 +121,7 @@ class TransformersGenerator(LanguageModel):
                 if room:
                     stops = self._stops if self.stop else None
                     counts = self.num_beams, min(numbers.stop, self.num_beams)
-                    found = search(self.loaded, tokens, *counts, room, self.chat.ends, stops)
+                    found = search(self.loaded, tokens, *counts, room, self._ends, stops)
                 for (problem, prompt), beams in zip(batch, found, strict=True):
                     responses = [self._response(number, *beams[number]) for number in numbers if number < len(beams)]
                     if report:
@@ -137,9 +137,13 @@ class TransformersGenerator(LanguageModel):
         return self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - length)
 
     def _response(self, number: int, tokens: list[int], log_probability: float, finish: str | None) -> Response:
-        kept = tokens[:-1] if tokens[-1] in self.chat.ends else tokens
+        kept = tokens[:-1] if tokens[-1] in self._ends else tokens
         text = self._stops.cut(self.chat.text(kept))
         return Response(str(number), text, tokens=tokens, log_probability=log_probability, finish=finish)
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        return self.chat.ends_with(self.stop)
 
     @cached_property
     def _stops(self) -> StopTexts:
@@ -150,7 +154,7 @@ class TransformersGenerator(LanguageModel):
         return Sampler(
             self.loaded,
             TokenChoice(self.temperature, self.top_p, self.top_k),
-            end_tokens=self.chat.ends,
+            end_tokens=self._ends,
             ends_text=self._stops if self.stop else None,
             context=self.context,
             max_new_tokens=self.max_new_tokens,

@@ -16,6 +16,13 @@ from registry import GENERATORS, ConfigError
 
 # What a response does not depend on.
 _OF_A_RUN = ("num_responses", "depths", "layer_offset", "engine")
+# Options of the engine that say how much is done where and at once.
+_OF_A_MACHINE = (
+    "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "distributed_executor_backend",
+    "gpu_memory_utilization", "swap_space", "cpu_offload_gb", "max_num_seqs", "max_num_batched_tokens",
+    "enforce_eager", "disable_log_stats", "enable_prefix_caching", "block_size",
+)  # fmt: skip
+_LOG_PROBABILITIES = "raw_logprobs"
 
 
 @GENERATORS.register("vllm")
@@ -70,13 +77,19 @@ class VllmGenerator(LanguageModel):
         if self.gguf:
             raise ValueError("GGUF files are for the generator `transformers`")
         TokenChoice(self.temperature, self.top_p, self.top_k)
+        if self.engine.get("logprobs_mode", _LOG_PROBABILITIES) != _LOG_PROBABILITIES:
+            raise ValueError(
+                f"engine.logprobs_mode must be {_LOG_PROBABILITIES}: those of the model's own distribution"
+            )
         if not all(self.stop):
             raise ValueError("an empty stop string would end every response")
 
     def settings(self) -> dict[str, Any]:
         """All that one response depends on."""
         fields = super().settings().items()
-        return {"name": "vllm", **{name: value for name, value in fields if name not in _OF_A_RUN}}
+        engine = {name: value for name, value in self.engine.items() if name not in _OF_A_MACHINE}
+        described = {name: value for name, value in fields if name not in _OF_A_RUN}
+        return {"name": "vllm", **described, **({"engine": engine} if engine else {})}
 
     def generate(
         self, problems: Sequence[Problem], numbers: range, report: Report | None = None
@@ -125,14 +138,14 @@ class VllmGenerator(LanguageModel):
             top_k=self.top_k or -1,
             max_tokens=room,
             stop=self.stop or None,
-            stop_token_ids=sorted(self.chat.ends),
+            stop_token_ids=sorted(self._ends),
             seed=int.from_bytes(key, "little") >> 1,
             logprobs=0,
         )
 
     def _response(self, number: int, output: Any) -> Response:
         tokens = list(output.token_ids)
-        kept = tokens[:-1] if tokens and tokens[-1] in self.chat.ends else tokens
+        kept = tokens[:-1] if tokens and tokens[-1] in self._ends else tokens
         text = StopTexts(self.stop, self.chat.text).cut(self.chat.text(kept))
         return Response(
             str(number),
@@ -141,6 +154,16 @@ class VllmGenerator(LanguageModel):
             log_probability=output.cumulative_logprob,
             finish=output.finish_reason,
         )
+
+    @cached_property
+    def context(self) -> int | None:
+        """How many tokens prompt and response may have together; None if there is no limit."""
+        limits = (super().context, self.engine.get("max_model_len"))
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        return self.chat.ends_with(self.stop)
 
     @cached_property
     def _engine(self) -> Any:

@@ -5,7 +5,7 @@ import heapq
 import pytest
 import torch
 import transformers
-from tiny_causal import texts_of, tiny_causal
+from tiny_causal import MODELS, texts_of, tiny_causal
 
 from features.beam_search import search
 
@@ -63,8 +63,16 @@ def test_a_stop_string_ends_a_beam_at_its_first_place() -> None:
     assert len(best.tokens) == 4 and best.finish == "stop"
 
 
-def test_prompts_of_different_lengths_are_searched_together_as_each_alone() -> None:
-    model, prompts = tiny_causal("llama"), texts_of([6, 3, 9])
+def test_a_stop_string_ends_beams_as_a_token_does() -> None:
+    model, prompts, ends = tiny_causal("llama"), texts_of([6, 3, 9]), {2, 5, 9, 30, 31, 32, 33}
+    assert search(model, prompts, 3, 3, 7, set(), lambda tokens: tokens[-1] in ends) == search(
+        model, prompts, 3, 3, 7, ends
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_prompts_of_different_lengths_are_searched_together_as_each_alone(name: str) -> None:
+    model, prompts = tiny_causal(name), texts_of([6, 3, 9])
     together = search(model, prompts, 3, 2, 7, {2, 5, 9, 30})
     for prompt, found in zip(prompts, together, strict=True):
         (alone,) = search(model, [prompt], 3, 2, 7, {2, 5, 9, 30})

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 from tiny_causal import MODELS, texts_of, tiny_causal
+from tokenizers import Tokenizer, decoders, models
 
 from features.prompt_cache import ATTENTION, PromptCache
 from features.prompt_sharing import PromptSharing
@@ -233,6 +234,17 @@ def test_a_stop_string_ends_a_response_and_is_no_part_of_it(
     stops = StopTexts(stop, letters)
     assert stops(tokens) == ends
     assert stops.cut(letters(tokens)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "stop"), [("\N{GRINNING FACE}\n", "\n"), ("é\n\n", "\n\n"), ("中中中。", "。"), ("中文\n", "\n")]
+)
+def test_stop_strings_are_found_behind_characters_of_several_tokens(text: str, stop: str) -> None:
+    # As the tokenizers of Llama 2, Mistral and Gemma write what they have no token for.
+    tokenizer = Tokenizer(models.BPE({f"<0x{byte:02X}>": byte for byte in range(256)}, [], byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokens, stops = list(text.encode()), StopTexts([stop], tokenizer.decode)
+    assert [stops(tokens[:length]) for length in range(1, len(tokens) + 1)] == [False] * (len(tokens) - 1) + [True]
 
 
 def test_an_empty_stop_string_is_refused() -> None:

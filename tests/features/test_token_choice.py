@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from features.token_choice import TokenChoice, inverse, numbers_of
+from registry import ConfigError
 
 
 def by_hand(probabilities: Tensor, number: float) -> int:
@@ -99,3 +100,10 @@ def test_numbers_depend_on_seed_query_and_response_alone() -> None:
 def test_impossible_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         TokenChoice(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_out_of_range_are_an_error(temperature: float, value: float) -> None:
+    with pytest.raises(ConfigError, match=r"features.generator.dtype: the model's logits are not finite"):
+        TokenChoice(temperature)(torch.tensor([[0.0, 1.0], [0.0, value]]), torch.tensor([0.5, 0.5]))

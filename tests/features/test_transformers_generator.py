@@ -240,3 +240,12 @@ def test_a_model_without_its_head_is_refused(tiny_llama: Path) -> None:
 def test_a_depth_without_layer_is_the_users_mistake(chat_llama: Path) -> None:
     with pytest.raises(ConfigError, match=r"^features.generator.depths: depth 1.5"):
         list(generator(chat_llama, depths=[1.5]).generate(PROBLEMS, range(1)))
+
+
+def test_a_stop_string_that_is_a_special_token_ends_a_response(chat_llama: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(chat_llama)
+    special = tokenizer.convert_ids_to_tokens(tokenizer.all_special_ids)
+    ends = generator(chat_llama).chat.ends
+    other = next(token for token in special if tokenizer.convert_tokens_to_ids(token) not in ends)
+    chat = generator(chat_llama).chat
+    assert chat.ends_with([other, "no such token", "a"]) == ends | {tokenizer.convert_tokens_to_ids(other)}

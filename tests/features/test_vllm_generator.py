@@ -65,7 +65,11 @@ def test_each_response_is_a_request_with_a_seed_of_its_own(engine: list[Any], ti
 
 def test_what_vllm_is_not_asked_for_may_differ_without_new_responses(tiny_llama: Path) -> None:
     made = VllmGenerator(model=str(tiny_llama), max_new_tokens=9)
-    assert VllmGenerator(model=str(tiny_llama), max_new_tokens=9, engine={"a": 1}).settings() == made.settings()
+    assert (
+        VllmGenerator(model=str(tiny_llama), max_new_tokens=9, engine={"max_num_seqs": 1}).settings() == made.settings()
+    )
+    smaller = VllmGenerator(model=str(tiny_llama), max_new_tokens=9, engine={"quantization": "fp8"})
+    assert smaller.settings() != made.settings()
     assert VllmGenerator(model=str(tiny_llama), max_new_tokens=8).settings() != made.settings()
 
 
@@ -74,6 +78,19 @@ def test_without_vllm_the_error_says_what_to_install(tiny_llama: Path, monkeypat
     with pytest.raises(ConfigError, match="the package vllm is not installed") as caught:
         list(VllmGenerator(model=str(tiny_llama)).generate(PROBLEMS, range(1)))
     assert "pip install vllm" in str(caught.value)
+
+
+def test_an_engine_with_less_room_refuses_prompts_that_it_has_no_room_for(engine: list[Any], tiny_llama: Path) -> None:
+    short = VllmGenerator(model=str(tiny_llama), template="plain", engine={"max_model_len": 4})
+    first, _, last = short.generate(PROBLEMS, range(1))
+    assert first.refusal == "prompt too long" and len(last.responses) == 1
+    (_, (_, parameters)) = engine
+    assert [each.max_tokens for each in parameters] == [4 - len(short.chat.prompt(PROBLEMS[2].messages))]
+
+
+def test_log_probabilities_of_another_distribution_are_refused() -> None:
+    with pytest.raises(ValueError, match="logprobs_mode must be raw_logprobs"):
+        VllmGenerator(engine={"logprobs_mode": "processed_logprobs"})
 
 
 def test_gguf_files_are_refused() -> None:
