@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from features.thoughts import without_thoughts
+
 Parameters = Mapping[str, Sequence[str]]
 """For each function the names of its parameters, in order."""
 
 _NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
-_THOUGHT = re.compile(r".*</think>", re.DOTALL)
 _OPENING = re.compile(r"[\[{]")
 _CALL = re.compile(r"(?:\[\s*)?\b[A-Za-z_][\w.]*\s*\(")
 _LITERALS = {"true": True, "false": False, "null": None, "none": None}
@@ -43,7 +44,7 @@ def calls_in(text: str, parameters: Parameters | None = None) -> list[Call]:
         text: A response.
         parameters: Of the functions that were offered.
     """
-    text = _THOUGHT.sub("", text)[-_LONGEST:]
+    text = without_thoughts(text)[-_LONGEST:]
     return list(_json_calls(text)) or list(_python_calls(text, parameters or {}))
 
 

@@ -46,6 +46,7 @@ def test_the_same_calls_in_many_writings(text: str) -> None:
 @pytest.mark.parametrize("text", [
     "", "I cannot do that.", "[]", "{}", '[1, 2, {"a": 3}]', '{"name": "f"}', '{"name": "f", "arguments": "not JSON"}',
     '{"name": 3, "arguments": {}}', '{"name": "f", "arguments": {"a": 1}', "f(a=", "f(**more)", "[f(1), 2]",
+    f"<think>Maybe {TEXT}",
     "((((", "[" * 2000, "[f(" * 2000, "{" * 2000,
     "[" * 900 + "]" * 900,
 ])  # fmt: skip
