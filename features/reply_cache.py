@@ -34,10 +34,13 @@ class ReplyCache:
             raise ConfigError(str(path), f"cannot be opened ({error}).", cure="remove it, or name another") from error
 
     def get(self, request: Mapping[str, Any]) -> str | None:
-        """The reply to a request, if there is one."""
-        with self._lock:
-            found = self._database.execute("SELECT reply FROM replies WHERE request = ?", (_hash(request),)).fetchone()
-        return found[0] if found else None
+        """The reply to a request, if there is one.
+
+        Raises:
+            ConfigError: If it cannot be read.
+        """
+        found = self._execute("read", "SELECT reply FROM replies WHERE request = ?", _hash(request))
+        return found[0][0] if found else None
 
     def put(self, request: Mapping[str, Any], reply: str) -> str:
         """Keep a reply, and give the one that counts: the first to the same request.
@@ -45,17 +48,21 @@ class ReplyCache:
         Raises:
             ConfigError: If it cannot be written, as on a full disk.
         """
-        try:
-            with self._lock:
-                self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (_hash(request), reply))
-        except sqlite3.Error as error:
-            cure = "make room on the disk; the same command goes on from there"
-            raise ConfigError(str(self.path), f"cannot be written ({error}).", cure=cure) from error
+        self._execute("written", "INSERT OR IGNORE INTO replies VALUES (?, ?)", _hash(request), reply)
         return self.get(request) or reply
 
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
+
+    def _execute(self, what: str, command: str, *values: str) -> list[Any]:
+        try:
+            with self._lock:
+                return self._database.execute(command, values).fetchall()
+        except sqlite3.Error as error:
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            cure = f"{'make room on the disk' if full else 'see to the file'}; the same command goes on from there"
+            raise ConfigError(str(self.path), f"cannot be {what} ({error}).", cure=cure) from error
 
 
 def _hash(request: Mapping[str, Any]) -> str:

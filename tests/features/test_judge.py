@@ -310,8 +310,20 @@ def test_a_cache_that_is_something_else_is_an_error(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     cache = ReplyCache(tmp_path / "replies.sqlite")
     cache._database.execute("PRAGMA max_page_count = 3")
-    with pytest.raises(ConfigError, match=r"cannot be written \(database or disk is full\)"):
+    with pytest.raises(ConfigError, match=r"cannot be written \(database or disk is full\)") as caught:
         cache.put({"a": 1}, "x" * 100_000)
+    assert "make room" in str(caught.value)
+    cache.close()
+
+
+def test_a_cache_that_cannot_be_read_or_written_is_an_error(tmp_path: Path) -> None:
+    cache = ReplyCache(tmp_path / "replies.sqlite")
+    cache._database.execute("DROP TABLE replies")
+    with pytest.raises(ConfigError, match=r"replies.sqlite: cannot be read \(no such table: replies\)"):
+        cache.get({"a": 1})
+    with pytest.raises(ConfigError, match="cannot be written") as caught:
+        cache.put({"a": 1}, "x")
+    assert "room" not in str(caught.value)
     cache.close()
 
 
