@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Event
 from typing import Any
 
@@ -90,18 +91,11 @@ class OpenAICompatibleGenerator:
         Raises:
             ConfigError: If the server refuses the key, model or every problem, or answers no more.
         """
-        endpoint = ChatEndpoint(
-            self.url,
-            key_of(self.api_key_variable),
-            self.timeout,
-            self.attempts,
-            requests_per_minute=self.requests_per_minute,
-        )
         first, last = numbers.start // self.responses_a_request, (numbers.stop - 1) // self.responses_a_request
         executor, stop = ThreadPoolExecutor(self.parallel), Event()
         try:
             asked = [
-                [executor.submit(self._ask, endpoint, problem, block, stop) for block in range(first, last + 1)]
+                [executor.submit(self._ask, problem, block, stop) for block in range(first, last + 1)]
                 for problem in problems
             ]
             found = [
@@ -116,9 +110,19 @@ class OpenAICompatibleGenerator:
             raise ConfigError(self.url, problem, cure="check model, max_new_tokens and options")
         yield from found
 
-    def _ask(self, endpoint: ChatEndpoint, problem: Problem, block: int, stop: Event) -> list[Choice]:
+    @cached_property
+    def _endpoint(self) -> ChatEndpoint:
+        return ChatEndpoint(
+            self.url,
+            key_of(self.api_key_variable),
+            self.timeout,
+            self.attempts,
+            requests_per_minute=self.requests_per_minute,
+        )
+
+    def _ask(self, problem: Problem, block: int, stop: Event) -> list[Choice]:
         key = hashlib.blake2b(f"{self.seed} {block} {problem.query_id}".encode(), digest_size=4).digest()
-        choices = endpoint.choices(
+        choices = self._endpoint.choices(
             self.model,
             [dict(message) for message in problem.messages],
             stop,

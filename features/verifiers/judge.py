@@ -134,7 +134,7 @@ class Judge:
             request = {"url": self.url, "model": self.model, "messages": messages, **options}
             reply = cache.get(request)
             if reply is None:
-                reply = cache.put(request, self.endpoint.complete(self.model, messages, stop, **options))
+                reply = cache.put(request, self.endpoint.choices(self.model, messages, stop, **options)[0].text)
             if (score := score_of(reply)) is not None:
                 return Verdict(score)
         return Verdict(None, "no score")

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,13 @@ class Server(ThreadingHTTPServer):
         self.times: list[float] = []
         self.keys: list[str | None] = []
         self.at_once = self.most_at_once = 0
+        self.retry_after, self.piece, self.pause = "0.2", 1 << 30, 0.0
         self.lock = threading.Lock()
         self.reply: Callable[[dict[str, Any], int], Reply] = lambda body, number: (200, "score: 3")
+
+
+def said(content: Any, **more: Any) -> Any:
+    return {"choices": [{"message": {"role": "assistant", "content": content}, **more}]}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -65,15 +72,16 @@ class Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.at_once -= 1
         if isinstance(reply, str):
-            content = json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]})
-        else:
-            content = json.dumps(reply)
+            reply = said(reply)
+        content = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
         self.send_response(status)
         if status == 429:
-            self.send_header("Retry-After", "0.2")
+            self.send_header("Retry-After", server.retry_after)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content.encode())
+        for start in range(0, len(content), server.piece):
+            self.wfile.write(content[start : start + server.piece])
+            time.sleep(server.pause)
 
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
@@ -179,6 +187,14 @@ def test_scores_are_read_as_models_write_them(reply: str, score: float) -> None:
     assert judge.score_of(reply) == score
 
 
+@pytest.mark.parametrize("content", [
+    "\ud83d score: 4", [{"type": "text", "text": "score"}, {"type": "text", "text": ": 4"}],
+])  # fmt: skip
+def test_texts_come_as_servers_write_them(content: Any, server: Server, make: Callable[..., Verifier]) -> None:
+    server.reply = lambda body, number: (200, said(content))
+    assert judged(make(), ["a"]) == judged(make(), ["a"]) == [Verdict(4.0)]
+
+
 @pytest.mark.parametrize("status", [429, 500, 503, 408])
 def test_a_busy_or_failing_server_is_asked_again(status: int, server: Server, make: Callable[..., Verifier]) -> None:
     server.reply = lambda body, number: (status, {"error": "wait"}) if number <= 3 else (200, "score: 1")
@@ -193,6 +209,35 @@ def test_a_server_that_says_how_long_to_wait_is_obeyed_by_all(
     server.reply = lambda body, number: (429, {}) if number == 1 else (200, "score: 1")
     judged(make(parallel=1), ["a", "b"])
     assert server.times[1] - server.times[0] >= 0.2
+
+
+@pytest.mark.parametrize("said_when", ["in_seconds", "as_a_date"])
+def test_those_that_wait_for_their_turn_hear_of_a_pause(said_when: str, server: Server) -> None:
+    begun = time.time()
+    server.retry_after = "1.2" if said_when == "in_seconds" else formatdate(begun + 2.5, usegmt=True)
+    server.reply = lambda body, number: (429, {}) if number == 1 else (200, "score: 1")
+    endpoint = ChatEndpoint(server.url, requests_per_minute=600.0)
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(lambda number: endpoint.choices("m", []), range(4)))
+    gaps = [later - earlier for earlier, later in itertools.pairwise(server.times)]
+    assert gaps[0] >= 1.0 and min(gaps) > 0.05
+
+
+def test_an_answer_that_drips_is_late(server: Server) -> None:
+    server.piece, server.pause = 1, 0.1
+    for status in (200, 503):
+        server.reply = lambda body, number, status=status: (status, "score: 1" * 20)
+        start = time.monotonic()
+        with pytest.raises(RequestFailed) as caught:
+            ChatEndpoint(server.url, timeout=0.5, attempts=1).choices("m", [])
+        assert caught.value.gone and time.monotonic() - start < 3
+
+
+def test_an_answer_without_end_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("features.chat_endpoint._LONGEST_ANSWER", 1000)
+    server.reply = lambda body, number: (200, "x" * 1000)
+    with pytest.raises(RequestFailed, match="an answer of more than 1000 bytes"):
+        ChatEndpoint(server.url, attempts=1).choices("m", [])
 
 
 def test_a_request_that_is_refused_costs_one_label(server: Server, make: Callable[..., Verifier]) -> None:
@@ -218,7 +263,13 @@ def test_a_failure_is_not_kept_so_the_next_run_asks_again(server: Server, make: 
 
 
 @pytest.mark.parametrize(
-    ("status", "problem"), [(401, "refuses the key"), (404, "does not have this address or model")]
+    ("status", "problem"),
+    [
+        (401, "refuses the key"),
+        (402, "wants to be paid"),
+        (403, "refuses access"),
+        (404, "does not have this address or model"),
+    ],
 )
 def test_a_wrong_key_or_model_stops_the_run(
     status: int, problem: str, server: Server, make: Callable[..., Verifier]
@@ -237,6 +288,12 @@ def test_a_server_that_is_gone_stops_the_run_rather_than_all_labels(
     with pytest.raises(ConfigError, match="does not answer any more"):
         labels.extend(verdict.label for verdict in make(attempts=2, parallel=1).verify(responses))
     assert len(server.asked) < 100
+
+
+def test_a_key_that_is_refused_later_stops_the_run(server: Server, make: Callable[..., Verifier]) -> None:
+    server.reply = lambda body, number: (402, {"error": "no credit"}) if number > 1 else (200, "score: 1")
+    with pytest.raises(ConfigError, match="wants to be paid"):
+        judged(make(parallel=1), ["a", "b"])
 
 
 def test_no_server_at_all_is_told(make: Callable[..., Verifier]) -> None:
@@ -333,7 +390,7 @@ def test_a_stop_ends_waiting(server: Server) -> None:
     threading.Timer(0.2, stop.set).start()
     start = time.monotonic()
     with pytest.raises(RequestFailed):
-        ChatEndpoint(server.url, pause=30.0).complete("m", [], stop)
+        ChatEndpoint(server.url, pause=30.0).choices("m", [], stop)
     assert time.monotonic() - start < 10
 
 
@@ -348,6 +405,24 @@ def test_options_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=problem):
         make(**options)
+
+
+def test_a_key_is_taken_without_the_space_around_it(
+    server: Server, make: Callable[..., Verifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", " secret\r\n")
+    assert judged(make(api_key_variable="MY_KEY"), ["a"]) == [Verdict(3.0)]
+    assert server.keys == ["Bearer secret"]
+
+
+@pytest.mark.parametrize("key", ["sk-secret\rmore", "sk-secret\u2026", "sk-secret\x7f"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(
+    key: str, make: Callable[..., Verifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(ConfigError, match="MY_KEY holds more than printable ASCII") as caught:
+        make(api_key_variable="MY_KEY")
+    assert "secret" not in str(caught.value)
 
 
 def test_the_examples_in_the_documentation_hold() -> None:

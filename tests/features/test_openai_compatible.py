@@ -120,6 +120,21 @@ def test_a_server_that_refuses_everything_ends_the_run(server: Server) -> None:
         texts(generator(server), range(4))
 
 
+def test_a_server_whose_answers_are_none_ends_the_run(server: Server) -> None:
+    server.answer = lambda request, count: (200, {"choices": [None]})
+    with pytest.raises(ConfigError, match=r"refuses every problem of 2 \(an answer in another form"):
+        texts(generator(server, attempts=1), range(4))
+
+
+def test_a_problem_that_is_refused_later_does_not_end_the_run(server: Server) -> None:
+    made = generator(server, parallel=1)
+    list(made.generate(PROBLEMS[:1], range(4)))
+    server.answer = lambda request, count: (403, {"error": "moderated"}) if count == 2 else usual(request, count)
+    first, second = made.generate(PROBLEMS, range(4))
+    assert (list(first.responses), first.refusal) == ([], "HTTP 403: moderated")
+    assert len(second.responses) == 4
+
+
 def test_a_server_that_gives_too_few_responses_is_told(server: Server) -> None:
     server.answer = lambda request, count: usual({**request, "n": 1}, count)
     with pytest.raises(ConfigError, match="gives 1 responses to a request for 4") as caught:
