@@ -9,14 +9,27 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from features.chat_endpoint import ChatEndpoint, RequestFailed, key_of
+from features.chat_endpoint import ChatEndpoint, RequestFailed, key_of, shortened
 from features.problems import Problem
 from features.prompts import RUBRIC, rubric
 from features.reply_cache import ReplyCache
+from features.thoughts import without_thoughts
 from features.verification import Verdict
 from registry import VERIFIERS, ConfigError
 
-_SCORE = re.compile(r"score\W{0,10}?(-?\d+(?:\.\d+)?)(?:\s*/\s*5)?", re.IGNORECASE)
+_SCORE = re.compile(r"score\W{0,10}\d", re.IGNORECASE)
+_STATED = re.compile(
+    r"""score(?P<key>")?["'*_`]*\s*[:=][\s"'*_`]*(?P<slot><)?(?P<score>\d+(?:\.\d+)?)(?(slot)>)["'*_`]*
+    (?:\s*/\s*5|\s+out\s+of\s+5)?(?:\s+points?)?["'*_`]*
+    (?:
+        \.?["'*_`]*[^\S\n]*(?:\n|$)  # the end of the line
+        |\.["'*_`]*\s(?!.*?\b(?!(?P=score)\b)\d)  # another sentence, but no list and no sum: no other number follows
+        |(?(key)\s*(?:,\s*"|\})|(?!))  # JSON
+    )""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_SAID = re.compile(r"score (?:is|should be) (\d+(?:\.\d+)?)", re.IGNORECASE)
+_CUT = "…"
 _HIGHEST = 5
 _IN_VAIN = 10
 _AHEAD = 2
@@ -29,7 +42,8 @@ class Judge:
 
     Replies are cached by the hash of what was asked, so a run that was stopped goes on, and equal responses are judged
     once. A reply without a score is asked for again, at a higher temperature; after the last time the response gets no
-    label. Where the server does not answer at all any more, the run stops rather than go on without labels.
+    label. Where the server does not answer at all any more, or refuses all from the first request on, the run stops
+    rather than go on without labels.
 
     Args:
         model: Its name on the server.
@@ -82,7 +96,8 @@ class Judge:
         """A verdict for each response, in their order.
 
         Raises:
-            ConfigError: If the server refuses the key or model, or leaves ten requests in a row unanswered.
+            ConfigError: If the server refuses the key or model, refuses the first ten requests, or leaves ten in a row
+                unanswered.
         """
         stop = threading.Event()
         with closing(ReplyCache(self.cache)) as cache, ThreadPoolExecutor(self.parallel) as executor:
@@ -100,31 +115,34 @@ class Judge:
         self, responses: Iterable[tuple[Problem, str]], begin: Callable[[tuple[str, str]], Future[Verdict]]
     ) -> Iterator[Verdict]:
         """The verdicts in the order of the responses, of which a few are begun ahead; equal ones are begun once."""
-        waiting: deque[tuple[tuple[str, str], Future[Verdict]]] = deque()
+        waiting: deque[tuple[tuple[str, str], Future[Verdict], bool]] = deque()
         begun: dict[tuple[str, str], Future[Verdict]] = {}
         in_vain, left = 0, iter(responses)
         while True:
             while len(waiting) < _AHEAD * self.parallel and (following := next(left, None)) is not None:
                 asked = (following[0].query, following[1])
-                begun[asked] = begun.get(asked) or begin(asked)
-                waiting.append((asked, begun[asked]))
+                new = asked not in begun
+                if new:
+                    begun[asked] = begin(asked)
+                waiting.append((asked, begun[asked], new))
             if not waiting:
                 return
-            asked, future = waiting.popleft()
+            asked, future, new = waiting.popleft()
             try:
                 verdict, in_vain = future.result(), 0
             except RequestFailed as failed:
-                in_vain = in_vain + 1 if failed.gone else 0
+                in_vain = in_vain + new if failed.gone or not self.endpoint.answered else 0
                 if in_vain == _IN_VAIN:
+                    what = "does not answer any more" if failed.gone else "refuses every request"
                     cure = "see to it; the same command goes on with what is missing"
-                    raise ConfigError(self.url, f"does not answer any more ({failed.reason}).", cure=cure) from failed
-                verdict = Verdict(None, f"judge: {failed.reason}")
-            if all(other is not future for _, other in waiting):
+                    raise ConfigError(self.url, f"{what} ({failed.reason}).", cure=cure) from failed
+                verdict = Verdict(None, failed.reason)
+            if all(other is not future for _, other, _ in waiting):
                 del begun[asked]
             yield verdict
 
     def _judge(self, cache: ReplyCache, stop: threading.Event, query: str, response: str) -> Verdict:
-        messages = rubric(query, response, self.rubric)
+        messages, reply = rubric(query, response, self.rubric), ""
         for number in range(self.replies):
             options: dict[str, Any] = {"max_tokens": self.max_tokens}
             if self.temperature is not None:
@@ -134,18 +152,26 @@ class Judge:
             request = {"url": self.url, "model": self.model, "messages": messages, **options}
             reply = cache.get(request)
             if reply is None:
-                reply = cache.put(request, self.endpoint.choices(self.model, messages, stop, **options)[0].text)
+                # What it was cut at may have been longer, so it is kept with a mark at that place.
+                text, finish = self.endpoint.choices(self.model, messages, stop, **options)[0]
+                reply = cache.put(request, f"{text}{_CUT}" if finish == "length" else text)
+            # A reply on disk was an answer of the server too.
+            self.endpoint.answered = True
             if (score := score_of(reply)) is not None:
                 return Verdict(score)
-        return Verdict(None, "no score")
+        return Verdict(None, f"no score: {shortened(reply)}")
 
 
 def score_of(reply: str) -> float | None:
-    """The score that a reply gives; None unless it gives exactly one between 0 and 5.
+    """The score that a reply states; None unless it states exactly one, between 0 and 5 and beyond doubt.
 
     >>> score_of("score: 4. Relevant and complete.")
     4.0
+    >>> score_of("score: 4 or 5")
     """
-    scores = {float(score) for score in _SCORE.findall(reply)}
+    answer = without_thoughts(reply)
+    stated = [_STATED.match(answer, found.start()) for found in _SCORE.finditer(answer)]
+    scores = {float(each["score"]) if each else None for each in stated}
+    said = {float(score) for score in _SAID.findall(answer)}
     score = scores.pop() if len(scores) == 1 else None
-    return score if score is not None and 0 <= score <= _HIGHEST else None
+    return score if score is not None and score <= _HIGHEST and said <= {score} else None

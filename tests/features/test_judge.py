@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from features import thoughts
 from features.chat_endpoint import ChatEndpoint, RequestFailed
 from features.problems import Problem
 from features.prompts import RUBRIC, rubric
@@ -163,28 +164,50 @@ def test_a_reply_without_a_score_is_asked_for_again_and_then_missing(
         return 200, "Nice!" if response_in(body) == "b" or "seed" not in body else "score: 2"
 
     server.reply = reply
-    assert judged(make(parallel=1), ["a", "b", "a"]) == [Verdict(2.0), Verdict(None, "no score"), Verdict(2.0)]
+    assert judged(make(parallel=1), ["a", "b", "a"]) == [Verdict(2.0), Verdict(None, "no score: Nice!"), Verdict(2.0)]
     assert len(server.asked) == 2 + 3
     temperatures = [(body["temperature"], body.get("seed")) for body in server.asked if response_in(body) == "b"]
     assert temperatures == [(0.0, None), (0.5, 1), (0.5, 2)]
-    assert judged(make(), ["b"]) == [Verdict(None, "no score")]
+    assert judged(make(), ["b"]) == [Verdict(None, "no score: Nice!")]
     assert len(server.asked) == 5
 
 
 @pytest.mark.parametrize("reply", [
-    "score: 7", "score: -1", "It is a 4.", "score: 3 or rather score: 4", "", None, "score: five",
+    "score: 7", "score: -1", "score: \u22121", "It is a 4.", "score: 3 or rather score: 4", "", None, "score: five",
+    "score: 1+1+1+0+0 = 3", "score: 1. Relevant (+1)\n2. Substantial (+1)\nTotal: 2", "score: 1. Relevant. Total: 4",
+    "score: 4/10", "score: 4/50", "score: 4 out of 10", "score: 0.5/1", "score: 3-4", "score: 3 to 4", "score: 3,5",
+    "score (0-5): 4", "score 5-point scale: 3", "The score: 5 points maximum. I give 3.", "score: <4",
+    "score: 5 is not warranted; 2", "score: 2^2", "score = 0x4", "score: 4\u00bd", "score: .5", "score: 4, 3",
+    "score: 4/10\nscore: 4", "score: 4\nThe score is 3.", '{"score": 3,5}', "<think>score: 1</think>",
+    "<think>score: 1",
 ])  # fmt: skip
 def test_nonsense_is_no_label(reply: str | None, server: Server, make: Callable[..., Verifier]) -> None:
-    server.reply = lambda body, number: (200, reply or {"choices": [{"message": {"content": reply}}]})
-    assert judged(make(replies=2), ["a"]) == [Verdict(None, "no score")]
+    server.reply = lambda body, number: (200, said(reply))
+    (verdict,) = judged(make(replies=2), ["a"])
+    assert (verdict.label, verdict.reason.partition(":")[0], len(server.asked)) == (None, "no score", 2)
 
 
 @pytest.mark.parametrize(("reply", "score"), [
     ("score: 4", 4), ("Score: 4/5", 4), ("score: <3>", 3), ("**score: 2**", 2), ("Good.\n\nscore:5", 5),
-    ("score: 3.5", 3.5), ("score: 0 points. Repeats itself; hence score: 0", 0),
+    ("score: 3.5", 3.5), ("score: 0 points. Repeats itself; hence score: 0", 0), ("score: 4.", 4),
+    ("**Score:** 4\n", 4),
+    ("Score: 4 out of 5.\nIt has 3 parts.", 4), ("Score: 1 point", 1), ("**Score**: **4**/5", 4), ("Score:\n4", 4),
+    ('{"score": 4}', 4), ('{"score": "4", "reason": "It has 3 parts."}', 4), ('{\n  "score": 4.0\n}', 4),
+    ("score: 4. Relevant.\nSo the score is 4.", 4), ("<think>score: 1</think>score: 4", 4), ('"score: 4"', 4),
 ])  # fmt: skip
 def test_scores_are_read_as_models_write_them(reply: str, score: float) -> None:
     assert judge.score_of(reply) == score
+
+
+@pytest.mark.parametrize(("reply", "label"), [
+    ("score: 4", None), ("score: 4.", None), ("score: 4 ", None), ("score: 4\nIt is rel", 4.0),
+])  # fmt: skip
+def test_a_score_that_a_reply_was_cut_at_is_none(
+    reply: str, label: float | None, server: Server, make: Callable[..., Verifier]
+) -> None:
+    server.reply = lambda body, number: (200, said(reply, finish_reason="length"))
+    assert [judged(make(), ["a"])[0].label for _ in range(2)] == [label, label]
+    assert len(server.asked) == (1 if label else 3)
 
 
 @pytest.mark.parametrize("content", [
@@ -193,6 +216,20 @@ def test_scores_are_read_as_models_write_them(reply: str, score: float) -> None:
 def test_texts_come_as_servers_write_them(content: Any, server: Server, make: Callable[..., Verifier]) -> None:
     server.reply = lambda body, number: (200, said(content))
     assert judged(make(), ["a"]) == judged(make(), ["a"]) == [Verdict(4.0)]
+
+
+@pytest.mark.parametrize("reply", [
+    {"choices": [None]}, {"choices": [{"message": "score: 4"}]}, {"choices": []}, {"choices": {"a": 1}}, said(4),
+    said([{"type": "image_url"}]), b"[" * 200_000, b"<html>score: 4</html>", {"error": "no"}, [1],
+])  # fmt: skip
+def test_an_answer_that_is_no_reply_is_a_failed_request(
+    reply: Any, server: Server, make: Callable[..., Verifier]
+) -> None:
+    server.reply = lambda body, number: (200, reply if response_in(body) == "b" else "score: 1")
+    found = judged(make(attempts=2, parallel=1), ["a", "b", "c"])
+    assert [verdict.label for verdict in found] == [1.0, None, 1.0]
+    assert found[1].reason.startswith("an answer in another form: ") and len(found[1].reason) < 250
+    assert len(server.asked) == 4
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 408])
@@ -244,14 +281,14 @@ def test_a_request_that_is_refused_costs_one_label(server: Server, make: Callabl
     told = {"error": {"message": "the context is too  long"}}
     server.reply = lambda body, number: (400, told) if response_in(body) == "b" else (200, "score: 1")
     assert judged(make(), ["a", "b", "c"]) == [
-        Verdict(1.0), Verdict(None, "judge: HTTP 400: the context is too long"), Verdict(1.0)
+        Verdict(1.0), Verdict(None, "HTTP 400: the context is too long"), Verdict(1.0)
     ]  # fmt: skip
 
 
 def test_an_answer_in_another_form_costs_one_label(server: Server, make: Callable[..., Verifier]) -> None:
     server.reply = lambda body, number: (200, {"hello": 1}) if response_in(body) == "b" else (200, "score: 1")
     found = judged(make(attempts=2), ["a", "b"])
-    assert found == [Verdict(1.0), Verdict(None, 'judge: an answer in another form: {"hello": 1}')]
+    assert found == [Verdict(1.0), Verdict(None, 'an answer in another form: {"hello": 1}')]
     assert len(server.asked) == 3
 
 
@@ -290,10 +327,43 @@ def test_a_server_that_is_gone_stops_the_run_rather_than_all_labels(
     assert len(server.asked) < 100
 
 
+@pytest.mark.parametrize("reply", [(400, {"error": {"message": "no such option"}}), (200, {"error": "no such option"})])
+def test_a_server_that_refuses_everything_stops_the_run(
+    reply: Reply, server: Server, make: Callable[..., Verifier]
+) -> None:
+    server.reply = lambda body, number: reply
+    with pytest.raises(ConfigError, match=r"refuses every request .*no such option"):
+        judged(make(attempts=1), [str(place) for place in range(12)])
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_refusals_do_not_stop_a_run_that_has_had_an_answer(
+    status: int, server: Server, make: Callable[..., Verifier]
+) -> None:
+    server.reply = lambda body, number: (status, {"error": "moderated"}) if number > 1 else (200, "score: 1")
+    responses = [str(place) for place in range(15)]
+    expected = [Verdict(1.0), *[Verdict(None, f"HTTP {status}: moderated")] * 14]
+    assert judged(make(parallel=1), responses) == expected
+    assert judged(make(parallel=1), responses) == expected
+
+
 def test_a_key_that_is_refused_later_stops_the_run(server: Server, make: Callable[..., Verifier]) -> None:
     server.reply = lambda body, number: (402, {"error": "no credit"}) if number > 1 else (200, "score: 1")
     with pytest.raises(ConfigError, match="wants to be paid"):
         judged(make(parallel=1), ["a", "b"])
+
+
+def test_equal_responses_fail_once(server: Server, make: Callable[..., Verifier]) -> None:
+    server.reply = lambda body, number: (500, {}) if response_in(body) == "b" else (200, "score: 1")
+    found = judged(make(attempts=1), ["a", *["b"] * 12, "c"])
+    assert [verdict.label for verdict in found] == [1.0, *[None] * 12, 1.0]
+
+
+@pytest.mark.parametrize("message", [None, 5, "\ud83d"])
+def test_whatever_a_refusal_says_is_told(message: Any, server: Server, make: Callable[..., Verifier]) -> None:
+    server.reply = lambda body, number: (400, {"error": {"message": message}})
+    (verdict,) = judged(make(), ["a"])
+    assert verdict.reason.encode().startswith(b"HTTP 400: ")
 
 
 def test_no_server_at_all_is_told(make: Callable[..., Verifier]) -> None:
@@ -426,4 +496,5 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(
 
 
 def test_the_examples_in_the_documentation_hold() -> None:
-    assert doctest.testmod(judge).attempted > 0 and doctest.testmod(judge).failed == 0
+    for module in (judge, thoughts):
+        assert doctest.testmod(module).attempted > 0 and doctest.testmod(module).failed == 0
