@@ -45,7 +45,7 @@ class Server(ThreadingHTTPServer):
         self.times: list[float] = []
         self.keys: list[str | None] = []
         self.at_once = self.most_at_once = 0
-        self.retry_after, self.piece, self.pause = "0.2", 1 << 30, 0.0
+        self.retry_after, self.piece, self.pause, self.lacking = "0.2", 1 << 30, 0.0, 0
         self.lock = threading.Lock()
         self.reply: Callable[[dict[str, Any], int], Reply] = lambda body, number: (200, "score: 3")
 
@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if status == 429:
             self.send_header("Retry-After", server.retry_after)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(len(content) + server.lacking))
         self.end_headers()
         for start in range(0, len(content), server.piece):
             self.wfile.write(content[start : start + server.piece])
@@ -268,6 +268,26 @@ def test_an_answer_that_drips_is_late(server: Server) -> None:
         with pytest.raises(RequestFailed) as caught:
             ChatEndpoint(server.url, timeout=0.5, attempts=1).choices("m", [])
         assert caught.value.gone and time.monotonic() - start < 3
+
+
+def test_an_answer_that_breaks_off_is_none(server: Server) -> None:
+    server.lacking = 1
+    with pytest.raises(RequestFailed, match="1 more expected") as caught:
+        ChatEndpoint(server.url, attempts=1).choices("m", [])
+    assert caught.value.gone
+
+
+def test_a_server_that_asks_for_no_pause_gets_the_usual_one(server: Server) -> None:
+    server.retry_after = "0"
+    server.reply = lambda body, number: (429, {}) if number == 1 else (200, "score: 1")
+    ChatEndpoint(server.url, pause=0.4).choices("m", [])
+    assert server.times[1] - server.times[0] >= 0.25
+
+
+@pytest.mark.parametrize(("told", "finish"), [("stop", "stop"), (None, None), (3, None), (["stop"], None)])
+def test_why_a_text_ended_is_a_word_or_not_known(told: Any, finish: str | None, server: Server) -> None:
+    server.reply = lambda body, number: (200, said("a", finish_reason=told))
+    assert ChatEndpoint(server.url).choices("m", []) == [("a", finish)]
 
 
 def test_an_answer_without_end_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
