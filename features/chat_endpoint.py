@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+from features.line_formats import encodable
 from features.problems import Message
 from registry import ConfigError
 
@@ -218,7 +219,7 @@ def _text(content: Any) -> str:
         case None:
             return ""
         case str():
-            return _encodable(content)
+            return encodable(content)
         case {"type": "text", "text": text}:
             return _text(text)
         case [*parts]:
@@ -239,12 +240,7 @@ def _told(error: urllib.error.HTTPError, timeout: float) -> str:
         text = str(told["message"] if isinstance(told, dict) else told)
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    return shortened(_encodable(text)) or str(error.reason)
-
-
-def _encodable(text: str) -> str:
-    """A text without halves of surrogate pairs, which JSON may hold but UTF-8 cannot."""
-    return text.encode(errors="replace").decode()
+    return shortened(encodable(text)) or str(error.reason)
 
 
 def _seconds(value: str | None) -> float | None:

@@ -146,6 +146,11 @@ def unicode_text(field: str, value: str) -> str:
     return value
 
 
+def encodable(text: str) -> str:
+    """A text without halves of surrogate pairs, which JSON may hold but UTF-8 cannot."""
+    return text.encode(errors="replace").decode()
+
+
 def id_field(record: Record, key: str, at: str = "") -> str:
     """A field that has to hold text or a whole number, as text."""
     return as_id(at + key, _get(record, key, at, "text or a whole number"))

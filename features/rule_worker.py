@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from numbers import Real
 from typing import Any
 
+from features.line_formats import encodable
 from features.problems import Problem
 from features.verification import Verdict
 
@@ -64,7 +65,7 @@ def judge(rule: Rule, response: str, problem: Problem) -> Verdict:
 def _as_verdict(found: Any) -> Verdict:
     verdict = found if isinstance(found, Verdict) else Verdict(found)
     reason = _in_few_words(str(verdict.reason))
-    answer = None if verdict.answer is None else _unicode(str(verdict.answer))
+    answer = None if verdict.answer is None else encodable(str(verdict.answer))
     if verdict.label is None:
         return Verdict(None, reason, answer)
     # A single element of numpy or torch is the number it holds.
@@ -83,9 +84,4 @@ def _message(error: BaseException) -> str:
 
 
 def _in_few_words(reason: str) -> str:
-    return _unicode(" ".join(reason.split()))[:_MOST_SHOWN]
-
-
-def _unicode(text: str) -> str:
-    """A text without halves of surrogate pairs, which no file takes."""
-    return text.encode(errors="replace").decode()
+    return encodable(" ".join(reason.split()))[:_MOST_SHOWN]
