@@ -27,11 +27,17 @@ processes would be open; `auto` warns; `off` leaves files open to be read and wr
 seccomp, as on any system but Linux, there remain the limits, an empty environment, and a kill of all descendants that
 can be found; and a program could reach into the checker.
 
-What is not covered: faults of the kernel; what can be learned from time, caches and load; tests that leave the
-comparison to the program, as in comparing two objects of its own classes; a program that knows the tests from elsewhere
-and answers by heart. Packages outside the standard library cannot be imported, other programs cannot be started, and
-objects that the tests themselves define cannot be passed to the program: such tests get no verdict rather than a wrong
-one.
+What is not covered: faults of the kernel; what can be learned from time, caches and load; a program that knows the
+tests from elsewhere and answers by heart; and tests that leave it to the program what is right. Such are comparisons of
+two objects of its own classes, questions for an object's kind, length or truth, a comparison with an argument that the
+program may change (`f(x) == sorted(x)`), and `not abs(f() - 3) > 1e-6`, which NaN passes anywhere.
+
+What honest programs cannot do here, and fail by: import packages outside the standard library, start other programs,
+print more than the limit; and, since only plain values pass between two processes, have the tests catch exceptions of
+the program's own classes, use the attributes of named tuples and of other classes derived from plain ones, compare an
+object of its own with a plain value, look for a plain value in one, find that a result is the very argument, or see
+changes to what an argument holds but through the argument. All published solutions of MBPP pass nevertheless. Tests
+that import what is not there, pass objects of classes of their own, or use nothing of the program get no verdict.
 """
 
 import os
@@ -195,7 +201,10 @@ class Sandbox:
 
         Raises:
             ConfigError: If the workers end again and again.
+            ValueError: If the sandbox is closed, as it also is after an error.
         """
+        if not self._workers:
+            raise ValueError("the sandbox is closed")
         left, pending, waiting = iter(programs), deque[_Task](), list[_Task]()
         try:
             while True:
@@ -214,10 +223,15 @@ class Sandbox:
                 while pending and (outcome := pending[0].outcome) is not None:
                     pending.popleft()
                     yield outcome
-        finally:
+        except GeneratorExit:
+            # The sandbox goes on, without what nobody wants to know any more.
             for place, worker in enumerate(self._workers):
                 if worker.job is not None:
                     self._replace(place)
+            raise
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the workers."""

@@ -22,7 +22,7 @@ from types import CodeType
 from typing import Any
 
 from features.isolation.frames import Closed, read_frame, write_frame
-from features.isolation.link import Link, Remote, Undecidable, message_of
+from features.isolation.link import Link, Remote, Undecidable, ask, message_of
 
 BEGUN, DONE, ENDED = b"b", b"d", b"e"
 """What a checker says to its worker: that it has a job, that the result is written, that the program has ended."""
@@ -93,9 +93,27 @@ def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
         except Undecidable as error:
             return _result(link, [], undecided=str(error))
         except BaseException as error:
+            if isinstance(error, ModuleNotFoundError) and error.name:
+                return _result(link, [], undecided=f"a test imports {error.name}, which is not there")
             failure = message_of(error)
         failures.append(link.ended or failure)
     return _result(link, failures, error=link.ended)
+
+
+class _Global:
+    """A name of the program's, whose value is asked for each time."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+
+
+class _Names(dict[str, Any]):
+    """What the tests see."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a name now."""
+        value = super().__getitem__(name)
+        return ask("value", value.remote) if isinstance(value, _Global) else value
 
 
 def _namespace(job: dict[str, Any], link: Link, used: set[str]) -> dict[str, Any]:
@@ -103,7 +121,7 @@ def _namespace(job: dict[str, Any], link: Link, used: set[str]) -> dict[str, Any
 
     A module is the checker's own, for the program may have changed what it imported.
     """
-    namespace: dict[str, Any] = {"__name__": "tests"}
+    namespace = _Names({"__name__": "tests"})
     defined, entry_point = link.run(job["code"]), job["entry_point"]
     with suppress(Exception):
         exec(compile(job["prelude"], "<prelude>", "exec", dont_inherit=True), namespace)
@@ -116,14 +134,15 @@ def _namespace(job: dict[str, Any], link: Link, used: set[str]) -> dict[str, Any
         elif name in namespace or hasattr(builtins, name):
             continue
         elif name in sys.stdlib_module_names and _is_only_owner(name, job):
-            if name in defined and module is None:
-                raise Undecidable(f"{name} is a module to the tests, and something else to the program")
             with suppress(ImportError):
                 namespace[name] = importlib.import_module(name)
-        elif module is not None and module.partition(".")[0] in sys.stdlib_module_names:
-            namespace[name] = importlib.import_module(module)
+        elif module is not None and module.partition(".")[0] in sys.stdlib_module_names and "__" not in module:
+            with suppress(Exception):
+                namespace[name] = importlib.import_module(module)
         elif name in defined:
-            namespace[name] = Remote(link, ["global", name])
+            namespace[name] = _Global(Remote(link, ["global", name]))
+    if entry_point is None and used and all(hasattr(builtins, name) for name in used):
+        raise Undecidable("the tests use nothing of the program; entry_point must say what they test")
     return namespace
 
 

@@ -1,7 +1,6 @@
 """Jail: where the programs of a worker run, and what is done before each."""
 
 import os
-import shutil
 import signal
 import sys
 import sysconfig
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from features.isolation.confinement import LANDLOCK, NAMESPACES, SECCOMP, Confinement
+from features.isolation.folders import empty_folder, remove_folder
 from features.isolation.landlock import build_ruleset
 from features.isolation.namespaces import (
     TEMPORARY,
@@ -41,6 +41,7 @@ class Jail:
         confinement: Of the worker, and of what it forks.
         folder: The one that programs may write to.
         empty: Empties it.
+        leave: Removes it, for good.
         renew: Has the next child be the first of new process numbers.
         keep: Has the next child be among those of this process.
     """
@@ -48,6 +49,7 @@ class Jail:
     confinement: Confinement
     folder: str
     empty: Callable[[], None]
+    leave: Callable[[], None]
     renew: Callable[[], None]
     keep: Callable[[], None]
 
@@ -75,7 +77,8 @@ def build_jail(limits: dict[str, Any], layers: Sequence[str], place: Path, files
         with needed(LANDLOCK):
             ruleset = build_ruleset(_readable(), _existing(_DEVICES), str(place))
     confinement = Confinement(limits, False, ruleset, SECCOMP in layers)
-    return Jail(confinement, str(place), partial(_empty, place), lambda: None, lambda: None)
+    empty, leave = partial(empty_folder, place), partial(remove_folder, place)
+    return Jail(confinement, str(place), empty, leave, renew=lambda: None, keep=lambda: None)
 
 
 @contextmanager
@@ -102,7 +105,8 @@ def _in_namespaces(limits: dict[str, Any], filtered: bool, place: Path, files: S
     hide_memory()
     confinement = Confinement(limits, True, None, filtered)
     empty = partial(empty_temporary, megabytes)
-    return Jail(confinement, TEMPORARY, empty, partial(renew_pids, own), partial(keep_pids, own))
+    renew, keep = partial(renew_pids, own), partial(keep_pids, own)
+    return Jail(confinement, TEMPORARY, empty, leave=lambda: None, renew=renew, keep=keep)
 
 
 def _readable() -> list[str]:
@@ -120,13 +124,3 @@ def _readable() -> list[str]:
 
 def _existing(paths: tuple[str, ...]) -> list[str]:
     return [path for path in paths if Path(path).exists()]
-
-
-def _empty(folder: Path) -> None:
-    """Remove what is in a folder; one that cannot be emptied ends the worker, and another gets a new one."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o700)
-            shutil.rmtree(path)
-        else:
-            path.unlink()

@@ -4,12 +4,12 @@ import builtins
 import os
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from features.isolation.frames import FrameBuffer, write_frame
-from features.isolation.program import ARITHMETIC, COMPARISONS
+from features.isolation.program import ARITHMETIC, COMPARISONS, UNARY
 from features.isolation.values import MUTABLE, decode, encode, named_builtin
 
 _MOST_RESULT = 1 << 24
@@ -53,10 +53,10 @@ class Link:
         self._poll.register(self.replies, select.POLLIN)
         self._poll.register(self.output, select.POLLIN)
 
-    def run(self, code: str) -> dict[str, str | None]:
-        """Run the program's code; the names that it has defined, and of which modules they are the names."""
+    def run(self, code: str) -> dict[str, Any]:
+        """Run the program's code; the names that it has defined, with a module's own name, and None for all else."""
         self._send(["run", code])
-        return dict(self._answer(()))
+        return dict(self._answer({}))
 
     def ask(self, operation: str, *arguments: Any) -> Any:
         """Have the program do something.
@@ -67,7 +67,14 @@ class Link:
             Ended: If there is no program any more.
         """
         self._send([operation, *(encode(each, self._keep) for each in arguments)])
-        return self._answer(arguments[1] if operation == "call" else ())
+        given = {**dict(enumerate(arguments[1])), **arguments[2]} if operation == "call" else {}
+        try:
+            return self._answer(given)
+        except StopIteration as error:
+            if operation == "next":
+                raise
+            # It would end whatever loop of the test's the call is in, as if there were no more to check.
+            raise ProgramError(f"StopIteration: {error}") from None
 
     def drain(self) -> None:
         """Take what is left of the output."""
@@ -84,13 +91,13 @@ class Link:
         except BrokenPipeError:
             raise self._end(self._exit_reason()) from None
 
-    def _answer(self, arguments: Sequence[Any]) -> Any:
+    def _answer(self, arguments: Mapping[Any, Any]) -> Any:
         while True:
             kind, *data = self._receive()
             if kind == "call":
                 self._call_back(*data)
             elif kind == "raise":
-                raise _exception(*data)
+                raise self._exception(*data)
             else:
                 value, changes = decode(data[0], self._find), data[1] if len(data) > 1 else ()
                 self._change(arguments, changes)
@@ -99,8 +106,8 @@ class Link:
     def _receive(self) -> list[Any]:
         try:
             while (frame := self._buffer.take()) is None:
-                ready = self._poll.poll(max(self.deadline - time.monotonic(), 0) * 1000)
-                if not ready:
+                left = self.deadline - time.monotonic()
+                if left <= 0 or not (ready := self._poll.poll(left * 1000)):
                     raise self._end("timed out")
                 files = {file for file, _ in ready}
                 if self.output in files and not self._take_output():
@@ -134,8 +141,8 @@ class Link:
             reply = ["raise", message_of(error)]
         self._send(reply)
 
-    def _change(self, arguments: Sequence[Any], changes: Any) -> None:
-        """Make the changes that a call has made to its arguments."""
+    def _change(self, arguments: Mapping[Any, Any], changes: Any) -> None:
+        """Make the changes that a call has made to its arguments, which are by place or name."""
         for place, data in changes:
             changed, value = arguments[place], decode(data, self._find)
             if type(changed) not in MUTABLE or type(value) is not type(changed):
@@ -167,6 +174,16 @@ class Link:
             raise ValueError(f"a reference of kind {kind}")
         return Remote(self, ["kept", name])
 
+    def _exception(self, kinds: Any, text: Any, args: Any = None) -> Exception:
+        """The built-in exception nearest to what the program raised, never one that would end the checker."""
+        for place, name in enumerate(kinds):
+            kind = getattr(builtins, name, None)
+            if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
+                with suppress(Exception):
+                    given = decode(args, self._find) if place == 0 else [f"{kinds[0]}: {text}"]
+                    return kind(*given)
+        return ProgramError(f"{kinds[0]}: {text}")
+
     def _end(self, reason: str) -> Ended:
         self.ended = reason
         return Ended()
@@ -187,49 +204,49 @@ class Remote:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Have the program make the call."""
-        return _ask("call", self, args, options)
+        return ask("call", self, args, options)
 
     def __getattr__(self, name: str) -> Any:
-        return _ask("getattr", self, name)
+        return ask("getattr", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        _ask("setattr", self, name, value)
+        ask("setattr", self, name, value)
 
     def __delattr__(self, name: str) -> None:
-        _ask("delattr", self, name)
+        ask("delattr", self, name)
 
     def __getitem__(self, key: Any) -> Any:
-        return _ask("getitem", self, key)
+        return ask("getitem", self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        _ask("setitem", self, key, value)
+        ask("setitem", self, key, value)
 
     def __delitem__(self, key: Any) -> None:
-        _ask("delitem", self, key)
+        ask("delitem", self, key)
 
     def __iter__(self) -> Iterator[Any]:
-        return _ask("iter", self)
+        return ask("iter", self)
 
     def __next__(self) -> Any:
-        return _ask("next", self)
+        return ask("next", self)
 
     def __len__(self) -> int:
-        return _ask("len", self)
+        return ask("len", self)
 
     def __bool__(self) -> bool:
-        return _ask("bool", self)
+        return ask("bool", self)
 
     def __str__(self) -> str:
-        return _ask("str", self)
+        return ask("str", self)
 
     def __repr__(self) -> str:
-        return _ask("repr", self)
+        return ask("repr", self)
 
     def __hash__(self) -> int:
-        return _ask("hash", self)
+        return ask("hash", self)
 
     def __instancecheck__(self, instance: Any) -> bool:
-        return isinstance(instance, Remote) and _ask("isinstance", instance, self)
+        return isinstance(instance, Remote) and ask("isinstance", instance, self)
 
 
 def reference_of(remote: Remote) -> list[Any]:
@@ -237,29 +254,26 @@ def reference_of(remote: Remote) -> list[Any]:
     return object.__getattribute__(remote, "_reference")
 
 
-def _ask(operation: str, remote: Remote, *arguments: Any) -> Any:
+def ask(operation: str, remote: Remote, *arguments: Any) -> Any:
+    """Have the program do something with an object; raises as `Link.ask` does."""
     return object.__getattribute__(remote, "_link").ask(operation, remote, *arguments)
 
 
 def _between_remotes(operation: str) -> Callable[[Remote, Any], Any]:
     def operate(self: Remote, other: Any) -> Any:
-        return _ask(operation, self, other) if isinstance(other, Remote) else NotImplemented
+        return ask(operation, self, other) if isinstance(other, Remote) else NotImplemented
 
     return operate
 
 
+def _of_one(operation: str) -> Callable[[Remote], Any]:
+    return lambda self: ask(operation, self)
+
+
+for _operation in UNARY:
+    setattr(Remote, f"__{_operation}__", _of_one(_operation))
 for _operation in (*COMPARISONS, *ARITHMETIC):
     setattr(Remote, f"__{_operation.strip('_')}__", _between_remotes(_operation))
-
-
-def _exception(kinds: Any, text: Any) -> Exception:
-    """The built-in exception nearest to what the program raised, never one that would end the checker."""
-    for place, name in enumerate(kinds):
-        kind = getattr(builtins, name, None)
-        if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
-            with suppress(Exception):
-                return kind(str(text) if place == 0 else f"{kinds[0]}: {text}")
-    return ProgramError(f"{kinds[0]}: {text}")
 
 
 def message_of(error: BaseException) -> str:
@@ -267,6 +281,7 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, ProgramError):
         return str(error)[:_MOST_MESSAGE]
     try:
-        return f"{type(error).__name__}: {error}".rstrip(": ")[:_MOST_MESSAGE]
+        message = f"{type(error).__name__}: {error}".rstrip(": ")[:_MOST_MESSAGE]
+        return message.encode(errors="backslashreplace").decode()
     except Exception:
         return type(error).__name__

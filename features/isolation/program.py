@@ -23,12 +23,14 @@ REQUESTS, REPLIES = 3, 4
 """The file descriptors of its two pipes."""
 
 COMPARISONS = ("eq", "lt", "le", "gt", "ge")
+UNARY = ("neg", "pos", "abs", "invert")
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "and_", "or_", "xor")
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
+    "value": lambda value: value,
     "call": lambda function, args, options: function(*args, **options),
     **{each.__name__: each for each in (getattr, setattr, delattr, iter, next, len, bool, str, repr, hash, isinstance)},
-    **{name: getattr(operator, name) for name in ("getitem", "setitem", "delitem", *COMPARISONS, *ARITHMETIC)},
+    **{name: getattr(operator, name) for name in ("getitem", "setitem", "delitem", *UNARY, *COMPARISONS, *ARITHMETIC)},
 }
 _NAME = "program"
 _ABOVE = 32
@@ -68,7 +70,7 @@ class _Server:
             name, *data = request
             reply = self._run(data[0]) if name == "run" else self._operate(name, data)
         except BaseException as error:  # a program's sys.exit is an error like any other
-            reply = ["raise", [kind.__name__ for kind in type(error).__mro__], _shown(error)]
+            reply = ["raise", [kind.__name__ for kind in type(error).__mro__], _shown(error), self._args(error)]
         with suppress(Exception):
             sys.stdout.flush()
         with suppress(Exception):
@@ -88,11 +90,17 @@ class _Server:
         arguments = [decode(each, self._find) for each in data]
         if name != "call":
             return ["value", self._encode(_OPERATIONS[name](*arguments))]
-        positional = arguments[1]
-        before = {place: encode(each, self._keep) for place, each in enumerate(positional) if type(each) in MUTABLE}
+        given = {**dict(enumerate(arguments[1])), **arguments[2]}
+        before = {place: encode(each, self._keep) for place, each in given.items() if type(each) in MUTABLE}
         result = self._encode(_OPERATIONS[name](*arguments))
-        after = {place: encode(positional[place], self._keep) for place in before}
+        after = {place: encode(given[place], self._keep) for place in before}
         return ["value", result, [[place, after[place]] for place in before if after[place] != before[place]]]
+
+    def _args(self, error: BaseException) -> Any:
+        try:
+            return self._encode(list(error.args))
+        except Exception:
+            return ["list", _shown(error)]
 
     def _encode(self, value: Any) -> Any:
         try:

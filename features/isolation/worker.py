@@ -67,15 +67,17 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    with suppress(BrokenPipeError):
-        _work(jail)
+    try:
+        with suppress(BrokenPipeError):
+            _work(jail)
+    finally:
+        jail.leave()
 
 
 class _Program:
     """The process of a program, from before there is one to run."""
 
     def __init__(self, jail: Jail) -> None:
-        jail.empty()
         jail.renew()
         self.jail, self.status, self.timed_out = jail, None, False
         asked, requests = os.pipe()
@@ -196,9 +198,11 @@ def _work(jail: Jail) -> None:
         status = checker.watch(program)
         if status != JUDGED:
             died_of = checker.end()
-            status = status or (TOO_LATE if -died_of in (signal.SIGKILL, signal.SIGXCPU) else BROKEN)
+            status = status or (TOO_LATE if -died_of == signal.SIGXCPU else BROKEN)
             checker = None
         program.kill(checker.pid if checker else None)
+        # If this fails it is the program's own verdict that is lost, and no other's.
+        jail.empty()
         os.write(_STATUS, status)
 
 

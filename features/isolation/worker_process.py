@@ -3,15 +3,16 @@
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from features.isolation.confinement import NAMESPACES
+from features.isolation.folders import remove_folder
 from features.isolation.frames import Closed, FrameBuffer, read_frame, write_frame
 from features.isolation.worker import FRESH, JUDGED, SAME, TOO_LATE
 
@@ -50,37 +51,53 @@ class WorkerProcess:
 
     def __init__(self, limits: dict[str, Any], layers: Sequence[str]) -> None:
         self.job: Any = None
-        self._buffer = FrameBuffer(_MOST_RESULT)
-        self._place = tempfile.mkdtemp(prefix="sandbox-")
         self.tests: dict[str, Any] = {}
+        self._buffer = FrameBuffer(_MOST_RESULT)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closing = ExitStack()
+        try:
+            self._start(limits, layers)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, limits: dict[str, Any], layers: Sequence[str]) -> None:
+        place = Path(tempfile.mkdtemp(prefix="sandbox-"))
+        self._closing.callback(remove_folder, place)
         orders, self.orders = os.pipe()
         jobs, self.jobs = os.pipe()
         self.results, results = os.pipe()
         self.status, status = os.pipe()
+        files = (orders, jobs, results, status)
+        for file in (self.jobs, self.results, self.status):
+            self._closing.callback(os.close, file)
+        self._closing.callback(self._end)
         with suppress(OSError):  # a result need not wait until it is read
             fcntl.fcntl(results, _SET_PIPE_SIZE, _PIPE_SIZE)
-        files = (orders, jobs, results, status)
-        settings = {"files": files, "limits": limits, "layers": list(layers), "place": self._place}
-        self._process = subprocess.Popen(
-            [sys.executable, *_OPTIONS, "-c", _START, json.dumps(settings), _ROOT],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=_ENVIRONMENT,
-            pass_fds=files,
-            cwd="/",
-            start_new_session=True,
-        )
-        for file in files:
-            os.close(file)
+        settings = {"files": files, "limits": limits, "layers": list(layers), "place": str(place)}
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, *_OPTIONS, "-c", _START, json.dumps(settings), _ROOT],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=_ENVIRONMENT,
+                pass_fds=files,
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            for file in files:
+                os.close(file)
         try:
             hello = read_frame(self.results)
         except Closed:
-            self.close()
-            raise WorkerLost(f"it ended before it had begun, with status {self._process.returncode}") from None
+            raise WorkerLost(f"it ended before it had begun, with status {self._process.wait()}") from None
         os.set_blocking(self.results, False)
         if "missing" in hello:
-            self.close()
             raise LayerMissing(hello["missing"], hello["reason"])
+        if NAMESPACES in layers:
+            # The worker's root has been put there and moved on; what is left is an empty folder.
+            remove_folder(place)
 
     def give(self, job: Any, code: str, tests: dict[str, Any]) -> None:
         """Have a job done.
@@ -122,11 +139,15 @@ class WorkerProcess:
         return result
 
     def close(self) -> None:
-        """End the worker, and all that it has started."""
-        for file in (self.orders, self.jobs, self.results, self.status):
-            os.close(file)
+        """End the worker, and all that it has started; a second time does nothing."""
+        self._closing.close()
+
+    def _end(self) -> None:
+        """Let it end by itself where it has nothing to do and no orders can come any more, else kill it."""
+        os.close(self.orders)
+        if self._process is None:
+            return
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(0 if self.job is not None else _PATIENCE)
         self._process.kill()
         self._process.wait()
-        shutil.rmtree(self._place, ignore_errors=True)

@@ -59,7 +59,7 @@ def test_each_test_passes_or_fails_by_itself(sandbox: Sandbox) -> None:
 )
 def test_a_program_that_cannot_be_run_fails_all_tests_and_says_why(sandbox: Sandbox, code: str, error: str) -> None:
     outcome = run(sandbox, code, "assert f(1) == 1", "assert True", entry_point="f")
-    assert error in outcome.error.encode(errors="backslashreplace").decode()
+    assert error in outcome.error
     assert list(outcome.failures) == [outcome.error] * 2
 
 
@@ -95,6 +95,7 @@ class Node:
     def __eq__(self, other): return self.value == other.value
     def __hash__(self): return hash(self.value)
     def __add__(self, other): return Node(self.value + other.value)
+    def __neg__(self): return Node(-self.value)
     def __len__(self): return 3
     def __getitem__(self, key): return key * 2
     def __iter__(self): return iter([self.value, 7])
@@ -116,6 +117,7 @@ def power(n): return lambda x: x ** n
         "root.left.left = Node(9)\nassert depth(root) == 3",
         "assert Node(1) == Node(1) and Node(1) != Node(2) and Node(1) != 1",
         "assert (Node(1) + Node(2)).value == 3 and len(root) == 3 and root[4] == 8 and list(Node(5)) == [5, 7]",
+        "assert (-Node(1)).value == -1",
         "assert repr(root) == 'Node(1)' and f'{root}' == 'Node(1)' and len({Node(1), Node(1)}) == 1",
         "assert isinstance(Child(1), Node) and not isinstance(Node(1), Child) and not isinstance(1, Node)",
         "from itertools import islice\nassert list(islice(evens(), 3)) == [0, 2, 4]",
@@ -125,7 +127,7 @@ def power(n): return lambda x: x ** n
         "del root.left\ntry:\n    root.left\n    assert False\nexcept AttributeError:\n    pass",
         setup="root = Node(1)\nroot.left = Node(2)",
     )
-    assert list(outcome.failures) == [""] * 11
+    assert list(outcome.failures) == [""] * 12
 
 
 def test_programs_may_change_and_call_what_they_are_given(sandbox: Sandbox) -> None:
@@ -134,6 +136,7 @@ def grow(numbers, seen, names, raw):
     numbers.append(numbers[0]); seen.add(1); names['a'] = [1]; raw[0] = 7
 def apply(function, values): return [function(value) for value in values]
 def total(values): return sum(values)
+def sort(*, numbers): numbers.sort()
 def kinds(*types, **named): return [kind.__name__ for kind in types], named
 """
     outcome = run(
@@ -147,34 +150,51 @@ def kinds(*types, **named): return [kind.__name__ for kind in types], named
         "    assert 'no' in str(error)\nelse:\n    assert False",
         "assert total(n for n in range(4)) == 6 and total(iter([1, 2])) == 3 and total({1: 2}.keys()) == 1",
         "assert kinds(int, str, key=(1,)) == (['int', 'str'], {'key': (1,)})",
+        "numbers = [2, 1]\nsort(numbers=numbers)\nassert numbers == [1, 2]",
     )
-    assert list(outcome.failures) == [""] * 6
+    assert list(outcome.failures) == [""] * 7
 
 
 def test_exceptions_of_the_program_can_be_caught_by_the_tests(sandbox: Sandbox) -> None:
     code = "class Own(KeyError): pass\ndef f(x):\n    raise {1: ValueError('one'), 2: Own('two'), 3: SystemExit(0)}[x]"
     caught = "try:\n    f({})\nexcept {} as error:\n    assert '{}' in str(error)\nelse:\n    assert False"
     tests = [caught.format(1, "ValueError", "one"), caught.format(2, "KeyError", "two"), "try: f(3)\nexcept OSError: 0"]
+    tests += ["try:\n    f(4)\nexcept KeyError as error:\n    assert error.args == (4,)\nelse:\n    assert False"]
     outcome = run(sandbox, code, *tests)
-    assert [bool(failure) for failure in outcome.failures] == [False, False, True]
+    assert [bool(failure) for failure in outcome.failures] == [False, False, True, False]
     assert outcome.failures[2] == "SystemExit: 0"
 
 
 def test_names_stand_for_the_function_under_test_then_for_the_checkers_own(sandbox: Sandbox) -> None:
-    code = "import math as m, math\nmath.fabs = lambda x: 0.0\ndef sum(a, b): return a * b\ndef helper(x): return 0"
+    code = "import math as m, math\nmath.fabs = lambda x: 0.0\ncmath = 5\n"
+    code += "def sum(a, b): return a * b\ndef helper(x): return 0"
     outcome = run(
         sandbox,
         code,
         "assert sum(2, 5) == 10",
         "assert math.fabs(-2) == 2",
         "assert m.fabs(-2) == 2",
+        "assert cmath.sqrt(4) == 2",
         "assert helper(1) == 1",
         "assert abs(-1) == 1",
         "assert undefined",
         prelude="def helper(x):\n    return x\ndef sum(a, b):\n    '''The product.'''\n",
         entry_point="sum",
     )
-    assert list(outcome.failures) == [""] * 5 + ["NameError: name 'undefined' is not defined"]
+    assert list(outcome.failures) == [""] * 6 + ["NameError: name 'undefined' is not defined"]
+
+
+def test_names_that_the_program_gives_other_values_have_them(sandbox: Sandbox) -> None:
+    code = "count, seen = 0, []\ndef f(x):\n    global count\n    count += 1\n    seen.append(x)"
+    outcome = run(
+        sandbox,
+        code,
+        "assert count == 0 and seen == []\nf(5)\nassert count == 1 and seen == [5]",
+        "assert [count for _ in range(2)] == [1, 1]\ndef later():\n    return count\nf(6)\nassert later() == 2",
+        "count = 7\nf(8)\nassert count == 7",
+        entry_point="f",
+    )
+    assert list(outcome.failures) == [""] * 3
 
 
 @pytest.mark.parametrize(
@@ -185,11 +205,12 @@ def test_names_stand_for_the_function_under_test_then_for_the_checkers_own(sandb
             ["assert True", "class A: pass\nassert f(A())"],
             "an object of the tests' own (A) cannot be passed to a program",
         ),
-        (["assert queue.get() == 1"], "queue is a module to the tests, and something else to the program"),
+        (["import nowhere_to_be_found"], "a test imports nowhere_to_be_found, which is not there"),
+        (["assert sum([1, 2]) == 3"], "the tests use nothing of the program; entry_point must say what they test"),
     ],
 )
 def test_tests_that_cannot_be_run_leave_a_program_undecided(sandbox: Sandbox, tests: list[str], reason: str) -> None:
-    outcome = run(sandbox, "def f(x): return x\nclass queue: pass", *tests)
+    outcome = run(sandbox, "def f(x): return x", *tests)
     assert outcome.undecided.startswith(reason)
     assert not outcome.passed and not outcome.failures
 
@@ -266,6 +287,55 @@ def test_a_worker_that_dies_costs_one_outcome_which_is_no_label(sandbox: Sandbox
     assert [outcome.passed for outcome in outcomes] == [False, True, True, True]
 
 
+def test_a_checker_that_dies_is_no_label_either(sandbox: Sandbox) -> None:
+    def kill() -> None:
+        worker = next(worker for worker in sandbox._workers if worker.job is not None)
+        assert worker._process is not None
+        (first,) = _children(worker._process.pid)
+        # In namespaces the worker is a child of the process that was started.
+        _, checker = _children(first) if len(_children(first)) > 1 else _children(worker._process.pid)
+        os.kill(checker, signal.SIGKILL)
+
+    timer = threading.Timer(1.0, kill)
+    timer.start()
+    outcome = run(sandbox, "import time\ndef f():\n    time.sleep(50)", "f()")
+    timer.join()
+    assert outcome.undecided == "the sandbox failed: the checker of a program failed"
+
+
+def _children(pid: int) -> list[int]:
+    return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_a_closed_sandbox_runs_nothing(sandbox: Sandbox) -> None:
+    with Sandbox(SMALL, workers=1) as made:
+        pass
+    made.close()
+    with pytest.raises(ValueError, match="the sandbox is closed"):
+        list(made.run([Program("pass")]))
+
+
+def test_an_interrupted_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(file: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker_process, "read_frame", interrupted)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    files, children = len(list(Path("/proc/self/fd").iterdir())), _children(os.getpid())
+    with pytest.raises(KeyboardInterrupt):
+        Sandbox(SMALL, workers=1)
+    assert len(list(Path("/proc/self/fd").iterdir())) == files and _children(os.getpid()) == children
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_keeps_a_successor_from_starting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sandbox(SMALL, workers=1) as made:
+        monkeypatch.setattr(worker_process, "JUDGED", b"?")
+        monkeypatch.setattr(worker_process, "_START", "raise SystemExit(7)")
+        with pytest.raises(ConfigError, match=r"no worker of the sandbox starts: .* with status 7"):
+            list(made.run([Program("pass")] * 3))
+
+
 def test_workers_that_die_again_and_again_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with Sandbox(SMALL, workers=1) as sandbox:
         monkeypatch.setattr(worker_process, "JUDGED", b"?")
@@ -299,10 +369,13 @@ def test_limits_must_be_more_than_nothing() -> None:
         Limits(seconds=0.0)
 
 
-def test_a_sandbox_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
-    code = """
+@pytest.mark.parametrize("layers", [("namespaces", "seccomp"), ("landlock", "seccomp")])
+def test_a_sandbox_ends_with_the_process_that_made_it(layers: tuple[str, ...], tmp_path: Path) -> None:
+    code = f"""
 import os, sys
+from features import sandbox as module
 from features.sandbox import Program, Sandbox
+module.LAYERS = {layers}
 sandbox = Sandbox(workers=2)
 print(*(worker._process.pid for worker in sandbox._workers), flush=True)
 if sys.argv[1] == "busy":
@@ -311,9 +384,13 @@ if sys.argv[1] == "busy":
 os.kill(os.getpid(), 9)
 """
     for how in ("idle", "busy"):
-        script = subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, timeout=100)
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        script = subprocess.run(
+            [sys.executable, "-c", code, how], capture_output=True, text=True, timeout=100, env=environment
+        )
         pids = [int(pid) for pid in script.stdout.split()]
         last = time.monotonic() + 60
-        while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < last:
+        left = [*(Path(f"/proc/{pid}") for pid in pids), *tmp_path.iterdir()]
+        while any(path.exists() for path in left) and time.monotonic() < last:
             time.sleep(0.05)
-        assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert len(pids) == 2 and not [path for path in left if path.exists()]
