@@ -34,6 +34,7 @@ EXIT = struct.Struct("!i?")
 """How it answers: the status, and whether the program's processor time was up."""
 
 _MOST_MESSAGES = 1 << 13
+_TESTS = "tests"
 
 
 def check(worker: socket.socket, jobs: int, results: int, limits: dict[str, Any]) -> None:
@@ -90,12 +91,12 @@ def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
         failure = ""
         try:
             exec(test, namespace)
-        except Undecidable as error:
-            return _result(link, [], undecided=str(error))
         except BaseException as error:
             if isinstance(error, ModuleNotFoundError) and error.name:
                 return _result(link, [], undecided=f"a test imports {error.name}, which is not there")
             failure = message_of(error)
+        if link.undecidable:
+            return _result(link, [], undecided=link.undecidable)
         failures.append(link.ended or failure)
     return _result(link, failures, error=link.ended)
 
@@ -121,11 +122,16 @@ def _namespace(job: dict[str, Any], link: Link, used: set[str]) -> dict[str, Any
 
     A module is the checker's own, for the program may have changed what it imported.
     """
-    namespace = _Names({"__name__": "tests"})
+    namespace = _Names({"__name__": _TESTS})
     defined, entry_point = link.run(job["code"]), job["entry_point"]
     with suppress(Exception):
         exec(compile(job["prelude"], "<prelude>", "exec", dont_inherit=True), namespace)
-    if entry_point is not None and entry_point not in defined:
+    if entry_point is None:
+        own = {name for name, value in namespace.items() if getattr(value, "__module__", None) == _TESTS}
+        others = used & defined.keys() & (own | {name for name in dir(builtins) if not name.startswith("__")})
+        if others:
+            raise Undecidable(f"{min(others)} is the program's and another's; entry_point must say what is tested")
+    elif entry_point not in defined:
         raise NameError(f"name {entry_point!r} is not defined")
     for name in used:
         module = defined.get(name)

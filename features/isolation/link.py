@@ -4,6 +4,8 @@ import builtins
 import os
 import select
 import time
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -46,7 +48,7 @@ class Link:
         self.begun, self.most_output = time.monotonic(), most_output
         self.deadline = self.begun + seconds
         self.printed, self.num_printed = bytearray(), 0
-        self.ended = ""
+        self.ended = self.undecidable = ""
         self._functions: list[Callable[..., Any]] = []
         self._buffer = FrameBuffer(_MOST_RESULT)
         self._poll = select.poll()
@@ -138,7 +140,7 @@ class Link:
         except StopIteration:
             reply = ["stop"]
         except Exception as error:
-            reply = ["raise", message_of(error)]
+            reply = ["raise", type(error).__name__, message_of(error), str(error)[:_MOST_MESSAGE]]
         self._send(reply)
 
     def _change(self, arguments: Mapping[Any, Any], changes: Any) -> None:
@@ -147,8 +149,11 @@ class Link:
             changed, value = arguments[place], decode(data, self._find)
             if type(changed) not in MUTABLE or type(value) is not type(changed):
                 raise self._end("gave a result that cannot be read")
-            if isinstance(changed, list | bytearray):
+            if isinstance(changed, list | bytearray | array):
                 changed[:] = value
+            elif isinstance(changed, deque):
+                changed.clear()
+                changed.extend(value)
             else:
                 changed.clear()
                 changed.update(value)
@@ -162,7 +167,9 @@ class Link:
             self._functions.append(value.__next__)
             return ["iterator", len(self._functions) - 1]
         if not callable(value) or isinstance(value, type):
-            raise Undecidable(f"an object of the tests' own ({type(value).__name__}) cannot be passed to a program")
+            # Whoever catches the exception, there is no verdict.
+            self.undecidable = f"an object of the tests' own ({type(value).__name__}) cannot be passed to a program"
+            raise Undecidable(self.undecidable)
         self._functions.append(value)
         return ["function", len(self._functions) - 1]
 

@@ -129,7 +129,10 @@ class _Server:
             if outcome == "stop":
                 raise StopIteration
             if outcome == "raise":
-                raise RuntimeError(value[0])
+                kind = getattr(builtins, value[0], None)
+                if isinstance(kind, type) and issubclass(kind, Exception):
+                    raise kind(value[2])
+                raise RuntimeError(value[1])
             return decode(value[0], self._find)
 
         return call_back if kind == "function" else _Iterator(call_back)

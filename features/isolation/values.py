@@ -62,7 +62,7 @@ _KINDS = {kind.__name__: read for kind, (_, read) in _COPIED.items()}
 _BASES = (list, tuple, dict, set, frozenset)
 _PLAIN: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__index__, float: float.__float__}
 
-MUTABLE = (list, dict, set, bytearray)
+MUTABLE = (list, dict, set, bytearray, deque, Counter, OrderedDict, defaultdict, array)
 """What a call may have changed, if it is among its arguments."""
 
 

@@ -137,6 +137,8 @@ def grow(numbers, seen, names, raw):
 def apply(function, values): return [function(value) for value in values]
 def total(values): return sum(values)
 def sort(*, numbers): numbers.sort()
+def add(numbers, number): numbers.append(number)
+def put(mapping, key, value): mapping[key] = value
 def kinds(*types, **named): return [kind.__name__ for kind in types], named
 """
     outcome = run(
@@ -146,13 +148,17 @@ def kinds(*types, **named): return [kind.__name__ for kind in types], named
         "assert (a, b, c, d) == ([5, 5], {0, 1}, {'a': [1]}, bytearray(b'\\x07'))",
         "assert apply(lambda x: x + 1, [1, 2]) == [2, 3] and apply(abs, [-1]) == [1]",
         "def half(x):\n    return x / 2\nassert apply(half, [3]) == [1.5]",
-        "def bad(x):\n    raise ValueError('no')\ntry:\n    apply(bad, [1])\nexcept RuntimeError as error:\n"
+        "def bad(x):\n    raise ValueError('no')\ntry:\n    apply(bad, [1])\nexcept ValueError as error:\n"
         "    assert 'no' in str(error)\nelse:\n    assert False",
         "assert total(n for n in range(4)) == 6 and total(iter([1, 2])) == 3 and total({1: 2}.keys()) == 1",
         "assert kinds(int, str, key=(1,)) == (['int', 'str'], {'key': (1,)})",
         "numbers = [2, 1]\nsort(numbers=numbers)\nassert numbers == [1, 2]",
+        "from collections import *\nfrom array import array\n"
+        "for some in (deque([1]), array('i', [1])):\n    add(some, 2)\n    assert list(some) == [1, 2]\n"
+        "for some in (Counter('a'), OrderedDict(a=1), defaultdict(int, a=1)):\n    put(some, 'b', 7)\n"
+        "    assert some == {'a': 1, 'b': 7}, some",
     )
-    assert list(outcome.failures) == [""] * 7
+    assert list(outcome.failures) == [""] * 8
 
 
 def test_exceptions_of_the_program_can_be_caught_by_the_tests(sandbox: Sandbox) -> None:
@@ -205,14 +211,34 @@ def test_names_that_the_program_gives_other_values_have_them(sandbox: Sandbox) -
             ["assert True", "class A: pass\nassert f(A())"],
             "an object of the tests' own (A) cannot be passed to a program",
         ),
+        (
+            ["class A: pass\ntry:\n    f(lambda: A())\nexcept Exception:\n    pass"],
+            "an object of the tests' own (A) cannot",
+        ),
         (["import nowhere_to_be_found"], "a test imports nowhere_to_be_found, which is not there"),
         (["assert sum([1, 2]) == 3"], "the tests use nothing of the program; entry_point must say what they test"),
     ],
 )
 def test_tests_that_cannot_be_run_leave_a_program_undecided(sandbox: Sandbox, tests: list[str], reason: str) -> None:
-    outcome = run(sandbox, "def f(x): return x", *tests)
+    outcome = run(sandbox, "def f(x): return x() if callable(x) else x", *tests)
     assert outcome.undecided.startswith(reason)
     assert not outcome.passed and not outcome.failures
+
+
+@pytest.mark.parametrize(
+    ("code", "test", "prelude"),
+    [
+        ("def max(*a): return 0", "import math\nassert math.isclose(max(1, 2), 2)", ""),
+        ("def f(x): return 0", "assert f(1) == 3", "def f(x): return 3"),
+    ],
+)
+def test_a_name_that_two_have_is_no_pass_where_nobody_says_which_is_meant(
+    sandbox: Sandbox, code: str, test: str, prelude: str
+) -> None:
+    outcome = run(sandbox, code, test, prelude=prelude)
+    assert outcome.undecided.endswith("is the program's and another's; entry_point must say what is tested")
+    name = code.removeprefix("def ").partition("(")[0]
+    assert not run(sandbox, code, test, prelude=prelude, entry_point=name).passed
 
 
 def test_outcomes_keep_the_order_of_programs_and_are_the_same_each_time(sandbox: Sandbox) -> None:
