@@ -26,7 +26,7 @@ def test_the_floor_multiplies_with_the_weights_of_such_a_model() -> None:
 
 
 def test_the_same_responses_are_sampled_with_states_and_without(data: Path, complete: Complete) -> None:
-    complete(kept_states.measure(data, TINY, repeats=2, apart=False), 2)
+    complete(kept_states.measure(data, TINY, repeats=2), 2)
 
 
 def test_states_are_those_of_the_plain_forward(data: Path, complete: Complete) -> None:
