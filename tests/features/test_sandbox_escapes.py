@@ -155,7 +155,7 @@ BOMBS = {
     "output of errors": ("import os\nwhile True: os.write(2, b'x' * 1000)", "printed too much"),
     "recursion": ("def f(): return f()", "RecursionError: maximum recursion depth exceeded"),
     "recursion of C": (
-        "import sys\nsys.setrecursionlimit(10**9)\nx = None\nfor _ in range(3 * 10**5): x = [x]\nrepr(x)",
+        "import sys\nsys.setrecursionlimit(10**9)\nx = y = None\nfor _ in range(3 * 10**5): x, y = [x], [y]\nx == y",
         "was killed by SIGSEGV",
     ),
     "deep result": ("def f():\n    x = None\n    for _ in range(10**5): x = [x]\n    return x", "AssertionError"),
