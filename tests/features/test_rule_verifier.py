@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -226,9 +227,16 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # A process that has ended and that nobody has asked for is still there as a zombie.
-    status = Path(f"/proc/{pid}/stat")
-    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+    # A process that has ended and that nobody has asked for is still there as a zombie. Its first thread is one as soon
+    # as it has ended itself; what the process had open is closed when the last of its threads has.
+    states = [_state(thread) for thread in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return states != ["Z"] if states else not Path("/proc").is_dir()
+
+
+def _state(thread: Path) -> str:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return thread.read_text().rpartition(")")[2].split()[0]
+    return "gone"
 
 
 def test_control_c_is_left_to_the_parent() -> None:
