@@ -19,20 +19,27 @@ from ranking.store_format import format_of
 from registry import EXTRACTORS, ConfigError
 from registry.config import FeaturesConfig, RunConfig, load_config
 
-_EXAMPLES = """examples:
+_MORE = """commands, each with its own --help:
+  inspect  show what is in a store or a pool
+  analyse  pass@k, lengths and repetitions of a store's responses, as JSON and PNG
+  merge    put stores together, query by query
+  split    take a store apart, query by query
+
+examples:
   python -m features --config quickstart
-  python -m features features.name=embedding features.source.name=jsonl features.source.path=groups.jsonl
   python -m features --config quickstart features.encoder.dtype=bfloat16
-  python -m features inspect data/my_store
-  python -m features inspect data/my_store --queries 10 --verify
-  python -m features analyse data/my_store --into figures --wandb my_project
-  python -m features merge data/first data/second --into data/both
-  python -m features split data/both --into data/train data/test --shares 0.8 0.2
-  python -m features features.name=candidate_pool features.source.name=pool_files \
+  python -m features --config features/arithmetic_smollm2.yaml features.generator.num_responses=32
+  python -m features features.name=embedding features.source.name=jsonl features.source.path=groups.jsonl
+  python -m features features.name=candidate_pool features.source.name=pool_files \\
       features.source.candidates=collection.tsv features.source.queries=queries.tsv features.source.qrels=qrels.txt
 
-A build that was stopped goes on with the same command. Sources and their options: python -m registry sources
+A build that was stopped goes on with the same command. Every name and its options: python -m registry
 """
+
+_INSPECT = "example: python -m features inspect data/my_store --queries 10 --verify"
+_ANALYSE = "example: python -m features analyse data/my_store --into figures --wandb my_project"
+_MERGE = "example: python -m features merge data/first data/second --into data/both"
+_SPLIT = "example: python -m features split data/both --into data/train data/test --shares 0.8 0.2"
 
 # A run's config serves as well: only its `features` and `imports` are read and checked here.
 _READ = {field.name for field in dataclasses.fields(FeaturesConfig)}
@@ -59,9 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _build(arguments: list[str]) -> int:
-    parser = _parser(
-        "python -m features", "Build the group store or candidate pool that `features:` in a config describes."
-    )
+    description = "Build the group store or candidate pool that `features:` in a config describes."
+    parser = _parser("python -m features", description, _MORE)
     parser.add_argument("--config", metavar="X", help="a path, or a name in configs/; a run's config serves as well")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set over the config, with dotted keys")
     chosen = parser.parse_args(arguments)
@@ -77,7 +83,7 @@ def _build(arguments: list[str]) -> int:
 
 
 def _inspect(arguments: list[str]) -> int:
-    parser = _parser("python -m features inspect", "Show what is in a group store or a candidate pool.")
+    parser = _parser("python -m features inspect", "Show what is in a group store or a candidate pool.", _INSPECT)
     parser.add_argument("path", help="its folder")
     parser.add_argument("--queries", "--groups", type=int, default=3, metavar="N", help="how many queries to show (3)")
     parser.add_argument("--verify", action="store_true", help="read everything and compare it with the hashes")
@@ -91,7 +97,9 @@ def _inspect(arguments: list[str]) -> int:
 
 
 def _analyse(arguments: list[str]) -> int:
-    parser = _parser("python -m features analyse", "Pass@k, lengths and repetitions of a group store's responses.")
+    parser = _parser(
+        "python -m features analyse", "Pass@k, lengths and repetitions of a group store's responses.", _ANALYSE
+    )
     parser.add_argument("path", help="its folder")
     parser.add_argument("--into", metavar="PATH", default=".", help="a folder for analysis.json and analysis.png (.)")
     parser.add_argument("--wandb", metavar="PROJECT", help="log the tables and the picture to a W&B project as well")
@@ -119,7 +127,7 @@ def _log(found: Analysis, picture: Path, project: str, name: str) -> None:
 
 
 def _merge(arguments: list[str]) -> int:
-    parser = _parser("python -m features merge", "Put group stores together, query by query.")
+    parser = _parser("python -m features merge", "Put group stores together, query by query.", _MERGE)
     parser.add_argument("paths", nargs="+", help="their folders")
     parser.add_argument("--into", required=True, metavar="PATH", help="the folder of the new store")
     chosen = parser.parse_args(arguments)
@@ -128,7 +136,7 @@ def _merge(arguments: list[str]) -> int:
 
 
 def _split(arguments: list[str]) -> int:
-    parser = _parser("python -m features split", "Take a group store apart, query by query.")
+    parser = _parser("python -m features split", "Take a group store apart, query by query.", _SPLIT)
     parser.add_argument("path", help="its folder")
     parser.add_argument("--into", required=True, nargs="+", metavar="PATH", help="the folders of the new stores")
     parser.add_argument("--shares", required=True, nargs="+", type=float, metavar="S", help="of the queries; in all 1")
@@ -149,9 +157,9 @@ def _open(path: str | Path, verify: bool = False) -> GroupStore | CandidatePool:
     return kind.open(path, verify=verify)
 
 
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
+def _parser(command: str, description: str, more: str) -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(prog=command, description=description, epilog=_EXAMPLES, formatter_class=raw)
+    return argparse.ArgumentParser(prog=command, description=description, epilog=more, formatter_class=raw)
 
 
 if __name__ == "__main__":
