@@ -49,18 +49,21 @@ class Backbone:
         Raises:
             ConfigError: If they are nowhere to be had.
         """
-        spec = importlib.util.find_spec(self.package) if self.package else None
-        for place in spec.submodule_search_locations or () if spec else ():
-            for folder in (Path(place) / "model", Path(place)):
-                if (folder / (self.gguf or "config.json")).is_file():
-                    return folder
-        folder = Path(self.model)
-        if not folder.is_dir():
-            return self._download()
+        for folder in self._packaged:
+            if (folder / (self.gguf or "config.json")).is_file():
+                return folder
+        folder = Path(self.model) if Path(self.model).is_dir() else self._download()
         if self.gguf and not (folder / self.gguf).is_file():
-            known = [file.name for file in folder.glob("*.gguf")]
+            known = _ggufs(folder)
             raise ConfigError(f"{self.yaml_path}.gguf", f"no such file in {folder}.", given=self.gguf, known=known)
         return folder
+
+    @cached_property
+    def _packaged(self) -> list[Path]:
+        """Where the package may have the model; nowhere if there is none."""
+        spec = importlib.util.find_spec(self.package) if self.package else None
+        places = (spec.submodule_search_locations if spec else None) or ()
+        return [folder for place in places for folder in (Path(place) / "model", Path(place))]
 
     @cached_property
     def checked_hash(self) -> str:
@@ -209,8 +212,16 @@ class Backbone:
             reason = textwrap.shorten(str(error), 160, placeholder=" ...")
             problem = f"{self.model!r} is no folder, and the hub does not give it: {reason}"
             cure = f"check the name and the connection, or set {self.yaml_path}.model to a folder that has the model"
-            if self.package:
+            if self._packaged:
+                files = [name for folder in self._packaged for name in _ggufs(folder)]
+                has = f", only {', '.join(files)}" if files else ""
+                problem = f"the package {self.package!r} has no {self.gguf or 'config.json'}{has}; {problem}"
+            elif self.package:
                 problem = f"the package {self.package!r} is not installed, {problem}"
                 cure = f"pip install {self.package.replace('_', '-')}; or {cure}"
             raise ConfigError(self.yaml_path, problem, cure=cure) from error
         return Path(folder)
+
+
+def _ggufs(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("*.gguf"))

@@ -181,14 +181,38 @@ def test_without_package_folder_and_hub_the_error_says_what_to_install(monkeypat
         assert part in str(caught.value)
 
 
-def test_what_a_download_asks_for_is_the_model_alone(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gguf_file_that_neither_package_nor_hub_has_is_named_with_those_that_are_there(
+    gguf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*arguments: object, **options: object) -> str:
+        raise OSError("no route to the hub")
+
+    (tmp_path / "packed_weights").mkdir()
+    (tmp_path / "packed_weights" / "__init__.py").touch()
+    (tmp_path / "packed_weights" / "tiny.gguf").symlink_to(gguf_folder / "tiny.gguf")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    backbone = Backbone(model="nowhere/none", package="packed_weights", gguf="tiney.gguf")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(
+        ConfigError, match=r"'packed_weights' has no tiney.gguf, only tiny.gguf; .* no route to the hub"
+    ):
+        assert backbone.folder
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *arguments, **options: str(gguf_folder))
+    with pytest.raises(ConfigError, match=r"^ranker.backbone.gguf: no such file") as caught:
+        assert backbone.folder
+    assert "Did you mean: tiny.gguf" in str(caught.value)
+
+
+def test_what_a_download_asks_for_is_the_model_alone(
+    tiny_llama: Path, gguf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     def download(name: str, *, revision: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
         asked.append((name, revision, allow_patterns[-1], ignore_patterns))
-        return str(tiny_llama)
+        return str(gguf_folder if "tiny.gguf" in allow_patterns else tiny_llama)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert Backbone(model="some/model", revision="abc").load().dtype == torch.float32
-    assert Backbone(model="some/model", gguf="some.gguf").folder == tiny_llama
-    assert asked == [("some/model", "abc", "*.safetensors", ["*/*"]), ("some/model", None, "some.gguf", ["*/*"])]
+    assert Backbone(model="some/model", gguf="tiny.gguf").folder == gguf_folder
+    assert asked == [("some/model", "abc", "*.safetensors", ["*/*"]), ("some/model", None, "tiny.gguf", ["*/*"])]
