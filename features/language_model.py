@@ -66,6 +66,10 @@ class LanguageModel(Backbone):
         """The fields that prompts and states depend on."""
         return {name: value for name, value in self._fields().items() if name not in _ELSEWHERE}
 
+    def prepare(self) -> None:
+        """Load model and tokenizer now, rather than when they are first used."""
+        _ = self.loaded, self.chat
+
     def with_states(self, generated: Iterable[Generated], report: Report | None = None) -> Iterator[Generated]:
         """The same with tokens of prompts and responses, and their states at `depths`.
 

@@ -44,7 +44,7 @@ class WorkProgress:
         self._task = self._bar.add_task(doing, total=total, rate="")
         self._total, self._skipped = total, 0
         self.texts = self.tokens = self.cut = 0
-        self._start = self._said = time.monotonic()
+        self.restart()
 
     def report(self, texts: int, tokens: int = 0, cut: int = 0) -> None:
         """Count one more batch."""
@@ -60,8 +60,12 @@ class WorkProgress:
         self._skipped += texts
         self._bar.update(self._task, advance=texts)
 
-    def __enter__(self: P) -> P:
+    def restart(self) -> None:
+        """Measure from now on, as after a model was loaded."""
         self._start = self._said = time.monotonic()
+
+    def __enter__(self: P) -> P:
+        self.restart()
         self._bar.start()
         return self
 

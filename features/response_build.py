@@ -159,6 +159,9 @@ class ResponseBuild:
             folder, gpus = str(self.plan.stages), model.device != "cpu"
             share_out(work, waiting, devices, bar.report, gpus=gpus, kept_in=folder)
         else:
+            if waiting and shared:
+                model.prepare()
+                bar.restart()
             for number in waiting:
                 work.do(number, bar.report)
 

@@ -70,3 +70,15 @@ def test_reading_is_shown_on_a_terminal_only() -> None:
         with ReadingProgress(Console(file=output, force_terminal=terminal, width=200)) as reading:
             reading.report(1234)
         assert ("1,234 texts" in output.getvalue()) == terminal
+
+
+def test_what_is_loaded_first_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    output = io.StringIO()
+    with WorkProgress(10, Console(file=output, width=200)) as encoding:
+        now += 500
+        encoding.restart()
+        now += 5
+        encoding.report(10, 100)
+    assert output.getvalue() == "Encoded 10 texts, 100 tokens, in 5 s (20 tokens/s).\n"
