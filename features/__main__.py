@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. What was encoded is kept; the same command goes on from there.", file=sys.stderr)
+        print("Stopped. What was done is kept; the same command goes on from there.", file=sys.stderr)
         return 130
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
@@ -14,6 +14,8 @@ from features.hidden_states import Conversation, HiddenStates
 from features.problems import Response
 from ranking.backbone import Backbone
 from registry import ConfigError
+
+M = TypeVar("M", bound="LanguageModel")
 
 # What neither a response nor a state depends on.
 _ELSEWHERE = ("package", "device", "device_map", "batch_tokens")
@@ -52,6 +54,7 @@ class LanguageModel(Backbone):
 
     yaml_path: ClassVar[str] = "features.generator"
     writes: ClassVar[bool] = False
+    _lender: ClassVar["LanguageModel | None"] = None
 
     def identity(self) -> dict[str, Any]:
         """The fields that make this model again, on any device, with the hash of the weights it has now.
@@ -65,6 +68,16 @@ class LanguageModel(Backbone):
     def settings(self) -> dict[str, Any]:
         """The fields that prompts and states depend on."""
         return {name: value for name, value in self._fields().items() if name not in _ELSEWHERE}
+
+    def twin(self: M, **changed: Any) -> M:
+        """One with other fields that uses the weights and the tokenizer of this one, which are loaded once for both.
+
+        Args:
+            changed: Fields that the weights and the prompts do not depend on.
+        """
+        other = replace(self, **changed)
+        vars(other)["_lender"] = self
+        return other
 
     def prepare(self) -> None:
         """Load model and tokenizer now, rather than when they are first used."""
@@ -111,6 +124,8 @@ class LanguageModel(Backbone):
     @cached_property
     def loaded(self) -> Any:
         """The model where it computes, with its language head if it writes."""
+        if self._lender:
+            return self._lender.loaded
         model = (self.load_causal if self.writes else self.load)(self.device_map)
         if self.device_map:
             return model
@@ -120,6 +135,8 @@ class LanguageModel(Backbone):
     @cached_property
     def chat(self) -> ChatReader:
         """What makes tokens of messages, and texts of tokens."""
+        if self._lender:
+            return self._lender.chat
         named = (getattr(config, "eos_token_id", None) for config in self._configs)
         ends = [token for each in named if each is not None for token in (each if isinstance(each, list) else [each])]
         path = f"{self.yaml_path}.template"

@@ -117,10 +117,6 @@ class ResponseBuild:
         num_responses = num_problems * (self.plan.generator.num_responses or 0) or self._num_recorded()
         self._answer(self.sampled, num_responses, "Responding")
         if self.searched:
-            # One copy of the weights serves both.
-            vars(self.searched.generator).update(
-                {name: value for name, value in vars(self.plan.generator).items() if name == "loaded"}
-            )
             self._answer(self.searched, num_problems, "Searching")
         return self._store()
 

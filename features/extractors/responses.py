@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -84,7 +83,7 @@ class ResponsesExtractor:
                 raise ValueError(f"beams ({beams}) must be at least {_FEWEST_BEAMS}, or null")
             # All that sampling alone depends on is left at its default, so that it changes nothing here.
             drawing = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": 0}
-            self.beam_generator = replace(self.generator, num_beams=beams, num_responses=1, depths=[], **drawing)
+            self.beam_generator = self.generator.twin(num_beams=beams, num_responses=1, depths=[], **drawing)
         self.dtype, self._path, self._stages, self._chunk_size = dtype, path, stages, chunk_size
 
     @cached_property

@@ -274,6 +274,26 @@ def test_what_a_beam_search_finds_stands_beside_the_responses(
     assert batch.beam is not None and batch.beam.tolist() == [labels[group] for group in batch.group.tolist()]
 
 
+@pytest.mark.usefixtures("outside")
+def test_samples_beams_and_states_are_of_one_copy_of_the_weights(
+    config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, load = [], TransformersGenerator.load_causal
+
+    def counted(model: TransformersGenerator, device_map: str | None = None) -> Any:
+        loaded.append(model)
+        return load(model, device_map)
+
+    monkeypatch.setattr(TransformersGenerator, "load_causal", counted)
+    build(config("sampled"), monkeypatch)
+    assert len(loaded) == 1
+    # Its samples are there already; the search, and the states of what it finds, come first to the weights.
+    build(config("searched", beams=3), monkeypatch)
+    assert len(loaded) == 2
+    build(config("both", {"seed": 4, "max_new_tokens": 11}, beams=3), monkeypatch)
+    assert len(loaded) == 3
+
+
 def test_a_beam_search_that_cannot_be_made_is_told(tmp_path: Path, language_model: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text('{"id": "a", "query": "b"}\n')
