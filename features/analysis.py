@@ -140,7 +140,12 @@ class Analysis:
         if self.ks:
             curve.plot(self.ks, [self.pass_at(k) for k in self.ks], marker="o")
         curve.set(xscale="log", xlabel="k", ylabel="pass@k", ylim=(0, 1), title=f"{len(self.num):,} queries")
-        lengths.hist(self.lengths.clamp(max=_MOST_SHOWN).numpy(), bins=50)
+        curve.set_xticks(self.ks, labels=[str(k) for k in self.ks])
+        curve.minorticks_off()
+        shown = self.lengths.clamp(max=_MOST_SHOWN).numpy()
+        if len(shown):
+            shortest, longest = int(shown.min()), int(shown.max())
+            lengths.hist(shown, bins=min(50, longest - shortest + 1), range=(shortest - 0.5, longest + 0.5))
         lengths.set(xlabel=self.unit, ylabel="responses", title=f"{self.repeated:,} of {len(self.lengths):,} repeated")
         there = self.num > 0
         shares.hist((self.right[there] / self.num[there]).numpy(), bins=20, range=(0, 1))
