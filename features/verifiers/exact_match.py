@@ -2,6 +2,7 @@
 
 from features.answers import stated_answer
 from features.problems import Problem
+from features.thoughts import without_thoughts
 from features.verification import Verdict
 from registry import VERIFIERS
 
@@ -10,6 +11,8 @@ from registry import VERIFIERS
 def exact_match(response: str, problem: Problem, /, *, ignore_case: bool = False, stated: bool = False) -> Verdict:
     r"""1 if a response is the reference, or one of several; blanks count as one, and none at either end.
 
+    What a model thought before it answered is left out.
+
     Args:
         ignore_case: Whether a and A are the same.
         stated: Whether only the answer that the response states is compared, in \boxed{}, after #### and the like.
@@ -17,6 +20,7 @@ def exact_match(response: str, problem: Problem, /, *, ignore_case: bool = False
     references = [problem.reference] if isinstance(problem.reference, str) else problem.reference
     if not isinstance(references, list) or not references or not all(isinstance(each, str) for each in references):
         return Verdict(None, "no reference text")
+    response = without_thoughts(response)
     text = stated_answer(response) if stated else response
     if text is None:
         return Verdict(0.0, "no answer")

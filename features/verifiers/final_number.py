@@ -1,10 +1,12 @@
 """final_number: whether the number a response comes to is that of the reference."""
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 from features.answers import stated_answer
 from features.problems import Problem
+from features.thoughts import without_thoughts
 from features.verification import Verdict
 from registry import VERIFIERS
 
@@ -20,6 +22,7 @@ _PLAIN = [
     (re.compile(r"\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))"), r"\1\2/\3\4"),
     (re.compile(r"(?<=[^\d\s])\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d)"), ""),  # the exponent of a unit
 ]
+_MOST_BITS = 10_000
 _GOES_ON = re.compile(r"\s*(?:[-−–+/×÷=^]|\*(?!\*)|\\(?:times|cdot|div|frac)\b|[x%]\s*\d)")
 
 
@@ -29,20 +32,21 @@ def final_number(response: str, problem: Problem, /, *, stated: bool = False) ->
 
     The number is that of the answer which the response states, in \boxed{}, after ####, `A:` or words such as `the
     answer is`: the one it begins with, as in `18 for 3 days`, or else the last one, as in `9 * 2 = 18`. Where none is
-    stated it is the last one of all.
+    stated it is the last one of all. What a model thought before it answered is left out.
 
     Args:
         stated: Whether a number counts only where it is stated as the answer.
     """
     if (expected := last_number(str(problem.reference))) is None:
         return Verdict(None, "no reference number")
+    response = without_thoughts(response)
     answer = stated_answer(response)
     found = _stated_number(answer or "")
     if found is None and not stated:
         found = last_number(response)
     if found is None:
         return Verdict(0.0, "no number")
-    return Verdict(float(found == expected), "", str(found))
+    return Verdict(float(found == expected), "", _written(found))
 
 
 def last_number(text: str) -> Fraction | None:
@@ -71,8 +75,18 @@ def _plain(text: str) -> str:
 
 def _value(found: re.Match[str]) -> Fraction | None:
     """Exactly; None for a division by zero."""
-    denominator = int(found["denominator"] or 1)
+    # Through Decimal, for int and Fraction refuse texts of more than 4,300 digits, such as a model may go on with.
+    whole, digits, denominator = (
+        Fraction(Decimal(text.replace(",", "")))
+        for text in (found["whole"] or "0", found["digits"], found["denominator"] or "1")
+    )
     if denominator == 0:
         return None
-    number = int(found["whole"] or 0) + Fraction(found["digits"].replace(",", "")) / denominator
+    number = whole + digits / denominator
     return -number if found["minus"] else number
+
+
+def _written(number: Fraction) -> str:
+    """Equal for equal numbers; in hexadecimal where there are more digits than Python writes."""
+    short = max(number.numerator.bit_length(), number.denominator.bit_length()) <= _MOST_BITS
+    return str(number) if short else f"{number.numerator:x}/{number.denominator:x}"

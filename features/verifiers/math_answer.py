@@ -10,6 +10,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 
 from features.answers import stated_answer
 from features.problems import Problem
+from features.thoughts import without_thoughts
 from features.verification import Verdict
 from registry import VERIFIERS
 
@@ -40,13 +41,14 @@ def math_answer(response: str, problem: Problem, /, *, last_expression: bool = F
     r"""1 if a response's answer equals the reference by math-verify: 1/2, 0.5 and \frac{2}{4} are one answer.
 
     The answer is what stands in the last \boxed{}, in an `answer` field of JSON, after #### or words such as `the
-    answer is`. A response that states none is wrong, with the reason `no answer`.
+    answer is`, thoughts before it left out. A response that states none is wrong, with the reason `no answer`.
 
     Args:
         last_expression: Whether the last formula or number of a response that states no answer counts as its answer.
     """
     if not isinstance(problem.reference, str) or not (expected := _parsed(problem.reference)):
         return Verdict(None, "no reference answer" if problem.reference is None else "reference cannot be parsed")
+    response = without_thoughts(response)
     stated = stated_answer(response)
     found = _parsed(stated) if stated is not None else _last_expression(response) if last_expression else []
     if not found:

@@ -3,6 +3,7 @@
 import doctest
 import random
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -121,7 +122,27 @@ def test_numbers_that_are_missing_are_told_apart() -> None:
     assert final_number("A: 18.50", problem("18.5")) == Verdict(1.0, "", "37/2")
 
 
+def test_a_number_of_many_digits_is_wrong_or_right_like_any_other() -> None:
+    endless = "3" * 5000
+    assert final_number(f"A: {endless}", problem("3")).label == 0
+    assert final_number(f"A: {'0' * 5000}18", problem("18")) == Verdict(1.0, "", "18")
+    assert final_number(f"A: 1/{endless}", problem("18")).label == 0
+    same, other = (final_number(f"A: {number}", problem("18")).answer for number in (f"{endless}.0", f"{endless}1"))
+    assert same == final_number(f"A: {endless}", problem("18")).answer != other
+
+
+@pytest.mark.parametrize("verifier", [math_answer, final_number, partial(exact_match, stated=True)])
+def test_what_a_model_thought_is_not_its_answer(verifier: Any) -> None:
+    thought = r"<think>Is it \boxed{18}? The answer is 18.</think>"
+    assert verifier(rf"{thought} The answer is 7.", problem("18")).label == 0
+    assert verifier(rf"{thought} The answer is 7.", problem("7")).label == 1
+    assert verifier(r"Is it \boxed{18}?</think>\boxed{7}", problem("7")).label == 1
+    # It had no room left to answer.
+    assert verifier(thought.removesuffix("</think>"), problem("18")).label == 0
+
+
 def test_a_text_matches_but_for_blanks() -> None:
+    assert exact_match("<think>a b, perhaps</think> a b", problem("a b")) == Verdict(1.0, "", "a b")
     assert exact_match(" a  b\n", problem("a b")) == Verdict(1.0, "", "a b")
     assert exact_match("A b", problem("a b")).label == 0
     assert exact_match("A b", problem("a b"), ignore_case=True) == Verdict(1.0, "", "a b")
