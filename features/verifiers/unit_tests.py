@@ -11,6 +11,7 @@ from typing import Any
 
 from features.problems import Problem
 from features.sandbox import DEFAULT_LIMITS, Isolation, Limits, Outcome, Program, Sandbox
+from features.thoughts import without_thoughts
 from features.verification import Verdict
 from registry import VERIFIERS
 
@@ -25,9 +26,9 @@ class UnitTests:
     """1 if the code in a response passes all tests of its problem, else 0.
 
     The code is what stands between `#START OF CODE` and `#END OF CODE`, else in the last fenced block, else all of it;
-    where several blocks could be meant, the last that defines the function under test. A program that takes too long or
-    too much has failed. There is no verdict where a problem has no tests, where they cannot be run in the sandbox, or
-    where the sandbox fails.
+    where several blocks could be meant, the last that defines the function under test. What a model thought before it
+    answered is left out. A program that takes too long or too much has failed. There is no verdict where a problem has
+    no tests, where they cannot be run in the sandbox, or where the sandbox fails.
 
     Args:
         partial: Give the share of tests that pass.
@@ -111,6 +112,7 @@ def code_of(response: str, entry_point: str | None = None) -> str:
     'x = 1\\n'
     """
     text = response.replace("\r\n", "\n")
+    text = text if _is_python(text) else without_thoughts(text)
     marked = _chosen(_MARKED.findall(text), entry_point)
     text = text if marked is None else marked
     fenced = _chosen([block for _, block in _FENCED.findall(text)], entry_point)

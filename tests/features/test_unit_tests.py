@@ -96,6 +96,14 @@ def test_fences_in_a_docstring_are_not_taken_for_the_code() -> None:
     assert code_of(f"#START OF CODE\n{code}#END OF CODE", "f") == code
 
 
+def test_code_that_a_model_only_thought_of_is_left_out() -> None:
+    thought = "<think>\n#START OF CODE\ndef f(): return 1\n#END OF CODE\n```\ndef f(): return 2\n```\n"
+    assert code_of(f"{thought}</think>\n```\ndef f(): return 3\n```", "f") == "def f(): return 3\n"
+    assert code_of(thought, "f").strip() == ""
+    code = 'def f(text):\n    return text.split("</think>")\n'
+    assert code_of(code, "f") == code
+
+
 def test_a_name_that_is_no_name_is_not_found() -> None:
     assert not defines("def f(x): return 1", "f)")
 
