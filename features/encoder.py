@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ranking.backbone import Backbone
+from ranking.precision import device_named
 from registry import ConfigError
 
 Report = Callable[[int, int, int], None]
@@ -27,8 +28,8 @@ class Encoder(Backbone):
         revision: Commit, tag or branch on the hub.
         sha256: The weights must have this hash; with several files, that of their contents one after the other.
         gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
-        dtype: Of the computation. bfloat16 is three times as fast on processors that have it, and moves the vectors'
-            cosine by some 1e-4.
+        dtype: Of the computation. `auto` is bfloat16 on a GPU or processor that has it, else float32; bfloat16 is
+            about three times as fast there, and moves the vectors' cosine by some 1e-4.
         pooling: `mean` over the tokens, or the state of the first (`cls`) or `last` token.
         normalize: Whether vectors get length one.
         max_length: In tokens, special ones included; longer texts are cut.
@@ -73,6 +74,11 @@ class Encoder(Backbone):
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
     @property
+    def compute_device(self) -> torch.device:
+        """Where it computes."""
+        return device_named(self.device)
+
+    @property
     def feature_dim(self) -> int:
         """Size D of the vectors."""
         return self._model.config.hidden_size
@@ -90,11 +96,6 @@ class Encoder(Backbone):
         return {name: value for name, value in self._fields().items() if name not in ("package", "device")}
 
     @cached_property
-    def _device(self) -> torch.device:
-        name = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        return torch.device(name)
-
-    @cached_property
     def _tokenizer(self) -> Any:
         return self.tokenizer()
 
@@ -104,7 +105,7 @@ class Encoder(Backbone):
         longest = getattr(model.config, "max_position_embeddings", None)
         if longest is not None and self.max_length > longest:
             raise ConfigError("encoder.max_length", f"{self.max_length} is more than the {longest} of {self.model}.")
-        return model.to(self._device)
+        return model.to(self.compute_device)
 
     def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], set[int]]:
         """Token ids of each text, and the places of the texts that were cut."""
@@ -130,14 +131,16 @@ class Encoder(Backbone):
 
     @torch.inference_mode()
     def _forward(self, tokens: list[list[int]]) -> Float[Tensor, "B D"]:
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(each) for each in tokens], batch_first=True).to(self._device)
-        lengths = torch.tensor([len(each) for each in tokens], device=self._device)
-        mask = torch.arange(ids.shape[1], device=self._device) < lengths.unsqueeze(1)
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(each) for each in tokens], batch_first=True).to(
+            self.compute_device
+        )
+        lengths = torch.tensor([len(each) for each in tokens], device=self.compute_device)
+        mask = torch.arange(ids.shape[1], device=self.compute_device) < lengths.unsqueeze(1)
         states = self._model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
         if self.pooling == "cls":
             pooled = states[:, 0]
         elif self.pooling == "last":
-            pooled = states[torch.arange(len(tokens), device=self._device), lengths - 1]
+            pooled = states[torch.arange(len(tokens), device=self.compute_device), lengths - 1]
         else:
             pooled = states.masked_fill(~mask.unsqueeze(-1), 0).sum(dim=1) / lengths.unsqueeze(1)
         return pooled.cpu()

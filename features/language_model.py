@@ -13,6 +13,7 @@ from features.generation import Generated, Report
 from features.hidden_states import Conversation, HiddenStates
 from features.problems import Response
 from ranking.backbone import Backbone
+from ranking.precision import device_named
 from registry import ConfigError
 
 M = TypeVar("M", bound="LanguageModel")
@@ -32,7 +33,8 @@ class LanguageModel(Backbone):
         revision: Commit, tag or branch on the hub.
         sha256: The weights must have this hash; with several files, that of their contents one after the other.
         gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
-        dtype: Of the computation. bfloat16 is several times as fast on processors that have it.
+        dtype: Of the computation. `auto` is bfloat16 on a GPU or processor that has it, where it is several times as
+            fast, else float32.
         template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
             a blank line between, or a Jinja template of your own.
         template_options: What the template is told besides, such as `{enable_thinking: false}`.
@@ -78,6 +80,11 @@ class LanguageModel(Backbone):
         other = replace(self, **changed)
         vars(other)["_lender"] = self
         return other
+
+    @property
+    def compute_device(self) -> torch.device:
+        """Where it computes; its first device, if it is spread over several."""
+        return device_named("auto" if self.device_map else self.device)
 
     def prepare(self) -> None:
         """Load model and tokenizer now, rather than when they are first used."""
@@ -129,8 +136,7 @@ class LanguageModel(Backbone):
         model = (self.load_causal if self.writes else self.load)(self.device_map)
         if self.device_map:
             return model
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        return model.to(torch.device(device))
+        return model.to(self.compute_device)
 
     @cached_property
     def chat(self) -> ChatReader:

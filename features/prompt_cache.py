@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ranking.backbone import CACHE_ARGUMENT
+
 ATTENTION = "shared_prompts"
 """The name of the attention that this cache needs while responses grow."""
 
@@ -72,7 +74,7 @@ class PromptCache(DynamicCache):
         self._seen = torch.cat([_widened(old, width, dim=1), _widened(seen, width, dim=1)])
         self._update, self._past = self._add_prompts, 0
         places = (seen.cumsum(dim=1) - 1).clamp(min=0)
-        return {"attention_mask": seen.long(), "position_ids": places, "past_key_values": self, "use_cache": True}
+        return {"attention_mask": seen.long(), "position_ids": places, CACHE_ARGUMENT: self, "use_cache": True}
 
     def continuations(self, prompt_of: Sequence[int], seen: Bool[Tensor, "N T"]) -> dict[str, Any]:
         """Begin a forward over whole responses, which are not kept.
@@ -95,7 +97,7 @@ class PromptCache(DynamicCache):
         self._update, self._past = extended, before.shape[1]
         places = before.sum(dim=1, keepdim=True) + torch.arange(seen.shape[1], device=seen.device)
         mask = torch.cat([before, seen], dim=1)
-        return {"attention_mask": mask.long(), "position_ids": places, "past_key_values": self, "use_cache": True}
+        return {"attention_mask": mask.long(), "position_ids": places, CACHE_ARGUMENT: self, "use_cache": True}
 
     def step(self) -> dict[str, Any]:
         """Begin a forward over one new token of each response."""
@@ -106,7 +108,7 @@ class PromptCache(DynamicCache):
         self._update, self._past = self._grow, self._seen.shape[1] + longest - 1
         mask = None if self.shared else self._step.visible(None).long()
         places = self._step.places.unsqueeze(1).to(device)
-        return {"attention_mask": mask, "position_ids": places, "past_key_values": self, "use_cache": True}
+        return {"attention_mask": mask, "position_ids": places, CACHE_ARGUMENT: self, "use_cache": True}
 
     def add_rows(self, prompt: int, number: int) -> None:
         """Make places for so many more responses to a prompt."""

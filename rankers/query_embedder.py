@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rankers.prompt_reader import PromptReader, total
+from ranking.backbone import CACHE_ARGUMENT
 from ranking.pool_batch import Contexts
 
 QueryEmbedder = Callable[[Contexts], Float[Tensor, "B P E"]]
@@ -71,8 +72,8 @@ class SharedPrefixes:
         states = reader.states(
             inputs_embeds=reader.embed(laid.ids),
             attention_mask=laid.mask.long(),
-            past_key_values=self._cache,
             use_cache=True,
+            **{CACHE_ARGUMENT: self._cache},
         )
         pooled = {"query_eos": laid.query, "mean": laid.mask, "last": torch.zeros_like(laid.mask)}[reader.pooling]
         self._total, self._count = total(states, pooled), pooled.sum(dim=1)
@@ -97,8 +98,8 @@ class SharedPrefixes:
                 inputs_embeds=inputs,
                 attention_mask=self._attention(width, inputs.dtype),
                 position_ids=places,
-                past_key_values=self._cache,
                 use_cache=True,
+                **{CACHE_ARGUMENT: self._cache},
             )
         finally:
             self._cache.crop(self._seen.shape[1] - self._cache.get_seq_length())

@@ -8,14 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
+from ranking.precision import Dtype, Precision, announce_dtype, device_named, resolve_dtype
 from registry import ConfigError
 
-Precision = Literal["float32", "bfloat16", "float16"]
+_TRANSFORMERS = tuple(int(part) for part in version("transformers").split(".")[:2])
+
+CACHE_ARGUMENT = "cache" if _TRANSFORMERS >= (5, 24) else "past_key_values"
+"""The name under which a model of this transformers takes a key-value cache."""
+
 _TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
 
 
@@ -30,7 +36,8 @@ class Backbone:
         revision: Commit, tag or branch on the hub.
         sha256: The weights must have this hash; with several files, that of their contents one after the other.
         gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
-        dtype: Of the weights, and of the computation where the trainer's precision does not say otherwise.
+        dtype: Of the weights, and of the computation where the trainer's precision does not say otherwise. `auto` is
+            bfloat16 on a GPU or processor that has it, else float32.
     """
 
     model: str = "Qwen/Qwen3-Embedding-0.6B"
@@ -38,9 +45,19 @@ class Backbone:
     revision: str | None = None
     sha256: str | None = None
     gguf: str | None = None
-    dtype: Precision = "float32"
+    dtype: Dtype = "auto"
 
     yaml_path: ClassVar[str] = "ranker.backbone"
+
+    @property
+    def compute_device(self) -> torch.device:
+        """Where it computes."""
+        return device_named()
+
+    @property
+    def resolved_dtype(self) -> Precision:
+        """The dtype, or what `auto` stands for where it computes."""
+        return resolve_dtype(self.dtype, self.compute_device)
 
     @cached_property
     def folder(self) -> Path:
@@ -142,12 +159,12 @@ class Backbone:
 
     def _load(self, kind: Any, device_map: str | None) -> tuple[Any, dict[str, Any]]:
         """A model of a kind, and what was amiss with its weights."""
-        from transformers import __version__
-
         assert self.checked_hash
+        option = f"{self.yaml_path}.dtype"
+        announce_dtype(option, self.dtype, self.resolved_dtype, f"{option}=auto", self.compute_device)
         # Not afterwards: that would round the frequencies of rotary positions as well.
-        dtype = "dtype" if tuple(map(int, __version__.split(".")[:2])) >= (4, 56) else "torch_dtype"
-        options: dict[str, Any] = {dtype: getattr(torch, self.dtype)}
+        dtype = "dtype" if _TRANSFORMERS >= (4, 56) else "torch_dtype"
+        options: dict[str, Any] = {dtype: getattr(torch, self.resolved_dtype)}
         if device_map is not None:
             if importlib.util.find_spec("accelerate") is None:
                 problem = f"{device_map!r} needs the package accelerate, which is not installed."
@@ -168,8 +185,9 @@ class Backbone:
         return model.eval(), info
 
     def _fields(self) -> dict[str, Any]:
-        """All fields; `gguf` only where there is one, as descriptions saved without it stay what they were."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if (name, value) != ("gguf", None)}
+        """All fields, with what `auto` became; `gguf` only if set, so that older descriptions stay what they were."""
+        fields = dataclasses.asdict(self) | {"dtype": self.resolved_dtype}
+        return {name: value for name, value in fields.items() if (name, value) != ("gguf", None)}
 
     def _files(self) -> dict[str, str]:
         if not self.gguf:

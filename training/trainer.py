@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from ranking.precision import announce_dtype, device_named, resolve_dtype
 from registry import ConfigError, schema
 from training.resuming import WholeCheckpoints
 
@@ -34,7 +36,8 @@ def build_trainer(
     """A Trainer.
 
     Args:
-        options: What stands under `trainer:`.
+        options: What stands under `trainer:`. Besides Lightning's values, `precision: auto` is bf16-mixed where the
+            hardware has bfloat16, else 32-true.
         loggers: Where it logs to.
         callbacks: What runs beside it.
         folder: The run's.
@@ -48,7 +51,12 @@ def build_trainer(
             cure = "use the top-level keys logger, callbacks and runs"
             raise ConfigError(f"trainer.{option}", "is set by the run itself.", cure=cure)
     given = {**DEFAULTS, **options}
+    device = torch.device("cpu") if given.get("accelerator") == "cpu" else device_named()
+    if (asked := given.get("precision")) == "auto":
+        given["precision"] = "bf16-mixed" if resolve_dtype("auto", device) == "bfloat16" else "32-true"
     bound = schema.bind(Trainer, given, "trainer")
+    if asked:
+        announce_dtype("trainer.precision", str(asked), bound["precision"], "trainer.precision=auto", device)
     for option in NOT_ZERO:
         if (value := bound[option]) is not None and value <= 0:
             raise ConfigError(f"trainer.{option}", f"has to be above 0, got {value}.")

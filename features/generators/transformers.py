@@ -33,7 +33,8 @@ class TransformersGenerator(LanguageModel):
         revision: Commit, tag or branch on the hub.
         sha256: The weights must have this hash; with several files, that of their contents one after the other.
         gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
-        dtype: Of the computation. bfloat16 is several times as fast on processors that have it.
+        dtype: Of the computation. `auto` is bfloat16 on a GPU or processor that has it, where it is several times as
+            fast, else float32.
         template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
             a blank line between, or a Jinja template of your own.
         template_options: What the template is told besides, such as `{enable_thinking: false}`.

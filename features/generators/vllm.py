@@ -174,5 +174,10 @@ class VllmGenerator(LanguageModel):
 
         assert self.checked_hash
         folder = str(self.folder)
-        options = {"dtype": self.dtype, "seed": self.seed, "enable_prefix_caching": True, "trust_remote_code": False}
+        options = {
+            "dtype": self.resolved_dtype,
+            "seed": self.seed,
+            "enable_prefix_caching": True,
+            "trust_remote_code": False,
+        }
         return LLM(model=folder, tokenizer=folder, **{**options, **self.engine})

@@ -1,0 +1,96 @@
+"""Precision: the number format that a device computes fast in, and what bfloat16 costs where it is only emulated."""
+
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Literal
+
+import torch
+from rich.console import Console
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+# Large enough that a product's time is its arithmetic, small enough that an emulated one takes a tenth of a second.
+_SIZE = 384
+
+
+def device_named(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` is the first GPU if there is one, else the processor."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def resolve_dtype(dtype: Dtype, device: torch.device) -> Precision:
+    """What `auto` stands for on a device: bfloat16 where the device computes in it, else float32."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if has_bfloat16(device.type) else "float32"
+
+
+@cache
+def has_bfloat16(device_type: str) -> bool:
+    """Whether matrix products in bfloat16 run on hardware that has it.
+
+    Args:
+        device_type: `cpu`, `cuda`, ...
+    """
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type != "cpu":
+        return False
+    # oneDNN's own check also passes for AVX-512 processors that only emulate bfloat16.
+    native = torch.cpu._is_avx512_bf16_supported() or platform.machine() in ("aarch64", "arm64")
+    return bool(native and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def bfloat16_slowdown() -> float:
+    """How many times as long a matrix product takes on this processor in bfloat16 as in float32; measured."""
+    left, right = torch.randn(2, _SIZE, _SIZE)
+    coarse = left.bfloat16(), right.bfloat16()
+    return _least_seconds(lambda: coarse[0] @ coarse[1]) / _least_seconds(lambda: left @ right)
+
+
+@cache
+def announce(message: str, style: str | None = None) -> None:
+    """Print a line to stderr, once a run: its other processes stay silent."""
+    if multiprocessing.parent_process() is None and os.environ.get("LOCAL_RANK", "0") == "0":
+        Console(stderr=True).print(message, style=style, soft_wrap=True, highlight=False)
+
+
+def announce_dtype(option: str, dtype: str, chosen: str, cure: str, device: torch.device) -> None:
+    """Print what `auto` became, or that an explicit bfloat16 is emulated here, and how slow that is.
+
+    Args:
+        option: Its yaml path.
+        dtype: What it is set to.
+        chosen: What is computed in.
+        cure: What to set where bfloat16 is emulated.
+        device: Where it is computed.
+    """
+    if dtype == "auto":
+        announce(f"{option}: auto is {chosen} on this {'processor' if device.type == 'cpu' else device.type}")
+    elif dtype.startswith(("bf16", "bfloat16")) and device.type == "cpu" and not has_bfloat16("cpu"):
+        _warn_of_emulation(option, dtype, cure)
+
+
+@cache
+def _warn_of_emulation(option: str, dtype: str, cure: str) -> None:
+    announce(
+        f"{option}: {dtype} is emulated: this processor has no bfloat16, and a matrix product takes "
+        f"{bfloat16_slowdown():.1f} times as long as in float32. Faster here: {cure}",
+        style="yellow",
+    )
+
+
+def _least_seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """Of several calls after one to warm up: other work on the machine only ever adds time."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
