@@ -1,9 +1,14 @@
 """A small group store, and small runs on it; small candidate pools."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+# Before torch is imported, and for the processes that tests start. Tensors here are tiny, so threads would only wait
+# for one another; and `dtype: auto` is to be float32 on every processor.
+os.environ |= {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 import pytest
 import torch
@@ -17,7 +22,7 @@ __all__ = ["listed_pool", "pool"]
 
 NUM_QUERIES, NUM_CANDIDATES, DIM = 120, 12, 16
 
-torch.set_num_threads(1)  # tensors here are tiny: threads would only wait for one another
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ def test_what_is_drawn_depends_on_the_seed_and_on_nothing_else() -> None:
 
 
 def test_every_id_is_as_likely_as_any_other() -> None:
-    counts = [sum(f"id{place}" in drawn(IDS[:20], 5, seed) for seed in range(2000)) for place in range(20)]
+    draws = [drawn(IDS[:20], 5, seed) for seed in range(2000)]
+    counts = [sum(f"id{place}" in draw for draw in draws) for place in range(20)]
     assert all(abs(count - 500) < 5 * (2000 * 0.25 * 0.75) ** 0.5 for count in counts)
 
 

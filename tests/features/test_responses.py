@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import run_in_forks
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from datamodules.grouped_features import GroupedFeatures
@@ -189,26 +189,29 @@ def test_what_went_wrong_is_counted(
     assert report["responses"]["kept"] == NUM_PROBLEMS * NUM_RESPONSES
 
 
-DYING = """
-import os, runpy, signal, sys
+BUILD = """
+import signal
+import torch, transformers, features.extractors.responses, features.generators.transformers
+from features.__main__ import main
 from features.progress import WorkProgress
 from features.stage import Stage
 
-left = int(sys.argv.pop(1))
-
-def dying(function, name):
+def dying(function, left, name):
     def counted(self, *arguments):
-        global left
-        left -= 1
-        if left < 0:
+        left[0] -= 1
+        if left[0] < 0:
             print(name(self), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         return function(self, *arguments)
     return counted
 
-WorkProgress.report = dying(WorkProgress.report, lambda self: self._done)
-Stage.write = dying(Stage.write, lambda self: "writing " + self.path.name.partition("-")[0])
-runpy.run_module("features", run_name="__main__", alter_sys=True)
+def run(arguments):
+    torch.set_num_threads(1)
+    if steps := arguments.pop(0):
+        left = [int(steps)]
+        WorkProgress.report = dying(WorkProgress.report, left, lambda self: self._done)
+        Stage.write = dying(Stage.write, left, lambda self: "writing " + self.path.name.partition("-")[0])
+    return main(arguments)
 """
 
 
@@ -220,17 +223,12 @@ def test_a_build_that_is_killed_at_ten_points_ends_with_the_same_bytes(
     reader = {"model": str(language_model), "template": "plain", "depths": [0.5, 1.0]}
     of_both: dict[str, Any] = {"chunk_size": 1, "reader": reader, "generator": {"depths": []}}
     whole, broken = config("whole", **of_both), config("broken", **of_both, stages=str(tmp_path / "others"))
-    run = {"env": environment(tmp_path), "cwd": tmp_path, "capture_output": True, "text": True, "check": False}
-    finished = subprocess.run(command(whole), **run)
-    assert finished.returncode == 0, finished.stderr
-    draw, died = random.Random(0), []
-    for _ in range(10):
-        arguments = [str(draw.randint(8, 30)), "--config", str(broken)]
-        killed = subprocess.run([sys.executable, "-c", DYING, *arguments], **run)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        died.append(killed.stdout.strip())
-    assert {"Got", "Read", "Judged"} <= set(died)
-    assert subprocess.run(command(broken), **run).returncode == 0
+    draw = random.Random(0)
+    deaths = [[str(draw.randint(8, 30)), "--config", str(broken)] for _ in range(10)]
+    commands = [["", "--config", str(whole)], *deaths, ["", "--config", str(broken)]]
+    statuses, died, errors = run_in_forks(tmp_path, BUILD, commands)
+    assert statuses == [0, *[-signal.SIGKILL] * 10, 0], errors
+    assert {"Got", "Read", "Judged"} <= set(died.splitlines())
     assert hashes(tmp_path / "broken") == hashes(tmp_path / "whole")
     assert (tmp_path / "broken" / "report.json").read_text() == (tmp_path / "whole" / "report.json").read_text()
 

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,13 +288,13 @@ builtins.mark = 1
     assert len(outputs) == 1 and "([], False" in outputs.pop()
 
 
-def test_running_can_be_left_at_any_point(sandbox: Sandbox) -> None:
-    running = sandbox.run([Program("pass"), *[Program("import time\ntime.sleep(50)")] * 5])
-    assert next(running).passed
-    started = time.monotonic()
-    running.close()  # type: ignore[attr-defined]
-    assert run(sandbox, "def f(): return 1", "assert f() == 1").passed
-    assert time.monotonic() - started < 30
+def test_running_can_be_left_at_any_point() -> None:
+    """Were the programs waited for, the test would not end."""
+    with Sandbox(replace(SMALL, seconds=1e6), workers=2) as sandbox:
+        running = sandbox.run([Program("pass"), *[Program("import time\ntime.sleep(10**5)")] * 5])
+        assert next(running).passed
+        running.close()  # type: ignore[attr-defined]
+        assert run(sandbox, "def f(): return 1", "assert f() == 1").passed
 
 
 def test_a_worker_that_dies_costs_one_outcome_which_is_no_label(sandbox: Sandbox) -> None:
@@ -415,8 +416,7 @@ os.kill(os.getpid(), 9)
             [sys.executable, "-c", code, how], capture_output=True, text=True, timeout=100, env=environment
         )
         pids = [int(pid) for pid in script.stdout.split()]
-        last = time.monotonic() + 60
         left = [*(Path(f"/proc/{pid}") for pid in pids), *tmp_path.iterdir()]
-        while any(path.exists() for path in left) and time.monotonic() < last:
+        assert len(pids) == 2
+        while any(path.exists() for path in left):
             time.sleep(0.05)
-        assert len(pids) == 2 and not [path for path in left if path.exists()]

@@ -52,6 +52,7 @@ def write(
 def content(store: GroupStore) -> dict[str, Any]:
     """All that a store says of each query, by ids alone."""
     found: dict[str, Any] = {}
+    vectors_of = [store.candidate_features(store.candidate, depth) for depth in (0, 1)]
     for group in range(store.num_groups):
         slots = range(int(store.offsets[group]), int(store.offsets[group + 1]))
         about = {
@@ -59,7 +60,7 @@ def content(store: GroupStore) -> dict[str, Any]:
                 store.candidate_text(int(store.candidate[slot])),
                 float(store.label[slot]),
                 bool(store.valid[slot]),
-                [store.candidate_features(store.candidate[slot : slot + 1], depth).tolist() for depth in (0, 1)],
+                [vectors[slot].tolist() for vectors in vectors_of],
                 None if store.answer is None else int(store.answer[slot]),
                 None if store.log_probability is None else float(store.log_probability[slot]),
                 None if store.num_tokens is None else int(store.num_tokens[slot]),

@@ -1,19 +1,15 @@
 """A run that is killed anywhere ends, once resumed, with the weights of the run that was not."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from forks import run_in_forks
 
 from training.trainer import build_trainer
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 KILLER = '''
 """Callbacks that stop the process at a given place, the first time only."""
@@ -43,32 +39,18 @@ class StopAt(Callback):
             os.kill(os.getpid(), self.signal_number)
 '''
 
-# One process imports everything once and forks a child for each run, before torch has started any thread.
-DRIVER = """
-import json, os, sys
+TRAIN = """
 import train, training.run
-for arguments in json.loads(sys.argv[1]):
-    child = os.fork()
-    if child == 0:
-        os.environ["RANKERS_RUN_DIR"] = arguments.pop(0)
-        os._exit(train.main(arguments))
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+def run(arguments):
+    os.environ["RANKERS_RUN_DIR"] = arguments.pop(0)
+    return train.main(arguments)
 """
 
 
 def run_all(folder: Path, commands: list[list[str]]) -> tuple[list[int], str]:
-    """Run train.py once a command (the first word is its run folder); the exit statuses, negative for signals."""
-    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{folder}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(commands)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    statuses = [int(line) for line in done.stdout.splitlines() if line.lstrip("-").isdigit()]
-    assert len(statuses) == len(commands), done.stdout + done.stderr
-    return statuses, done.stderr
+    """Run train.py once a command (the first word is its run folder); exit statuses, and what went to stderr."""
+    statuses, _, errors = run_in_forks(folder, TRAIN, commands)
+    return statuses, errors
 
 
 @pytest.fixture
