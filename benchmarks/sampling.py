@@ -17,6 +17,7 @@ from benchmarks.workload import MBPP, TINY, Workload
 from features.block_states import layers_of
 from features.sampling import Prompt, Sampled, Sampler
 from features.token_choice import TokenChoice
+from ranking.precision import resolve_dtype
 
 _END = 2
 _ENDS = {_END}
@@ -50,7 +51,7 @@ class Case:
     num_responses: int = 64
     mean_tokens: int = 100
     most_tokens: int = 256
-    dtype: str = "bfloat16"
+    dtype: str = resolve_dtype("auto", torch.device("cpu"))
 
 
 FULL = Case()

@@ -87,7 +87,7 @@ def written(tmp_path: Path) -> Path:
 
 def python(*arguments: object, cwd: Path) -> str:
     cwd.mkdir(exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,7 +6,6 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-import torch
 
 from features.problems import Problem
 from features.verification import Verdict
@@ -29,7 +28,6 @@ GIVEN: dict[str, Any] = {
     "none": None,
     "true": True,
     "numpy": np.bool_(True),
-    "torch": torch.tensor(0.5),
     "decimal": Decimal("0.25"),
     "many words": Verdict(1.0, "x " * 1000, "5"),
     "half a character": Verdict(1.0, "\ud83d", "\ud83d"),
@@ -55,6 +53,10 @@ def moody(response: str, problem: Problem, /, *, factor: float = 1.0) -> Any:
             raise SystemExit(0)
         case "fill", _, _:
             return len([bytearray(10**8) for _ in range(1000)])
+        case "give", _, "torch":
+            import torch  # not above: every worker would wait for it
+
+            return torch.tensor(0.5)
         case "give", _, what:
             return GIVEN[what]
         case "pid", _, _:

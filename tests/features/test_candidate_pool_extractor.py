@@ -338,10 +338,10 @@ def given(texts: list[PoolText], queries: list[PoolQuery], folder: Path, **optio
     return extractor("given", None, folder / "pool", **options)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_bytes_as_one_and_go_on_after_either(
     tiny_bert: Path, files: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     whole = contents(extractor(files, tiny_bert, tmp_path / "one", chunk_size=6).run())
     one_line = capfd.readouterr().err.splitlines()[-1]
     assert contents(extractor(files, tiny_bert, tmp_path / "two", chunk_size=6, devices=2).run()) == whole

@@ -77,7 +77,7 @@ def command(file: Path) -> list[str]:
 
 def environment(folder: Path) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": f"{root}:{folder}", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": f"{root}:{folder}"}
 
 
 def build(file: Path, monkeypatch: pytest.MonkeyPatch) -> GroupStore:
@@ -215,7 +215,7 @@ def run(arguments):
 """
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.slow
 def test_a_build_that_is_killed_at_ten_points_ends_with_the_same_bytes(
     config: Callable[..., Path], language_model: Path, tmp_path: Path
 ) -> None:
@@ -233,12 +233,11 @@ def test_a_build_that_is_killed_at_ten_points_ends_with_the_same_bytes(
     assert (tmp_path / "broken" / "report.json").read_text() == (tmp_path / "whole" / "report.json").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("outside")
-@pytest.mark.timeout(280)
 def test_several_processes_make_the_same_store_as_one(
     config: Callable[..., Path], language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", environment(tmp_path)["PYTHONPATH"])
     reader = {"model": str(language_model), "template": "plain", "depths": [0.5, 1.0]}
     of_both: dict[str, Any] = {"reader": reader, "generator": {"depths": []}}

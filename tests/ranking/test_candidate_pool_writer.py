@@ -96,7 +96,7 @@ def test_a_build_killed_before_any_step_on_disk_goes_on_to_the_same_bytes(
     tmp_path: Path, whole: dict[str, bytes], apart: bool, order: tuple[int, ...]
 ) -> None:
     script = textwrap.dedent(KILL_EVERYWHERE.format(path=str(tmp_path), apart=apart, order=order))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     kills = int(done.stdout)
     assert kills > 30
@@ -191,7 +191,7 @@ MEMORY = """
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is in memory")
 def test_writing_and_reading_a_long_pool_holds_no_ids_texts_or_vectors(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / "pool"), str(16384 * 20)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     # 327,680 Python strings alone would take 18 MB.

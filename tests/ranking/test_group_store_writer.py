@@ -89,7 +89,7 @@ KILL_EVERYWHERE = """
 
 def run(script: str) -> subprocess.Popen[str]:
     root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": root}
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], env=environment, stdout=-1, text=True)
 
 

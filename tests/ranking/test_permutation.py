@@ -14,7 +14,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(permutation, "_AT_ONCE", 100)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 31, 97, 1000, 4097])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 31, 97, 1000])
 def test_each_index_goes_to_a_place_of_its_own_and_comes_back(size: int) -> None:
     index = torch.arange(size)
     for seed in range(3):
@@ -31,7 +31,7 @@ def test_some_indices_go_where_they_go_with_all_others() -> None:
 
 
 def test_every_pair_of_places_is_as_likely_for_every_pair_of_indices() -> None:
-    size, draws, cells = 1000, 3000, 5
+    size, draws, cells = 1000, 1000, 5
     for pair in (torch.tensor([0, 1]), torch.tensor([512, 0]), torch.tensor([999, 998])):
         found = torch.stack([Permutation(size, seed)(pair) for seed in range(draws)]) * cells // size
         counts = torch.bincount(found[:, 0] * cells + found[:, 1], minlength=cells**2)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ir_measures import RR, Qrel, R, nDCG
 from pools import pool, write_pool
-from test_processes import train as train_in_processes
+from test_processes import train_here, train_in_processes
 from test_resuming import KILLER, run_all
 from tiny_bert import tiny_bert
 from tiny_llama import tiny_llama
@@ -134,6 +134,7 @@ def test_the_frozen_encoders_metrics_are_those_of_its_own_cosines(run: Callable[
     assert finished.metrics["test"]["scorers"]["encoder"]["mrr"]["mean"] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_over_a_pool_give_the_metrics_of_one(
     pool_config: Callable[..., Path], tmp_path: Path, tiny_llama: Path
 ) -> None:
@@ -141,7 +142,7 @@ def test_two_processes_over_a_pool_give_the_metrics_of_one(
     ranker = {"backbone": {"model": str(tiny_llama)}, "lora": {"rank": 4, "dropout": 0.0}}
     ranker |= {"projector": {"name": "mlp", "norm": "layer"}, "optimizer": {"name": "sgd", "lr": 1e-2}}
     config = pool_config(ranker=ranker)
-    one = train_in_processes(config, tmp_path / "one")
+    one = train_here(config, tmp_path / "one")
     two = train_in_processes(config, tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp")
     for split in ("val", "test"):
         assert one[split]["queries"] == two[split]["queries"] == 12
@@ -151,6 +152,7 @@ def test_two_processes_over_a_pool_give_the_metrics_of_one(
     assert one["scaling"]["values"] == two["scaling"]["values"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_mid_epoch_ends_with_the_same_weights(pool_config: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "killer.py").write_text(KILLER)
     stop = {"name": "stop_at", "hook": "on_train_batch_end", "step": 3, "signal_number": 9}

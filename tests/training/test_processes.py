@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from registry import load_config
+from training.run import train
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def train(config: Path, folder: Path, *overrides: str) -> dict:
-    environment = {**os.environ, "RANKERS_RUN_DIR": str(folder), "OMP_NUM_THREADS": "1"}
+def train_in_processes(config: Path, folder: Path, *overrides: str) -> dict:
+    environment = {**os.environ, "RANKERS_RUN_DIR": str(folder)}
     command = [sys.executable, str(REPOSITORY / "train.py"), "--config", str(config), *overrides]
     done = subprocess.run(command, cwd=config.parent, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -22,11 +25,16 @@ def train(config: Path, folder: Path, *overrides: str) -> dict:
     return json.loads((folder / "metrics.json").read_text())
 
 
+def train_here(config: Path, folder: Path) -> dict:
+    os.environ["RANKERS_RUN_DIR"] = str(folder)
+    return dict(train(load_config(config, []), config.stem).metrics)
+
+
 def test_two_processes_give_the_metrics_and_weights_of_one(run_config: Callable[..., Path], tmp_path: Path) -> None:
     # SGD, since AdamW makes steps of noise where a gradient is 0 in theory, as that of attention's key bias is.
     config = run_config(trainer={"max_epochs": 3}, datamodule={"batch_size": 8}, ranker={"optimizer": "sgd"})
-    one = train(config, tmp_path / "one")
-    two = train(config, tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp")
+    one = train_here(config, tmp_path / "one")
+    two = train_in_processes(config, tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp")
 
     for split in ("val", "test"):
         assert one[split]["queries"] == two[split]["queries"] == 24
