@@ -68,6 +68,11 @@ class Shard:
             for name in (name for name in self.tensors if name.endswith("offsets")):
                 self._check_offsets(name)
 
+    def features(self, depth: int | None) -> Float[Tensor, "N D"]:
+        """The vectors of all rows, not copied; of one depth where each row has several."""
+        stored = self.tensors["features"]
+        return stored if depth is None else stored[:, depth]
+
     def text(self, name: str, row: int) -> str:
         """One text of a row, such as `text` or `id`."""
         start, end = self.tensors[f"{name}_offsets"][row : row + 2].tolist()
@@ -105,13 +110,8 @@ class Table:
 
     def features(self, index: Int[Tensor, " N"], depth: int | None = None) -> Float[Tensor, "N D"]:
         """The vectors of these rows: one gather a shard."""
-
-        def view(shard: Shard) -> Tensor:
-            stored = shard.tensors["features"]
-            return stored if depth is None else stored[:, depth]
-
         if len(self.shards) == 1:
-            return view(self.shards[0]).index_select(0, index)
+            return self.shards[0].features(depth).index_select(0, index)
         ascending, order = index.sort()
         bounds = torch.searchsorted(ascending, self._bounds)
         if int(bounds[0]) > 0 or int(bounds[-1]) < len(index):
@@ -121,7 +121,7 @@ class Table:
         used = bounds.diff().nonzero().flatten()
         for number, place, end in zip(used.tolist(), bounds[used].tolist(), bounds[used + 1].tolist(), strict=True):
             rows = ascending[place:end] - self.starts[number]
-            torch.index_select(view(self.shards[number]), 0, rows, out=gathered[place:end])
+            torch.index_select(self.shards[number].features(depth), 0, rows, out=gathered[place:end])
         return gathered if torch.equal(index, ascending) else gathered.index_select(0, order.argsort())
 
     def at(self, position: int) -> tuple[Shard, int]:

@@ -70,19 +70,19 @@ def test_samples_and_their_states_are_those_of_plain_forwards(
         check(name, each, 24, TokenChoice(), LAYERS)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 7])
+@pytest.mark.parametrize("batch_size", [1, 5])
 @pytest.mark.parametrize("layers", [(), LAYERS])
 def test_a_response_does_not_depend_on_its_company(layers: Sequence[int], batch_size: int) -> None:
-    usual = [each.samples for each in sampler("llama").sample(prompts(), range(10))]
+    usual = [each.samples for each in sampler("llama").sample(prompts(), range(6))]
     other = [
-        each.samples for each in sampler("llama", layers=layers, batch_size=batch_size).sample(prompts(), range(10))
+        each.samples for each in sampler("llama", layers=layers, batch_size=batch_size).sample(prompts(), range(6))
     ]
-    later = [each.samples for each in sampler("llama").sample(prompts()[1:2], range(7, 10))]
+    later = [each.samples for each in sampler("llama").sample(prompts()[1:2], range(3, 6))]
     assert [[sample.tokens for sample in each] for each in other] == [
         [sample.tokens for sample in each] for each in usual
     ]
-    assert [sample.number for sample in later[0]] == [7, 8, 9]
-    assert [sample.tokens for sample in later[0]] == [sample.tokens for sample in usual[1][7:]]
+    assert [sample.number for sample in later[0]] == [3, 4, 5]
+    assert [sample.tokens for sample in later[0]] == [sample.tokens for sample in usual[1][3:]]
 
 
 def test_the_same_call_gives_the_same_to_the_last_bit() -> None:
