@@ -22,6 +22,8 @@ _TRANSFORMERS = tuple(int(part) for part in version("transformers").split(".")[:
 CACHE_ARGUMENT = "cache" if _TRANSFORMERS >= (5, 24) else "past_key_values"
 """The name under which a model of this transformers takes a key-value cache."""
 
+# Older ones load some weights in another order, or stop at tokenizers without a first token.
+GGUF_SINCE = (5, 24)
 _TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
 
 
@@ -163,8 +165,7 @@ class Backbone:
         option = f"{self.yaml_path}.dtype"
         announce_dtype(option, self.dtype, self.resolved_dtype, f"{option}=auto", self.compute_device)
         # Not afterwards: that would round the frequencies of rotary positions as well.
-        dtype = "dtype" if _TRANSFORMERS >= (4, 56) else "torch_dtype"
-        options: dict[str, Any] = {dtype: getattr(torch, self.resolved_dtype)}
+        options: dict[str, Any] = {"dtype": getattr(torch, self.resolved_dtype)}
         if device_map is not None:
             if importlib.util.find_spec("accelerate") is None:
                 problem = f"{device_map!r} needs the package accelerate, which is not installed."
@@ -192,6 +193,10 @@ class Backbone:
     def _files(self) -> dict[str, str]:
         if not self.gguf:
             return {}
+        if _TRANSFORMERS < GGUF_SINCE:
+            needed, found = (".".join(map(str, each)) for each in (GGUF_SINCE, _TRANSFORMERS))
+            problem = f"{self.gguf} needs transformers {needed} or newer, and this is {found}: older ones misread it."
+            raise ConfigError(f"{self.yaml_path}.gguf", problem, cure="pip install --upgrade transformers")
         if importlib.util.find_spec("gguf") is None:
             problem = f"{self.gguf} cannot be read: the package gguf is not installed."
             raise ConfigError(f"{self.yaml_path}.gguf", problem, cure="pip install gguf")

@@ -14,6 +14,8 @@ _ONEDNN = (
     if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     else None
 )
+# Since PyTorch 2.13, oneDNN adds in the same order whatever the shapes; before, it did not on AVX2 processors.
+_ANY_SHAPE = _ONEDNN is not None and tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
 _WITH_OUT_DTYPE = "dtype" in torch.ops.aten.mm.overloads()
 _COLUMNS = 64  # blocks of so many vectors, or of a multiple, have no rest that kernels treat in another way
 _PARTS = {torch.float16: 2, torch.bfloat16: 3}
@@ -47,8 +49,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
 class Scorer:
     """Inner products of fixed queries with one block of vectors after another.
 
-    Equal vectors get equal products, wherever and in whichever block they stand. oneDNN always adds in the same order;
-    other kernels do for matrices of the same shape, so blocks are filled up to the size of the largest.
+    Equal vectors get equal products, wherever and in whichever block they stand. A new oneDNN always adds in the same
+    order; other kernels do for matrices of the same shape, so blocks are filled up to the size of the largest.
 
     On CUDA, blocks of half precision are multiplied as they are: each query is split into parts of that precision whose
     sum is the query (two of fp16, three of bf16), so that nothing but the order of summation is rounded.
@@ -62,7 +64,7 @@ class Scorer:
     def __init__(self, queries: Float[Tensor, "Q D"], dtype: torch.dtype, size: int) -> None:
         self._queries, self._device = queries.float().contiguous(), queries.device
         self._size = -(-size // _COLUMNS) * _COLUMNS
-        self._any_shape = queries.device.type == "cpu" and _ONEDNN is not None
+        self._any_shape = queries.device.type == "cpu" and _ANY_SHAPE
         self._split = dtype in _PARTS and _WITH_OUT_DTYPE and queries.device.type == "cuda"
         self._buffer = torch.empty(0)
         if self._split:

@@ -12,12 +12,15 @@ import torch
 from tiny_llama import write_gguf
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, T5Config, T5Model
 
+from ranking import backbone as backbone_module
 from ranking.backbone import Backbone
 from registry import ConfigError
 
 
 @pytest.fixture(scope="session")
 def gguf_folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if backbone_module._TRANSFORMERS < backbone_module.GGUF_SINCE:
+        pytest.skip("this version of transformers cannot read GGUF files as they are")
     folder = tmp_path_factory.mktemp("gguf")
     write_gguf(tiny_llama, folder / "tiny.gguf")
     return folder
@@ -137,6 +140,12 @@ def test_a_gguf_file_that_is_not_there_is_named_with_those_that_are(gguf_folder:
     with pytest.raises(ConfigError, match=r"^ranker.backbone.gguf: no such file") as caught:
         Backbone(model=str(gguf_folder), gguf="tiney.gguf").load()
     assert "Did you mean: tiny.gguf" in str(caught.value)
+
+
+def test_a_transformers_that_misreads_gguf_files_is_refused(gguf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone_module, "_TRANSFORMERS", (5, 20))
+    with pytest.raises(ConfigError, match=r"gguf: tiny.gguf needs transformers 5.24 or newer, and this is 5.20"):
+        Backbone(model=str(gguf_folder), gguf="tiny.gguf").load()
 
 
 def test_without_the_gguf_package_the_error_says_what_to_install(
