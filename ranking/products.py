@@ -15,7 +15,7 @@ _ONEDNN = (
     else None
 )
 # Since PyTorch 2.13, oneDNN adds in the same order whatever the shapes; before, it did not on AVX2 processors.
-_ANY_SHAPE = _ONEDNN is not None and tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+_ONEDNN_KEEPS_ORDER = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
 _WITH_OUT_DTYPE = "dtype" in torch.ops.aten.mm.overloads()
 _COLUMNS = 64  # blocks of so many vectors, or of a multiple, have no rest that kernels treat in another way
 _PARTS = {torch.float16: 2, torch.bfloat16: 3}
@@ -64,7 +64,7 @@ class Scorer:
     def __init__(self, queries: Float[Tensor, "Q D"], dtype: torch.dtype, size: int) -> None:
         self._queries, self._device = queries.float().contiguous(), queries.device
         self._size = -(-size // _COLUMNS) * _COLUMNS
-        self._any_shape = queries.device.type == "cpu" and _ANY_SHAPE
+        self._any_shape = queries.device.type == "cpu" and _ONEDNN is not None and _ONEDNN_KEEPS_ORDER
         self._split = dtype in _PARTS and _WITH_OUT_DTYPE and queries.device.type == "cuda"
         self._buffer = torch.empty(0)
         if self._split:
