@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 0, 1 for a mistake in the config or the data, 130 after Ctrl-C."""
+    """Exit status 0, 1 for a mistake in the config or the data, 130 after Ctrl-C, 143 after SIGTERM."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -58,7 +58,7 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
             run.train(config, Path(chosen.config or chosen.resume.parent).stem, chosen.resume)
     except run.InterruptedRunError as error:
         print(error, file=sys.stderr)
-        return 130
+        return error.status
     except KeyboardInterrupt:
         print("stopped; what was saved is kept, and the same command goes on building features", file=sys.stderr)
         return 130

@@ -1,6 +1,9 @@
 """Checkpoint: a trained ranker on disk, as a folder of safetensors and json, or as Lightning left it in a run."""
 
+import io
 import json
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rankers.base import Ranker
+from ranking.store_files import write_file
 from registry import RANKERS, ConfigError
 from registry.imports import import_modules
 
@@ -56,7 +60,8 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
         description, weights = _read_folder(path)
     else:
         path = path / "best.ckpt" if path.is_dir() else path
-        description, weights = _read_lightning(path)
+        checkpoint = read_checkpoint(path)
+        description, weights = checkpoint["ranker"], checkpoint["state_dict"]
     try:
         import_modules(description["imports"], description["imports"].values())
         ranker = RANKERS.build(description["ranker"], path="ranker")
@@ -75,11 +80,45 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
 
 def describe_anew(path: Path, ranker: Ranker[Any]) -> None:
     """Put into a Lightning checkpoint how to make this ranker as it is now, with what validation has decided."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(path)
     checkpoint["ranker"] = ranker.description()
-    temporary = path.with_name(f".{path.name}.partial")
-    torch.save(checkpoint, temporary)
-    temporary.replace(path)
+    write_checkpoint(path, checkpoint)
+
+
+def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a checkpoint of a run, all of it or nothing.
+
+    Raises:
+        StoreError: If the disk refuses, for one because it is full; the one before it stays.
+    """
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    write_file(path, content.getbuffer(), cure=f"make room, then: python train.py --resume {path.parent}")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of a run, after a look at the checksums of its parts.
+
+    Raises:
+        ConfigError: If it is missing, damaged, or no ranker's.
+    """
+    if not path.is_file():
+        cure = "give a run's folder after its first validation, a .ckpt file, or a folder of save_pretrained"
+        raise ConfigError(str(path), "no ranker here.", cure=cure)
+    try:
+        with zipfile.ZipFile(path) as parts:
+            if (broken := parts.testzip()) is not None:
+                raise ConfigError(str(path), f"damaged: the checksum of its part {broken} is wrong.")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except ConfigError:
+        raise
+    except Exception as error:  # damaged bytes can make an unpickler raise anything
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(str(path), f"not a whole checkpoint: {type(error).__name__}: {reason}") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise ConfigError(str(path), "holds no weights of a ranker.")
+    _check(checkpoint.get("ranker"), path)
+    return checkpoint
 
 
 def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -92,21 +131,6 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         return description, load_file(path / WEIGHTS_FILE)
     except (SafetensorError, OSError) as error:
         raise ConfigError(str(path / WEIGHTS_FILE), f"not a whole safetensors file: {error}.") from error
-
-
-def _read_lightning(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    if not path.is_file():
-        cure = "give a run's folder after its first validation, a .ckpt file, or a folder of save_pretrained"
-        raise ConfigError(str(path), "no ranker here.", cure=cure)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes can make an unpickler raise anything
-        reason = (str(error).splitlines() or [""])[0]
-        raise ConfigError(str(path), f"not a whole checkpoint: {type(error).__name__}: {reason}") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise ConfigError(str(path), "holds no weights of a ranker.")
-    _check(checkpoint.get("ranker"), path)
-    return checkpoint["ranker"], checkpoint["state_dict"]
 
 
 def _check(description: Any, file: Path) -> None:

@@ -1,5 +1,6 @@
 """Store files: written whole or not at all, known by size and hash."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -9,13 +10,20 @@ from typing import Any
 
 from registry import ConfigError
 
+_GO_ON = "make room or choose another path, then run the same command: it goes on from here"
+
 
 class StoreError(ConfigError):
     """A store that cannot be read or built: the file, what is wrong with it, and what to do."""
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes | memoryview, cure: str = _GO_ON) -> None:
     """Write all of a file or nothing: a temporary name, flushed to the disk, then renamed.
+
+    Args:
+        path: The file; one of that name is replaced.
+        content: All of it.
+        cure: What to do if the disk refuses.
 
     Raises:
         StoreError: If the disk refuses, for one because it is full; what was there before stays.
@@ -30,9 +38,24 @@ def write_file(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        cure = "make room or choose another path, then run the same command: it goes on from here"
         problem = f"{len(content):,} bytes could not be written: {error.strerror}."
         raise StoreError(str(path), problem, cure=cure) from error
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Lock a folder until the returned descriptor is closed or this process ends; None if another process has it.
+
+    The lock is on the folder itself, so that a killed process leaves nothing behind.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_ino == folder.stat().st_ino:
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return None
 
 
 def sync_folder(folder: Path) -> None:

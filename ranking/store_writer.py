@@ -1,6 +1,5 @@
 """StoreWriter: builds a store shard by shard; killed anywhere, it goes on and ends with the same bytes."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +12,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ranking.shard import DTYPES
-from ranking.store_files import StoreError, as_json, check_size, damaged, sha256_of, sync_folder, write_file
+from ranking.store_files import (
+    StoreError,
+    as_json,
+    check_size,
+    damaged,
+    lock_folder,
+    sha256_of,
+    sync_folder,
+    write_file,
+)
 from ranking.store_format import MANIFEST, PROGRESS, StoreFormat, shard_name
 
 W = TypeVar("W", bound="StoreWriter")
@@ -99,19 +107,14 @@ class StoreWriter:
         self.close()
 
     def _guard(self) -> int:
-        """A lock on the folder itself, so that nothing is left behind when this process is killed."""
+        """A lock on the folder of the build."""
         if self.path.exists():
             raise _finished(self.path)
         self.partial.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.partial, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_ino != self.partial.stat().st_ino:
-                raise BlockingIOError
-        except (BlockingIOError, FileNotFoundError) as error:
-            os.close(lock)
+        lock = lock_folder(self.partial)
+        if lock is None:
             cure = "wait until it is done, or give another path"
-            raise StoreError(str(self.partial), "another process is building this store.", cure=cure) from error
+            raise StoreError(str(self.partial), "another process is building this store.", cure=cure)
         return lock
 
     def _resume(self) -> None:

@@ -1,5 +1,6 @@
 """ByK: how a ranker and the baselines do as there are more responses of a query to choose from."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from rankers.base import Ranker
 from ranking.evaluation import EvaluationState
 from ranking.significance import Interval, mean_interval
+from ranking.store_files import write_file
 from registry import RANKERS
 from training.report import BOUND
 
@@ -82,6 +84,6 @@ class ByK:
         axes.set_xticks(self.ks, labels=[str(k) for k in self.ks])
         axes.minorticks_off()
         axes.legend(fontsize="small")
-        temporary = path.with_name(f".{path.name}.partial")
-        FigureCanvasAgg(figure).print_png(str(temporary))
-        temporary.replace(path)
+        content = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(content)
+        write_file(path, content.getvalue())

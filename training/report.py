@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import re
 from collections import Counter
@@ -19,6 +18,7 @@ from torch import Tensor
 from rankers.scaled_ranker import DIRECT
 from ranking.evaluation import Judged, Metrics
 from ranking.significance import Interval, mean_interval, paired_difference
+from ranking.store_files import as_json, write_file
 
 BOUND = "oracle"
 
@@ -127,7 +127,7 @@ def write_per_query(path: Path, report: Report, query_id: Callable[[int], str]) 
     for scorer, values in report.per_query.items():
         columns = [values[metric].tolist() for metric in metrics]
         writer.writerows([name, scorer, *row] for name, *row in zip(names, *columns, strict=True))
-    write_atomically(path, lines.getvalue())
+    write_file(path, lines.getvalue().encode())
 
 
 def write_trec_run(path: Path, evaluation: Judged, datamodule: Any, tag: str) -> None:
@@ -144,19 +144,12 @@ def write_trec_run(path: Path, evaluation: Judged, datamodule: Any, tag: str) ->
         for rank, (candidate, score, _) in enumerate(ranked, start=1):
             candidate_id = _trec_id(datamodule.candidate_id(candidate))
             lines.append(f"{query_id} Q0 {candidate_id} {rank} {score:.9g} {tag}\n")
-    write_atomically(path, "".join(lines))
+    write_file(path, "".join(lines).encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Plain values as json that a person can read."""
-    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """A file that is either whole or not there."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_file(path, as_json(content))
 
 
 def _plain(interval: Interval) -> dict[str, float | None]:

@@ -1,20 +1,62 @@
 """Resuming: what makes a run that was stopped anywhere end as if it had not been."""
 
+import dataclasses
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-LAST = "last.ckpt"
+from rankers.base import Ranker
+from rankers.checkpoint import read_checkpoint, write_checkpoint
+from registry import ConfigError, RunConfig
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+MAY_CHANGE = (
+    "callbacks",
+    "imports",
+    "logger",
+    "save_every",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.num_nodes",
+    "trainer.strategy",
+)
+"""Options that `--resume` may change; a schedule follows a new number of steps from where it is."""
+
+
+# What a checkpoint of Lightning holds that a run needs to go on.
+_STATE = ("callbacks", "loops", "lr_schedulers", "optimizer_states", "state_dict")
 
 
 class InterruptedRunError(Exception):
-    """The user pressed Ctrl-C, and the run was saved."""
+    """A signal stopped the run, and it was saved.
+
+    Args:
+        message: What to tell the user.
+        signum: The signal.
+    """
+
+    def __init__(self, message: str = "", signum: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+    @property
+    def status(self) -> int:
+        """The exit status of a process that the signal stopped: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.signum
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -28,13 +70,68 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write one."""
         place = Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f".{place.name}.partial")
-        torch.save(checkpoint, temporary)
-        temporary.replace(place)
+        write_checkpoint(place, checkpoint)
+
+
+def check_changes(before: RunConfig, after: RunConfig) -> None:
+    """Refuse overrides that would make a resumed run another run.
+
+    Args:
+        before: The config that the run began with.
+        after: The same with the overrides given to `--resume`.
+
+    Raises:
+        ConfigError: For the first option that differs and cannot change.
+    """
+    old, new = (dict(_flat(dataclasses.asdict(config))) for config in (before, after))
+    for option in {**old, **new}:
+        if old.get(option) != new.get(option) and not option.startswith(MAY_CHANGE):
+            problem = f"cannot change in a run that goes on: it began with {old.get(option)!r}."
+            cure = f"leave it out, or begin a new run; what may change: {', '.join(MAY_CHANGE)}"
+            raise ConfigError(option, problem, cure=cure)
+
+
+def check_resume_point(folder: Path, ranker: Ranker[Any]) -> None:
+    """Look through what a run needs to go on, before anything of it is overwritten.
+
+    Args:
+        folder: The run's.
+        ranker: As its config makes it.
+
+    Raises:
+        ConfigError: If `last.ckpt` or `best.ckpt` is damaged, missing or another ranker's.
+    """
+    path = folder / LAST
+    if not path.is_file():
+        return
+    checkpoint = read_checkpoint(path)
+    if missing := [name for name in _STATE if name not in checkpoint]:
+        cure = "begin a new run with the config.yaml of this one"
+        raise ConfigError(str(path), f"holds no {missing[0]}: a run cannot go on from it.", cure=cure)
+    expected, found = (
+        {name: tuple(weight.shape) for name, weight in weights.items()}
+        for weights in (ranker.state_dict(), checkpoint["state_dict"])
+    )
+    if differing := sorted(set(expected.items()) ^ set(found.items())):
+        name = differing[0][0]
+        problem = f"its weight {name} is {found.get(name)}, and the ranker's is {expected.get(name)}."
+        raise ConfigError(str(path), problem, cure="copy the run's own last.ckpt back")
+    states = [state for key, state in checkpoint["callbacks"].items() if key.startswith(ModelCheckpoint.__name__)]
+    if any(state["best_model_path"] for state in states):
+        read_checkpoint(folder / BEST)
+
+
+def _flat(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each option with its dotted path; a list is one option."""
+    if isinstance(options, dict) and options:
+        for name, value in options.items():
+            yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix, options
 
 
 class ResumePoint(Callback):
-    """Saves `last.ckpt` every so often and after each epoch; the first Ctrl-C saves it too, then stops the run.
+    """Saves `last.ckpt` every so often and after each epoch; Ctrl-C and SIGTERM save it too, then stop the run.
 
     It is saved only after an optimizer step, since gradients that are still being accumulated are not kept, and not
     between the last step of an epoch and its validation.
@@ -47,20 +144,28 @@ class ResumePoint(Callback):
     def __init__(self, run_dir: Path, seconds: float) -> None:
         self.path, self._seconds = run_dir / LAST, seconds
         self._saved_at, self._saved_step = time.monotonic(), 0
-        self._pressed = False
-        self._before: Any = None
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
         self._loader_state: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over Ctrl-C, once; the second one stops at once, as it always does."""
+        """Take over Ctrl-C and SIGTERM, once; the second one stops at once, as it always does."""
         self._saved_step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._press)
+            self._before = {each: signal.signal(each, self._receive) for each in (signal.SIGINT, signal.SIGTERM)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember how far the batches had come."""
+        """Remember how far the batches had come; let the run's folder have moved, and `patience` have changed."""
         states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         self._loader_state = states[0] if states else None
+        of_callbacks = checkpoint["callbacks"]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if (state := of_callbacks.get(callback.state_key)) is None:
+                continue
+            if isinstance(callback, ModelCheckpoint):
+                of_callbacks[callback.state_key] = _moved(state, str(callback.dirpath))
+            elif isinstance(callback, EarlyStopping):
+                of_callbacks[callback.state_key] = {**state, "patience": callback.patience}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the batches on to there.
@@ -78,7 +183,7 @@ class ResumePoint(Callback):
         """Save if it is time to, or if asked to stop."""
         stepped = trainer.global_step > self._saved_step
         due = time.monotonic() - self._saved_at >= self._seconds
-        stop = trainer.strategy.reduce_boolean_decision(self._pressed or due, all=False)
+        stop = trainer.strategy.reduce_boolean_decision(self._received is not None or due, all=False)
         if stop and stepped and not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._save(trainer)
 
@@ -87,20 +192,31 @@ class ResumePoint(Callback):
         self._save(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give Ctrl-C back."""
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        """Give Ctrl-C and SIGTERM back."""
+        for signum, before in self._before.items():
+            signal.signal(signum, before)
+        self._before = {}
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        if trainer.strategy.reduce_boolean_decision(self._pressed, all=False):
-            raise InterruptedRunError
+        if trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
+            raise InterruptedRunError(signum=self._received or signal.SIGINT)
 
-    def _press(self, signum: int, frame: Any) -> None:
-        self._pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def _receive(self, signum: int, frame: Any) -> None:
+        self._received = signum
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+
+
+def _moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
+    """What a ModelCheckpoint remembers, with the run's folder where it is now."""
+    before = state["dirpath"]
+
+    def path(old: str) -> str:
+        return folder + old.removeprefix(before) if old.startswith(before) else old
+
+    paths = {name: path(value) for name, value in state.items() if isinstance(value, str) and name != "monitor"}
+    return {**state, **paths, "best_k_models": {path(old): score for old, score in state["best_k_models"].items()}}
 
 
 class StepSeed(Callback):

@@ -1,9 +1,11 @@
 """Run: from a checked config to a trained, tested and reported ranker in a folder of its own."""
 
 import dataclasses
+import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +20,8 @@ from rich.console import Console
 from features.analysis import Analysis
 from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import describe_anew
-from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig
+from ranking.store_files import lock_folder, write_file
+from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
 from registry.config import to_yaml
 from training.by_k import ByK
 from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScalingMap, ScoreHistograms
@@ -26,12 +29,21 @@ from training.checking import check, check_data, check_negatives
 from training.memory import keep_freed_memory
 from training.progress import ProgressBar
 from training.provenance import provenance
-from training.report import Report, write_atomically, write_json, write_per_query, write_trec_run
-from training.resuming import LAST, InterruptedRunError, ResumePoint, StepSeed
+from training.report import Report, write_json, write_per_query, write_trec_run
+from training.resuming import (
+    BEST,
+    LAST,
+    InterruptedRunError,
+    ResumePoint,
+    StepSeed,
+    check_changes,
+    check_resume_point,
+)
 from training.trainer import build_trainer
 
 RUN_DIR = "RANKERS_RUN_DIR"
-CONFIG, BEST, METRICS = "config.yaml", "best.ckpt", "metrics.json"
+CONFIG, METRICS = "config.yaml", "metrics.json"
+_DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -57,12 +69,21 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
 
     Raises:
         ConfigError: For what can be known to be wrong before training, and for a loss that is no number.
-        InterruptedRunError: After Ctrl-C, when everything is saved.
+        InterruptedRunError: After Ctrl-C or SIGTERM, when everything is saved.
     """
+    if resume:
+        check_changes(load_config(resume / CONFIG, []), config)
     check(config)
     keep_freed_memory()
     try:
         return _train(config, name, resume)
+    except OSError as error:
+        if error.errno not in _DISK_REFUSES:
+            raise
+        cure = "make room, then go on: python train.py --resume RUN"
+        raise ConfigError(
+            str(error.filename or config.runs), f"cannot be written: {error.strerror}.", cure=cure
+        ) from error
     finally:
         os.environ.pop(RUN_DIR, None)
 
@@ -71,13 +92,31 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     began, console = time.time(), Console()
     seed_everything(config.seed, workers=True, verbose=False)
     path = _find_store(config)
-    started = time.time()
     datamodule = _build_datamodule(config, path)
     config = dataclasses.replace(config, ranker=RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
     ranker = _build_ranker(config, datamodule)
+    if resume:
+        check_resume_point(resume, ranker)
     folder = resume or _new_folder(config, name)
+    try:
+        return _run(config, folder, ranker, datamodule, began, console)
+    except ConfigError:
+        with suppress(OSError):
+            folder.rmdir()  # a start that failed leaves no folder behind; one that holds anything stays
+        raise
+
+
+def _run(config: RunConfig, folder: Path, ranker: Ranker[Any], datamodule: Any, began: float, console: Console) -> Run:
+    started = time.time()
     best = ModelCheckpoint(
-        folder, Path(BEST).stem, monitor=config.monitor, mode="max", save_top_k=1, enable_version_counter=False
+        folder,
+        Path(BEST).stem,
+        monitor=config.monitor,
+        mode="max",
+        save_top_k=1,
+        enable_version_counter=False,
+        # As soon as the score is there, and so before last.ckpt, which remembers it.
+        save_on_train_epoch_end=False,
     )
     loggers = [
         LOGGERS.build(node, run_dir=str(folder), path=f"logger[{place}]") for place, node in enumerate(config.logger)
@@ -86,11 +125,29 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     trainer = build_trainer(
         {**often, **config.trainer}, loggers=loggers, callbacks=[best, *_callbacks(config, folder)], folder=folder
     )
-    if trainer.is_global_zero:
-        _announce(config, folder, trainer, ranker, datamodule, console)
-    _fit(folder, trainer, ranker, datamodule)
-    seconds = {"features": started - began, "fit": time.time() - started}
-    return _finish(config, folder, trainer, ranker, datamodule, best, seconds, console)
+    with _alone_in(folder) if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero:
+            _announce(config, folder, trainer, ranker, datamodule, console)
+        _fit(folder, trainer, ranker, datamodule)
+        seconds = {"features": started - began, "fit": time.time() - started}
+        try:
+            return _finish(config, folder, trainer, ranker, datamodule, best, seconds, console)
+        except KeyboardInterrupt as error:
+            how = f"test it with:\n  python train.py --resume {folder}"
+            raise InterruptedRunError(f"stopped after training; {how}") from error
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from the run while this one is at it."""
+    lock = lock_folder(folder)
+    if lock is None:
+        cure = "wait until it has ended, or stop it"
+        raise ConfigError(str(folder), "another process is at this run.", cure=cure)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _find_store(config: RunConfig) -> str:
@@ -151,7 +208,7 @@ def _announce(
     config: RunConfig, folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any, console: Console
 ) -> None:
     content = dataclasses.asdict(config)
-    write_atomically(folder / CONFIG, to_yaml(content))
+    write_file(folder / CONFIG, to_yaml(content).encode())
     for logger in trainer.loggers:
         logger.log_hyperparams(content)
     counts = ", ".join(f"{datamodule.num_queries(split):,} {split}" for split in ("train", "val", "test"))
@@ -172,7 +229,7 @@ def _fit(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any) -
         raise ConfigError("train/loss", problem, cure=cure) from error
     except InterruptedRunError as error:
         how = f"go on with:\n  python train.py --resume {folder}"
-        raise InterruptedRunError(f"stopped at step {trainer.global_step}; {how}") from error
+        raise InterruptedRunError(f"stopped at step {trainer.global_step}; {how}", error.signum) from error
     except MisconfigurationException as error:
         raise ConfigError("trainer", str(error)) from error
 
