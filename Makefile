@@ -16,16 +16,16 @@ format:
 	ruff format .
 	ruff check --fix .
 
-# Every test of other versions than those of constraints.txt that needs no GPU and no network.
-OTHERS = -m pytest -m "not gpu and not network" --ignore tests/test_versions.py
+# All tests that need no GPU and no network, for other versions than those of constraints.txt.
+ALL_TESTS = -m pytest -m "not gpu and not network" --timeout 900 --ignore tests/test_versions.py
 
 # The newest of everything that pyproject.toml allows, in a virtual environment of its own; a warning is an error.
 test-latest:
 	python -m venv --clear .venv-latest
 	.venv-latest/bin/python -m pip install -q -e ".[dev,quickstart]"
-	PATH="$(CURDIR)/.venv-latest/bin:$$PATH" .venv-latest/bin/python $(OTHERS) -W error
+	PATH="$(CURDIR)/.venv-latest/bin:$$PATH" .venv-latest/bin/python $(ALL_TESTS) -W error
 
-# The same, and what passed becomes constraints.txt.
+# Run test-latest, then write its versions to constraints.txt.
 upgrade: test-latest
 	{ echo "# Versions that pass all tests together; written by 'make upgrade'. Of torch it names no build, so that CPU and"; \
 	  echo "# CUDA builds both fit; each build pins its own CUDA packages."; \
@@ -37,7 +37,7 @@ upgrade: test-latest
 test-lowest:
 	python -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install -q uv
-	.venv-lowest/bin/uv pip compile -q --resolution lowest-direct --extra dev --extra quickstart pyproject.toml \
+	.venv-lowest/bin/uv pip compile -q --python .venv-lowest/bin/python --resolution lowest-direct --extra dev --extra quickstart pyproject.toml \
 		-o .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install -q -r .venv-lowest/lowest.txt -e ".[dev,quickstart]"
-	PATH="$(CURDIR)/.venv-lowest/bin:$$PATH" .venv-lowest/bin/python $(OTHERS)
+	PATH="$(CURDIR)/.venv-lowest/bin:$$PATH" .venv-lowest/bin/python $(ALL_TESTS)

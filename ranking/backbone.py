@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,8 +22,8 @@ _TRANSFORMERS = tuple(int(part) for part in version("transformers").split(".")[:
 CACHE_ARGUMENT = "cache" if _TRANSFORMERS >= (5, 24) else "past_key_values"
 """The name under which a model of this transformers takes a key-value cache."""
 
-# Older ones load some weights in another order, or stop at tokenizers without a first token.
-GGUF_SINCE = (5, 24)
+# Older versions load some weights in the wrong order, or fail on tokenizers without a first token.
+GGUF_NEEDS = (5, 24)
 _TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
 
 
@@ -162,8 +162,7 @@ class Backbone:
     def _load(self, kind: Any, device_map: str | None) -> tuple[Any, dict[str, Any]]:
         """A model of a kind, and what was amiss with its weights."""
         assert self.checked_hash
-        option = f"{self.yaml_path}.dtype"
-        announce_dtype(option, self.dtype, self.resolved_dtype, f"{option}=auto", self.compute_device)
+        self._announce_dtype()
         # Not afterwards: that would round the frequencies of rotary positions as well.
         options: dict[str, Any] = {"dtype": getattr(torch, self.resolved_dtype)}
         if device_map is not None:
@@ -185,6 +184,19 @@ class Backbone:
             raise ConfigError(f"{self.yaml_path}.model", problem, cure="a model that is an encoder or a decoder only")
         return model.eval(), info
 
+    def _announce_dtype(self) -> None:
+        option = f"{self.yaml_path}.dtype"
+        announce_dtype(option, self.dtype, self.resolved_dtype, f"{option}=auto", self.compute_device)
+
+    def settled(self, settings: dict[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Settings of this model for comparison with a store's: where dtype is `auto`, any that the store has will do.
+
+        Args:
+            settings: As `settings()` of a subclass gives them.
+            found: Those that the store was made with.
+        """
+        return settings | {"dtype": found["dtype"]} if found and self.dtype == "auto" else settings
+
     def _fields(self) -> dict[str, Any]:
         """All fields, with what `auto` became; `gguf` only if set, so that older descriptions stay what they were."""
         fields = dataclasses.asdict(self) | {"dtype": self.resolved_dtype}
@@ -193,8 +205,8 @@ class Backbone:
     def _files(self) -> dict[str, str]:
         if not self.gguf:
             return {}
-        if _TRANSFORMERS < GGUF_SINCE:
-            needed, found = (".".join(map(str, each)) for each in (GGUF_SINCE, _TRANSFORMERS))
+        if _TRANSFORMERS < GGUF_NEEDS:
+            needed, found = (".".join(map(str, each)) for each in (GGUF_NEEDS, _TRANSFORMERS))
             problem = f"{self.gguf} needs transformers {needed} or newer, and this is {found}: older ones misread it."
             raise ConfigError(f"{self.yaml_path}.gguf", problem, cure="pip install --upgrade transformers")
         if importlib.util.find_spec("gguf") is None:

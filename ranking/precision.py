@@ -1,4 +1,4 @@
-"""Precision: the number format that a device computes fast in, and what bfloat16 costs where it is only emulated."""
+"""Precision: which number format a device computes fast in, and how slow bfloat16 is where it is emulated."""
 
 import multiprocessing
 import os
@@ -48,16 +48,10 @@ def has_bfloat16(device_type: str) -> bool:
 
 def bfloat16_slowdown() -> float:
     """How many times as long a matrix product takes on this processor in bfloat16 as in float32; measured."""
-    left, right = torch.randn(2, _SIZE, _SIZE)
-    coarse = left.bfloat16(), right.bfloat16()
-    return _least_seconds(lambda: coarse[0] @ coarse[1]) / _least_seconds(lambda: left @ right)
-
-
-@cache
-def announce(message: str, style: str | None = None) -> None:
-    """Print a line to stderr, once a run: its other processes stay silent."""
-    if multiprocessing.parent_process() is None and os.environ.get("LOCAL_RANK", "0") == "0":
-        Console(stderr=True).print(message, style=style, soft_wrap=True, highlight=False)
+    # Numbers of its own: those of the run must not depend on whether this was measured.
+    left, right = torch.randn(2, _SIZE, _SIZE, generator=torch.Generator().manual_seed(0))
+    rounded = left.bfloat16(), right.bfloat16()
+    return _shortest_time(lambda: rounded[0] @ rounded[1]) / _shortest_time(lambda: left @ right)
 
 
 def announce_dtype(option: str, dtype: str, chosen: str, cure: str, device: torch.device) -> None:
@@ -66,26 +60,34 @@ def announce_dtype(option: str, dtype: str, chosen: str, cure: str, device: torc
     Args:
         option: Its yaml path.
         dtype: What it is set to.
-        chosen: What is computed in.
+        chosen: The dtype of the computation.
         cure: What to set where bfloat16 is emulated.
-        device: Where it is computed.
+        device: The device of the computation.
     """
+    if multiprocessing.parent_process() is not None or os.environ.get("LOCAL_RANK", "0") != "0":
+        return  # the first process of a run has said it
     if dtype == "auto":
-        announce(f"{option}: auto is {chosen} on this {'processor' if device.type == 'cpu' else device.type}")
+        place = {"cpu": "processor", "cuda": "GPU"}.get(device.type, device.type)
+        _print_once(f"{option}: auto is {chosen} on this {place}")
     elif dtype.startswith(("bf16", "bfloat16")) and device.type == "cpu" and not has_bfloat16("cpu"):
         _warn_of_emulation(option, dtype, cure)
 
 
 @cache
 def _warn_of_emulation(option: str, dtype: str, cure: str) -> None:
-    announce(
+    _print_once(
         f"{option}: {dtype} is emulated: this processor has no bfloat16, and a matrix product takes "
         f"{bfloat16_slowdown():.1f} times as long as in float32. Faster here: {cure}",
         style="yellow",
     )
 
 
-def _least_seconds(work: Callable[[], object], repeats: int = 3) -> float:
+@cache
+def _print_once(message: str, style: str | None = None) -> None:
+    Console(stderr=True).print(message, style=style, soft_wrap=True, highlight=False)
+
+
+def _shortest_time(work: Callable[[], object], repeats: int = 3) -> float:
     """Of several calls after one to warm up: other work on the machine only ever adds time."""
     work()
     seconds = []

@@ -49,8 +49,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
 class Scorer:
     """Inner products of fixed queries with one block of vectors after another.
 
-    Equal vectors get equal products, wherever and in whichever block they stand. A new oneDNN always adds in the same
-    order; other kernels do for matrices of the same shape, so blocks are filled up to the size of the largest.
+    Equal vectors get equal products, wherever and in whichever block they stand. oneDNN of PyTorch 2.13 or newer always
+    adds in the same order; other kernels do for matrices of the same shape, so blocks are filled up to the largest.
 
     On CUDA, blocks of half precision are multiplied as they are: each query is split into parts of that precision whose
     sum is the query (two of fp16, three of bf16), so that nothing but the order of summation is rounded.

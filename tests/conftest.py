@@ -1,14 +1,18 @@
 """A small group store, and small runs on it; small candidate pools."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 # Before torch is imported, and for the processes that tests start. Tensors here are tiny, so threads would only wait
-# for one another; and `dtype: auto` is to be float32 on every processor.
-os.environ |= {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+# for one another; and `dtype: auto` is to be float32 on every x86 machine. A GPU is seen where it is asked for: -m gpu.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+if "PYTEST_XDIST_WORKER" not in os.environ and not re.search("-m ?gpu", " ".join(sys.argv)):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 import torch

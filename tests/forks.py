@@ -1,4 +1,4 @@
-"""Forks: commands run one after another, each in a fork of one process that has imported everything."""
+"""Forks: commands run one after another, each in a fork of one process that has already imported the packages."""
 
 import json
 import os

@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "callbacks",
     "imports",
     "logger",
+    "ranker.backbone.dtype",
     "save_every",
     "trainer.accelerator",
     "trainer.devices",
@@ -116,6 +117,11 @@ def check_resume_point(folder: Path, ranker: Ranker[Any]) -> None:
         name = differing[0][0]
         problem = f"its weight {name} is {found.get(name)}, and the ranker's is {expected.get(name)}."
         raise ConfigError(str(path), problem, cure="copy the run's own last.ckpt back")
+    before, now = (dict(_flat(each["ranker"])) for each in (checkpoint["ranker"], ranker.description()))
+    for option in before.keys() & now.keys():
+        if option.endswith("dtype") and before[option] != now[option]:
+            problem = f"is {now[option]} on this machine; the run began in {before[option]}."
+            raise ConfigError(f"ranker.{option}", problem, cure=f"ranker.{option}={before[option]}")
     states = [state for key, state in checkpoint["callbacks"].items() if key.startswith(ModelCheckpoint.__name__)]
     if any(state["best_model_path"] for state in states):
         read_checkpoint(folder / BEST)

@@ -39,7 +39,7 @@ from training.resuming import (
     check_changes,
     check_resume_point,
 )
-from training.trainer import build_trainer
+from training.trainer import build_trainer, resolve_precision
 
 RUN_DIR = "RANKERS_RUN_DIR"
 CONFIG, METRICS = "config.yaml", "metrics.json"
@@ -71,6 +71,7 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
         ConfigError: For what can be known to be wrong before training, and for a loss that is no number.
         InterruptedRunError: After Ctrl-C or SIGTERM, when everything is saved.
     """
+    config = dataclasses.replace(config, trainer=resolve_precision(config.trainer))
     if resume:
         check_changes(load_config(resume / CONFIG, []), config)
     check(config)

@@ -36,8 +36,7 @@ def build_trainer(
     """A Trainer.
 
     Args:
-        options: What stands under `trainer:`. Besides Lightning's values, `precision: auto` is bf16-mixed where the
-            hardware has bfloat16, else 32-true.
+        options: What stands under `trainer:`.
         loggers: Where it logs to.
         callbacks: What runs beside it.
         folder: The run's.
@@ -51,12 +50,10 @@ def build_trainer(
             cure = "use the top-level keys logger, callbacks and runs"
             raise ConfigError(f"trainer.{option}", "is set by the run itself.", cure=cure)
     given = {**DEFAULTS, **options}
-    device = torch.device("cpu") if given.get("accelerator") == "cpu" else device_named()
-    if (asked := given.get("precision")) == "auto":
-        given["precision"] = "bf16-mixed" if resolve_dtype("auto", device) == "bfloat16" else "32-true"
+    given |= resolve_precision(given)
     bound = schema.bind(Trainer, given, "trainer")
-    if asked:
-        announce_dtype("trainer.precision", str(asked), bound["precision"], "trainer.precision=auto", device)
+    if asked := given.get("precision"):
+        announce_dtype("trainer.precision", str(asked), str(asked), "trainer.precision=auto", device_of(given))
     for option in NOT_ZERO:
         if (value := bound[option]) is not None and value <= 0:
             raise ConfigError(f"trainer.{option}", f"has to be above 0, got {value}.")
@@ -73,6 +70,21 @@ def build_trainer(
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeCheckpoints()
     return trainer
+
+
+def device_of(options: Mapping[str, Any]) -> torch.device:
+    """Where a trainer with these options computes."""
+    return torch.device("cpu") if options.get("accelerator") == "cpu" else device_named()
+
+
+def resolve_precision(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A trainer's options with what `precision: auto` stands for: bf16-mixed on hardware that has it, else 32-true."""
+    if options.get("precision") != "auto":
+        return dict(options)
+    device = device_of(options)
+    precision = "bf16-mixed" if resolve_dtype("auto", device) == "bfloat16" else "32-true"
+    announce_dtype("trainer.precision", "auto", precision, "", device)
+    return {**options, "precision": precision}
 
 
 def _quiet() -> None:

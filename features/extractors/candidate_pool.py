@@ -91,6 +91,10 @@ class CandidatePoolExtractor:
         path, settings = self.path, self.settings()
         if path.exists():
             pool = CandidatePool.open(path)
+            if self.encoder:
+                settings["encoder"] = self.encoder.settled(
+                    settings["encoder"], pool.manifest["settings"].get("encoder")
+                )
             check_settings(path, pool.manifest["settings"], settings)
             if self.encoder and pool.encoder and Path(self.encoder.model).is_dir():
                 # A folder's weights change under the same name, such as after more training.

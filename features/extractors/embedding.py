@@ -83,6 +83,10 @@ class EmbeddingExtractor:
         path, settings = self.path, self.settings()
         if path.exists():
             store = GroupStore.open(path)
+            if self.encoder:
+                settings["encoder"] = self.encoder.settled(
+                    settings["encoder"], store.manifest["settings"].get("encoder")
+                )
             check_settings(path, store.manifest["settings"], settings)
             if self.encoder and store.encoder and Path(self.encoder.model).is_dir():
                 # A folder's weights change under the same name, such as after more training.

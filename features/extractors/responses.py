@@ -122,7 +122,11 @@ class ResponsesExtractor:
         """
         path, settings = self.path, json.loads(json.dumps(self.settings()))
         if path.exists():
-            check_settings(path, GroupStore.open(path).manifest["settings"], settings)
+            found = GroupStore.open(path).manifest["settings"]
+            for name, model in (("generator", self.generator), ("reader", self.reader)):
+                if isinstance(model, LanguageModel) and "dtype" in settings[name]:
+                    settings[name] = model.settled(settings[name], found.get(name))
+            check_settings(path, found, settings)
             return path
         if to_train and self.verifier is None:
             cure = "features.verifier: a name from `python -m registry verifiers`"

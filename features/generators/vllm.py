@@ -42,7 +42,7 @@ class VllmGenerator(LanguageModel):
         revision: Commit, tag or branch on the hub.
         sha256: The weights must have this hash; with several files, that of their contents one after the other.
         gguf: Not for this generator.
-        dtype: Of the computation.
+        dtype: Of the computation. `auto` is bfloat16 on a GPU that has it, else float32.
         template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
             a blank line between, or a Jinja template of your own.
         template_options: What the template is told besides, such as `{enable_thinking: false}`.
@@ -173,6 +173,7 @@ class VllmGenerator(LanguageModel):
         from vllm import LLM  # type: ignore[import-not-found]
 
         assert self.checked_hash
+        self._announce_dtype()
         folder = str(self.folder)
         options = {
             "dtype": self.resolved_dtype,

@@ -118,7 +118,13 @@ def response_in(body: dict[str, Any]) -> str:
 
 
 def test_each_response_gets_the_score_of_its_own_in_order(server: Server, make: Callable[..., Verifier]) -> None:
+    second = threading.Event()
+
     def reply(body: dict[str, Any], number: int) -> Reply:
+        if number == 1:
+            second.wait()  # so that two are there at once, however busy the machine is
+        elif number == 2:
+            second.set()
         time.sleep(0.02 * (number % 3))
         return 200, f"**Score:** {len(response_in(body))}\nBecause."
 
@@ -435,12 +441,17 @@ def test_no_server_at_all_is_told(make: Callable[..., Verifier]) -> None:
 
 
 def test_a_late_answer_is_asked_for_again(server: Server, make: Callable[..., Verifier]) -> None:
+    second = threading.Event()
+
     def reply(body: dict[str, Any], number: int) -> Reply:
-        time.sleep(0.5 if number == 1 else 0)
+        if number == 1:
+            second.wait()
+        else:
+            second.set()
         return 200, "score: 1"
 
     server.reply = reply
-    assert judged(make(timeout=0.2), ["a"]) == [Verdict(1.0)]
+    assert judged(make(timeout=1.0), ["a"]) == [Verdict(1.0)]
 
 
 def test_requests_are_begun_no_faster_than_allowed(
@@ -520,9 +531,8 @@ def test_a_cache_that_cannot_be_read_or_written_is_an_error(tmp_path: Path) -> N
 
 
 def test_a_stop_ends_waiting(server: Server) -> None:
-    server.reply = lambda body, number: (503, {})
     stop = threading.Event()
-    threading.Timer(0.2, stop.set).start()
+    server.reply = lambda body, number: (stop.set(), (503, {}))[1]
     with pytest.raises(RequestFailed):
         ChatEndpoint(server.url, pause=30.0).choices("m", [], stop)
     assert len(server.asked) == 1

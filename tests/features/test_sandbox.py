@@ -4,7 +4,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -297,36 +298,55 @@ def test_running_can_be_left_at_any_point() -> None:
         assert run(sandbox, "def f(): return 1", "assert f() == 1").passed
 
 
-def test_a_worker_that_dies_costs_one_outcome_which_is_no_label(sandbox: Sandbox) -> None:
-    def kill() -> None:
-        victim = next(worker for worker in sandbox._workers if worker.job is not None)
-        os.kill(victim._process.pid, signal.SIGKILL)
+def _checker_of(worker: Any) -> int | None:
+    """The process that checks a worker's program, once there is one beside the program's own."""
+    for parent in (*_children(worker._process.pid), worker._process.pid):
+        # In namespaces the worker is a child of the process that was started.
+        if len(children := _children(parent)) > 1:
+            return children[1]
+    return None
 
-    timer = threading.Timer(1.0, kill)
-    timer.start()
+
+def _when_a_program_runs(sandbox: Sandbox, act: Callable[[Any, int], None]) -> threading.Thread:
+    """Act on the worker that runs the only program that does not end, given the worker and its checker."""
+
+    def wait() -> None:
+        seen: dict[int, int] = {}
+        while True:
+            time.sleep(0.05)
+            for worker in list(sandbox._workers):
+                if worker.job is None or worker._process is None:
+                    continue
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    checker = _checker_of(worker)
+                    # Of short programs, no checker is seen for a second on end.
+                    if checker is not None:
+                        seen[checker] = seen.get(checker, 0) + 1
+                        if seen[checker] == 20:
+                            act(worker, checker)
+                            return
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_a_worker_that_dies_costs_one_outcome_which_is_no_label(sandbox: Sandbox) -> None:
+    thread = _when_a_program_runs(sandbox, lambda worker, _: os.kill(worker._process.pid, signal.SIGKILL))
     sleeps, right = (
         Program("import time\ntime.sleep(50)", ["assert True"]),
         Program("def f(): return 1", ["assert f() == 1"]),
     )
     outcomes = list(sandbox.run([sleeps, *[right] * 3]))
-    timer.join()
+    thread.join()
     assert outcomes[0].undecided == "the sandbox failed: it has ended"
     assert [outcome.passed for outcome in outcomes] == [False, True, True, True]
 
 
 def test_a_checker_that_dies_is_no_label_either(sandbox: Sandbox) -> None:
-    def kill() -> None:
-        worker = next(worker for worker in sandbox._workers if worker.job is not None)
-        assert worker._process is not None
-        (first,) = _children(worker._process.pid)
-        # In namespaces the worker is a child of the process that was started.
-        _, checker = _children(first) if len(_children(first)) > 1 else _children(worker._process.pid)
-        os.kill(checker, signal.SIGKILL)
-
-    timer = threading.Timer(1.0, kill)
-    timer.start()
+    thread = _when_a_program_runs(sandbox, lambda _, checker: os.kill(checker, signal.SIGKILL))
     outcome = run(sandbox, "import time\ndef f():\n    time.sleep(50)", "f()")
-    timer.join()
+    thread.join()
     assert outcome.undecided == "the sandbox failed: the checker of a program failed"
 
 
@@ -412,9 +432,7 @@ os.kill(os.getpid(), 9)
 """
     for how in ("idle", "busy"):
         environment = {**os.environ, "TMPDIR": str(tmp_path)}
-        script = subprocess.run(
-            [sys.executable, "-c", code, how], capture_output=True, text=True, timeout=100, env=environment
-        )
+        script = subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, env=environment)
         pids = [int(pid) for pid in script.stdout.split()]
         left = [*(Path(f"/proc/{pid}") for pid in pids), *tmp_path.iterdir()]
         assert len(pids) == 2

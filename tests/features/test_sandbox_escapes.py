@@ -328,7 +328,7 @@ def f(): return 1
 
 
 def test_the_clock_on_the_wall_ends_programs_and_tests_that_wait() -> None:
-    with Sandbox(Limits(seconds=1.0, cpu_seconds=30), workers=2) as sandbox:
+    with Sandbox(Limits(seconds=4.0, cpu_seconds=30), workers=2) as sandbox:
         asleep = "import time\ndef f(): time.sleep(100)\ndef g(): return 1"
         programs = [
             Program("import time\ntime.sleep(100)", ["assert True"]),

@@ -19,7 +19,7 @@ from registry import ConfigError
 
 @pytest.fixture(scope="session")
 def gguf_folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if backbone_module._TRANSFORMERS < backbone_module.GGUF_SINCE:
+    if backbone_module._TRANSFORMERS < backbone_module.GGUF_NEEDS:
         pytest.skip("this version of transformers cannot read GGUF files as they are")
     folder = tmp_path_factory.mktemp("gguf")
     write_gguf(tiny_llama, folder / "tiny.gguf")

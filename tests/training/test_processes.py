@@ -26,8 +26,9 @@ def train_in_processes(config: Path, folder: Path, *overrides: str) -> dict:
 
 
 def train_here(config: Path, folder: Path) -> dict:
-    os.environ["RANKERS_RUN_DIR"] = str(folder)
-    return dict(train(load_config(config, []), config.stem).metrics)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANKERS_RUN_DIR", str(folder))
+        return dict(train(load_config(config, []), config.stem).metrics)
 
 
 def test_two_processes_give_the_metrics_and_weights_of_one(run_config: Callable[..., Path], tmp_path: Path) -> None:
