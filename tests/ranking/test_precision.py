@@ -1,15 +1,18 @@
 """Precision: bfloat16 where the hardware has it, and no surprise where it has not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from features.encoder import Encoder
+from features.extractors.candidate_pool import CandidatePoolExtractor
 from features.extractors.embedding import EmbeddingExtractor
 from ranking import precision
 from ranking.backbone import Backbone
 from ranking.precision import announce_dtype, bfloat16_slowdown, has_bfloat16, resolve_dtype
+from ranking.store_files import StoreError
 
 CPU = torch.device("cpu")
 
@@ -100,6 +103,27 @@ def test_a_store_has_one_name_for_a_dtype_however_it_was_chosen(
     monkeypatch.setattr(precision, "has_bfloat16", lambda device_type: True)
     assert path() == explicit["bfloat16"]
     assert {dtype: path(dtype=dtype) for dtype in ("float32", "bfloat16")} == explicit
+
+
+def test_auto_takes_a_finished_store_as_it_was_made_and_an_explicit_dtype_does_not(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "groups.jsonl").write_text(
+        '{"query_id": "q", "query": "a", "candidates": [{"id": "b", "text": "b", "label": 1}]}'
+    )
+
+    def build(extractor: Any, **options: str) -> Path:
+        source = {"name": "jsonl", "path": str(tmp_path / "groups.jsonl")}
+        encoder = Encoder(model=str(tiny_bert), max_length=64, **options)  # type: ignore[arg-type]
+        return extractor(source, encoder, str(tmp_path / extractor.__name__)).run()
+
+    for extractor in (EmbeddingExtractor, CandidatePoolExtractor):
+        path = build(extractor)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(precision, "has_bfloat16", lambda device_type: True)
+            assert build(extractor) == path
+            with pytest.raises(StoreError, match=r"encoder\.dtype: 'float32', now 'bfloat16'"):
+                build(extractor, dtype="bfloat16")
 
 
 def test_the_factor_is_the_quotient_of_two_times_and_draws_no_number_of_the_run(

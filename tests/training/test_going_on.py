@@ -231,3 +231,8 @@ def test_a_second_process_is_told_that_the_first_is_at_the_run(finished: Path) -
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
     os.close(lock)
     assert done.returncode == 1 and "another process is at this run" in done.stderr
+
+
+def test_what_auto_became_is_kept_with_the_run(run_config: Callable[..., Path]) -> None:
+    folder = train_config(load_config(run_config(trainer={"precision": "auto"}), []), "run").path
+    assert load_config(folder / "config.yaml", []).trainer["precision"] == "32-true"
