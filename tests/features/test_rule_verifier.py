@@ -147,7 +147,7 @@ def test_a_worker_whose_parent_was_killed_ends_itself(tmp_path: Path) -> None:
         "import judging_rules\nfrom features.problems import Problem\n"
         "from features.rule_verifier import Workers, build_verifier\n"
         "if __name__ == '__main__':\n"
-        "    verifier = build_verifier('moody', Workers(1, timeout=20.0))\n"
+        "    verifier = build_verifier('moody', Workers(1, timeout=1.0))\n"
         f"    list(verifier.verify([(Problem('q', 'q', []), 'touch {tmp_path}/pid')]))\n"
     )
     paths = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
