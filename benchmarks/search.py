@@ -16,7 +16,7 @@ from benchmarks.comparison import Comparison, Ratio, in_turns, seconds_of
 from benchmarks.peers import Way, Work, require
 from benchmarks.workload import MBPP, TINY, Workload
 from ranking.products import products
-from ranking.search import ranks, top_k
+from ranking.search import places, top_k
 
 _BLOCK = 4096
 _ON_GPU = (1, 32, 256)
@@ -46,7 +46,7 @@ FULL, SMALL = Case(), Case(5000, 32, 20, 10, 16)
 WAYS = {
     "ours": "top_k over a pool in fp32",
     "ours, fp16": "top_k over the same pool in fp16; scores are fp32",
-    "ours, ranks": "the rank of one candidate a query instead",
+    "ours, places": "the place of one candidate a query instead",
     "faiss": "IndexFlatIP as it comes",
     "faiss, no BLAS": "IndexFlatIP with faiss's own kernels: the BLAS in its package is slow on some processors",
     "products": "all scores, block by block, without looking at them",
@@ -56,7 +56,7 @@ RATIOS = [
     Ratio("faiss, no BLAS", "ours", at_least=1),
     Ratio("ours", "products"),
     Ratio("ours, fp16", "ours"),
-    Ratio("ours, ranks", "ours"),
+    Ratio("ours, places", "ours"),
 ]
 
 
@@ -80,7 +80,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
     ways = {
         "ours": start(_ours, path, case.k, torch.float32),
         "ours, fp16": start(_ours, path, case.k, torch.float16),
-        "ours, ranks": start(_ranks, path),
+        "ours, places": start(_places, path),
         "faiss": start(_faiss, path, case.k, True),
         "faiss, no BLAS": start(_faiss, path, case.k, False),
         "products": start(_products, path),
@@ -128,7 +128,7 @@ def on_device(device: torch.device, num_candidates: int, case: Case, repeats: in
         rows = torch.randint(num_candidates, (batch,))
         works = {
             "top_k": partial(top_k, queries, pool, case.k),
-            "ranks": partial(ranks, queries, pool, torch.arange(batch), rows),
+            "places": partial(places, queries, pool, torch.arange(batch), rows),
         }
         for name, work in works.items():
             seconds = timed(work)
@@ -162,10 +162,11 @@ def _ours(path: Path, k: int, dtype: torch.dtype) -> Work:
     return lambda: top_k(queries, pool, k), lambda found: tuple(part.numpy() for part in found)
 
 
-def _ranks(path: Path) -> Work:
+def _places(path: Path) -> Work:
     queries, candidates = (torch.from_numpy(vectors) for vectors in _read(path))
     rows = torch.randint(len(candidates), (len(queries),), generator=torch.Generator().manual_seed(0))
-    return lambda: ranks(queries, candidates, torch.arange(len(queries)), rows), lambda found: float(found.mean())
+    work = partial(places, queries, candidates, torch.arange(len(queries)), rows)
+    return work, lambda found: float(found.above.mean())
 
 
 def _products(path: Path) -> Work:

@@ -215,7 +215,8 @@ class TrainingBatches:
             slot = self._drawn[everyone].flatten()
             table = Table.gather(self._slots.store, self._slots.rows(slot[slot >= 0]), self._depth)
         shared = self._negatives != "group"
-        return self._slots.batch(groups, drawn, self._depth, table=table, shared_negatives=shared)
+        batch = self._slots.batch(groups, drawn, self._depth, table=table, shared_negatives=shared)
+        return dataclasses.replace(batch, weight=len(picked) * self._world / self._batch_size)
 
     def _plan(self, epoch: int) -> None:
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)

@@ -19,7 +19,7 @@ class Judgements:
 
     Args:
         pool: Of queries and candidates.
-        exclude_history: A query's history is no candidate for it, unless it is right.
+        exclude_history: A query's history is no candidate for it, unless it was judged above 0.
     """
 
     pool: CandidatePool
@@ -28,26 +28,28 @@ class Judgements:
     @cached_property
     def num_relevant(self) -> Int[Tensor, " Q"]:
         """How many right candidates each query has."""
-        return self.pool.queries.relevant_offsets.diff()
+        return self._right[0].diff()
 
     def relevant(self, index: Int[Tensor, " B"]) -> tuple[Int[Tensor, " R"], Int[Tensor, " R"], Float[Tensor, " R"]]:
         """The right candidates of some queries: place in `index`, row, label."""
-        of, rows, _ = ragged(self.pool.queries.relevant_offsets, self.pool.queries.relevant, index)
-        _, labels, _ = ragged(self.pool.queries.relevant_offsets, self.pool.queries.label, index)
-        return of, rows.long(), labels.float()
+        offsets, rows, labels = self._right
+        of, rows, _ = ragged(offsets, rows, index)
+        return of, rows.long(), ragged(offsets, labels, index)[1].float()
 
     def drawn(self, index: Int[Tensor, " B"], chance: Float[Tensor, " B"]) -> tuple[Tensor, Tensor]:
         """Row and label of one right candidate of each query, which has at least one; `chance` is from [0, 1)."""
+        offsets, rows, labels = self._right
         place = (chance.double() * self.num_relevant[index]).long()
-        at = self.pool.queries.relevant_offsets[index] + place.clamp(max=self.num_relevant[index] - 1)
-        return self.pool.queries.relevant[at].long(), self.pool.queries.label[at].float()
+        at = offsets[index] + place.clamp(max=self.num_relevant[index] - 1)
+        return rows[at].long(), labels[at].float()
 
     def removed(self, index: Int[Tensor, " B"]) -> Int[Tensor, "R 2"] | None:
         """Pairs (place in `index`, row) that are no candidates; None where history stays."""
         if not self.exclude_history:
             return None
         history = _pairs(*ragged(self.pool.queries.history_offsets, self.pool.queries.history, index)[:2]).unique()
-        left = history[~torch.isin(history, _pairs(*self.relevant(index)[:2]))]
+        judged = _pairs(*ragged(self.pool.queries.relevant_offsets, self.pool.queries.relevant, index)[:2])
+        left = history[~torch.isin(history, judged)]
         return torch.stack([left >> _ROW_BITS, left & ((1 << _ROW_BITS) - 1)], dim=1)
 
     def not_wrong(self, index: Int[Tensor, " B"]) -> tuple[Int[Tensor, " R"], Int[Tensor, " R"]]:
@@ -68,6 +70,14 @@ class Judgements:
             pair, place = (own[of] == rows.unsqueeze(1)).nonzero(as_tuple=True)
             own[of[pair], place] = -1
         return own
+
+    @cached_property
+    def _right(self) -> tuple[Int[Tensor, " starts"], Int[Tensor, " R"], Float[Tensor, " R"]]:
+        """Where each query's right candidates begin, their rows and labels: of the pool's `min_label` and above."""
+        queries = self.pool.queries
+        enough = queries.label >= self.pool.min_label
+        offsets = torch.nn.functional.pad(enough.cumsum(0), (1, 0))[queries.relevant_offsets]
+        return offsets, queries.relevant[enough], queries.label[enough]
 
 
 def _pairs(of: Int[Tensor, " R"], rows: Int[Tensor, " R"]) -> Int[Tensor, " R"]:

@@ -349,7 +349,7 @@ class PartitionedCandidates(LightningDataModule):
             raise ConfigError(str(self.pool.path), problem, cure="build it from a source with queries")
         split = assign_splits(queries.split, queries.text, shares)
         has_relevant = self._judgements.num_relevant > 0
-        found = {name: (split == place).nonzero().flatten() for place, name in enumerate(SPLITS)}
+        found = {name: ((split == place) & queries.judged).nonzero().flatten() for place, name in enumerate(SPLITS)}
         for name, index in found.items():
             if not bool(has_relevant[index].any()):
                 counts = ", ".join(f"{key} {len(value)}" for key, value in found.items())

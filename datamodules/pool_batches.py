@@ -105,6 +105,7 @@ class TrainingPoolBatches:
             lengths=lengths,
             partition=partition,
             own=draw.own,
+            weight=len(mine) * self._world / self._batch_size,
             **_encoded(self._candidate_tokens, table),
         )
 

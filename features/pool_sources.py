@@ -33,7 +33,7 @@ class PoolQuery:
     Args:
         id: Names it within its source.
         text: What is embedded and read.
-        relevant: Ids of relevant candidates, each with its label, above 0.
+        relevant: Ids of candidates, each with its grade, above 0; None where nobody judged any for this query.
         split: Where the source says which part it belongs to.
         history: Ids of what the query's user has seen, oldest first.
         candidates: Ids of what the query ranks; None for the whole pool.
@@ -43,7 +43,7 @@ class PoolQuery:
 
     id: str
     text: str
-    relevant: Mapping[str, float]
+    relevant: Mapping[str, float] | None
     split: Split | None = None
     history: Sequence[str] = ()
     candidates: Sequence[str] | None = None
@@ -56,7 +56,10 @@ class PoolSource(Protocol):
     """Where a pool's candidates and queries come from."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What they depend on, such as a file's hash: equal fingerprints mean equal pools."""
+        """What they depend on, such as a file's hash: equal fingerprints mean equal pools.
+
+        If it has a `min_label`, candidates of lower grades are not relevant where a metric knows no grades.
+        """
         ...
 
     def candidates(self) -> Iterator[PoolText]:

@@ -29,13 +29,15 @@ class PoolSurvey:
         num_queries: All of its queries.
         feature_dim: Size of the vectors that came with it, 0 if it has none.
         without_relevant: Queries without a relevant candidate in the pool.
-        left_out: How many ids that queries name are not in the pool.
+        missing: How many judged candidates are not in the pool.
+        left_out: How many other ids that queries name are not in the pool.
     """
 
     num_candidates: int
     num_queries: int
     feature_dim: int
     without_relevant: int
+    missing: int
     left_out: int
 
 
@@ -65,7 +67,9 @@ def survey(
     queries = np.sort(np.concatenate(parts)) if parts else known[:0]
     _refuse_twice(queries, source.queries, "query")
     links.raise_for_unknown()
-    return PoolSurvey(len(known), len(queries), look.feature_dim, links.without_relevant, links.num_left_out)
+    return PoolSurvey(
+        len(known), len(queries), look.feature_dim, links.without_relevant, links.num_missing, links.num_left_out
+    )
 
 
 class _Look:
@@ -85,7 +89,7 @@ class _Look:
         """The hashes of their ids, if nothing is wrong with them; what they name is noted in `links`."""
         for query in run:
             self._check(query, "query")
-            for id, label in query.relevant.items():
+            for id, label in (query.relevant or {}).items():
                 if not (label > 0 and math.isfinite(label)):
                     raise _wrong(query, f"the label of {id!r} is {label}; relevant candidates have finite ones above 0")
             if query.candidates is not None:
@@ -116,7 +120,7 @@ class _Links:
 
     def __init__(self, known: NDArray[np.int64], unknown_ids: Unknown) -> None:
         self.known, self.unknown_ids = known, unknown_ids
-        self.without_relevant = self.num_queries = self.num_wrong = self.num_left_out = 0
+        self.without_relevant = self.num_queries = self.num_wrong = self.num_missing = self.num_left_out = 0
         self._shown: list[str] = []
 
     def note(self, run: Sequence[PoolQuery]) -> None:
@@ -138,7 +142,8 @@ class _Links:
         for place, field, id in (named[at] for at in np.flatnonzero(~there).tolist()):
             # A list of own candidates without its unknown ones may be empty, which means the whole pool.
             if self.unknown_ids == "drop" and field != "candidates":
-                self.num_left_out += 1
+                self.num_missing += field == "relevant"
+                self.num_left_out += field != "relevant"
                 continue
             self.num_wrong += 1
             if self.num_wrong <= _MOST_SHOWN:
@@ -181,7 +186,7 @@ def _check_own(query: PoolQuery, own: Sequence[str]) -> None:
         raise _wrong(query, f"query {query.id!r} has an empty list of candidates")
     if len(distinct) < len(own):
         raise _wrong(query, f"query {query.id!r} has {max(own, key=list(own).count)!r} twice among its own candidates")
-    if missing := [id for id in query.relevant if id not in distinct]:
+    if missing := [id for id in query.relevant or () if id not in distinct]:
         raise _wrong(query, f"{missing[0]!r} is relevant to query {query.id!r} and not among its own candidates")
 
 

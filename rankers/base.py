@@ -116,7 +116,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(loss))):
             raise NonFiniteLossError(self.global_step, batch.group.tolist())
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.group))
-        return loss
+        return loss * batch.weight
 
     def validation_step(self, batch: AnyBatch, batch_idx: int) -> None:
         """Keep the scores of one batch."""

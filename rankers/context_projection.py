@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rankers.prompt_reader import Injection
+from rankers.reference_norm import ReferenceNorm
 from ranking.pool_batch import Contexts
 from registry import PROJECTORS, Node
 
@@ -32,8 +33,9 @@ class ContextProjection(nn.Module):
         as large as the embeddings of usual backbones, and drown the tokens around them.
 
     Note:
-        A norm over the batch takes its statistics from the sets of the batch and from `references`, that is from the
-        table of all that training draws from. The queries of a step often share one set, and its variance is zero.
+        A norm over the batch takes its statistics from `references`, that is from the table of all that training draws
+        from. The queries of a step often share one set, and its variance is zero; and they are other ones in each
+        process.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ContextProjection(nn.Module):
         self.projector = PROJECTORS.build(
             projector, path="ranker.projector", feature_dim=feature_dim, num_centroids=num_together, dim=dim
         )
+        ReferenceNorm.replace_in(self.projector)
         self._target, self._varied = scale, True
         self.scale: Tensor
         self.calibrated: Tensor
@@ -62,15 +65,20 @@ class ContextProjection(nn.Module):
 
         Args:
             contexts: P sets.
-            references: Sets that only help a norm over the batch.
+            references: Sets that only give a norm over the batch its statistics.
         """
         count = len(contexts.centroids)
         if references is not None and self.training and self._norms():
+            for norm in self._norms():
+                norm.num_own = int(contexts.mask.sum()) if self._each else count
             step = -(-len(references.centroids) // _NUM_REFERENCES)
             contexts = Contexts(
                 *(torch.cat([own, more[::step]]) for own, more in zip(contexts, references, strict=True))
             )
-        return self._project(contexts)[:count] * self.scale
+        outputs = self._project(contexts)[:count] * self.scale
+        for norm in self._norms():
+            norm.num_own = 0
+        return outputs
 
     def train(self, mode: bool = True) -> "ContextProjection":
         """As ever; but a norm over a batch of sets that are all the same keeps its statistics."""
@@ -119,8 +127,8 @@ class ContextProjection(nn.Module):
         spread = (inputs - inputs.mean(dim=0)).square().mean()
         return bool(spread <= _ROUNDING**2 * inputs.square().mean())
 
-    def _norms(self) -> list[nn.BatchNorm1d]:
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm1d)]
+    def _norms(self) -> list[ReferenceNorm]:
+        return [module for module in self.modules() if isinstance(module, ReferenceNorm)]
 
 
 def _scatter(rows: Float[Tensor, "R H"], mask: Bool[Tensor, "P N"]) -> Float[Tensor, "P N H"]:

@@ -11,12 +11,14 @@ from rankers.baselines.pool_baselines import Baseline, PoolBaselines
 from rankers.pool_table import PoolTable
 from ranking.candidate_pool import CandidatePool
 from ranking.evaluation import Judged
+from ranking.places import Places
 from ranking.pool_batch import PoolBatch
-from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Relevant, best
+from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Qrels, best
 from registry import RANK_METRICS, Node, Registry
 
-# Candidates in a run file, as TREC has it, and candidates that are only looked at while training goes on.
-_RUN_DEPTH, _GLANCE_DEPTH = 100, 10
+# How far down metrics look and a run file goes, as is the custom at TREC, unless a metric's k is larger; and candidates
+# that are only looked at while training goes on.
+_RUN_DEPTH, _GLANCE_DEPTH = 1000, 10
 
 
 class PoolRanker(Ranker[PoolBatch]):
@@ -53,10 +55,8 @@ class PoolRanker(Ranker[PoolBatch]):
         """V vectors a query, each of which ranks the pool by inner product."""
         raise TypeError(f"{type(self).__name__} does not say how to embed: write query_vectors(batch)")
 
-    def judge_variants(
-        self, ranks: Float[Tensor, "V Q P"], relevant: Relevant
-    ) -> tuple[int, dict[str, Float[Tensor, "Q P"]]]:
-        """Which variant counts, and the ranks of others worth reporting, by name."""
+    def judge_variants(self, places: Places, qrels: Qrels) -> tuple[int, dict[str, Places]]:
+        """Which of V variants counts, whose places are `[V, Q, P]`, and the places of others worth reporting."""
         return 0, {}
 
     def collect(self) -> Metric:
@@ -76,19 +76,21 @@ class PoolRanker(Ranker[PoolBatch]):
         queries, vectors = self._state.compute()
         self._state.reset()
         data, pool = self.trainer.datamodule, self.candidates_to_rank()  # type: ignore[attr-defined]
-        relevant = Relevant.of(data.pool, queries)
+        qrels, depth = Qrels.of(data.pool, queries), self._depth
         own, removed = data.restrictions(queries)
         limits = {"own": own, "removed": removed, "distributed": self.trainer.world_size > 1}
         given = {**limits, "inverse_norms": self.candidate_scales()}
         vectors = vectors.to(self.device)
-        found = relevant.ranks(vectors, pool, **given)
-        chosen, others = self.judge_variants(found, relevant)
+        found = qrels.places(vectors, pool, **given).to_depth(depth)
+        chosen, others = self.judge_variants(found, qrels)
         if self._references is None or self._references.table is not self._pool_table:
             self._references = PoolBaselines(self._pool_table)
-        ranks = {**self._references.ranks(self.baselines, relevant, **limits), **others, self._name: found[chosen]}
-        depth = _GLANCE_DEPTH if self.trainer.state.fn == "fit" else _RUN_DEPTH
-        top = best(vectors[:, chosen], pool, min(depth, data.pool.num_candidates), **given)
-        return PoolEvaluation(self._name, relevant, ranks, *top)
+        baselines = self._references.places(self.baselines, qrels, **limits)
+        ours = Places(*(each[chosen] for each in found))
+        scorers = {**{name: each.to_depth(depth) for name, each in baselines.items()}, **others, self._name: ours}
+        shown = _GLANCE_DEPTH if self.trainer.state.fn == "fit" else depth
+        top = best(vectors[:, chosen], pool, min(shown, data.pool.num_candidates), **given)
+        return PoolEvaluation(self._name, qrels, scorers, *top)
 
     def candidates_to_rank(self) -> Any:
         """The pool, or its vectors in memory where they fit: on the GPU if there is one."""
@@ -97,6 +99,11 @@ class PoolRanker(Ranker[PoolBatch]):
     def candidate_scales(self) -> Float[Tensor, " N"] | None:
         """One over each candidate's length; None where they all count as they are."""
         return self._pool_table.inverse_norms if self.normalize else None
+
+    @property
+    def _depth(self) -> int:
+        """How far down the order metrics look."""
+        return max(_RUN_DEPTH, *(node.get("k") or 0 for node in self.description()["ranker"]["metrics"]))
 
     @property
     def _pool_table(self) -> PoolTable:

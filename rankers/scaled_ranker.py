@@ -12,8 +12,9 @@ from rankers.pool_ranker import PoolRanker
 from rankers.query_embedder import QueryEmbedder
 from rankers.scaling_grid import ScalingGrid
 from rankers.test_time_scaling import Scaling, scale, scale_grid
+from ranking.places import Places
 from ranking.pool_batch import Contexts, PoolBatch
-from ranking.pool_evaluation import Relevant
+from ranking.pool_evaluation import Qrels
 
 DIRECT = "depth 0"
 """What a ranker is called without its scaling: in reports a part of it rather than a baseline."""
@@ -83,22 +84,22 @@ class ScaledRanker(PoolRanker):
         steps = scale(*sets, width=scaling.width, depth=scaling.depth, **given)
         return torch.stack([steps[:, 0], steps.mean(dim=1)], dim=1)
 
-    def judge_variants(
-        self, ranks: Float[Tensor, "V Q P"], relevant: Relevant
-    ) -> tuple[int, dict[str, Float[Tensor, "Q P"]]]:
+    def judge_variants(self, places: Places, qrels: Qrels) -> tuple[int, dict[str, Places]]:
         """The chosen width and depth, with direct ranking beside it."""
         if self._ranks_directly:
             return 0, {}
+        direct = Places(*(each[0] for each in places))
         if not self._chooses:
-            return 1, {DIRECT: ranks[0]}
+            return 1, {DIRECT: direct}
         assert self.scaling is not None
         name, metric = next(iter(self.metrics.items()))
-        means = torch.stack([metric(each, relevant.labels, relevant.mask).mean() for each in ranks])
+        variants = (Places(*each) for each in zip(*places, strict=True))
+        means = torch.stack([qrels.value(metric, each).mean() for each in variants])
         values = means.view(len(self._widths), self._max_depth + 1)
-        self.grid = ScalingGrid(name, self._widths, values, len(relevant.queries))
+        self.grid = ScalingGrid(name, self._widths, values, len(qrels.queries))
         width, depth = self.grid.chosen
         self.scaling = dataclasses.replace(self.scaling, width=width, depth=depth)
-        return self.grid.place, {DIRECT: ranks[0]}
+        return self.grid.place, {DIRECT: direct}
 
     def findings(self) -> dict[str, Any]:
         """The width and depth of scaling that validation has chosen, and what it chose among."""

@@ -20,12 +20,15 @@ class Batch:
         mask: True where a candidate exists.
         group: Which group of the store each row is, for per-query results and error messages.
         slot: Each candidate's place in the store, -1 where there is none.
+        weight: What share of a full batch this one is; its loss counts as much, so that each group weighs the same in
+            small last batches too.
     """
 
     labels: Float[Tensor, "B K"]
     mask: Bool[Tensor, "B K"]
     group: Int[Tensor, " B"]
     slot: Int[Tensor, "B K"]
+    weight: float = dataclasses.field(default=1.0, kw_only=True)
 
     def to(self: B, device: torch.device | str) -> B:
         """The same batch with every tensor on the device."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ranking.id_index import IdIndex
@@ -45,6 +45,13 @@ POOL = StoreFormat(
     fields=dict.fromkeys(("num_candidates", "num_queries", "num_relevant", "num_history", "num_own"), int)
     | {"normalized": bool},
     axes={"queries": _LISTS},
+    optional={
+        "queries": {
+            "judged": (torch.uint8, ("rows",)),
+            "missing": (torch.float32, ("any",)),
+            "missing_offsets": (torch.int64, ("rows+1",)),
+        }
+    },
     mapped=frozenset({"candidates", "index"}),
 )
 
@@ -59,9 +66,12 @@ class PoolQueries:
 
     Attributes:
         split: 0 train, 1 val, 2 test, 255 where the source does not say.
-        relevant_offsets: Query q has the relevant candidates relevant_offsets[q] to relevant_offsets[q + 1].
+        judged: Whether anybody judged the query's candidates; metrics leave out the others.
+        relevant_offsets: Query q has the judged candidates relevant_offsets[q] to relevant_offsets[q + 1].
         relevant: Their rows in the pool.
-        label: Their relevance, above 0.
+        label: Their grades, above 0.
+        missing_offsets: Likewise, of judged candidates that the pool lacks.
+        missing: Their grades, above 0.
         history_offsets: Likewise, of histories.
         history: Rows of what each query's user has seen, oldest first.
         own_offsets: Likewise, of own candidates.
@@ -69,9 +79,12 @@ class PoolQueries:
     """
 
     split: UInt8[Tensor, " Q"]
+    judged: Bool[Tensor, " Q"]
     relevant_offsets: Int[Tensor, " Q+1"]
     relevant: Int[Tensor, " R"]
     label: Float[Tensor, " R"]
+    missing_offsets: Int[Tensor, " Q+1"]
+    missing: Float[Tensor, " M"]
     history_offsets: Int[Tensor, " Q+1"]
     history: Int[Tensor, " H"]
     own_offsets: Int[Tensor, " Q+1"]
@@ -82,6 +95,12 @@ class PoolQueries:
         self._table = table
         for name in ("split", "label", *_LISTS, *(f"{each}_offsets" for each in _LISTS)):
             setattr(self, name, table.joined(name))
+        if table.has("missing"):
+            self.judged = table.joined("judged").bool()
+            self.missing, self.missing_offsets = table.joined("missing"), table.joined("missing_offsets")
+        else:  # a pool of before there were these columns
+            self.judged = torch.ones(len(table), dtype=torch.bool)
+            self.missing, self.missing_offsets = torch.zeros(0), torch.zeros(len(table) + 1, dtype=torch.int64)
 
     def id(self, query: int) -> str:
         """The id of a query."""
@@ -107,6 +126,8 @@ class CandidatePool:
     Attributes:
         encoder: What embedded the texts; None where the vectors came with the source.
         normalized: Whether every candidate's vector has length one, to the rounding of the stored dtype.
+        min_label: From which grade on a candidate is relevant where a metric knows no grades; 0 for all that are judged
+            above 0.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], tables: dict[str, Table]) -> None:
@@ -115,6 +136,7 @@ class CandidatePool:
         self.dtype: torch.dtype = DTYPES[manifest["dtype"]]
         self.encoder: dict[str, Any] | None = manifest["encoder"]
         self.normalized: bool = manifest["normalized"]
+        self.min_label: float = manifest["source"].get("min_label") or 0
         self.num_candidates = len(tables["candidates"])
         self.queries = PoolQueries(tables["queries"])
         self._candidates, self._tables = tables["candidates"], tables
@@ -188,7 +210,8 @@ class CandidatePool:
         for name in _LISTS:
             rows = getattr(queries, name)
             self._check_queries(name, (rows < 0) | (rows >= self.num_candidates), rows)
-        self._check_queries("label", ~((queries.label > 0) & queries.label.isfinite()), queries.label)
+        for name, labels in {"label": queries.label, "missing": queries.missing}.items():
+            self._check_queries(name, ~((labels > 0) & labels.isfinite()), labels)
         known = torch.tensor(list(SPLITS.values()), dtype=torch.uint8)
         self._check_queries("split", ~torch.isin(queries.split, known), queries.split)
 

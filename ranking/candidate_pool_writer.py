@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ranking.candidate_pool import POOL
@@ -180,6 +180,9 @@ class CandidatePoolWriter(StoreWriter):
         own_offsets: Int[Tensor, " Q+1"] | None = None,
         own: Int[Tensor, " O"] | None = None,
         split: Sequence[str | None] | None = None,
+        judged: Bool[Tensor, " Q"] | None = None,
+        missing_offsets: Int[Tensor, " Q+1"] | None = None,
+        missing: Float[Tensor, " M"] | None = None,
         cut: int = 0,
     ) -> None:
         """Write one shard of queries; all candidates must have been added before.
@@ -188,14 +191,17 @@ class CandidatePoolWriter(StoreWriter):
             ids: No two of them equal.
             texts: Of the queries.
             features: What the encoder makes of the queries.
-            relevant_offsets: Where each query's relevant candidates begin, from 0.
+            relevant_offsets: Where each query's judged candidates begin, from 0.
             relevant: Their rows.
-            label: Their relevance, above 0; 1 by default.
+            label: Their grades, above 0; 1 by default.
             history_offsets: Where each query's history begins; none has one by default.
             history: Rows, oldest first.
             own_offsets: Where each query's own candidates begin; all rank the whole pool by default.
             own: Rows.
             split: `train`, `val`, `test` or None for each query.
+            judged: Whether anybody judged a query's candidates; all by default.
+            missing_offsets: Where the grades of judged candidates begin that the pool lacks; there are none by default.
+            missing: These grades, above 0.
             cut: How many of the texts were too long for the encoder.
 
         Raises:
@@ -214,7 +220,11 @@ class CandidatePoolWriter(StoreWriter):
             raise ValueError(f"{len(ids)} queries with {len(relevant)} relevant candidates do not fit the other sizes")
         for name, (offsets, rows) in lists.items():
             self._check_list(name, offsets, rows, len(ids))
-        if not bool(((label > 0) & label.isfinite()).all()):
+        missing = torch.zeros(0) if missing is None else missing
+        missing_offsets = torch.zeros(len(ids) + 1, dtype=torch.int64) if missing_offsets is None else missing_offsets
+        _check_offsets("missing", missing_offsets, missing, len(ids))
+        grades = torch.cat([label.to(torch.float32), missing.to(torch.float32)])
+        if not bool(((grades > 0) & grades.isfinite()).all()):
             raise ValueError("a label of a relevant candidate is not a finite number above 0")
         if unknown := set(split).difference(SPLITS):
             raise ValueError(f"no such split: {unknown}; there are train, val, test and None")
@@ -222,6 +232,9 @@ class CandidatePoolWriter(StoreWriter):
             "features": self._stored(features, (len(ids), self._manifest["feature_dim"]), "query"),
             "split": torch.tensor([SPLITS[name] for name in split], dtype=torch.uint8),
             "label": label.to(torch.float32).contiguous(),
+            "judged": torch.ones(len(ids), dtype=torch.uint8) if judged is None else judged.to(torch.uint8),
+            "missing": missing.to(torch.float32).contiguous(),
+            "missing_offsets": missing_offsets.to(torch.int64, copy=True).contiguous(),
             **{name: rows.to(torch.int64, copy=True).contiguous() for name, (_, rows) in lists.items()},
             **{
                 f"{name}_offsets": offsets.to(torch.int64, copy=True).contiguous()
@@ -265,10 +278,7 @@ class CandidatePoolWriter(StoreWriter):
         super()._add(table, record)
 
     def _check_list(self, name: str, offsets: Tensor, rows: Tensor, num_queries: int) -> None:
-        if len(offsets) != num_queries + 1 or int(offsets[-1]) != len(rows):
-            raise ValueError(f"{name}_offsets do not fit {num_queries} queries and {len(rows)} rows")
-        if int(offsets[0]) != 0 or bool((offsets.diff() < 0).any()):
-            raise ValueError(f"{name}_offsets do not fit: they must rise from 0, got {offsets.tolist()[:8]} ...")
+        _check_offsets(name, offsets, rows, num_queries)
         if bool(((rows < 0) | (rows >= self.num_candidates)).any()):
             raise ValueError(f"{name} names a candidate outside the {self.num_candidates} that were added")
 
@@ -307,6 +317,13 @@ class CandidatePoolWriter(StoreWriter):
                 at = " and ".join(f"{row:,}" for row, each in zip(alike, ids, strict=True) if each == twice)
                 cure = f"give each candidate an id of its own, delete {self.partial} and build it again"
                 raise StoreError(str(self.partial), f"candidates {at} have the same id {twice!r}.", cure=cure)
+
+
+def _check_offsets(name: str, offsets: Tensor, values: Tensor, num_queries: int) -> None:
+    if len(offsets) != num_queries + 1 or int(offsets[-1]) != len(values):
+        raise ValueError(f"{name}_offsets do not fit {num_queries} queries and {len(values)} rows")
+    if int(offsets[0]) != 0 or bool((offsets.diff() < 0).any()):
+        raise ValueError(f"{name}_offsets do not fit: they must rise from 0, got {offsets.tolist()[:8]} ...")
 
 
 def _list(offsets: Tensor | None, rows: Tensor | None, num_queries: int) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ranking.places import Places
+
 _CELL = 32  # scores of which only the maximum is looked at first
 
 
@@ -107,9 +109,10 @@ class Best:
 
 
 class Ranks:
-    """For pairs of a query and a candidate, by how many the candidates scored higher outnumber those scored lower.
+    """For pairs of a query and a candidate, how many other candidates score higher and how many the same.
 
-    A tie counts as neither. So with n other candidates and this balance b, the rank is 1 + (n + b) / 2.
+    What is counted is by how many the higher ones outnumber the lower ones, and how many are not tied: two sums over
+    the signs of the differences.
 
     Args:
         query: Of each pair.
@@ -121,7 +124,7 @@ class Ranks:
         self.query, self._order = query.cpu().sort(stable=True)
         self.rows = rows.cpu()[self._order]
         self.scores = torch.zeros(len(query), device=device)
-        self.balance = torch.zeros(len(query), dtype=torch.float64, device=device)
+        self.counts = torch.zeros(2, len(query), dtype=torch.float64, device=device)
         self._views: dict[int, _View] = {}
 
     def pairs(self, chunk: slice, start: int, stop: int) -> Int[Tensor, " r"]:
@@ -135,30 +138,36 @@ class Ranks:
         if chunk.start not in self._views:
             self._views[chunk.start] = _View(self, chunk)
         view = self._views[chunk.start]
+        outnumber, apart = self.counts
         for pairs, query in view.layers:
             above = (scores if query is None else scores[query]) - self.scores[pairs].unsqueeze(1)
             broken = above.amax(dim=1).isnan()  # the sign of nan is 0
-            self.balance[pairs] += above.sign_().sum(dim=1).masked_fill_(broken, torch.nan)
+            outnumber[pairs] += above.sign_().sum(dim=1).masked_fill_(broken, torch.nan)
+            apart[pairs] += above.abs_().sum(dim=1)
         pairs, query, row = view.inside(first, first + scores.shape[1])
         if len(pairs):  # no candidate is compared with itself, which rounding could make higher or lower
-            self.balance[pairs] -= (scores[query, row - first] - self.scores[pairs]).sign()
+            itself = (scores[query, row - first] - self.scores[pairs]).sign()
+            outnumber[pairs] -= itself
+            apart[pairs] -= itself.abs()
 
-    def found(self, num_candidates: int) -> Float[Tensor, " R"]:
-        """The ranks, in the order in which the pairs were given.
+    def found(self, num_candidates: int) -> Places:
+        """Where the candidates stand, in the order in which the pairs were given.
 
         Raises:
             ValueError: If a score was nan.
         """
-        _refuse_nan(self.balance, self.query)
-        ranks = 1 + (num_candidates - 1 + self.balance) / 2
-        return torch.empty_like(ranks).index_copy_(0, self._order.to(ranks.device), ranks)
+        outnumber, apart = self.counts
+        _refuse_nan(outnumber, self.query)
+        given = torch.empty_like(self._order).index_copy_(0, self._order, torch.arange(len(self._order)))
+        given = given.to(apart.device)
+        return Places((apart + outnumber)[given] / 2, num_candidates - 1 - apart[given])
 
 
 class _View:
     """The pairs of one chunk of queries: once in layers that hold each query once at most, once by row."""
 
     def __init__(self, ranks: Ranks, chunk: slice) -> None:
-        device = ranks.balance.device
+        device = ranks.counts.device
         pairs = ranks.pairs(chunk, 0, int(ranks.rows.max()) + 1 if len(ranks.rows) else 0)
         query = ranks.query[pairs] - chunk.start
         counts = query.bincount()

@@ -1,8 +1,9 @@
 """Losses: one number for how badly scores order the candidates of each group.
 
 Every loss is a pure function of scores, labels and mask, computed in fp32. Masked candidates take no part, whatever
-their scores and labels hold. A group from which a loss has nothing to learn takes no part either; a batch of nothing
-but such groups gives 0, with a gradient of 0.
+their scores and labels hold. Every loss is the mean of the losses of the B groups, so that it does not matter how
+groups of whatever size are shared out among batches and processes. A group from which a loss has nothing to learn
+counts as 0.
 
 Notation: s are scores, y labels, of the candidates that exist; candidates with y > 0 are positive.
 """
@@ -27,8 +28,8 @@ def listwise_kl(
 ) -> Float[Tensor, ""]:
     """Divergence of the scores' softmax from the normalised labels (Language Ranker, Eqs. 5-6).
 
-    KL(pi_y || pi_s) with pi_y = y / sum(y) and pi_s = softmax(s), averaged over the groups that have a positive.
-    Labels below 0 count as 0.
+    KL(pi_y || pi_s) with pi_y = y / sum(y) and pi_s = softmax(s); 0 for a group without a positive. Labels below 0
+    count as 0.
 
     Example:
         >>> yes = torch.ones(1, 2, dtype=torch.bool)
@@ -46,7 +47,7 @@ def listwise_kl(
 def bce(scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /) -> Float[Tensor, ""]:
     """Binary cross-entropy of each candidate on its own (Language Ranker, Eqs. 8-9).
 
-    -(y log p + (1 - y) log(1 - p)) with p = sigmoid(s), averaged over all candidates of the batch. Labels may be soft.
+    -(y log p + (1 - y) log(1 - p)) with p = sigmoid(s), averaged over the candidates of a group. Labels may be soft.
 
     Raises:
         ValueError: If a label lies outside [0, 1]: scale the labels, or use `mse`.
@@ -62,14 +63,15 @@ def bce(scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[T
         raise ValueError(
             f"bce needs labels in [0, 1], these go from {low:g} to {high:g}: scale them, or use the loss mse"
         )
-    return _mean(F.binary_cross_entropy_with_logits(_keep(scores, mask, 0.0), targets, reduction="none"), mask)
+    losses = F.binary_cross_entropy_with_logits(_keep(scores, mask, 0.0), targets, reduction="none")
+    return _mean(torch.where(mask, losses, 0).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1), mask.any(dim=-1))
 
 
 @LOSSES.register("mse")
 def mse(scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /) -> Float[Tensor, ""]:
     """Squared distance of scores from real labels (Language Ranker, Eqs. 7 and 10).
 
-    (s - y)^2, averaged over the candidates of a group, then over groups: groups weigh the same, whatever their size.
+    (s - y)^2, averaged over the candidates of a group.
 
     Example:
         >>> yes = torch.ones(1, 2, dtype=torch.bool)
@@ -87,7 +89,7 @@ def pairwise_logistic(
 ) -> Float[Tensor, ""]:
     """Logistic loss of each pair with different labels (RankNet, Burges et al. 2005; Bradley and Terry 1952).
 
-    log(1 + exp(s_j - s_i)) averaged over the pairs of a group with y_i > y_j, then over the groups that have one.
+    log(1 + exp(s_j - s_i)) averaged over the pairs of a group with y_i > y_j.
 
     Example:
         >>> yes = torch.ones(1, 2, dtype=torch.bool)
@@ -111,7 +113,7 @@ def listnet(
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the top-one probabilities that labels and scores give (ListNet, Cao et al. 2007).
 
-    -sum softmax(y / t) log softmax(s), averaged over the groups whose labels are not all the same.
+    -sum softmax(y / t) log softmax(s); 0 for a group whose labels are all the same.
 
     Args:
         label_temperature: Divides the labels; the smaller, the more of the target the best label gets.
@@ -146,7 +148,7 @@ def lambda_loss(
 ) -> Float[Tensor, ""]:
     """Logistic loss of pairs, each weighted by what it means for nDCG (LambdaLoss, Wang et al. 2018).
 
-    sum over pairs with y_i > y_j of w_ij log2(1 + exp(-sigma (s_i - s_j))), averaged over the groups that have a pair.
+    sum over pairs with y_i > y_j of w_ij log2(1 + exp(-sigma (s_i - s_j))).
     With gains G = (2^y - 1) / ideal DCG, discounts D(r) = log2(1 + r) and the ranks r that the scores give now, w_ij is
     |G_i - G_j| times |1/D(r_i) - 1/D(r_j)| (lambdarank), times |1/D(d) - 1/D(d + 1)| with d = |r_i - r_j|
     (ndcg_loss2), or times mu of the latter plus the former (ndcg_loss2pp). Labels below 0 have gain 0.
@@ -191,8 +193,9 @@ def infonce(
 ) -> Float[Tensor, ""]:
     """Cross-entropy of finding each positive among the negatives of its group (InfoNCE, van den Oord et al. 2018).
 
-    -log(exp(s_i) / (exp(s_i) + sum of exp(s_j) over the negatives j)), averaged over the positives i of a group, then
-    over the groups that have both. Unlike in `listwise_kl`, positives do not compete with each other.
+    -log(exp(s_i) / (exp(s_i) + sum of exp(s_j) over the negatives j)), averaged over the positives i of a group;
+    0 for a group that has no positive or no negative. Unlike in `listwise_kl`, positives do not compete with one
+    another.
 
     Example:
         >>> yes = torch.ones(1, 3, dtype=torch.bool)
@@ -212,9 +215,9 @@ def _keep(values: Float[Tensor, "B K"], kept: Bool[Tensor, "B K"], other: float)
     return torch.where(kept, values.float(), other)
 
 
-def _mean(values: Float[Tensor, "..."], part: Bool[Tensor, "..."]) -> Float[Tensor, ""]:
-    """Mean of the values that take part; 0, still attached to the scores, if none does."""
-    return torch.where(part, values, 0).sum() / part.sum().clamp(min=1)
+def _mean(values: Float[Tensor, " B"], part: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Mean over all groups, those that take no part counting as 0."""
+    return torch.where(part, values, 0).sum() / max(1, len(values))
 
 
 def _pairs(labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"]) -> tuple[Int[Tensor, "B W"], Bool[Tensor, "B W K"]]:

@@ -1,50 +1,63 @@
-"""PoolEvaluation: where the relevant candidates of each query stand in the order of a whole pool."""
+"""PoolEvaluation: where the judged candidates of each query stand in the order of a whole pool."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
-from ranking.evaluation import Metrics, Ranked, joined
-from ranking.search import ranks, top_k
+from ranking.evaluation import Ranked, joined
+from ranking.places import Places
+from ranking.search import places, top_k
 
 _BUDGET = 2**24  # scores of own candidate lists that are held at once
 
 
+RankMetric = Callable[..., Float[Tensor, " Q"]]
+"""A function of (above, tied, labels, relevant), as those of `ranking.rank_metrics`."""
+
+
 @dataclass(frozen=True)
-class Relevant:
-    """The relevant candidates of Q queries, P at the most.
+class Qrels:
+    """The judged candidates of Q queries, P at the most, and those that the pool lacks, M at the most.
 
     Args:
         queries: Which queries of the pool.
-        rows: Of the relevant candidates; 0 where the mask is False.
-        labels: Relevance.
+        rows: Of the judged candidates; 0 where the mask is False.
+        labels: Their grades, above 0; 0 where the mask is False.
         mask: True where there is one.
+        missing: The grades of judged candidates that are not in the pool; 0 where there is none.
+        min_label: From which grade on a candidate is relevant where a metric knows no grades.
     """
 
     queries: Int[Tensor, " Q"]
     rows: Int[Tensor, "Q P"]
     labels: Float[Tensor, "Q P"]
     mask: Bool[Tensor, "Q P"]
+    missing: Float[Tensor, "Q M"]
+    min_label: float = 0.0
 
     @classmethod
-    def of(cls, pool: Any, queries: Int[Tensor, " Q"]) -> "Relevant":
+    def of(cls, pool: Any, queries: Int[Tensor, " Q"]) -> "Qrels":
         """What the pool knows of these queries."""
-        of, rows, place = ragged(pool.queries.relevant_offsets, pool.queries.relevant, queries)
-        _, labels, _ = ragged(pool.queries.relevant_offsets, pool.queries.label, queries)
-        width = int(place.max()) + 1 if len(place) else 1
-        mask = torch.zeros(len(queries), width, dtype=torch.bool)
-        mask[of, place] = True
-        padded = torch.zeros(mask.shape, dtype=torch.int64), torch.zeros(mask.shape)
-        for target, values in zip(padded, (rows, labels.float()), strict=True):
-            target[of, place] = values.to(target.dtype)
-        return cls(queries, *padded, mask)
+        known = pool.queries
+        of, rows, place = ragged(known.relevant_offsets, known.relevant, queries)
+        labels = ragged(known.relevant_offsets, known.label, queries)[1]
+        mask = _padded(torch.ones(len(of), dtype=torch.bool), of, place, len(queries))
+        of_missing, missing, at = ragged(known.missing_offsets, known.missing, queries)
+        return cls(
+            queries,
+            _padded(rows.long(), of, place, len(queries)),
+            _padded(labels.float(), of, place, len(queries)),
+            mask,
+            _padded(missing.float(), of_missing, at, len(queries)),
+            float(pool.min_label),
+        )
 
-    def ranks(
+    def places(
         self,
         vectors: Float[Tensor, "Q V E"],
         pool: Any,
@@ -53,8 +66,8 @@ class Relevant:
         removed: Int[Tensor, "R 2"] | None = None,
         inverse_norms: Float[Tensor, " N"] | None = None,
         distributed: bool = False,
-    ) -> Float[Tensor, "V Q P"]:
-        """The rank of each relevant candidate for each of V vectors a query, from one scan of the pool.
+    ) -> Places:
+        """Where each judged candidate stands for each of V vectors a query, `[V, Q, P]`, from one scan of the pool.
 
         Args:
             vectors: Of the queries.
@@ -66,29 +79,46 @@ class Relevant:
         """
         num_variants = vectors.shape[1]
         place, at = self.mask.nonzero(as_tuple=True)
-        found = torch.zeros(num_variants, *self.mask.shape, dtype=torch.float64)
+        found = Places.nowhere(num_variants, *self.mask.shape)
         if own is not None:
-            found[:, place, at] = _own_ranks(vectors, pool, own, inverse_norms, place, self.rows[place, at])
-            return found
-        variant = torch.arange(num_variants)
-        pairs = (place.unsqueeze(1) * num_variants + variant).flatten()
-        rows = self.rows[place, at].repeat_interleave(num_variants)
-        if removed is not None:
-            flat = (removed[:, :1] * num_variants + variant).flatten()
-            removed = torch.stack([flat, removed[:, 1].repeat_interleave(num_variants)], dim=1)
-        given = {"inverse_norms": inverse_norms, "removed": removed, "distributed": distributed}
-        values = ranks(vectors.flatten(0, 1), pool, pairs, rows, **given)
-        found[:, place, at] = values.cpu().view(len(place), num_variants).T
+            values = _own_places(vectors, pool, own, inverse_norms, place, self.rows[place, at])
+        else:
+            variant = torch.arange(num_variants)
+            pairs = (place.unsqueeze(1) * num_variants + variant).flatten()
+            rows = self.rows[place, at].repeat_interleave(num_variants)
+            if removed is not None:
+                flat = (removed[:, :1] * num_variants + variant).flatten()
+                removed = torch.stack([flat, removed[:, 1].repeat_interleave(num_variants)], dim=1)
+            given = {"inverse_norms": inverse_norms, "removed": removed, "distributed": distributed}
+            searched = places(vectors.flatten(0, 1), pool, pairs, rows, **given)
+            values = Places(*(each.cpu().view(len(place), num_variants).T for each in searched))
+        for target, value in zip(found, values, strict=True):
+            target[:, place, at] = value
         return found
+
+    def value(self, metric: RankMetric, places: Places, *, within: bool = False) -> Float[Tensor, " Q"]:
+        """A metric of each query, the judged candidates standing at these places, `[Q, P]`.
+
+        Args:
+            metric: Of `ranking.rank_metrics`.
+            places: Of the judged candidates in the pool.
+            within: Whether judged candidates that the pool lacks do not count, rather than as never found.
+        """
+        above, tied, labels = places.above, places.tied, self.labels
+        if not within:
+            nowhere = Places.nowhere(*self.missing.shape)
+            above, tied = torch.cat([above, nowhere.above], dim=1), torch.cat([tied, nowhere.tied], dim=1)
+            labels = torch.cat([labels, self.missing], dim=1)
+        return metric(above, tied, labels, (labels > 0) & (labels >= self.min_label)).double()
 
 
 class PoolEvaluation:
-    """Ranks of the relevant candidates over a pool, and the ranker's best candidates.
+    """Where the judged candidates stand in the order of a pool, and the ranker's best candidates.
 
     Args:
-        name: Of the scorer that is judged, one of those in `ranks`.
-        relevant: Of the queries.
-        ranks: By scorer.
+        name: Of the scorer that is judged, one of those in `places`.
+        qrels: What is known of the queries.
+        places: By scorer, `[Q, P]`.
         top_scores: The judged scorer's highest scores, best first.
         top_rows: The candidates they belong to, -1 where there are fewer.
     """
@@ -96,48 +126,67 @@ class PoolEvaluation:
     def __init__(
         self,
         name: str,
-        relevant: Relevant,
-        ranks: Mapping[str, Float[Tensor, "Q P"]],
+        qrels: Qrels,
+        places: Mapping[str, Places],
         top_scores: Float[Tensor, "Q k"],
         top_rows: Int[Tensor, "Q k"],
     ) -> None:
-        self.name, self.relevant, self.ranks = name, relevant, ranks
+        self.name, self.qrels, self.places = name, qrels, places
         self.top_scores, self.top_rows = top_scores, top_rows
 
     @property
     def queries(self) -> Int[Tensor, " Q"]:
         """The queries' numbers in the pool: the order of all per-query values."""
-        return self.relevant.queries
+        return self.qrels.queries
 
-    def per_query(self, metrics: Metrics) -> dict[str, Float[Tensor, " Q"]]:
+    @property
+    def num_missing(self) -> int:
+        """How many judged candidates the pool lacks."""
+        return int((self.qrels.missing > 0).sum())
+
+    def per_query(self, metrics: Mapping[str, RankMetric]) -> dict[str, Float[Tensor, " Q"]]:
         """Each metric of the judged scorer for each query."""
-        return self._values(metrics, self.ranks[self.name])
+        return self._values(metrics, self.places[self.name])
 
-    def baselines(self, metrics: Metrics) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
+    def baselines(self, metrics: Mapping[str, RankMetric]) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
         """The same of all other scorers."""
-        return {name: self._values(metrics, found) for name, found in self.ranks.items() if name != self.name}
+        return {name: self._values(metrics, each) for name, each in self.places.items() if name != self.name}
+
+    def within_pool(self, metrics: Mapping[str, RankMetric]) -> dict[str, Float[Tensor, " Q"]]:
+        """Each metric of the judged scorer, as if nobody had judged the candidates that the pool lacks."""
+        return self._values(metrics, self.places[self.name], within=True)
 
     def rankings(self) -> Iterator[tuple[int, Ranked]]:
         """Each query and its best candidates in order."""
-        labels = self._top_labels()
         for place, query in enumerate(self.queries.tolist()):
             rows, scores = self.top_rows[place].tolist(), self.top_scores[place].tolist()
-            found = zip(rows, scores, labels[place].tolist(), strict=True)
+            found = zip(rows, scores, self._top_labels(place).tolist(), strict=True)
             yield query, [candidate for candidate in found if candidate[0] >= 0]
 
     def right_and_wrong(self) -> tuple[Float[Tensor, " R"], Float[Tensor, " W"]]:
         """The scores of relevant and of other candidates among the best."""
-        labels, there = self._top_labels(), self.top_rows >= 0
-        return self.top_scores[there & (labels > 0)], self.top_scores[there & (labels <= 0)]
+        right = torch.stack([self._right(place) for place in range(len(self.queries))])
+        there = self.top_rows >= 0
+        return self.top_scores[there & right], self.top_scores[there & ~right]
 
-    def _top_labels(self) -> Float[Tensor, "Q k"]:
-        """The labels of the best candidates, 0 for those that are not known to be relevant."""
-        same = (self.top_rows.unsqueeze(2) == self.relevant.rows.unsqueeze(1)) & self.relevant.mask.unsqueeze(1)
-        return (same * self.relevant.labels.unsqueeze(1)).sum(dim=2)
+    def _right(self, place: int) -> Bool[Tensor, " k"]:
+        labels = self._top_labels(place)
+        return (labels > 0) & (labels >= self.qrels.min_label)
 
-    def _values(self, metrics: Metrics, found: Float[Tensor, "Q P"]) -> dict[str, Float[Tensor, " Q"]]:
-        relevant = self.relevant
-        return {name: metric(found, relevant.labels, relevant.mask).double() for name, metric in metrics.items()}
+    def _top_labels(self, place: int) -> Float[Tensor, " k"]:
+        """The labels of a query's best candidates, 0 for those that nobody judged."""
+        there = self.qrels.mask[place]
+        rows, order = self.qrels.rows[place, there].sort()
+        if not len(rows):
+            return torch.zeros(self.top_rows.shape[1])
+        at = torch.searchsorted(rows, self.top_rows[place]).clamp(max=len(rows) - 1)
+        labels = self.qrels.labels[place, there][order[at]]
+        return torch.where(rows[at] == self.top_rows[place], labels, 0)
+
+    def _values(
+        self, metrics: Mapping[str, RankMetric], places: Places, *, within: bool = False
+    ) -> dict[str, Float[Tensor, " Q"]]:
+        return {name: self.qrels.value(metric, places, within=within) for name, metric in metrics.items()}
 
 
 class PoolEvaluationState(Metric):
@@ -219,22 +268,29 @@ def _own_scores(
     return scores.masked_fill((own < 0).unsqueeze(1), -torch.inf)
 
 
-def _own_ranks(
+def _own_places(
     vectors: Float[Tensor, "Q V E"],
     pool: Any,
     own: Int[Tensor, "Q L"],
     inverse_norms: Float[Tensor, " N"] | None,
     place: Int[Tensor, " R"],
     rows: Int[Tensor, " R"],
-) -> Float[Tensor, "V R"]:
-    """Ranks within each query's own list; a relevant candidate that is not in it comes after all that are."""
+) -> Places:
+    """Places within each query's own list, `[V, R]`; a judged candidate that is not in it is nowhere."""
     scores = _own_scores(vectors, pool, own, inverse_norms)[place]
     is_it = (own[place] == rows.unsqueeze(1)).unsqueeze(1)
     score = scores.masked_fill(~is_it, -torch.inf).amax(dim=2, keepdim=True)
     there = (own[place] >= 0).unsqueeze(1)
-    higher = ((scores > score) & there).sum(dim=2)
-    tied = ((scores == score) & there & ~is_it).sum(dim=2)
-    return (1 + higher + tied / 2).double().T
+    above = ((scores > score) & there).sum(dim=2).double()
+    tied = ((scores == score) & there & ~is_it).sum(dim=2).double()
+    return Places(above.masked_fill(~is_it.any(dim=2), torch.inf).T, tied.T)
+
+
+def _padded(values: Tensor, of: Int[Tensor, " R"], place: Int[Tensor, " R"], num_queries: int) -> Shaped[Tensor, "Q P"]:
+    """Ragged values as a matrix, filled up with 0."""
+    padded = values.new_zeros(num_queries, int(place.max()) + 1 if len(place) else 1)
+    padded[of, place] = values
+    return padded
 
 
 def _first_of_each(group: Int[Tensor, " R"]) -> tuple[Int[Tensor, " Q"], Int[Tensor, " Q"]]:

@@ -1,27 +1,40 @@
-"""Rank metrics: one number per query for where its relevant candidates stand in the order of a pool.
+"""Rank metrics: one number per query for where its judged candidates stand in the order of a pool.
 
-These are the metrics of `ranking.metrics` for pools too large to hold every score: all that they see of the order are
-the ranks of the relevant candidates. A rank is 1 + the number of candidates scored higher + half of those that tie. A
-query without a relevant candidate counts as 0. Every metric raises ValueError if an existing rank is below 1, or if k
-is.
+These are the metrics of `ranking.metrics` for pools too large to hold every score. All that they see of the order is
+how many other candidates stand above each judged one, and how many are tied with it (`ranking.places`). As there, tied
+scores count as they would on average if ties were broken at random, computed exactly (McSherry and Najork 2008).
 
-Note:
-    Here a tie counts as the middle of its places, where `ranking.metrics` has the mean over all orders: that would need
-    to know who ties with whom. Where no scores tie, both are the same.
+`labels` are the grades, which `ndcg` uses; `relevant` says which candidates count for all other metrics. A judged
+candidate that is not in the order, being nowhere in the pool, has infinitely many above it: it is never found, but
+counts among what there was to find. A query without a relevant candidate counts as 0. Every metric raises ValueError if
+k is below 1, or if a place is negative or nan.
 """
 
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
+from scipy.special import expi
 from torch import Tensor
 
 from registry import RANK_METRICS
 
+# A tie is taken place by place up to here; beyond, places that differ by less than a thousandth are taken together.
+_EXACT = 4096
+_ROWS = 256  # queries whose ties are looked at together
+
 
 @RANK_METRICS.register("hit")
 def hit(
-    ranks: Float[Tensor, "B P"], labels: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], /, *, k: int = 1
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    /,
+    *,
+    k: int = 1,
 ) -> Float[Tensor, " B"]:
     """Whether a relevant candidate is among the top k.
 
@@ -29,16 +42,22 @@ def hit(
         k: How many of the best scored candidates to look at.
 
     Example:
-        >>> yes = torch.ones(1, 2, dtype=torch.bool)
-        >>> hit(torch.tensor([[7.0, 3.0]]), torch.ones(1, 2), yes, k=3)
-        tensor([1.])
+        >>> one, yes = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+        >>> hit(2 * one, one, one, yes, k=3)  # the third or fourth of all
+        tensor([0.5000])
     """
-    return _found(ranks, labels, mask, k).any(dim=1).float()
+    return _first_relevant(above, tied, relevant, _cutoff(k), lambda rank: torch.ones_like(rank))
 
 
 @RANK_METRICS.register("mrr")
 def mrr(
-    ranks: Float[Tensor, "B P"], labels: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], /, *, k: int | None = None
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    /,
+    *,
+    k: int | None = None,
 ) -> Float[Tensor, " B"]:
     """Reciprocal rank of the first relevant candidate; the mean over queries is the MRR.
 
@@ -46,18 +65,19 @@ def mrr(
         k: A first relevant candidate below rank k counts as 0; null for no limit.
 
     Example:
-        >>> yes = torch.ones(1, 2, dtype=torch.bool)
-        >>> mrr(torch.tensor([[7.0, 2.5]]), torch.ones(1, 2), yes)
-        tensor([0.4000])
+        >>> one, yes = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+        >>> mrr(one, one, one, yes)  # (1/2 + 1/3) / 2
+        tensor([0.4167])
     """
-    return (_found(ranks, labels, mask, k) / ranks).nan_to_num().amax(dim=1).float()
+    return _first_relevant(above, tied, relevant, _cutoff(k), torch.reciprocal)
 
 
 @RANK_METRICS.register("ndcg")
 def ndcg(
-    ranks: Float[Tensor, "B P"],
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
     labels: Float[Tensor, "B P"],
-    mask: Bool[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
     /,
     *,
     k: int | None = None,
@@ -65,28 +85,39 @@ def ndcg(
 ) -> Float[Tensor, " B"]:
     """Discounted cumulative gain relative to the best possible (Jarvelin and Kekalainen 2002).
 
-    DCG = sum over the relevant candidates whose rank r is k at the most of gain / log2(1 + r).
+    DCG = sum over the ranks r up to k of gain(r) / log2(1 + r).
 
     Args:
         k: How many of the best scored candidates to look at; null for all.
         gain: `linear`, the label as trec_eval has it, or `exponential`, 2^label - 1 (Burges et al. 2005).
 
     Example:
-        >>> ndcg(torch.tensor([[2.0]]), torch.tensor([[1.0]]), torch.tensor([[True]]))  # 1 / log2(3)
+        >>> one, yes = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+        >>> ndcg(one, 0 * one, one, yes)  # 1 / log2(3)
         tensor([0.6309])
     """
-    gains = torch.where(mask & (labels > 0), labels.double(), 0)
+    above, tied = _checked(above, tied, labels > 0)
+    gains = labels.double().clamp(min=0)
     if gain == "exponential":
         gains = gains.exp2() - 1
-    found = torch.where(_found(ranks, labels, mask, k), gains / (1 + ranks.double()).log2(), 0).sum(dim=1)
-    places = torch.arange(1, gains.shape[1] + 1, device=gains.device, dtype=torch.float64)
-    ideal = (gains.sort(dim=1, descending=True).values / (1 + places).log2())[:, :k].sum(dim=1)
+    limit = math.inf if _cutoff(k) is None else float(k or 0)
+    end = (above + tied + 1).clamp(max=limit)
+    discount = (_discounts(end) - _discounts(above.clamp(max=limit))) / (tied + 1)
+    found = torch.where(above < limit, gains * discount, 0).sum(dim=1)
+    ranks = torch.arange(1, gains.shape[1] + 1, device=gains.device, dtype=torch.float64)
+    ideal = (gains.sort(dim=1, descending=True).values / (1 + ranks).log2())[:, :k].sum(dim=1)
     return (found / torch.where(ideal > 0, ideal, 1)).float()
 
 
 @RANK_METRICS.register("recall")
 def recall(
-    ranks: Float[Tensor, "B P"], labels: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], /, *, k: int
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    /,
+    *,
+    k: int,
 ) -> Float[Tensor, " B"]:
     """Share of the relevant candidates that are among the top k.
 
@@ -95,20 +126,130 @@ def recall(
 
     Example:
         >>> yes = torch.ones(1, 2, dtype=torch.bool)
-        >>> recall(torch.tensor([[7.0, 3.0]]), torch.ones(1, 2), yes, k=3)
+        >>> recall(torch.tensor([[6.0, 2.0]]), torch.zeros(1, 2), torch.ones(1, 2), yes, k=3)
         tensor([0.5000])
     """
-    relevant = (mask & (labels > 0)).sum(dim=1)
-    return _found(ranks, labels, mask, k).sum(dim=1).float() / relevant.clamp(min=1)
+    return _found(above, tied, relevant, k) / relevant.sum(dim=1).clamp(min=1)
+
+
+@RANK_METRICS.register("precision")
+def precision(
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    /,
+    *,
+    k: int,
+) -> Float[Tensor, " B"]:
+    """Share of the top k that are relevant; places that a short list leaves empty count as not relevant.
+
+    Args:
+        k: How many of the best scored candidates to look at.
+
+    Example:
+        >>> yes = torch.ones(1, 2, dtype=torch.bool)
+        >>> precision(torch.tensor([[6.0, 1.0]]), torch.zeros(1, 2), torch.ones(1, 2), yes, k=2)
+        tensor([0.5000])
+    """
+    return _found(above, tied, relevant, k) / k
 
 
 def _found(
-    ranks: Float[Tensor, "B P"], labels: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], k: int | None
-) -> Bool[Tensor, "B P"]:
-    """True where a relevant candidate is among the top k."""
+    above: Float[Tensor, "B P"], tied: Float[Tensor, "B P"], relevant: Bool[Tensor, "B P"], k: int
+) -> Float[Tensor, " B"]:
+    """How many relevant candidates to expect among the top k."""
+    _cutoff(k)
+    above, tied = _checked(above, tied, relevant)
+    return torch.where(relevant, ((k - above) / (tied + 1)).clamp(0, 1), 0).sum(dim=1).float()
+
+
+def _first_relevant(
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    k: int | None,
+    value: Callable[[Tensor], Tensor],
+) -> Float[Tensor, " B"]:
+    """The expected value of the rank of the first relevant candidate, 0 where it is not among the top k.
+
+    All that matters is the tie that holds the relevant candidates with the fewest above them. If R of its n candidates
+    are relevant, the first of them is further back than j of these with probability C(n - j, R) / C(n, R).
+    """
+    above, tied = _checked(above, tied, relevant)
+    above = torch.where(relevant, above, torch.inf)
+    start, at = above.min(dim=1)
+    size = tied.gather(1, at.unsqueeze(1)).squeeze(1) + 1
+    among = (above == start.unsqueeze(1)).sum(dim=1).clamp(max=size)
+    limit = math.inf if k is None else float(k)
+    found = torch.where(start < limit, value(start + 1), 0)
+    mixed = ((size > among) & start.isfinite()).nonzero().flatten()
+    for rows in mixed.split(_ROWS) if len(mixed) else ():
+        found[rows] = _over_tie(start[rows], size[rows], among[rows], limit, value)
+    return found.float()
+
+
+def _over_tie(
+    start: Float[Tensor, " b"],
+    size: Float[Tensor, " b"],
+    among: Float[Tensor, " b"],
+    limit: float,
+    value: Callable[[Tensor], Tensor],
+) -> Float[Tensor, " b"]:
+    """The same for ties of `size` candidates, `among` them relevant, that begin below `start` others."""
+    last = (size - among + 1).clamp(max=limit - start).clamp(min=0)  # the furthest back that counts
+    edges = _edges(int(last.max())).to(start.device)
+    edges = edges.minimum(last.unsqueeze(1))
+    n, many = size.unsqueeze(1), among.unsqueeze(1)
+    beyond = torch.where(edges > n - many, 0, (_log_choose(n - edges, many) - _log_choose(n, many)).exp())
+    ranks = start.unsqueeze(1) + (edges[:, :-1] + 1 + edges[:, 1:]) / 2
+    return (beyond.diff(dim=1).neg() * value(ranks)).sum(dim=1)
+
+
+def _edges(last: int) -> Float[Tensor, " e"]:
+    """0, 1, 2 and so on up to `_EXACT`, from there on in steps of a thousandth, up to `last`."""
+    exact = torch.arange(min(last, _EXACT) + 1, dtype=torch.float64)
+    if last <= _EXACT:
+        return exact
+    steps = torch.arange(1, math.ceil(math.log(last / _EXACT) / math.log(1.001)) + 1, dtype=torch.float64)
+    return torch.cat([exact, (_EXACT * 1.001**steps).round()])
+
+
+def _log_choose(n: Float[Tensor, "..."], k: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return (n + 1).lgamma() - (n - k + 1).clamp(min=1).lgamma() - (k + 1).lgamma()
+
+
+def _discounts(ranks: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
+    """The sum of 1 / log2(1 + r) over the ranks r up to each of these; 0 for infinite ones, which nobody asks for.
+
+    Far down it is the logarithmic integral, by Euler and Maclaurin's formula.
+    """
+    first = (1 / torch.arange(2, _EXACT + 2, dtype=torch.float64).log2()).cumsum(0)
+    table = torch.cat([torch.zeros(1, dtype=torch.float64), first]).to(ranks.device)
+    ranks = ranks.nan_to_num(posinf=0)
+    near = table[ranks.clamp(max=_EXACT).long()]
+    if not bool((ranks > _EXACT).any()):
+        return near
+
+    def smooth(x: Tensor) -> Tensor:
+        log = (1 + x).log()
+        integral = torch.from_numpy(expi(log.cpu().numpy())).to(x.device)
+        return math.log(2) * (integral + 1 / (2 * log) - 1 / (12 * (1 + x) * log**2))
+
+    base = smooth(torch.full((1,), float(_EXACT), dtype=torch.float64, device=ranks.device))
+    return torch.where(ranks > _EXACT, near + smooth(ranks.clamp(min=_EXACT)) - base, near)
+
+
+def _checked(
+    above: Float[Tensor, "B P"], tied: Float[Tensor, "B P"], judged: Bool[Tensor, "B P"]
+) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
+    """The places in float64, nowhere for candidates that nobody judged."""
+    if bool((judged & ~((above >= 0) & (tied >= 0))).any()):
+        raise ValueError("judged candidates must have 0 or more candidates above and beside them")
+    return torch.where(judged, above.double(), torch.inf), torch.where(judged, tied.double(), 0)
+
+
+def _cutoff(k: int | None) -> int | None:
     if k is not None and k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    if bool((mask & ~(ranks >= 1)).any()):
-        raise ValueError("ranks of existing candidates must be 1 or more")
-    relevant = mask & (labels > 0)
-    return relevant if k is None else relevant & (ranks <= k)
+    return k

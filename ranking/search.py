@@ -1,4 +1,4 @@
-"""Search: exact best candidates and exact ranks of given ones, from one scan of a pool.
+"""Search: exact best candidates and exact places of given ones, from one scan of a pool.
 
 Blocks of the pool are scored one after the other; what is held is one block's scores and what was found so far, never
 (queries x candidates). Scores are fp32, whatever the pool is stored in. Under several processes each can scan its own
@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ranking.collectors import Best, Ranks
+from ranking.places import Places
 from ranking.products import Scorer, full_precision
 
 _CHUNK = 512  # queries scored at once
@@ -57,12 +58,12 @@ class Found(NamedTuple):
     Args:
         scores: The best of each query, highest first, -inf where there are fewer.
         rows: The candidates they belong to, -1 where there are fewer; of equal scores the first row leads.
-        ranks: Of the candidates asked for.
+        places: Of the candidates asked for.
     """
 
     scores: Float[Tensor, "Q k"]
     rows: Int[Tensor, "Q k"]
-    ranks: Float[Tensor, " R"]
+    places: Places
 
 
 def top_k(
@@ -97,7 +98,7 @@ def top_k(
     return search(queries, pool, k=k, **given)[:2]
 
 
-def ranks(
+def places(
     queries: Float[Tensor, "Q D"],
     pool: AnyPool,
     query_index: Int[Tensor, " R"],
@@ -106,14 +107,14 @@ def ranks(
     inverse_norms: Float[Tensor, " N"] | None = None,
     removed: Int[Tensor, "E 2"] | None = None,
     distributed: bool = False,
-) -> Float[Tensor, " R"]:
-    """The rank of candidates: 1 + how many others score higher + half of those that score the same.
+) -> Places:
+    """Where candidates stand: how many others score higher, and how many the same.
 
     Args:
         queries: Their device is where scores are computed.
         pool: Candidates.
-        query_index: For which query to rank.
-        rows: Which candidate to rank.
+        query_index: For which query each candidate is looked up.
+        rows: Which candidates.
         inverse_norms: One over each candidate's length, to rank by cosine where the pool is not normalized.
         removed: Pairs (query, row): no candidates for that query.
         distributed: Whether each process is to scan a slice of the pool; all must pass the same queries and pairs.
@@ -122,11 +123,11 @@ def ranks(
         ValueError: If a score is nan.
 
     >>> pool = torch.tensor([[0.0, 1.0], [3.0, 4.0], [1.0, 0.0], [1.0, 9.0]])
-    >>> ranks(torch.tensor([[2.0, 0.0]]), pool, torch.tensor([0, 0]), torch.tensor([1, 3]))
-    tensor([1.0000, 2.5000], dtype=torch.float64)
+    >>> places(torch.tensor([[2.0, 0.0]]), pool, torch.tensor([0, 0]), torch.tensor([1, 3]))
+    Places(above=tensor([0., 1.], dtype=torch.float64), tied=tensor([0., 1.], dtype=torch.float64))
     """
     given = {"inverse_norms": inverse_norms, "removed": removed, "distributed": distributed}
-    return search(queries, pool, query_index=query_index, ranked=rows, **given).ranks
+    return search(queries, pool, query_index=query_index, ranked=rows, **given).places
 
 
 def search(
@@ -140,7 +141,7 @@ def search(
     removed: Int[Tensor, "E 2"] | None = None,
     distributed: bool = False,
 ) -> Found:
-    """Both `top_k` and `ranks`, from the same scan."""
+    """Both `top_k` and `places`, from the same scan."""
     with torch.no_grad(), full_precision(queries.device):
         return _search(queries, as_pool(pool), k, query_index, ranked, inverse_norms, removed, distributed)
 
@@ -172,7 +173,7 @@ def _search(
         ranks.add(chunk, first, scores)
     if distributed:
         best.share()
-        dist.all_reduce(ranks.balance)
+        dist.all_reduce(ranks.counts)
     return Found(*best.found(), ranks.found(scan.num_candidates))
 
 

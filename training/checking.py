@@ -16,6 +16,7 @@ from registry import (
     EXTRACTORS,
     LOSSES,
     OPTIMIZERS,
+    RANK_METRICS,
     RANKERS,
     SCHEDULES,
     ConfigError,
@@ -88,7 +89,7 @@ def _check_ranker(config: RunConfig) -> None:
     kind = RANKERS.get(config.ranker["name"]).metric_kind  # type: ignore[attr-defined]
     for place, node in enumerate(config.ranker["metrics"]):
         with _refused_as(f"ranker.metrics[{place}]"):
-            kind.bind(node)(labels + 1, labels, mask)
+            kind.bind(node)(*([labels] * (3 if kind is RANK_METRICS else 2)), mask)
     optimizer = OPTIMIZERS.build(config.ranker["optimizer"], [nn.Parameter(labels)], path="ranker.optimizer")
     SCHEDULES.build(config.ranker["schedule"], optimizer, 100, path="ranker.schedule")
     check_negatives(config.ranker["name"], config.datamodule.get("negatives", "group") != "group")

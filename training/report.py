@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from torch import Tensor
 
 from rankers.scaled_ranker import DIRECT
 from ranking.evaluation import Judged, Metrics
+from ranking.pool_evaluation import PoolEvaluation
 from ranking.significance import Interval, mean_interval, paired_difference
 from ranking.store_files import as_json, write_file
 
 BOUND = "oracle"
+# The ranker's metrics where judged candidates that the pool lacks do not count.
+WITHIN = "within the pool"
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,14 @@ class Report:
         name: The ranker's.
         per_query: Scorer -> metric -> one value a query; the ranker's own under its name.
         queries: The group of each query, in the order of the values.
+        num_missing: Judged candidates that are not in the pool. They count as never found; a second set of the ranker's
+            metrics leaves them out.
     """
 
     name: str
     per_query: Mapping[str, Mapping[str, Tensor]]
     queries: Sequence[int]
+    num_missing: int = 0
 
     @classmethod
     def of(cls, name: str, evaluation: Judged, metrics: Metrics) -> "Report":
@@ -43,7 +49,10 @@ class Report:
         baselines = evaluation.baselines(metrics)
         bound = {BOUND: baselines.pop(BOUND)} if BOUND in baselines else {}
         per_query = {**baselines, name: evaluation.per_query(metrics), **bound}
-        return cls(name, per_query, evaluation.queries.tolist())
+        missing = evaluation.num_missing if isinstance(evaluation, PoolEvaluation) else 0
+        if missing:
+            per_query[WITHIN] = evaluation.within_pool(metrics)
+        return cls(name, per_query, evaluation.queries.tolist(), missing)
 
     @cached_property
     def means(self) -> dict[str, dict[str, Interval]]:
@@ -60,7 +69,7 @@ class Report:
         return {
             scorer: {metric: paired_difference(ours[metric].numpy(), values.numpy()) for metric, values in them.items()}
             for scorer, them in self.per_query.items()
-            if scorer not in (self.name, BOUND)
+            if scorer not in (self.name, BOUND, WITHIN)
         }
 
     def best_baseline(self, metric: str) -> str | None:
@@ -72,6 +81,7 @@ class Report:
         """Everything as plain values for a json file."""
         return {
             "queries": len(self.queries),
+            **({"judged_but_not_in_the_pool": self.num_missing} if self.num_missing else {}),
             "scorers": {
                 scorer: {metric: _plain(interval) for metric, interval in metrics.items()}
                 for scorer, metrics in self.means.items()
@@ -135,15 +145,15 @@ def write_trec_run(path: Path, evaluation: Judged, datamodule: Any, tag: str) ->
 
     Where several groups were drawn of a query, they are told apart as `query_id#1`, `query_id#2`.
     """
-    lines, seen = [], Counter[int]()
-    rankings = list(evaluation.rankings())
+    rankings, seen = list(evaluation.rankings()), Counter[int]()
     drawn_often = len(evaluation.queries) < len(rankings)
+    candidate_id = cache(lambda candidate: trec_id(datamodule.candidate_id(candidate)))
+    lines = []
     for query, ranked in rankings:
         seen[query] += 1
-        query_id = _trec_id(datamodule.query_id(query)) + (f"#{seen[query]}" if drawn_often else "")
+        query_id = trec_id(datamodule.query_id(query)) + (f"#{seen[query]}" if drawn_often else "")
         for rank, (candidate, score, _) in enumerate(ranked, start=1):
-            candidate_id = _trec_id(datamodule.candidate_id(candidate))
-            lines.append(f"{query_id} Q0 {candidate_id} {rank} {score:.9g} {tag}\n")
+            lines.append(f"{query_id} Q0 {candidate_id(candidate)} {rank} {score:.9g} {tag}\n")
     write_file(path, "".join(lines).encode())
 
 
@@ -157,5 +167,6 @@ def _plain(interval: Interval) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in asdict(interval).items()}
 
 
-def _trec_id(name: str) -> str:
+def trec_id(name: str) -> str:
+    """An id as a run file can hold it: blanks as %20."""
     return "".join(f"%{ord(letter):02X}" if letter.isspace() or letter == "%" else letter for letter in name)

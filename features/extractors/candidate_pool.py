@@ -39,8 +39,8 @@ class CandidatePoolExtractor:
         chunk_size: Texts between two saves; what is held in memory at a time.
         devices: How many processes encode the candidates, each on its own GPU where there are any.
         own_lists: Whether the query of a group ranks the candidates of its group only.
-        unknown_ids: Whether ids that are not in the pool, of relevant candidates or in histories, are an error, or are
-            left out.
+        unknown_ids: Whether ids that are not in the pool are an error. If not, those in histories are left out, and
+            metrics count judged candidates that the pool lacks as never found.
     """
 
     def __init__(
@@ -129,8 +129,11 @@ class CandidatePoolExtractor:
         if to_train and not found.num_queries:
             cure = "give a source with queries; python -m features makes a pool without"
             raise ConfigError("features.source", "has no query: there is nothing to learn.", cure=cure)
+        if found.missing:
+            line = "judged candidates are not in the pool: they count as never found. Metrics stand without them too."
+            _say(console, f"{found.missing:,} {line}")
         if found.left_out:
-            _say(console, f"{found.left_out:,} ids that queries name are not in the pool and were left out.")
+            _say(console, f"{found.left_out:,} ids in histories are not in the pool and were left out.")
         if found.without_relevant:
             counts = f"{found.without_relevant:,} of {found.num_queries:,}"
             _say(console, f"{counts} queries have no relevant candidate in the pool.")
@@ -177,8 +180,10 @@ class _Build:
 
     def _add_queries(self, run: list[PoolQuery]) -> None:
         vectors, cut = embed(run, self.encoder, self.encoder.query_prompt if self.encoder else "", self._report)
-        label = torch.tensor([label for query in run for label in query.relevant.values()], dtype=torch.float32)
-        relevant_offsets, relevant, known = self._rows([list(query.relevant) for query in run])
+        grades = [query.relevant or {} for query in run]
+        label = torch.tensor([label for each in grades for label in each.values()], dtype=torch.float32)
+        relevant_offsets, relevant, known = self._rows([list(each) for each in grades])
+        sizes = torch.tensor([len(each) for each in grades])
         history_offsets, history, _ = self._rows([query.history for query in run])
         own_offsets, own, _ = self._rows([query.candidates or () for query in run])
         self.writer.add_queries(
@@ -193,6 +198,9 @@ class _Build:
             own_offsets=own_offsets,
             own=own,
             split=[query.split for query in run],
+            judged=torch.tensor([query.relevant is not None for query in run]),
+            missing_offsets=torch.nn.functional.pad(sizes.cumsum(0), (1, 0)) - relevant_offsets,
+            missing=label[~known],
             cut=cut,
         )
 

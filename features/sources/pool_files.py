@@ -76,7 +76,9 @@ class PoolFiles:
         candidates: The pool: a path, or several.
         queries: The queries: a path, or several; null for a pool without.
         qrels: Relevance as TREC has it, `query 0 candidate label` or `query candidate label` on each line; a path, or
-            several. Labels of 0 and below are not relevant.
+            several. Labels of 0 and below are not relevant; a query that the files do not name is not judged.
+        min_label: From which label on a candidate is relevant where a metric knows no grades, such as MRR, and to train
+            on; null for all above 0.
         candidate_columns: Where a candidate's fields are.
         query_columns: Where a query's fields are.
         candidate_tsv: The columns of TSV files of candidates, in order; `header` where the first line names them.
@@ -94,12 +96,14 @@ class PoolFiles:
         candidate_tsv: Columns = ["id", "text"],  # noqa: B006
         query_tsv: Columns = ["id", "text"],  # noqa: B006
         split: Split | None = None,
+        min_label: float | None = None,
     ) -> None:
         self.paths = {"candidates": candidates, "queries": queries, "qrels": qrels}
         self.candidate_columns, self.query_columns = candidate_columns, query_columns
         self.candidate_tsv: Columns = candidate_tsv
         self.query_tsv: Columns = query_tsv
         self.split: Split | None = split
+        self.min_label = min_label
         if queries is None and qrels is not None:
             raise ValueError("qrels without queries: set `queries`")
         if queries is not None and (qrels is None) == (query_columns.relevant is None):
@@ -110,7 +114,8 @@ class PoolFiles:
         hashes = {kind: [TextFile(file.path).fingerprint for file in files] for kind, files in self._files.items()}
         columns = {"candidates": asdict(self.candidate_columns), "queries": asdict(self.query_columns)}
         options = {"columns": columns, "candidate_tsv": self.candidate_tsv, "query_tsv": self.query_tsv}
-        return {"name": "pool_files", **hashes, **options, "split": self.split}
+        least = {} if self.min_label is None else {"min_label": self.min_label}
+        return {"name": "pool_files", **hashes, **options, "split": self.split, **least}
 
     def candidates(self) -> Iterator[PoolText]:
         """Every candidate, in the order of the files."""
@@ -140,8 +145,9 @@ class PoolFiles:
         for file in (TextFile(file.path) for file in self._files["qrels"]):
             header = next(file.lines(), b"").split()[-1:] == [b"score"]
             for query, candidate, label in file.parsed(_judgement, skip=int(header)):
+                grades = relevant.setdefault(query, {})
                 if label > 0:
-                    relevant.setdefault(query, {})[candidate] = label
+                    grades[candidate] = label
         return relevant
 
 
@@ -176,7 +182,7 @@ class _QueryReader:
         return PoolQuery(
             id,
             text_field(row, columns.text),
-            self._labels(row, columns.relevant) if columns.relevant else self.qrels.get(id, {}),
+            self._labels(row, columns.relevant) if columns.relevant else self.qrels.get(id),
             split,
             history=self._ids(row, columns.history),
             candidates=self._ids(row, columns.candidates) or None,

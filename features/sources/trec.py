@@ -26,8 +26,8 @@ class Trec:
         val: Folders whose queries validate.
         test: Folders whose queries test.
         path: Folders whose queries are split by the datamodule's shares.
-        min_relevance: Judgements below count as not relevant; those above keep their grades. TREC's Deep Learning
-            tracks count from 2 where a measure knows no grades.
+        min_label: From which grade on a passage is relevant where a metric knows no grades, such as MRR, and to train
+            on; ndcg uses every grade above 0. TREC's Deep Learning tracks count from 2.
     """
 
     def __init__(
@@ -36,17 +36,17 @@ class Trec:
         val: str | list[str] | None = None,
         test: str | list[str] | None = None,
         path: str | list[str] | None = None,
-        min_relevance: int = 2,
+        min_label: int = 2,
     ) -> None:
-        if min_relevance < 1:
-            raise ValueError(f"min_relevance ({min_relevance}) must be at least 1")
+        if min_label < 1:
+            raise ValueError(f"min_label ({min_label}) must be at least 1")
         given = [[each] if isinstance(each, str) else each or [] for each in (train, val, test, path)]
         self.folders: list[tuple[Path, Split | None]] = [
             (Path(folder), split) for split, folders in zip(_SPLITS, given, strict=True) for folder in folders
         ]
         if not self.folders:
             raise ValueError("no folder: set train, val, test or path")
-        self.min_relevance = min_relevance
+        self.min_label = min_label
 
     def fingerprint(self) -> dict[str, Any]:
         """The files of each folder, which split it is for, and the options."""
@@ -54,7 +54,7 @@ class Trec:
             {"split": split, "files": [file.fingerprint for file in files]}
             for files, (_, split) in zip(self._files, self.folders, strict=True)
         ]
-        return {"name": "trec", "folders": folders, "min_relevance": self.min_relevance}
+        return {"name": "trec", "folders": folders, "min_label": self.min_label}
 
     def candidates(self) -> Iterator[PoolText]:
         """The passages of each folder that those before it do not have."""
@@ -67,14 +67,15 @@ class Trec:
                     seen.add(id)
 
     def queries(self) -> Iterator[PoolQuery]:
-        """The queries of each folder, with the passages that are relevant enough."""
+        """The queries of each folder, with the passages of grades above 0."""
         for (_, queries, qrels), (_, split) in zip(self._files, self.folders, strict=True):
-            relevant: dict[str, dict[str, float]] = {}
+            judged: dict[str, dict[str, float]] = {}
             for query, passage, label in qrels.parsed(read_judgement):
-                if label >= self.min_relevance:
-                    relevant.setdefault(query, {})[passage] = label
+                grades = judged.setdefault(query, {})
+                if label > 0:
+                    grades[passage] = label
             for id, text in queries.parsed(read_text):
-                yield PoolQuery(id, text, relevant.get(id, {}), split, origin=f"{queries.path}, query {id}")
+                yield PoolQuery(id, text, judged.get(id), split, origin=f"{queries.path}, query {id}")
 
     @cached_property
     def _files(self) -> list[tuple[TextFile, TextFile, TextFile]]:

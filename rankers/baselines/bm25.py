@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from rich.progress import track
 from torch import Tensor
 
-from ranking.pool_evaluation import Relevant
+from ranking.places import Places
+from ranking.pool_evaluation import Qrels
 
 
 class BM25:
@@ -38,23 +39,23 @@ class BM25:
             return torch.zeros(self._num_candidates)
         return torch.from_numpy(self._index.get_scores(known).copy())
 
-    def ranks(
+    def places(
         self,
         texts: Sequence[str],
-        relevant: Relevant,
+        qrels: Qrels,
         *,
         own: Int[Tensor, "Q L"] | None = None,
         removed: Int[Tensor, "E 2"] | None = None,
-    ) -> Float[Tensor, "Q P"]:
-        """The rank of each relevant candidate, 1 + those scored higher + half of the ties.
+    ) -> Places:
+        """Where each judged candidate stands, `[Q, P]`.
 
         Args:
             texts: Of the queries.
-            relevant: Their relevant candidates.
+            qrels: Their judged candidates.
             own: Each query's own candidates, -1 beyond their end, where it ranks only these.
             removed: Pairs (place of the query, row) that are no candidates.
         """
-        found = torch.zeros(relevant.mask.shape, dtype=torch.float64)
+        found = Places.nowhere(*qrels.mask.shape)
         for place, text in enumerate(track(texts, "BM25", transient=True, disable=len(texts) < 1000)):
             scores = self.scores(text)
             there = torch.ones(len(scores), dtype=torch.bool)
@@ -63,11 +64,10 @@ class BM25:
                 there[own[place][own[place] >= 0]] = True
             if removed is not None:
                 there[removed[removed[:, 0] == place, 1]] = False
-            for at in relevant.mask[place].nonzero().flatten().tolist():
-                row = int(relevant.rows[place, at])
-                # A relevant candidate that is not among those to rank comes after all of them.
-                score = scores[row] if there[row] else -torch.inf
-                others = scores[there]
-                tied = int((others == score).sum()) - bool(there[row])
-                found[place, at] = 1 + int((others > score).sum()) + tied / 2
+            others = scores[there].sort().values
+            at = qrels.mask[place] & there[qrels.rows[place]]
+            judged = scores[qrels.rows[place, at]]
+            not_above = torch.searchsorted(others, judged, right=True)
+            found.above[place, at] = (len(others) - not_above).double()
+            found.tied[place, at] = (not_above - torch.searchsorted(others, judged) - 1).double()
         return found

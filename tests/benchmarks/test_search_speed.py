@@ -23,7 +23,7 @@ def test_a_device_is_measured_by_its_bandwidth() -> None:
     found = search.on_device(torch.device("cpu"), 500, search.SMALL, repeats=1)
     assert found["gigabytes_per_second_copied"] > 0
     assert all(
-        found[f"{name}, {batch} queries"]["seconds"] > 0 for name in ("top_k", "ranks") for batch in (1, 32, 256)
+        found[f"{name}, {batch} queries"]["seconds"] > 0 for name in ("top_k", "places") for batch in (1, 32, 256)
     )
 
 

@@ -302,7 +302,10 @@ def test_unknown_ids_are_left_out_when_that_is_wished_except_from_lists_of_candi
     assert pool.queries.relevant_offsets.tolist() == [0, 2, 2, 3]
     assert pool.queries.history.tolist() == [0, 1, 1]
     shown = capfd.readouterr().err
-    assert "4 ids that queries name are not in the pool and were left out." in shown
+    assert pool.queries.missing.tolist() == [2, 1]
+    assert pool.queries.missing_offsets.tolist() == [0, 1, 2, 2]
+    assert "2 judged candidates are not in the pool: they count as never found." in shown
+    assert "2 ids in histories are not in the pool and were left out." in shown
     assert "1 of 3 queries have no relevant candidate in the pool." in shown
     with pytest.raises(ConfigError, match="`candidates`"):
         given([candidate("a")], [query(candidates=["a", "z"])], tmp_path / "other", unknown_ids="drop").run()

@@ -1,4 +1,4 @@
-"""trec makes one pool of several folders, and keeps the grades of what is relevant enough."""
+"""trec makes one pool of several folders, and keeps every grade above 0."""
 
 import gzip
 from pathlib import Path
@@ -39,9 +39,13 @@ def test_each_folder_is_for_one_split_and_grades_are_kept(folders: tuple[str, st
         ("1", None),
         ("2", None),
     ]
-    assert queries[0].relevant == {"10": 2.0, "11": 3.0} and queries[0].text == "query 8"
-    [first, *_] = Trec(path=folders[0], min_relevance=1).queries()
-    assert first.relevant == {"1": 1.0, "2": 2.0, "3": 3.0}
+    assert queries[0].relevant == {"9": 1.0, "10": 2.0, "11": 3.0} and queries[0].text == "query 8"
+    assert Trec(path=folders[0]).fingerprint()["min_label"] == 2
+
+
+def test_a_query_that_the_qrels_do_not_name_is_not_judged(folders: tuple[str, str]) -> None:
+    (Path(folders[0]) / "qrels.txt").write_text("0 Q0 4 0\n1 Q0 4 1\n")
+    assert [each.relevant for each in Trec(path=folders[0]).queries()] == [{}, {"4": 1.0}, None]
 
 
 def test_missing_files_and_folders_are_named(folders: tuple[str, str], tmp_path: Path) -> None:
@@ -52,11 +56,11 @@ def test_missing_files_and_folders_are_named(folders: tuple[str, str], tmp_path:
         Trec(train="nowhere").fingerprint()
     with pytest.raises(ConfigError, match=r"no folder: set train, val, test or path"):
         SOURCES.build({"name": "trec"})
-    with pytest.raises(ConfigError, match=r"min_relevance \(0\) must be at least 1"):
-        SOURCES.build({"name": "trec", "path": "x", "min_relevance": 0})
+    with pytest.raises(ConfigError, match=r"min_label \(0\) must be at least 1"):
+        SOURCES.build({"name": "trec", "path": "x", "min_label": 0})
 
 
 def test_the_fingerprint_tells_folders_splits_and_options_apart(folders: tuple[str, str]) -> None:
     sources = [Trec(train=folders[0]), Trec(test=folders[0]), Trec(test=folders[1]), Trec(train=list(folders))]
-    fingerprints = [source.fingerprint() for source in [*sources, Trec(train=folders[0], min_relevance=1)]]
+    fingerprints = [source.fingerprint() for source in [*sources, Trec(train=folders[0], min_label=1)]]
     assert all(one != other for place, one in enumerate(fingerprints) for other in fingerprints[:place])

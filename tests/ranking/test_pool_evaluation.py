@@ -1,15 +1,19 @@
-"""Ranks over a pool, whole or own lists, against a plain sort of all scores in float64."""
+"""Places in a pool, whole or own lists, against a plain sort of all scores in float64."""
 
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import ir_measures
 import pytest
 import torch
 from torch import Tensor
 
 from rankers.baselines.bm25 import BM25
-from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Relevant, best, ragged
-from ranking.rank_metrics import mrr, recall
+from ranking.places import Places
+from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Qrels, best, ragged
+from ranking.rank_metrics import hit, mrr, ndcg, recall
 
 NUM_CANDIDATES, DIM = 50, 8
 
@@ -20,52 +24,63 @@ def random(*shape: int, seed: int) -> Tensor:
 
 @pytest.fixture
 def pool() -> Any:
-    """Four queries with 2, 0, 1 and 3 relevant candidates."""
+    """Four queries with 2, 0, 1 and 3 qrels candidates."""
     queries = SimpleNamespace(
         relevant_offsets=torch.tensor([0, 2, 2, 3, 6]),
         relevant=torch.tensor([4, 9, 30, 1, 2, 3]),
         label=torch.tensor([1.0, 2.0, 1.0, 1.0, 3.0, 1.0]),
+        missing_offsets=torch.tensor([0, 0, 1, 1, 3]),
+        missing=torch.tensor([1.0, 2.0, 1.0]),
     )
-    return SimpleNamespace(queries=queries)
+    return SimpleNamespace(queries=queries, min_label=0)
 
 
-def brute_force(scores: list[float], target: int) -> float:
-    higher = sum(score > scores[target] for score in scores)
-    tied = sum(score == scores[target] for score in scores) - 1
-    return 1 + higher + tied / 2
+def brute_force(scores: list[float], target: int) -> tuple[float, float]:
+    """How many others are above a candidate, and how many are tied with it."""
+    return sum(score > scores[target] for score in scores), sum(score == scores[target] for score in scores) - 1
+
+
+def at(places: Places, *index: int) -> tuple[float, float]:
+    return float(places.above[index]), float(places.tied[index])
 
 
 def test_relevant_candidates_are_those_of_each_query(pool: Any) -> None:
-    relevant = Relevant.of(pool, torch.tensor([3, 1, 0]))
-    assert relevant.mask.tolist() == [[True, True, True], [False] * 3, [True, True, False]]
-    assert relevant.rows[relevant.mask].tolist() == [1, 2, 3, 4, 9]
-    assert relevant.labels[relevant.mask].tolist() == [1, 3, 1, 1, 2]
+    qrels = Qrels.of(pool, torch.tensor([3, 1, 0]))
+    assert qrels.mask.tolist() == [[True, True, True], [False] * 3, [True, True, False]]
+    assert qrels.rows[qrels.mask].tolist() == [1, 2, 3, 4, 9]
+    assert qrels.labels[qrels.mask].tolist() == [1, 3, 1, 1, 2]
 
 
-def test_ranks_over_the_pool_are_those_of_a_sort(pool: Any) -> None:
-    relevant = Relevant.of(pool, torch.tensor([0, 2, 3]))
+def test_places_in_the_pool_are_those_of_a_sort(pool: Any) -> None:
+    qrels = Qrels.of(pool, torch.tensor([0, 2, 3]))
     table, vectors = random(NUM_CANDIDATES, DIM, seed=0), random(3, 2, DIM, seed=1)
     table[9] = table[4]  # a tie
     removed = torch.tensor([[0, 5], [2, 7], [2, 1]])
-    found = relevant.ranks(vectors, table, removed=torch.cat([removed[:2]]))
+    found = qrels.places(vectors, table, removed=torch.cat([removed[:2]]))
     for variant in range(2):
-        for place, at in relevant.mask.nonzero().tolist():
+        for place, nth in qrels.mask.nonzero().tolist():
             gone = {row for query, row in removed[:2].tolist() if query == place}
             scores = (table.double() @ vectors[place, variant].double()).tolist()
             kept = [score for row, score in enumerate(scores) if row not in gone]
-            row = int(relevant.rows[place, at])
+            row = int(qrels.rows[place, nth])
             target = row - sum(other < row for other in gone)
-            assert float(found[variant, place, at]) == brute_force(kept, target)
+            assert at(found, variant, place, nth) == brute_force(kept, target)
 
 
-def test_ranks_in_own_lists_leave_all_others_out(pool: Any) -> None:
-    relevant = Relevant.of(pool, torch.tensor([0, 2]))
+def test_places_in_own_lists_leave_all_others_out(pool: Any) -> None:
+    qrels = Qrels.of(pool, torch.tensor([0, 2]))
     table, vectors = random(NUM_CANDIDATES, DIM, seed=0), random(2, 1, DIM, seed=1)
     own = torch.tensor([[4, 9, 11, 40], [7, 30, -1, -1]])
-    found = relevant.ranks(vectors, table, own=own)
+    found = qrels.places(vectors, table, own=own)
     scores = [(table[own[place][own[place] >= 0]] @ vectors[place, 0]).tolist() for place in range(2)]
-    assert found[0, 0, :2].tolist() == [brute_force(scores[0], 0), brute_force(scores[0], 1)]
-    assert float(found[0, 1, 0]) == brute_force(scores[1], 1)
+    assert [at(found, 0, 0, nth) for nth in range(2)] == [brute_force(scores[0], 0), brute_force(scores[0], 1)]
+    assert at(found, 0, 1, 0) == brute_force(scores[1], 1)
+
+
+def test_a_judged_candidate_that_is_not_in_the_own_list_is_nowhere(pool: Any) -> None:
+    qrels = Qrels.of(pool, torch.tensor([0]))
+    table, vectors = random(NUM_CANDIDATES, DIM, seed=0), random(1, 1, DIM, seed=1)
+    assert at(qrels.places(vectors, table, own=torch.tensor([[9, 11]])), 0, 0, 0) == (torch.inf, 0)
 
 
 def test_the_best_of_an_own_list_come_first_and_empty_places_are_marked() -> None:
@@ -83,10 +98,13 @@ def test_a_ragged_tensor_gives_its_rows_in_any_order() -> None:
 
 
 def test_an_evaluation_knows_its_rankings_and_the_other_scorers(pool: Any) -> None:
-    relevant = Relevant.of(pool, torch.tensor([0, 1]))
-    ranks = {"ours": torch.tensor([[2.0, 1.0], [0.0, 0.0]]), "bm25": torch.tensor([[8.0, 4.0], [0.0, 0.0]])}
+    qrels = Qrels.of(pool, torch.tensor([0, 1]))
+    places = {
+        name: Places(torch.tensor([above, [torch.inf] * 2], dtype=torch.float64), torch.zeros(2, 2))
+        for name, above in {"ours": [1.0, 0.0], "bm25": [7.0, 3.0]}.items()
+    }
     evaluation = PoolEvaluation(
-        "ours", relevant, ranks, torch.tensor([[3.0, 2.0], [1.0, 0.0]]), torch.tensor([[9, 4], [8, -1]])
+        "ours", qrels, places, torch.tensor([[3.0, 2.0], [1.0, 0.0]]), torch.tensor([[9, 4], [8, -1]])
     )
     metrics = {"mrr": mrr, "recall@1": lambda *given: recall(*given, k=1)}
     assert {name: values.tolist() for name, values in evaluation.per_query(metrics).items()} == {
@@ -94,6 +112,7 @@ def test_an_evaluation_knows_its_rankings_and_the_other_scorers(pool: Any) -> No
         "recall@1": [0.5, 0.0],
     }
     assert evaluation.baselines(metrics)["bm25"]["mrr"].tolist() == [0.25, 0.0]
+    assert evaluation.num_missing == 1
     assert dict(evaluation.rankings()) == {0: [(9, 3.0, 2.0), (4, 2.0, 1.0)], 1: [(8, 1.0, 0.0)]}
     right, wrong = evaluation.right_and_wrong()
     assert (right.tolist(), wrong.tolist()) == ([3.0, 2.0], [1.0])
@@ -109,12 +128,45 @@ def test_a_query_that_two_processes_have_seen_counts_once() -> None:
         state.update(torch.tensor([7]), torch.tensor([[[float("nan")]]]))
 
 
-def test_bm25_ranks_by_shared_words_and_halves_ties() -> None:
+def test_bm25_ranks_by_shared_words_and_counts_ties() -> None:
     texts = ["sort a list of numbers", "open a file", "close the socket", "list files of a folder", "sort files"]
-    relevant = Relevant(torch.arange(2), torch.tensor([[0], [4]]), torch.ones(2, 1), torch.ones(2, 1, dtype=torch.bool))
-    ranks = BM25(texts).ranks(["sort numbers", "unheard of"], relevant)
-    # Nothing is shared with the second query, so all five tie: 1 + 4 / 2.
-    assert ranks.tolist() == [[1.0], [3.0]]
+    qrels = Qrels(torch.arange(2), torch.tensor([[0], [4]]), torch.ones(2, 1), torch.ones(2, 1) > 0, torch.zeros(2, 1))
+    bm25, queries = BM25(texts), ["sort numbers", "unheard of"]
+    # Nothing is shared with the second query, so all five tie.
+    assert [at(bm25.places(queries, qrels), place, 0) for place in range(2)] == [(0, 0), (0, 4)]
     own, removed = torch.tensor([[0, 4], [4, -1]]), torch.tensor([[0, 0]])
-    assert BM25(texts).ranks(["sort numbers", "unheard of"], relevant, own=own).tolist() == [[1.0], [1.0]]
-    assert BM25(texts).ranks(["sort numbers", "x"], relevant, removed=removed)[0].tolist() == [5.0]
+    assert [at(bm25.places(queries, qrels, own=own), place, 0) for place in range(2)] == [(0, 0), (0, 0)]
+    assert at(bm25.places(["sort numbers", "x"], qrels, removed=removed), 0, 0) == (torch.inf, 0)
+
+
+def grades_1_and_2(pool: Any, min_label: float) -> tuple[Qrels, Places]:
+    """One query: grade 1 on top, grade 2 third, and grades 2 and 1 that the pool lacks."""
+    pool.min_label = min_label
+    qrels = replace(Qrels.of(pool, torch.tensor([0])), missing=torch.tensor([[2.0, 1.0]]))
+    return qrels, Places(torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2))
+
+
+def test_binary_metrics_count_from_min_label_and_ndcg_uses_every_grade(pool: Any) -> None:
+    qrels, places = grades_1_and_2(pool, 2)
+    judged = {"b": 1, "a": 2, "x": 2, "y": 1}
+    qrel = [ir_measures.Qrel("q", name, grade) for name, grade in judged.items()]
+    run = [ir_measures.ScoredDoc("q", name, -float(place)) for place, name in enumerate(["b", "other", "a"])]
+    expected = {
+        mrr: ir_measures.RR(rel=2),
+        partial(recall, k=3): ir_measures.R(rel=2) @ 3,
+        partial(hit, k=2): ir_measures.Success(rel=2) @ 2,
+        partial(ndcg, k=10): ir_measures.nDCG @ 10,
+    }
+    for metric, measure in expected.items():
+        [value] = ir_measures.iter_calc([measure], qrel, run)
+        assert qrels.value(metric, places).item() == pytest.approx(value.value, abs=1e-6)
+
+
+def test_within_the_pool_missing_candidates_do_not_count(pool: Any) -> None:
+    qrels, places = grades_1_and_2(pool, 2)
+    assert qrels.value(partial(recall, k=3), places).item() == 0.5
+    assert qrels.value(partial(recall, k=3), places, within=True).item() == 1
+    evaluation = PoolEvaluation("ours", qrels, {"ours": places}, torch.zeros(1, 1), torch.zeros(1, 1).long())
+    metrics = {"recall@3": partial(recall, k=3)}
+    assert evaluation.per_query(metrics)["recall@3"].item() == 0.5
+    assert evaluation.within_pool(metrics)["recall@3"].item() == 1

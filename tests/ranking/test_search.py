@@ -1,4 +1,4 @@
-"""Best candidates and ranks against sorting all scores in float64."""
+"""Best candidates and places against sorting all scores in float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ranking import search
 from ranking.candidate_pool import CandidatePool
-from ranking.search import inverse_norms, ranks, top_k
+from ranking.places import Places
+from ranking.search import inverse_norms, places, top_k
 
 NUM_QUERIES, NUM_CANDIDATES, DIM = 40, 700, 5
 
@@ -39,12 +40,16 @@ def all_scores(queries: Tensor, candidates: Tensor, removed: Tensor | None = Non
     return scores
 
 
-def brute_force_ranks(scores: Tensor, own: Tensor, query: Tensor, rows: Tensor, tolerance: float = 0) -> Tensor:
-    """Ranks of pairs; scores no further apart than the tolerance tie."""
+def brute_force_places(scores: Tensor, own: Tensor, query: Tensor, rows: Tensor, tolerance: float = 0) -> Places:
+    """Places of pairs; scores no further apart than the tolerance tie."""
     others = scores[query].clone()
     others[torch.arange(len(rows)), rows] = -torch.inf
     distance = others - own[query, rows].unsqueeze(1)
-    return 1 + (distance > tolerance).sum(dim=1) + (distance.abs() <= tolerance).sum(dim=1).double() / 2
+    return Places((distance > tolerance).sum(dim=1).double(), (distance.abs() <= tolerance).sum(dim=1).double())
+
+
+def listed(places: Places) -> list[list[float]]:
+    return [each.tolist() for each in places]
 
 
 @pytest.fixture(params=["one block", "small blocks and chunks"], autouse=True)
@@ -77,21 +82,22 @@ def test_inverse_norms_make_scores_cosines(dtype: torch.dtype) -> None:
     torch.testing.assert_close(scores.double(), expected.topk(20, dim=1).values, atol=1e-5, rtol=1e-6)
     torch.testing.assert_close(expected.gather(1, rows), scores.double(), atol=1e-5, rtol=1e-6)
     query, rows = pairs(100)
-    found = ranks(queries, candidates, query, rows, inverse_norms=norms)
-    torch.testing.assert_close(found, brute_force_ranks(expected, expected, query, rows), atol=1, rtol=0)
+    found = places(queries, candidates, query, rows, inverse_norms=norms)
+    for ours, theirs in zip(found, brute_force_places(expected, expected, query, rows), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("count", [0, 1, 40, 500])
-def test_ranks_count_the_higher_and_half_of_the_ties(dtype: torch.dtype, count: int) -> None:
+def test_places_count_the_higher_and_the_tied(dtype: torch.dtype, count: int) -> None:
     queries, candidates = whole_numbers(dtype)
     removed = torch.stack(pairs(400), dim=1)
     query, rows = pairs(count, seed=2)
-    found = ranks(queries, candidates, query, rows, removed=removed)
+    found = places(queries, candidates, query, rows, removed=removed)
     own = all_scores(queries, candidates)
-    expected = brute_force_ranks(all_scores(queries, candidates, removed), own, query, rows)
-    assert found.dtype == torch.float64
-    assert found.tolist() == expected.tolist()
+    expected = brute_force_places(all_scores(queries, candidates, removed), own, query, rows)
+    assert found.above.dtype == torch.float64
+    assert listed(found) == listed(expected)
 
 
 def test_a_removed_candidate_is_ranked_as_if_it_alone_was_back() -> None:
@@ -99,8 +105,8 @@ def test_a_removed_candidate_is_ranked_as_if_it_alone_was_back() -> None:
     query, rows = torch.tensor([3]), torch.tensor([5])
     removed = torch.tensor([[3, 5], [3, 6]])
     own = all_scores(queries, candidates)
-    expected = brute_force_ranks(all_scores(queries, candidates, removed[1:]), own, query, rows)
-    assert ranks(queries, candidates, query, rows, removed=removed).tolist() == expected.tolist()
+    expected = brute_force_places(all_scores(queries, candidates, removed[1:]), own, query, rows)
+    assert listed(places(queries, candidates, query, rows, removed=removed)) == listed(expected)
 
 
 @pytest.mark.parametrize("dim", [3, 64, 100])
@@ -118,12 +124,12 @@ def test_equal_candidates_tie_wherever_they_stand(
     query, rows = torch.randint(num_queries, (90,), generator=draw), torch.randint(1500, (90,), generator=draw)
     scores = all_scores(queries, candidates)
     norms = inverse_norms(candidates)
-    assert ranks(queries, candidates, query, rows).tolist() == (
-        brute_force_ranks(scores, scores, query, rows, tolerance=1e-12).tolist()
+    assert listed(places(queries, candidates, query, rows)) == listed(
+        brute_force_places(scores, scores, query, rows, tolerance=1e-12)
     )
     cosines = all_scores(queries, candidates, cosine=True)
-    assert ranks(queries, candidates, query, rows, inverse_norms=norms).tolist() == (
-        brute_force_ranks(cosines, cosines, query, rows, tolerance=1e-12).tolist()
+    assert listed(places(queries, candidates, query, rows, inverse_norms=norms)) == listed(
+        brute_force_places(cosines, cosines, query, rows, tolerance=1e-12)
     )
     _, found = top_k(queries, candidates, 20)
     assert found.tolist() == scores.sort(dim=1, descending=True, stable=True).indices[:, :20].tolist()
@@ -143,7 +149,7 @@ def test_a_query_alone_gets_what_it_gets_beside_others() -> None:
             ranked=rows[query : query + 1],
         )
         assert alone.rows.tolist() == together.rows[query : query + 1].tolist()
-        assert alone.ranks.tolist() == together.ranks[query : query + 1].tolist()
+        assert listed(alone.places) == [each[query : query + 1].tolist() for each in together.places]
 
 
 @pytest.mark.parametrize("order", [False, True])
@@ -164,7 +170,8 @@ def test_a_pool_on_disk_or_in_parts_is_searched_like_one_tensor(pool: CandidateP
     expected = search.search(queries, candidates, k=9, query_index=query, ranked=rows)
     for other in (pool, candidates.split([1, 150, 0, len(candidates) - 151])):
         found = search.search(queries, other, k=9, query_index=query, ranked=rows)
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        pairs = zip((*found[:2], *found.places), (*expected[:2], *expected.places), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
         torch.testing.assert_close(inverse_norms(other), 1 / candidates.norm(dim=1))
 
 
@@ -178,7 +185,7 @@ def test_scores_are_fp32_under_mixed_precision() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("call", [lambda q, c: top_k(q, c, 2), lambda q, c: ranks(q, c, *[torch.tensor([2])] * 2)])
+@pytest.mark.parametrize("call", [lambda q, c: top_k(q, c, 2), lambda q, c: places(q, c, *[torch.tensor([2])] * 2)])
 @pytest.mark.parametrize("broken", ["query", "candidate"])
 def test_scores_that_are_nan_are_refused(call: Callable[[Tensor, Tensor], Any], broken: str) -> None:
     queries, candidates = whole_numbers()
@@ -191,7 +198,7 @@ def test_rows_that_the_pool_does_not_have_are_refused() -> None:
     queries, candidates = whole_numbers()
     for row in (-1, NUM_CANDIDATES):
         with pytest.raises(ValueError, match=f"rows to rank must be from 0 to {NUM_CANDIDATES - 1}"):
-            ranks(queries, candidates, torch.tensor([0]), torch.tensor([row]))
+            places(queries, candidates, torch.tensor([0]), torch.tensor([row]))
 
 
 @pytest.mark.gpu
@@ -206,5 +213,5 @@ def test_a_gpu_finds_what_a_processor_finds(dtype: torch.dtype) -> None:
     expected = search.search(queries, candidates, **options)
     for other in (candidates, candidates.cuda()):
         found = search.search(queries.cuda(), other, **options)
-        assert found.ranks.tolist() == expected.ranks.tolist()
+        assert listed(found.places) == listed(expected.places)
         torch.testing.assert_close(found.scores.cpu(), expected.scores, atol=1e-4, rtol=1e-5)

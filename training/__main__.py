@@ -1,0 +1,40 @@
+"""python -m training: what can be done with finished runs."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from registry import ConfigError
+
+_EXAMPLE = "example: python -m training verify runs/quickstart/2026-01-31_12-00-00"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 1 where a run's numbers do not agree, or there is no run."""
+    parser = argparse.ArgumentParser("python -m training", description="What can be done with finished runs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser(
+        "verify",
+        help="compare a run's table with ir-measures on its run.trec",
+        description="Compare every metric of a run's table with what ir-measures computes from its run.trec and the "
+        "judgements of its source, query by query. Ties count as the mean over their orders.",
+        epilog=_EXAMPLE,
+    )
+    check.add_argument("run", type=Path, help="the run's folder")
+    chosen = parser.parse_args(arguments)
+    from training.verification import TOLERANCE, verify  # not above: --help need not wait for torch
+
+    try:
+        found = verify(chosen.run)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    Console().print(found.table())
+    print(f"all agree to {TOLERANCE:g}" if found.equal else f"some differ by more than {TOLERANCE:g}")
+    return 0 if found.equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
