@@ -27,6 +27,7 @@ from training.by_k import ByK
 from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScalingMap, ScoreHistograms
 from training.checking import check, check_data, check_negatives
 from training.memory import keep_freed_memory
+from training.processes import RUN_DIR, Processes
 from training.progress import ProgressBar
 from training.provenance import provenance
 from training.report import Report, write_json, write_per_query, write_trec_run
@@ -41,7 +42,6 @@ from training.resuming import (
 )
 from training.trainer import build_trainer, resolve_precision
 
-RUN_DIR = "RANKERS_RUN_DIR"
 CONFIG, METRICS = "config.yaml", "metrics.json"
 _DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -92,13 +92,14 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
 def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     began, console = time.time(), Console()
     seed_everything(config.seed, workers=True, verbose=False)
-    path = _find_store(config)
+    processes = Processes(config.trainer)
+    path = _find_store(config, processes)
     datamodule = _build_datamodule(config, path)
     config = dataclasses.replace(config, ranker=RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
     ranker = _build_ranker(config, datamodule)
     if resume:
         check_resume_point(resume, ranker)
-    folder = resume or _new_folder(config, name)
+    folder = resume or Path(processes.decided(lambda: str(_new_folder(config, name))))
     try:
         return _run(config, folder, ranker, datamodule, began, console)
     except ConfigError:
@@ -151,11 +152,12 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _find_store(config: RunConfig) -> str:
-    """The store that the config names, built where there is none yet."""
+def _find_store(config: RunConfig, processes: Processes) -> str:
+    """The store that the config names, built where there is none yet, by one process."""
     if config.features is None:
         return config.datamodule["path"]
     extractor = EXTRACTORS.build(config.features, path="features")
+    processes.wait_for(extractor.path)
     if not extractor.path.exists():
         check_data(config)
     return str(extractor.run(to_train=True))

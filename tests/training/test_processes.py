@@ -2,16 +2,23 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_bert import tiny_bert
 
-from registry import load_config
+from registry import ConfigError, load_config
+from registry.config import to_yaml
 from training.run import train
+
+__all__ = ["tiny_bert"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -48,3 +55,92 @@ def test_two_processes_give_the_metrics_and_weights_of_one(run_config: Callable[
     assert (tmp_path / "one" / "per_query.csv").read_text().count("\n") == 1 + 24 * 6
     ids = [(tmp_path / name / "run.trec").read_text().split("\n") for name in ("one", "two")]
     assert [line.split(" ")[:4] for line in ids[0]] == [line.split(" ")[:4] for line in ids[1]]
+
+
+def kill_all(argument: str) -> None:
+    """Kill -9 every process with this argument: torchrun and those it has started."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if argument.encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def by_torchrun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {name: value for name, value in os.environ.items() if name != "RANKERS_RUN_DIR"}
+    return subprocess.Popen(
+        [*command, str(REPOSITORY / "train.py"), *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def groups_config(tiny_bert: Path, tmp_path: Path) -> Path:
+    """A run that first builds its features."""
+    rows = [
+        {
+            "query_id": f"q{id}",
+            "query": f"count the {id} lines of a file",
+            "candidates": [
+                {"id": f"c{n}", "text": f"{n} lines of {id}", "label": float((id * n) % 2)} for n in range(5)
+            ],
+        }
+        for id in range(40)
+    ]
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        "features": {
+            "name": "embedding",
+            "source": {"name": "jsonl", "path": str(tmp_path / "groups.jsonl")},
+            "encoder": {"model": str(tiny_bert), "max_length": 32},
+            "path": str(tmp_path / "store"),
+        },
+        "ranker": {"name": "list_ranker", "optimizer": "sgd"},
+        "datamodule": {"name": "grouped_features", "batch_size": 4},
+        "trainer": {"max_epochs": 40, "accelerator": "cpu", "devices": 2, "strategy": "ddp"},
+        "save_every": 0,
+        "runs": str(tmp_path / "runs"),
+    }
+    (tmp_path / "run.yaml").write_text(to_yaml(config))
+    return tmp_path / "run.yaml"
+
+
+@pytest.mark.slow
+def test_the_processes_of_torchrun_are_one_run_that_can_be_killed_and_goes_on(
+    groups_config: Path, tmp_path: Path
+) -> None:
+    whole = by_torchrun(tmp_path, "--config", str(groups_config))
+    out, errors = whole.communicate()
+    assert whole.returncode == 0, errors
+    assert out.count("bootstrap intervals") == 1, "one process prints the table"
+    [folder] = (tmp_path / "runs" / "run").iterdir()
+
+    killed = by_torchrun(tmp_path, "--config", str(groups_config))
+    while not (found := [each for each in folder.parent.glob("*/last.ckpt") if each.parent != folder]):
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.05)
+    kill_all(str(groups_config))
+    killed.communicate()
+    [other] = {each.parent for each in found}
+    assert not (other / "metrics.json").exists()
+    resumed = by_torchrun(tmp_path, "--resume", str(other))
+    _, errors = resumed.communicate()
+    assert resumed.returncode == 0, errors
+    assert len(list(folder.parent.iterdir())) == 2
+    assert (other / "run.trec").read_bytes() == (folder / "run.trec").read_bytes()
+    weights = [torch.load(each / "best.ckpt", weights_only=True)["state_dict"] for each in (folder, other)]
+    assert all(torch.equal(weights[1][name], weight) for name, weight in weights[0].items())
+
+
+def test_several_processes_of_torchrun_with_a_trainer_of_one_are_refused(
+    run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.processes.TorchElasticEnvironment.detect", lambda: True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"trainer\.devices: torchrun has started 2 processes") as caught:
+        train(load_config(run_config(), []), "run")
+    assert "trainer.devices=2 trainer.strategy=ddp" in str(caught.value)
