@@ -36,8 +36,13 @@ def test_one_object_is_one_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "problem"), [
     ('[{"a": 1}, 3]', "rows.json, item 2: found 3, expected an object"),
-    ("[1,\n", "rows.json: not valid JSON: Expecting value"),
-    ("", "rows.json: not valid JSON: Expecting value"),
+    ('[{"a": 1},\n', "rows.json: not valid JSON: Expecting value"),
+    ("", "rows.json: holds nothing"),
+    ('{\n"a": 1\n}\n{\n"a" 2}', "rows.json: after item 1: not valid JSON: Expecting ':' delimiter, line 5"),
+    ("id,text\n1,a\n", "rows.json: seems to be CSV, not JSON: it begins with 'id,text'"),
+    ("id\ttext\n", "rows.json: seems to be TSV, not JSON"),
+    ("q1 0 d1 1\n", "rows.json: seems to be TREC judgements or a run, not JSON"),
+    ("Once upon a time there was, of course, a king.\n", "rows.json: seems to be plain text, not JSON"),
     ('{"a": 1}\n{"a"', "rows.json, line 2: not valid JSON"),
     ("[" * 100_000, "rows.json: not valid JSON"),
 ])  # fmt: skip
@@ -45,4 +50,4 @@ def test_what_is_no_row_is_named(content: str, problem: str, tmp_path: Path) -> 
     (tmp_path / "rows.json").write_text(content)
     with pytest.raises(ConfigError) as raised:
         rows(tmp_path / "rows.json")
-    assert f"\n  {problem}" in str(raised.value)
+    assert problem in str(raised.value)
