@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ranking.backbone import Backbone
 from ranking.precision import device_named
+from ranking.text_lists import check_texts
 from registry import ConfigError
 
 Report = Callable[[int, int, int], None]
@@ -59,8 +60,9 @@ class Encoder(Backbone):
             report: Told of each batch.
 
         Raises:
-            ValueError: If a text is empty.
+            ValueError: If a text is empty, or `texts` is one text and not a list.
         """
+        check_texts("texts", texts)
         if (empty := next((place for place, text in enumerate(texts) if not text.strip()), None)) is not None:
             raise ValueError(f"text {empty} of {len(texts)} is empty: there is nothing to encode")
         vectors = torch.empty(len(texts), self.feature_dim)

@@ -10,6 +10,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ranking.pool_evaluation import Relevant
+from ranking.text_lists import check_texts
 
 
 class BM25:
@@ -20,6 +21,7 @@ class BM25:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
+        check_texts("texts", texts)
         self._index = bm25s.BM25()
         tokens = bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
         self._index.index(tokens, show_progress=False)
@@ -54,6 +56,7 @@ class BM25:
             own: Each query's own candidates, -1 beyond their end, where it ranks only these.
             removed: Pairs (place of the query, row) that are no candidates.
         """
+        check_texts("texts", texts)
         found = torch.zeros(relevant.mask.shape, dtype=torch.float64)
         for place, text in enumerate(track(texts, "BM25", transient=True, disable=len(texts) < 1000)):
             scores = self.scores(text)
