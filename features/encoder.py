@@ -54,6 +54,8 @@ class Encoder(Backbone):
     def encode(self, texts: Sequence[str], prompt: str = "", report: Report | None = None) -> Float[Tensor, "N D"]:
         """The texts' vectors, in fp32 on the CPU; other texts in the same call change them by rounding only.
 
+        Texts that are equal once cut get equal vectors, which are computed once.
+
         Args:
             texts: None of them empty.
             prompt: Put before each text.
@@ -67,12 +69,18 @@ class Encoder(Backbone):
             raise ValueError(f"text {empty} of {len(texts)} is empty: there is nothing to encode")
         vectors = torch.empty(len(texts), self.feature_dim)
         tokens, cut = self._tokenize([prompt + text for text in texts])
+        first: dict[tuple[int, ...], int] = {}
+        source = [first.setdefault(tuple(ids), place) for place, ids in enumerate(tokens)]
+        again = [place for place, at in enumerate(source) if at != place]
+        if report and again:
+            report(len(again), 0, len(cut.intersection(again)))
         # Longest first: memory runs out at once or never, and the time left is not underrated.
-        order = sorted(range(len(texts)), key=lambda place: -len(tokens[place]))
+        order = sorted(first.values(), key=lambda place: -len(tokens[place]))
         for batch in self._batches(order, tokens):
             vectors[batch] = self._forward([tokens[place] for place in batch])
             if report:
                 report(len(batch), sum(len(tokens[place]) for place in batch), len(cut.intersection(batch)))
+        vectors = vectors[source]
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
     @property
