@@ -65,8 +65,8 @@ class Faults:
         if kind.count == 1 or (kind.count <= _MOST_PLACES and not same):
             return [f"{self._place([at])}: {text}" for at, text in zip(kind.places, kind.texts, strict=True)]
         hidden = kind.count - len(kind.places)
-        first = "" if same else " the first of them:"
-        return [f"{self._place(kind.places, hidden)}:{first} {kind.texts[0]}"]
+        first = "" if same else ", the first of them"
+        return [f"{self._place(kind.places, hidden)}{first}: {kind.texts[0]}"]
 
     def _place(self, numbers: list[int], hidden: int = 0) -> str:
         shown = [f"{number}" for number in numbers] + ([f"{hidden:,} more"] if hidden else [])

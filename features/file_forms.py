@@ -71,11 +71,13 @@ def foreign_form(head: bytes) -> FileForm | None:
     if found := _MARKUP.match(head):
         return _HTML if found[1].lower() in (b"!doctype html", b"html", b"head", b"body") else _XML
     # A few of them in a text are named by line.
-    return _BINARY if head[:64].count(0) > 8 or head.count(0) > len(head) // 4 else None
+    return _BINARY if head[:64].count(0) > 8 else None
 
 
 def kind_of_lines(first: str) -> str:
     """What a file seems to be whose first line is no JSON."""
+    if first.startswith('"'):
+        return "JSON texts"
     if "\t" in first:
         return "TSV"
     if "," in first and not first.endswith("."):

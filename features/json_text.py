@@ -15,7 +15,12 @@ def parse_object(line: str) -> dict[str, Any]:
     """
     record, end = _decode(line, _skip(line, 0))
     if _skip(line, end) < len(line):
-        raise LineError("", f"not valid JSON: Extra data, character {_skip(line, end) + 1}")
+        rest = line[_skip(line, end) :].rstrip()
+        found = {",": "a comma", "{": "another object"}.get(rest if rest == "," else rest[0], "something else")
+        cure = "write one object on each line, and nothing after it"
+        raise LineError(
+            "", f"not valid JSON lines: {found} after the object, at character {_skip(line, end) + 1}", cure
+        )
     if not isinstance(record, dict):
         raise LineError("", f"found a {type(record).__name__}, expected an object {{...}}")
     return record

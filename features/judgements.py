@@ -1,5 +1,6 @@
 """Judgements: which candidates are relevant to which queries, as TREC and BEIR write them, one a line."""
 
+import re
 from collections.abc import Iterator
 
 from features.line_formats import LineError, stored_label
@@ -43,4 +44,6 @@ def read_judgements(file: TextFile) -> Iterator[tuple[str, str, float]]:
 
 
 def _fields(line: str, separator: str | None) -> list[str]:
-    return [each.strip() for each in line.split(separator)]
+    # Other blanks, such as those that do not break, may be part of an id.
+    parted = line.split(separator) if separator else re.split(r"[ \t]+", line.strip(" \t"))
+    return [each.strip(" ") for each in parted]

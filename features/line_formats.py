@@ -126,6 +126,8 @@ def as_id(field: str, value: Any) -> str:
     """A value that has to be text or a whole number, as text."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if not isinstance(value, str):
+        raise unexpected(field, value, "text or a whole number")
     return checked_text(field, value)
 
 

@@ -140,7 +140,7 @@ class RecordFile:
         first, second = [*itertools.islice(filter(None, lines), 2), b"", b""][:2]
         if first[:1] not in (b"{", b"[", b""):
             shown = first.decode(errors="replace")
-            problem = f"seems to be {kind_of_lines(shown)}, not JSON: it begins with {shown[:60]!r}."
+            problem = f"seems to be {kind_of_lines(shown)}, not JSON objects: it begins with {shown[:60]!r}."
             cure = "name it by what it is (.tsv, .csv) where the option takes that, or write a JSON object on each line"
             raise ConfigError(str(self.path), problem, cure=cure)
         if first.startswith(b"{"):
@@ -170,7 +170,7 @@ class RecordFile:
                 yield number, value if isinstance(value, dict) else unexpected("", value, "an object {...}")
         except LineError as error:
             place = f"after item {number}: " if number else ""
-            raise ConfigError(str(self.path), f"{place}{error}.", cure=error.cure or None) from error
+            raise ConfigError(str(self.path), f"{place}{error}.", cure=error.cure or "correct it there") from error
 
     def _tsv(self) -> Iterator[Row]:
         names, lines = self.fields, self._lines()
@@ -182,7 +182,8 @@ class RecordFile:
                 yield number, line
             elif len(fields) != len(names):
                 problem = f"has {len(fields)} fields parted by tabs, expected {len(names)}: {', '.join(names)}"
-                yield number, LineError("", problem)
+                cure = "it looks like JSON: name the file *.jsonl" if line.startswith("{") else ""
+                yield number, LineError("", problem, cure)
             else:
                 yield number, dict(zip(names, fields, strict=True))
 
@@ -220,6 +221,9 @@ class RecordFile:
 
     def _check_columns(self, columns: Sequence[str]) -> None:
         known = self.fields
+        if len(set(known)) < len(known):
+            twice = max(known, key=known.count)
+            raise ConfigError(str(self.path), f"has two columns {twice!r}.", cure="give each column its own name")
         if missing := [name for name in columns if name not in known]:
             tsv = (
                 "set candidate_tsv or query_tsv to the names of all columns, or to `header` if the first line has them"

@@ -90,7 +90,8 @@ class JsonLines:
                 raise ConfigError(str(path), "holds no group.", cure="set features.source.path")
         if reader.left_out and not self._told:
             self._told = True
-            line = f"{reader.left_out:,} pairs whose chosen and rejected texts are equal were left out."
+            count = "one pair" if reader.left_out == 1 else f"{reader.left_out:,} pairs"
+            line = f"Left out {count} whose chosen and rejected texts are equal."
             Console(stderr=True).print(line, highlight=False, soft_wrap=True)
 
     @cached_property

@@ -178,7 +178,7 @@ def test_equal_pairs_are_an_error_or_left_out_and_counted(tmp_path: Path, capsys
         read(path)
     source = JsonLines(str(path), equal_pairs="drop")
     assert [[group.query_id for group in source.groups()] for _ in range(2)] == [["p-1", "p-4"]] * 2
-    assert capsys.readouterr().err == "2 pairs whose chosen and rejected texts are equal were left out.\n"
+    assert capsys.readouterr().err == "Left out 2 pairs whose chosen and rejected texts are equal.\n"
     assert source.fingerprint() != JsonLines(str(path)).fingerprint()
     assert "equal_pairs" not in JsonLines(str(path)).fingerprint()
 
@@ -312,7 +312,14 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
     ),
     "a key twice": ('{"query_id": "a", "query_id": "b"}', "query_id: is there twice, with two values"),
     "a comma after the last field": ('{"query_id": "a",}', "not valid JSON: Expecting property name"),
-    "something after the object": ('{"query_id": "a"} {}', "not valid JSON: Extra data, character 19"),
+    "something after the object": (
+        '{"query_id": "a"} {}',
+        "not valid JSON lines: another object after the object, at character 19",
+    ),
+    "a comma after the object": (
+        '{"query_id": "a"},',
+        "not valid JSON lines: a comma after the object, at character 18",
+    ),
     "a NUL byte": ('{"query_id": "a\0"}', "a NUL byte at 15"),
     "an unknown split": ({**GOOD, "split": "dev"}, 'split: found "dev", expected train, val or test'),
     "a feature of text": (

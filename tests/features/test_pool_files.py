@@ -127,6 +127,7 @@ QRELS = {
     "blanks": ("q1 0  d1   1\nq1 0 d2 1.5\n", [{}, {"d1": 1.0, "d2": 1.5}]),
     "Windows' line ends": ("q1 0 d1 1\r\nq1 0 d2 -1\r\n", [{}, {"d1": 1.0}]),
     "the same line twice": ("q1 0 d1 1\nq1 0 d1 1\n", [{}, {"d1": 1.0}]),
+    "blanks that are part of an id": ("q\u00a00 d1 1\nq1 d1 2\n", [{}, {"d1": 2.0}]),
     "another header": ("query_id doc_id relevance\nq1 d1 1\n", [{}, {"d1": 1.0}]),
 }
 
@@ -240,7 +241,7 @@ LINES = '{"id": "a", "text": "t"}\n'
         ("c.jsonl", LINES + '{"id": 1.5, "text": "x"}', "line 2: id: found 1.5, expected text"),
         ("c.jsonl", LINES + '{"id": "", "text": "x"}', "line 2: id: empty"),
         ("c.jsonl", LINES + '\n{"text": "x"}', "line 3: id: missing"),
-        ("c.jsonl", "1\n" * 30, "seems to be plain text, not JSON: it begins with '1'"),
+        ("c.jsonl", "1\n" * 30, "seems to be plain text, not JSON objects: it begins with '1'"),
         ("c.tsv", "a\tb\na\n", "c.tsv, line 2: has 1 fields parted by tabs, expected 2: id, text"),
         ("c.tsv", "a\t \n", "c.tsv, line 1: text: empty"),
         ("c.jsonl.gz", "no gzip", "seems to be plain text"),
