@@ -83,7 +83,7 @@ class AtomicFiles:
         if not shared:
             file = self.interactions[0].file
             problem = f"has no column of {self.items.file.name}: no interaction names an item."
-            raise ConfigError(file.name, problem, known=list(self.interactions[0].types))
+            raise ConfigError(file.place, problem, known=list(self.interactions[0].types))
         return "item_id" if "item_id" in shared else shared[0]
 
     def films(self) -> Iterator[AtomicItem]:
@@ -102,6 +102,10 @@ class AtomicFiles:
             ConfigError: If a line names no item, or a number is none.
         """
         for table in self.interactions:
+            if cut := next((name for name in table.types if name.endswith("_list")), None):
+                problem = f"is cut into sequences already: its column {cut!r} holds the history of each line."
+                cure = "give the file that has one interaction a line, from which the sequences were made"
+                raise ConfigError(table.file.place, problem, cure=cure)
             user = self._user(table)
             optional = [name for name in ("rating", "timestamp") if name in table.types]
 
@@ -118,7 +122,7 @@ class AtomicFiles:
     def _user(self, table: AtomicTable) -> str:
         others = [name for name, kind in table.types.items() if kind == "token" and name != self.item_column]
         if not others:
-            raise ConfigError(table.file.name, "has no column 'user_id'.", given="user_id", known=list(table.types))
+            raise ConfigError(table.file.place, "has no column 'user_id'.", given="user_id", known=list(table.types))
         return "user_id" if "user_id" in others else others[0]
 
     @property

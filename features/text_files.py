@@ -43,8 +43,13 @@ class TextFile:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """What fingerprints and the places of rows call it."""
         return f"{self.path.name}, {self.member}" if self.member else self.path.name
+
+    @property
+    def place(self) -> str:
+        """What errors call it: other folders may have files of the same name."""
+        return f"{self.path}, {self.member}" if self.member else str(self.path)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -67,7 +72,7 @@ class TextFile:
         except _UNREADABLE as error:
             cure = "get the file again"
             raise ConfigError(
-                f"{self.name}, after line {number}", f"cannot be read on ({error}).", cure=cure
+                f"{self.place}, after line {number}", f"cannot be read on ({error}).", cure=cure
             ) from error
 
     def decoded(self, line: bytes) -> str:
@@ -105,7 +110,7 @@ class TextFile:
         Raises:
             ConfigError: After the last line: every fault, with the lines that have it.
         """
-        faults = Faults(self.name)
+        faults = Faults(self.place)
         for number, line in enumerate(self.lines(), start=1):
             if number <= skip or not line:
                 continue
@@ -134,7 +139,7 @@ class TextFile:
         given = columns if columns is not None else self.columns(separator)
         if missing := [name for name in wanted if name not in given]:
             problem = f"has no column {missing[0]!r}."
-            raise ConfigError(self.name, problem, given=missing[0], known=given)
+            raise ConfigError(self.place, problem, given=missing[0], known=given)
         places, size = [given.index(name) for name in wanted], len(given)
 
         def parse_line(line: str) -> T:
@@ -155,7 +160,7 @@ class TextFile:
         try:
             return [name.partition(":")[0].strip() for name in _fields(self.decoded(first), separator)]
         except LineError as error:
-            raise ConfigError(f"{self.name}, line 1", f"{error}.") from error
+            raise ConfigError(f"{self.place}, line 1", f"{error}.") from error
 
     @contextmanager
     def _opened(self) -> Iterator[io.BufferedReader]:

@@ -98,7 +98,12 @@ class MovieLens:
 
     @cached_property
     def _films(self) -> "dict[str, _Film | AtomicItem]":
-        return {film.id: film for film in self._form.films()}
+        films: dict[str, _Film | AtomicItem] = {}
+        for film in self._form.films():
+            if (first := films.setdefault(film.id, film)) != film:
+                problem = f"{film.id!r} stands for two films or items: {first.text[:60]!r} and {film.text[:60]!r}."
+                raise ConfigError(str(self.path or self.download.path), problem, cure="give each an id of its own")
+        return films
 
     def _ratings(self) -> Iterator[tuple[str, str, float]]:
         for user, item, rating, time in self._form.ratings(self._films):

@@ -135,8 +135,15 @@ def test_what_recboles_files_lack_is_named(tmp_path: Path) -> None:
     (tmp_path / "set.item").write_text("item_id:token\ttitle:token\na\tA\n")
     with pytest.raises(ConfigError, match=r"line 3: item: 'z' is not in set.item"):
         list(MovieLens(str(tmp_path)).queries())
+    (tmp_path / "set.item").write_text("item_id:token\ttitle:token\na\tA\na\tB\n")
+    with pytest.raises(ConfigError, match=r"'a' stands for two films or items: 'A' and 'B'"):
+        list(MovieLens(str(tmp_path)).candidates())
+    (tmp_path / "set.item").write_text("item_id:token\ttitle:token\na\tA\n")
     with pytest.raises(ConfigError, match=r"min_rating: is set, and .* has no ratings"):
         list(MovieLens(str(tmp_path), min_rating=3.0).queries())
+    (tmp_path / "set.inter").write_text("user_id:token\titem_id_list:token_seq\titem_id:token\nu\ta a\ta\n")
+    with pytest.raises(ConfigError, match=r"set.inter: is cut into sequences already: its column 'item_id_list'"):
+        list(MovieLens(str(tmp_path)).queries())
     (tmp_path / "set.item").write_text("product:token\ttitle:token\na\tA\n")
     with pytest.raises(ConfigError, match=r"set.inter: has no column of set.item"):
         list(MovieLens(str(tmp_path)).queries())
