@@ -14,7 +14,7 @@ from features.pool_inspection import show_pool
 from features.store_merging import merge, split
 from ranking.candidate_pool import POOL, CandidatePool
 from ranking.group_store import GroupStore
-from ranking.store_files import as_json, write_file
+from ranking.store_files import as_json, make_folder, write_file
 from ranking.store_format import format_of
 from registry import EXTRACTORS, ConfigError
 from registry.config import FeaturesConfig, RunConfig, load_config
@@ -105,7 +105,7 @@ def _analyse(arguments: list[str]) -> int:
     parser.add_argument("--wandb", metavar="PROJECT", help="log the tables and the picture to a W&B project as well")
     chosen = parser.parse_args(arguments)
     found, folder = Analysis.of(GroupStore.open(chosen.path)), Path(chosen.into)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "give --into a folder that you may write to")
     found.draw(folder / "analysis.png")
     write_file(folder / "analysis.json", as_json(found.results()))
     print(f"{folder / 'analysis.json'} and {folder / 'analysis.png'} are ready.")

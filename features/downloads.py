@@ -213,7 +213,8 @@ def _claimed(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = part.open("ab")
     except OSError as error:
-        raise ConfigError(str(part), f"cannot be written ({error.strerror}).") from error
+        cure = "start in a folder that you may write to, or set features.source.path to where you have the data"
+        raise ConfigError(str(part.absolute()), f"cannot be written ({error.strerror}).", cure=cure) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.is_file():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ranking.backbone import Backbone
 from ranking.precision import device_named
+from ranking.text_lists import check_texts
 from registry import ConfigError
 
 Report = Callable[[int, int, int], None]
@@ -53,24 +54,33 @@ class Encoder(Backbone):
     def encode(self, texts: Sequence[str], prompt: str = "", report: Report | None = None) -> Float[Tensor, "N D"]:
         """The texts' vectors, in fp32 on the CPU; other texts in the same call change them by rounding only.
 
+        Texts that are equal once cut get equal vectors, which are computed once.
+
         Args:
             texts: None of them empty.
             prompt: Put before each text.
             report: Told of each batch.
 
         Raises:
-            ValueError: If a text is empty.
+            ValueError: If a text is empty, or `texts` is one text and not a list.
         """
+        check_texts("texts", texts)
         if (empty := next((place for place, text in enumerate(texts) if not text.strip()), None)) is not None:
             raise ValueError(f"text {empty} of {len(texts)} is empty: there is nothing to encode")
         vectors = torch.empty(len(texts), self.feature_dim)
         tokens, cut = self._tokenize([prompt + text for text in texts])
+        first: dict[tuple[int, ...], int] = {}
+        source = [first.setdefault(tuple(ids), place) for place, ids in enumerate(tokens)]
+        again = [place for place, at in enumerate(source) if at != place]
+        if report and again:
+            report(len(again), 0, len(cut.intersection(again)))
         # Longest first: memory runs out at once or never, and the time left is not underrated.
-        order = sorted(range(len(texts)), key=lambda place: -len(tokens[place]))
+        order = sorted(first.values(), key=lambda place: -len(tokens[place]))
         for batch in self._batches(order, tokens):
             vectors[batch] = self._forward([tokens[place] for place in batch])
             if report:
                 report(len(batch), sum(len(tokens[place]) for place in batch), len(cut.intersection(batch)))
+        vectors = vectors[source]
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
     @property

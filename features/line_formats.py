@@ -1,16 +1,16 @@
 """Line formats: a JSON object, as one line of a file holds it, read as a text group."""
 
 import hashlib
-import itertools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from features.text_groups import Candidate, Split, TextGroup
 
 Record = Mapping[str, Any]
-_MISSING = object()
+_LARGEST, _SMALLEST = 3.4028234663852886e38, 1.1754943508222875e-38
+"""The limits of float32 with all its digits."""
 
 
 class LineError(Exception):
@@ -19,10 +19,11 @@ class LineError(Exception):
     Args:
         field: The field at fault, such as `candidates[2].label`; empty if it is the line as a whole.
         problem: What was found there, and what is expected.
+        cure: What to do, where that is not to correct the line.
     """
 
-    def __init__(self, field: str, problem: str) -> None:
-        self.field, self.problem = field, problem
+    def __init__(self, field: str, problem: str, cure: str = "") -> None:
+        self.field, self.problem, self.cure = field, problem, cure
         super().__init__(f"{field}: {problem}" if field else problem)
 
 
@@ -49,10 +50,11 @@ def read_groups(record: Record, line_id: str) -> TextGroup:
 def read_flagembedding(record: Record, line_id: str) -> TextGroup:
     """`{query, pos: [text], neg?: [text]}`, FlagEmbedding's form; a text that comes twice counts once, as right."""
     right = dict.fromkeys(_texts(record, "pos"), 1.0)
-    labels = right | {text: 0.0 for text in (_texts(record, "neg") if "neg" in record else ()) if text not in right}
+    wrong = _texts(record, "neg") if record.get("neg") is not None else ()
+    labels = right | {text: 0.0 for text in wrong if text not in right}
     ids = {text: hashlib.sha256(text.encode()).hexdigest()[:16] for text in labels}
     candidates = [Candidate(ids[text], text, label) for text, label in labels.items()]
-    return TextGroup(line_id, text_field(record, "query"), _mixed(candidates))
+    return TextGroup(line_id, text_field(record, "query"), mixed(candidates))
 
 
 def read_tevatron(record: Record, line_id: str) -> TextGroup:
@@ -63,55 +65,19 @@ def read_tevatron(record: Record, line_id: str) -> TextGroup:
             title = passage.get("title") or ""
             if not isinstance(title, str):
                 raise unexpected(f"{at}title", title, "text")
-            text = f"{title} {text_field(passage, 'text', at)}".strip()
+            # A title may stand alone.
+            text = "" if title.strip() and not passage.get("text") else text_field(passage, "text", at)
+            text = unicode_text(f"{at}title", f"{title} {text}".strip())
             candidates.append(Candidate(id_field(passage, "docid", at), text, label))
     if not candidates:
         raise LineError("positive_passages", "neither it nor negative_passages has a passage")
-    return TextGroup(id_field(record, "query_id"), text_field(record, "query"), _mixed(_distinct(candidates)))
-
-
-def read_preferences(record: Record, line_id: str) -> TextGroup:
-    """`{prompt, chosen, rejected}`: texts, or lists of chat messages; the prompt may be what both lists begin with."""
-    prompt, chosen, rejected = (record.get(key, _MISSING) for key in ("prompt", "chosen", "rejected"))
-    if prompt is _MISSING and isinstance(chosen, list) and isinstance(rejected, list):
-        same = (one == other for one, other in zip(chosen, rejected, strict=False))
-        shared = sum(1 for _ in itertools.takewhile(bool, same))
-        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
-    texts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-    query, right, wrong = (_conversation(key, value) for key, value in texts.items())
-    return TextGroup(line_id, query, _mixed([Candidate("chosen", right, 1.0), Candidate("rejected", wrong, 0.0)]))
-
-
-FORMATS: dict[str, tuple[str, Callable[[Record, str], TextGroup]]] = {
-    "groups": ("candidates", read_groups),
-    "tevatron": ("positive_passages", read_tevatron),
-    "flagembedding": ("pos", read_flagembedding),
-    "preferences": ("chosen", read_preferences),
-}
-"""By name: the field that tells a line of this form from the others, and how it is read."""
+    return TextGroup(id_field(record, "query_id"), text_field(record, "query"), mixed(_distinct(candidates)))
 
 
 def _get(record: Record, key: str, at: str, expected: str) -> Any:
     if key not in record:
         raise LineError(at + key, f"missing; expected {expected}")
     return record[key]
-
-
-def parse_object(line: str) -> dict[str, Any]:
-    """A line as the JSON object it holds.
-
-    Raises:
-        LineError: If it holds none.
-    """
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise LineError("", f"not valid JSON: {error.msg.removesuffix(' at')}, character {error.pos + 1}") from error
-    except RecursionError as error:
-        raise LineError("", "not valid JSON: nested too deeply") from error
-    if not isinstance(record, dict):
-        raise LineError("", f"found a {type(record).__name__}, expected an object {{...}}")
-    return record
 
 
 def text_field(record: Record, key: str, at: str = "") -> str:
@@ -160,18 +126,38 @@ def as_id(field: str, value: Any) -> str:
     """A value that has to be text or a whole number, as text."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if not isinstance(value, str):
+        raise unexpected(field, value, "text or a whole number")
     return checked_text(field, value)
 
 
 def _label(record: Record, at: str) -> float | None:
     value = record.get("label")
-    return None if value is None else float(value) if isinstance(value, bool) else as_number(f"{at}label", value)
+    return None if value is None else as_label(f"{at}label", value)
+
+
+def as_label(field: str, value: Any) -> float:
+    """A value that has to be a label: a number, or true and false, that a store can hold."""
+    return stored_label(field, float(value) if isinstance(value, bool) else as_number(field, value))
+
+
+def stored_label(field: str, label: float) -> float:
+    """A label, if a store can hold it: in float32 it must be neither infinite nor, unless it is 0, become 0."""
+    if abs(label) > _LARGEST or 0 < abs(label) < _SMALLEST:
+        problem = f"found {label:g}, which float32 cannot hold; expected 0 or a size from {_SMALLEST:g} to {_LARGEST:g}"
+        raise LineError(field, problem)
+    return label
 
 
 def as_number(field: str, value: Any) -> float:
     """A value that has to be a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise unexpected(field, value, "a number")
+    return as_finite(field, value)
+
+
+def as_finite(field: str, value: int | float) -> float:
+    """A number that has to be finite."""
     try:
         number = float(value)
     except OverflowError:
@@ -209,22 +195,6 @@ def _texts(record: Record, key: str) -> list[str]:
     return [checked_text(f"{key}[{place}]", each) for place, each in enumerate(value)]
 
 
-def _conversation(field: str, value: Any) -> str:
-    """A text as it is; one message's content; of several messages, each after its role."""
-    if value is _MISSING:
-        raise LineError(field, "missing; expected text or a list of messages")
-    if isinstance(value, str):
-        return checked_text(field, value)
-    if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
-        raise unexpected(field, value, "text or a list of messages {role, content}")
-    places = [f"{field}[{place}]." for place in range(len(value))]
-    contents = [text_field(message, "content", at) for at, message in zip(places, value, strict=True)]
-    if len(contents) == 1:
-        return contents[0]
-    roles = [text_field(message, "role", at) for at, message in zip(places, value, strict=True)]
-    return "\n\n".join(f"{role}: {content}" for role, content in zip(roles, contents, strict=True))
-
-
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:
     ids = [candidate.id for candidate in candidates]
     if len(set(ids)) < len(ids):
@@ -233,7 +203,7 @@ def _distinct(candidates: list[Candidate]) -> list[Candidate]:
     return candidates
 
 
-def _mixed(candidates: list[Candidate]) -> list[Candidate]:
+def mixed(candidates: list[Candidate]) -> list[Candidate]:
     """In the order of their texts' hashes: the forms have the right ones first, and the stored order is a baseline."""
     return sorted(candidates, key=lambda candidate: hashlib.sha256(candidate.text.encode()).digest())
 

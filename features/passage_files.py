@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from features.judgements import read_judgements
 from features.line_formats import LineError
 from features.parquet_files import read_columns
-from features.text_files import TextFile, find_file, number
+from features.text_files import TextFile, find_file
 from registry import ConfigError
 
 Part = Literal["train", "dev"]
@@ -111,7 +112,7 @@ class Collection:
         relevant: dict[Part, dict[str, list[str]]] = {}
         for part in self.parts:
             found = relevant.setdefault(part, {})
-            for query, passage, label in self._qrels(part).parsed(read_judgement):
+            for query, passage, label in read_judgements(self._qrels(part)):
                 if label > 0:
                     found.setdefault(query, []).append(passage)
         return relevant
@@ -194,11 +195,3 @@ def read_text(line: str) -> tuple[str, str]:
     if not tab or not id or not text.strip():
         raise LineError("", "expected an id, a tab and a text")
     return id, text
-
-
-def read_judgement(line: str) -> tuple[str, str, float]:
-    """A line of `query, 0, passage, label`."""
-    fields = line.split()
-    if len(fields) != 4:
-        raise LineError("", f"has {len(fields)} fields, expected 4: query, 0, passage, label")
-    return fields[0], fields[2], number("label", fields[3])

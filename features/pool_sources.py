@@ -123,7 +123,7 @@ class _GroupPool:
             yield PoolQuery(
                 group.query_id,
                 group.query,
-                _largest((id, label) for id, label in labels if label is not None and label > 0),
+                largest_labels((id, label) for id, label in labels if label is not None and label > 0),
                 group.split,
                 candidates=list(dict.fromkeys(id for id, _ in labels)) if self.own_lists else None,
                 feature=group.feature,
@@ -131,8 +131,8 @@ class _GroupPool:
             )
 
 
-def _largest(labels: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """By id: two candidates of a group may be one text."""
+def largest_labels(labels: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """By id the highest label: two candidates may be one text."""
     largest: dict[str, float] = {}
     for id, label in labels:
         largest[id] = max(label, largest.get(id, label))

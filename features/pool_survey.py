@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.chunks import chunks_of
+from features.equal_texts import EqualTexts, hash_texts, repeated
 from features.pool_sources import PoolQuery, PoolSource, PoolText
 from ranking.id_index import hash_ids
 from registry import ConfigError
@@ -31,6 +32,7 @@ class PoolSurvey:
         without_relevant: Queries without a relevant candidate in the pool.
         missing: How many judged candidates are not in the pool.
         left_out: How many other ids that queries name are not in the pool.
+        equal: The candidates that have the text of another one.
     """
 
     num_candidates: int
@@ -39,12 +41,13 @@ class PoolSurvey:
     without_relevant: int
     missing: int
     left_out: int
+    equal: EqualTexts
 
 
 def survey(
     source: PoolSource, *, with_features: bool, unknown_ids: Unknown, report: Callable[[int], None]
 ) -> PoolSurvey:
-    """Read all of a source; of each id 64 bits are held.
+    """Read all of a source; of each id and each text 64 bits are held.
 
     Args:
         source: Of candidates and queries.
@@ -57,7 +60,11 @@ def survey(
             that is not above 0, an id that is not in the pool, a source without candidates.
     """
     look = _Look(with_features)
-    parts = [look.at_candidates(run, report) for run in chunks_of(source.candidates(), _RUN)]
+    texts: list[NDArray[np.int64]] = []
+    parts = []
+    for run in chunks_of(source.candidates(), _RUN):
+        parts.append(look.at_candidates(run, report))
+        texts.append(hash_texts(run))
     known = np.sort(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
     if not len(known):
         raise ConfigError("features.source", "has no candidate: there is nothing to rank.")
@@ -67,9 +74,9 @@ def survey(
     queries = np.sort(np.concatenate(parts)) if parts else known[:0]
     _refuse_twice(queries, source.queries, "query")
     links.raise_for_unknown()
-    return PoolSurvey(
-        len(known), len(queries), look.feature_dim, links.without_relevant, links.num_missing, links.num_left_out
-    )
+    equal = EqualTexts.of(source.candidates, repeated(np.concatenate(texts)))
+    left_out = links.num_missing, links.num_left_out
+    return PoolSurvey(len(known), len(queries), look.feature_dim, links.without_relevant, *left_out, equal)
 
 
 class _Look:

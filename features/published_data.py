@@ -61,7 +61,7 @@ class PublishedData:
             parse: Of a row and its place; raises LineError for a bad one.
 
         Raises:
-            ConfigError: After a file's last row, or its 20th bad one: every place, and what is wrong there.
+            ConfigError: After a file's last row: every fault, with the rows that have it.
         """
         for file in self.files(part):
             if file.suffix == ".tar":

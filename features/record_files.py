@@ -1,48 +1,93 @@
-"""Record files: rows with named fields from JSONL, JSON, TSV and Parquet files, whichever of these a file is."""
+"""Record files: rows with named fields from JSON, TSV, CSV and Parquet files, whichever of these a file is."""
 
+import csv
 import glob
-import json
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from features.line_formats import LineError, Record, parse_object, unexpected
-from features.parquet_files import read_columns
+from features.faults import Faults
+from features.file_forms import GZIP, PARQUET, kind_of_lines
+from features.json_text import parse_object, values_in
+from features.line_formats import LineError, Record, unexpected
+from features.parquet_files import column_names, read_columns
 from features.text_files import TextFile
 from registry import ConfigError
 
 T = TypeVar("T")
 Columns = list[str] | Literal["header"]
+Form = Literal["json", "tsv", "csv", "parquet"]
+Row = tuple[int, Record | LineError]
 
-ENDINGS = {".jsonl": "jsonl", ".json": "json", ".ndjson": "jsonl", ".tsv": "tsv", ".txt": "tsv", ".parquet": "parquet"}
-_MOST_SHOWN = 20
+ENDINGS: dict[str, Form] = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".ndjson": "json",
+    ".tsv": "tsv",
+    ".txt": "tsv",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+_LOOKED_AT = 20
+# Long documents are fields too; Python's own limit is 131,072 characters.
+csv.field_size_limit(2**31 - 1)
 
 
 @dataclass(frozen=True)
 class RecordFile:
-    """One file; its ending says which form it has.
+    """One file; its ending says which form it has, and Parquet and gzip are known by their first bytes.
 
     Args:
-        path: `.jsonl`, `.json`, `.tsv` or `.parquet`, the first three also with `.gz`.
-        tsv_columns: The columns of a TSV file, in order; `header` where its first line names them.
+        path: `.jsonl`, `.json`, `.tsv`, `.csv` or `.parquet`; all but the last may be gzipped.
+        tsv_columns: The columns of a TSV file, in order; `header` where its first line names them. CSV always has a
+            header.
+        json_lines: Whether a file with another ending than `.parquet` is JSON.
     """
 
     path: Path
     tsv_columns: Columns = "header"
+    json_lines: bool = False
 
-    @property
-    def form(self) -> str:
-        """jsonl, json, tsv or parquet.
+    @cached_property
+    def text(self) -> TextFile:
+        """Its lines."""
+        return TextFile(self.path)
+
+    @cached_property
+    def form(self) -> Form:
+        """json, tsv, csv or parquet.
 
         Raises:
-            ConfigError: If the ending is another one.
+            ConfigError: If neither the ending nor the first bytes tell.
         """
-        ending = Path(self.path.name.removesuffix(".gz")).suffix
-        if ending not in ENDINGS or (ENDINGS[ending] == "parquet" and self.path.suffix == ".gz"):
+        with self.path.open("rb") as file:
+            head = file.read(8)
+        if head.startswith(PARQUET):
+            return "parquet"
+        form = ENDINGS.get(Path(self.path.name.removesuffix(".gz")).suffix)
+        if self.json_lines and form != "parquet":
+            return "json"
+        if form is None or (form == "parquet" and head.startswith(GZIP)):
             problem = "which form it has is told by its ending, and this one is unknown."
-            raise ConfigError(str(self.path), problem, known=[*ENDINGS, ".jsonl.gz", ".tsv.gz"])
-        return ENDINGS[ending]
+            raise ConfigError(str(self.path), problem, known=[*ENDINGS, ".jsonl.gz", ".tsv.gz", ".csv.gz"])
+        return form
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of its columns; in JSON, of the fields that one of the first rows has."""
+        if self.form == "parquet":
+            return column_names(self.path)
+        if self.form == "tsv" and self.tsv_columns != "header":
+            return self.tsv_columns
+        if self.form == "tsv":
+            return self.text.first_line().split("\t")
+        if self.form == "csv":
+            return next(csv.reader([self.text.first_line()], delimiter=self._delimiter), [])
+        rows = (row for _, row in self._json() if isinstance(row, dict))
+        return list(dict.fromkeys(name for row in itertools.islice(rows, _LOOKED_AT) for name in row))
 
     def parsed(self, columns: Sequence[str], parse: Callable[[Record, str], T]) -> Iterator[T]:
         """What `parse` makes of each row; bad rows are passed over, and reported at the end.
@@ -52,95 +97,149 @@ class RecordFile:
             parse: Of a row and its place; raises LineError for a bad one.
 
         Raises:
-            ConfigError: After the last row, or the 20th bad one: every place, and what is wrong there. At once if a
-                file is damaged or has no such column.
+            ConfigError: After the last row: every fault, with the rows that have it. At once if a file is damaged, is
+                something else or has no such column.
         """
-        problems = []
-        for place, row in getattr(self, f"_{self.form}")(columns):
+        unit, name = self._unit, self.path.name
+        faults = Faults(str(self.path), unit, name)
+        for number, row in self._rows(columns):
             try:
                 if isinstance(row, LineError):
                     raise row
-                value = parse(row, place)
+                value = parse(row, f"{name}, {unit} {number}")
             except LineError as error:
-                problems.append(f"{place}: {error}")
-                if len(problems) == _MOST_SHOWN:
-                    break
+                faults.add(number, error)
                 continue
             yield value
-        if problems:
-            more = ", and maybe more," if len(problems) == _MOST_SHOWN else ""
-            count = "one row cannot" if len(problems) == 1 else f"{len(problems)} rows{more} cannot"
-            listing = "".join(f"\n  {problem}" for problem in problems)
-            raise ConfigError(
-                str(self.path), f"{count} be read:{listing}", cure="correct or remove what is named above"
-            )
+        faults.raise_if_any()
 
-    def _jsonl(self, columns: Sequence[str]) -> Iterator[tuple[str, Record | LineError]]:
-        for place, line in self._lines():
+    def _rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        if self.form == "json":
+            yield from self._json()
+        elif self.form == "parquet":
+            rows = (row for batch in read_columns(self.path, columns) for row in batch.to_pylist())
+            yield from enumerate(rows, start=1)
+        else:
+            self._check_columns(columns)
+            yield from self._tsv() if self.form == "tsv" else self._csv()
+
+    @cached_property
+    def _unit(self) -> str:
+        if self.form == "parquet":
+            return "row"
+        return "item" if self.form == "json" and not self._one_a_line else "line"
+
+    @cached_property
+    def _one_a_line(self) -> bool:
+        """Whether a JSON file has an object on each line, rather than a list or objects over several lines.
+
+        Raises:
+            ConfigError: If it begins with something else than an object or a list.
+        """
+        lines = (line.strip() for line in self.text.lines())
+        first, second = [*itertools.islice(filter(None, lines), 2), b"", b""][:2]
+        if first[:1] not in (b"{", b"[", b""):
+            shown = first.decode(errors="replace")
+            problem = f"seems to be {kind_of_lines(shown)}, not JSON objects: it begins with {shown[:60]!r}."
+            cure = "name it by what it is (.tsv, .csv) where the option takes that, or write a JSON object on each line"
+            raise ConfigError(str(self.path), problem, cure=cure)
+        if first.startswith(b"{"):
+            # A line that was cut is a bad line, unless the object goes on below.
+            return first.endswith(b"}") or second.startswith(b"{")
+        return False
+
+    def _json(self) -> Iterator[Row]:
+        if not self._one_a_line:
+            yield from self._json_values()
+            return
+        for number, line in self._lines():
             try:
-                yield place, line if isinstance(line, LineError) else parse_object(line)
+                yield number, line if isinstance(line, LineError) else parse_object(line)
             except LineError as error:
-                yield place, error
+                yield number, error
 
-    def _json(self, columns: Sequence[str]) -> Iterator[tuple[str, Record | LineError]]:
-        """The objects of a list, a single one, or one a line: `.json` files come as all of these."""
-        file = TextFile(self.path)
-        first = next((line for line in file.lines() if line.strip()), b"")
+    def _json_values(self) -> Iterator[Row]:
+        """The objects of a list, a single one, or several over more lines than one."""
+        number, lines = 0, []
         try:
-            one_a_line = isinstance(json.loads(first), dict)
-        except (ValueError, RecursionError):
-            one_a_line = False
-        if one_a_line:
-            yield from self._jsonl(columns)
-            return
-        try:
-            value = json.loads(b"\n".join(file.lines()))
-        except (ValueError, RecursionError) as error:
-            yield file.name, LineError("", f"not valid JSON: {error}")
-            return
-        for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
-            yield (
-                f"{file.name}, item {number}",
-                row if isinstance(row, dict) else unexpected("", row, "an object {...}"),
-            )
+            for _, line in self._lines(blank=True):
+                if isinstance(line, LineError):
+                    raise line
+                lines.append(line)
+            for number, value in enumerate(values_in("\n".join(lines)), start=1):
+                yield number, value if isinstance(value, dict) else unexpected("", value, "an object {...}")
+        except LineError as error:
+            place = f"after item {number}: " if number else ""
+            raise ConfigError(str(self.path), f"{place}{error}.", cure=error.cure or "correct it there") from error
 
-    def _tsv(self, columns: Sequence[str]) -> Iterator[tuple[str, Record | LineError]]:
-        lines, names = self._lines(), self.tsv_columns
-        if names == "header":
-            _, first = next(lines, ("", ""))
-            names = [] if isinstance(first, LineError) else first.split("\t")
-        if missing := [name for name in columns if name not in names]:
-            cure = (
-                "set candidate_tsv or query_tsv to the names of all columns, or to `header` if the first line has them"
-            )
-            raise ConfigError(
-                str(self.path), f"has no column {missing[0]!r}.", given=missing[0], known=names, cure=cure
-            )
-        for place, line in lines:
+    def _tsv(self) -> Iterator[Row]:
+        names, lines = self.fields, self._lines()
+        if self.tsv_columns == "header":
+            next(lines, None)
+        for number, line in lines:
             fields = [] if isinstance(line, LineError) else line.split("\t")
             if isinstance(line, LineError):
-                yield place, line
+                yield number, line
             elif len(fields) != len(names):
                 problem = f"has {len(fields)} fields parted by tabs, expected {len(names)}: {', '.join(names)}"
-                yield place, LineError("", problem)
+                cure = "it looks like JSON: name the file *.jsonl" if line.startswith("{") else ""
+                yield number, LineError("", problem, cure)
             else:
-                yield place, dict(zip(names, fields, strict=True))
+                yield number, dict(zip(names, fields, strict=True))
 
-    def _parquet(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        number = 0
-        for batch in read_columns(self.path, columns):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{self.path.name}, row {number}", row
+    def _csv(self) -> Iterator[Row]:
+        """Rows as spreadsheets write them: a field in quotes may hold commas, quotes written twice, and line ends."""
+        names, wrong = self.fields, []
 
-    def _lines(self) -> Iterator[tuple[str, str | LineError]]:
-        file = TextFile(self.path)
-        for number, line in enumerate(file.lines(), start=1):
-            if line.strip():
+        def decoded() -> Iterator[str]:
+            for line in self.text.lines():
                 try:
-                    yield f"{file.name}, line {number}", file.decoded(line)
+                    yield self.text.decoded(line) + "\n"
                 except LineError as error:
-                    yield f"{file.name}, line {number}", error
+                    wrong.append(error)
+                    yield line.replace(b"\0", b"").decode(errors="replace") + "\n"
+
+        reader = csv.reader(decoded(), delimiter=self._delimiter, strict=True)
+        end = 0
+        try:
+            for fields in reader:
+                start, end = end + 1, reader.line_num
+                if wrong:
+                    yield start, wrong.pop(0)
+                    wrong.clear()
+                elif fields and start > 1 and len(fields) != len(names):
+                    yield start, LineError("", f"has {len(fields)} fields, expected {len(names)}: {', '.join(names)}")
+                elif fields and start > 1:
+                    yield start, dict(zip(names, fields, strict=True))
+        except csv.Error as error:
+            yield end + 1, LineError("", f"not valid CSV: {error}", "put a field with quotes in quotes, each twice")
+
+    @cached_property
+    def _delimiter(self) -> str:
+        first = self.text.first_line()
+        return max(",;\t", key=first.count)
+
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        known = self.fields
+        if len(set(known)) < len(known):
+            twice = max(known, key=known.count)
+            raise ConfigError(str(self.path), f"has two columns {twice!r}.", cure="give each column its own name")
+        if missing := [name for name in columns if name not in known]:
+            tsv = (
+                "set candidate_tsv or query_tsv to the names of all columns, or to `header` if the first line has them"
+            )
+            cure = tsv if self.form == "tsv" else "its first line has to name the columns"
+            raise ConfigError(
+                str(self.path), f"has no column {missing[0]!r}.", given=missing[0], known=known, cure=cure
+            )
+
+    def _lines(self, *, blank: bool = False) -> Iterator[tuple[int, str | LineError]]:
+        for number, line in enumerate(self.text.lines(), start=1):
+            if blank or line.strip():
+                try:
+                    yield number, self.text.decoded(line)
+                except LineError as error:
+                    yield number, error
 
 
 def find_files(paths: str | Sequence[str] | None, option: str) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ranking.store_files import StoreError
+from ranking.store_files import StoreError, make_folder
 
 S = TypeVar("S", bound="Stage")
 
@@ -91,11 +91,7 @@ class Stage:
         self._open()
 
     def _open(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            cure = "give another path"
-            raise StoreError(str(self._folder), f"cannot be made: {error.strerror}.", cure=cure) from error
+        make_folder(self._folder, "set features.path to a folder that you may write to, or start elsewhere")
         with self._reported():
             self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
             self._connection.execute(

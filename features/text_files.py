@@ -2,23 +2,28 @@
 
 import csv
 import gzip
+import io
+import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from features.line_formats import LineError
+from features.faults import Faults
+from features.file_forms import GZIP, HEAD, FileForm, foreign_form
+from features.line_formats import LineError, as_finite
 from ranking.store_files import sha256_of
 from registry import ConfigError
 
 T = TypeVar("T")
 
-_MOST_SHOWN = 20
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
 
 
@@ -27,7 +32,7 @@ class TextFile:
     """A file of lines.
 
     Args:
-        path: The file, `.gz` or not, or a zip or tar archive.
+        path: The file, gzipped or not, whatever its name, or a zip or tar archive.
         member: The name, without folders, of what to read in an archive.
         encoding: Of lines that are not UTF-8, which older data sets have.
     """
@@ -38,8 +43,13 @@ class TextFile:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """What fingerprints and the places of rows call it."""
         return f"{self.path.name}, {self.member}" if self.member else self.path.name
+
+    @property
+    def place(self) -> str:
+        """What errors call it: other folders may have files of the same name."""
+        return f"{self.path}, {self.member}" if self.member else str(self.path)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -50,17 +60,19 @@ class TextFile:
         """Every line, without its end.
 
         Raises:
-            ConfigError: If the file is damaged or its archive does not have it.
+            ConfigError: If the file is damaged, is no text, or its archive does not have it.
         """
         number = 0
         try:
             with self._opened() as file:
+                if form := foreign_form(file.peek(HEAD)[:HEAD]):
+                    raise self.foreign(form)
                 for number, line in enumerate(file, start=1):
                     yield (line[3:] if number == 1 and line.startswith(b"\xef\xbb\xbf") else line).rstrip(b"\r\n")
         except _UNREADABLE as error:
             cure = "get the file again"
             raise ConfigError(
-                f"{self.name}, after line {number}", f"cannot be read on ({error}).", cure=cure
+                f"{self.place}, after line {number}", f"cannot be read on ({error}).", cure=cure
             ) from error
 
     def decoded(self, line: bytes) -> str:
@@ -69,12 +81,24 @@ class TextFile:
         Raises:
             LineError: If it is not in the file's encoding.
         """
+        if 0 in line:
+            cure = "get the file again: NUL is what a crash or a full disk leaves, or another encoding"
+            raise LineError("", f"a NUL byte at {line.index(0)}; expected text", cure)
         try:
             return line.decode()
         except UnicodeDecodeError as error:
             if self.encoding:
                 return line.decode(self.encoding)
-            raise LineError("", f"not UTF-8: byte {line[error.start]:#04x} at {error.start}") from error
+            cure = "make the file UTF-8: iconv -f LATIN1 -t UTF-8 FILE > NEW, with the encoding it has"
+            raise LineError("", f"not UTF-8: byte {line[error.start]:#04x} at {error.start}", cure) from error
+
+    def first_line(self) -> str:
+        """The first line that is not blank, for a look at what the file holds; empty where there is none."""
+        return next((line for line in self.lines() if line.strip()), b"").decode(self.encoding or "utf-8", "replace")
+
+    def foreign(self, form: FileForm) -> ConfigError:
+        """The error for a file that is something else than lines of text."""
+        return ConfigError(str(self.path), f"{self.member or 'it'} {form.name}.", cure=form.cure)
 
     def parsed(self, parse: Callable[[str], T], skip: int = 0) -> Iterator[T]:
         """What `parse` makes of each line that is not blank; bad ones are passed over, and reported at the end.
@@ -84,25 +108,19 @@ class TextFile:
             skip: Lines at the beginning that are no data.
 
         Raises:
-            ConfigError: After the last line, or the 20th bad one: every place, and what is wrong there.
+            ConfigError: After the last line: every fault, with the lines that have it.
         """
-        problems = []
+        faults = Faults(self.place)
         for number, line in enumerate(self.lines(), start=1):
             if number <= skip or not line:
                 continue
             try:
                 value = parse(self.decoded(line))
             except LineError as error:
-                problems.append(f"line {number}: {error}")
-                if len(problems) == _MOST_SHOWN:
-                    break
+                faults.add(number, error)
                 continue
             yield value
-        if problems:
-            more = ", and maybe more," if len(problems) == _MOST_SHOWN else ""
-            count = "one line cannot" if len(problems) == 1 else f"{len(problems)} lines{more} cannot"
-            listing = "".join(f"\n  {problem}" for problem in problems)
-            raise ConfigError(self.name, f"{count} be read:{listing}", cure="correct or remove what is named above")
+        faults.raise_if_any()
 
     def rows(
         self, separator: str, wanted: Sequence[str], parse: Callable[..., T], columns: Sequence[str] | None = None
@@ -118,10 +136,10 @@ class TextFile:
         Raises:
             ConfigError: As `parsed`, or if a column is missing.
         """
-        given = columns if columns is not None else self._header(separator)
+        given = columns if columns is not None else self.columns(separator)
         if missing := [name for name in wanted if name not in given]:
             problem = f"has no column {missing[0]!r}."
-            raise ConfigError(self.name, problem, given=missing[0], known=given)
+            raise ConfigError(self.place, problem, given=missing[0], known=given)
         places, size = [given.index(name) for name in wanted], len(given)
 
         def parse_line(line: str) -> T:
@@ -132,19 +150,29 @@ class TextFile:
 
         return self.parsed(parse_line, skip=0 if columns is not None else 1)
 
-    def _header(self, separator: str) -> list[str]:
+    def columns(self, separator: str) -> list[str]:
+        """The names in the first line, without their types.
+
+        Raises:
+            ConfigError: If it cannot be read.
+        """
         first = next(self.lines(), b"")
         try:
             return [name.partition(":")[0].strip() for name in _fields(self.decoded(first), separator)]
         except LineError as error:
-            raise ConfigError(f"{self.name}, line 1", f"{error}.") from error
+            raise ConfigError(f"{self.place}, line 1", f"{error}.") from error
 
     @contextmanager
-    def _opened(self) -> Iterator[Iterable[bytes]]:
+    def _opened(self) -> Iterator[io.BufferedReader]:
+        with ExitStack() as stack:
+            yield _unzipped(stack, stack.enter_context(self._content()))
+
+    @contextmanager
+    def _content(self) -> Iterator[Any]:
+        """What is in the file, or in the member of its archive."""
         with ExitStack() as stack:
             if not self.member:
-                opened = gzip.open if self.path.suffix == ".gz" else Path.open
-                yield stack.enter_context(opened(self.path, "rb"))
+                yield stack.enter_context(self.path.open("rb"))
             elif self.path.suffix == ".zip":
                 archive = stack.enter_context(zipfile.ZipFile(self.path))
                 names = [name for name in archive.namelist() if Path(name).name == self.member]
@@ -186,18 +214,27 @@ def find_file(folder: Path, name: str, archives: Sequence[str] = (), encoding: s
 
 
 def number(field: str, value: str) -> float:
-    """A field as a number.
+    """A field as a number, written in digits.
 
     Raises:
-        LineError: If it is none.
+        LineError: If it is none, or is not finite.
     """
-    try:
-        return float(value)
-    except ValueError:
-        raise LineError(field, f"found {value[:40]!r}, expected a number") from None
+    # Python also reads 1_0 as 10, and digits of other scripts.
+    if not _NUMBER.fullmatch(value.strip()):
+        wanted = "a finite number" if _NOT_FINITE.fullmatch(value.strip()) else "a number"
+        raise LineError(field, f"found {value[:40]!r}, expected {wanted}")
+    return as_finite(field, float(value))
 
 
 def _fields(line: str, separator: str) -> list[str]:
     if separator == "," and '"' in line:
         return next(csv.reader([line]))
     return line.split(separator)
+
+
+def _unzipped(stack: ExitStack, content: Any) -> io.BufferedReader:
+    """The content, unzipped where it is gzipped, which its first bytes tell better than its name."""
+    file = stack.enter_context(io.BufferedReader(content))
+    if file.peek(len(GZIP))[: len(GZIP)] != GZIP:
+        return file
+    return stack.enter_context(io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=file))))

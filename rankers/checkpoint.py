@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rankers.base import Ranker
-from ranking.store_files import write_file
+from ranking.store_files import make_folder, write_file
 from registry import RANKERS, ConfigError
 from registry.imports import import_modules
 
@@ -33,7 +33,7 @@ def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
     if description["ranker"]["name"] is None:
         raise ValueError(f"{type(ranker).__name__} has no name: decorate it with @RANKERS.register(...)")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "give a folder that you may write to")
     # Copies, since safetensors refuses weights that share memory.
     weights = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in ranker.state_dict().items()}
     save_file(weights, folder / f".{WEIGHTS_FILE}", metadata={"format": "pt"})

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rankers.prompt import QUERY, Prompt
+from ranking.text_lists import check_texts
 from registry import ConfigError
 
 
@@ -38,6 +39,7 @@ class PromptTokenizer:
         Raises:
             ValueError: If a text has no tokens.
         """
+        check_texts("texts", texts)
         return self._cut([self.prompt.space + text for text in texts], self._room)
 
     def candidates(self, texts: Sequence[str]) -> list[list[int]]:
@@ -46,6 +48,7 @@ class PromptTokenizer:
         Raises:
             ValueError: If a text has no tokens.
         """
+        check_texts("texts", texts)
         return self._cut(list(texts), self._max_length - self.bare.num_tokens)
 
     def _cut(self, texts: list[str], room: int) -> list[list[int]]:

@@ -17,6 +17,7 @@ from ranking.id_index import IdIndex
 from ranking.shard import DTYPES, Columns, Table
 from ranking.store_files import damaged
 from ranking.store_format import MANIFEST, SPLITS, StoreFormat, check_hashes
+from ranking.text_lists import check_texts
 
 _TEXTS: Columns = {
     "features": (None, ("rows", "dim")),
@@ -188,6 +189,7 @@ class CandidatePool:
 
     def rows_of(self, ids: Sequence[str]) -> Int[Tensor, " n"]:
         """The row of each id, -1 where the pool has none."""
+        check_texts("ids", ids)
         return self._index.rows_of(ids)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ranking.store_files import check_size, damaged
+from ranking.text_lists import check_texts
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -152,6 +153,7 @@ class Table:
 
 def pack_texts(name: str, texts: Sequence[str]) -> dict[str, Tensor]:
     """Texts as one run of UTF-8 bytes and where each begins."""
+    check_texts(name, texts)
     encoded = [text.encode() for text in texts]
     offsets = torch.tensor([0, *accumulate(map(len, encoded))], dtype=torch.int64)
     blob = torch.from_numpy(np.frombuffer(b"".join(encoded), dtype=np.uint8).copy())

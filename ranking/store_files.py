@@ -1,5 +1,6 @@
 """Store files: written whole or not at all, known by size and hash."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -40,6 +41,25 @@ def write_file(path: Path, content: bytes | memoryview, cure: str = _GO_ON) -> N
         temporary.unlink(missing_ok=True)
         problem = f"{len(content):,} bytes could not be written: {error.strerror}."
         raise StoreError(str(path), problem, cure=cure) from error
+
+
+def make_folder(path: Path, cure: str) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Args:
+        path: The folder.
+        cure: What to do if that cannot be.
+
+    Raises:
+        StoreError: If it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        problem = f"cannot be made or written to: {error.strerror}."
+        raise StoreError(str(path.absolute()), problem, cure=cure) from error
 
 
 def lock_folder(folder: Path) -> int | None:

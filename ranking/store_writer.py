@@ -18,6 +18,7 @@ from ranking.store_files import (
     check_size,
     damaged,
     lock_folder,
+    make_folder,
     sha256_of,
     sync_folder,
     write_file,
@@ -110,7 +111,7 @@ class StoreWriter:
         """A lock on the folder of the build."""
         if self.path.exists():
             raise _finished(self.path)
-        self.partial.mkdir(parents=True, exist_ok=True)
+        make_folder(self.partial, "set features.path to a folder that you may write to, or start elsewhere")
         lock = lock_folder(self.partial)
         if lock is None:
             cure = "wait until it is done, or give another path"

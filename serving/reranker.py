@@ -1,6 +1,6 @@
 """Reranker: a trained ranker with the model whose vectors it reads: texts in, ranked documents out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from features.problems import Message, Problem, Response
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker, save_pretrained
 from ranking.batch import FeatureBatch
+from ranking.text_lists import check_texts
 
 R = TypeVar("R", bound="Reranker")
 
@@ -83,12 +84,13 @@ class Reranker:
             top_k: How many to return; None for all.
 
         Raises:
-            ValueError: If there is no query, a text for an encoder is empty, a response with its prompt is longer than
-                the model can read, or `top_k` is not positive.
+            ValueError: If `documents` is one text and not a list, there is no query, a text for an encoder is empty, a
+                response with its prompt is longer than the model can read, or `top_k` is not positive.
         """
+        check_texts("documents", documents)
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k has to be 1 or more, got {top_k}")
-        if not documents:
+        if not len(documents):
             return []
         scores = self.ranker(self._batch(query, documents))[0].float()
         order: list[int] = scores.argsort(descending=True, stable=True)[:top_k].tolist()
@@ -127,6 +129,9 @@ class Reranker:
 def _states(
     model: LanguageModel, messages: Sequence[Message], responses: Sequence[str]
 ) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]:
+    for place, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not {"role", "content"}.issubset(message):
+            raise ValueError(f"query[{place}] is no message with a role and a content: a query is a text or a chat")
     if not messages or not messages[-1]["content"]:
         raise ValueError("the query is empty")
     asked = Problem("query", messages[-1]["content"], messages)

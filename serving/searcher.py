@@ -12,6 +12,7 @@ from rankers.lranker import LRanker
 from ranking.candidate_pool import CandidatePool
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import best
+from ranking.text_lists import check_texts
 from registry import ConfigError
 
 S = TypeVar("S", bound="Searcher")
@@ -85,13 +86,14 @@ class Searcher:
             top_k: How many to return.
 
         Raises:
-            ValueError: If a query is empty, or `top_k` is not positive.
+            ValueError: If `queries` is one text and not a list, a query is empty, or `top_k` is not positive.
         """
+        check_texts("queries", queries)
         if top_k < 1:
             raise ValueError(f"top_k has to be 1 or more, got {top_k}")
         if (empty := next((place for place, text in enumerate(queries) if not text.strip()), None)) is not None:
             raise ValueError(f"query {empty} of {len(queries)} is empty")
-        if not queries:
+        if not len(queries):
             return []
         vectors = self.ranker.query_vectors(self._batch(queries))[:, -1]
         candidates, scales = self.ranker.candidates_to_rank(), self.ranker.candidate_scales()

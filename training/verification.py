@@ -332,7 +332,7 @@ def _judgements(config: RunConfig) -> _Judgements:
     if config.features is not None:
         extractor = EXTRACTORS.build(config.features, path="features")
         path = extractor.path
-        if isinstance(extractor, CandidatePoolExtractor):
+        if isinstance(extractor, CandidatePoolExtractor) and extractor.duplicates == "keep":
             pool = CandidatePool.open(path)
             grades = {
                 trec_id(query.id): {trec_id(candidate): grade for candidate, grade in (query.relevant or {}).items()}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +14,9 @@ from torch import Tensor
 from features.chunks import Chunks, chunks_of
 from features.devices import share_out
 from features.encoder import Encoder
+from features.equal_texts import DistinctPool
 from features.pool_shards import ShardWork, embed
-from features.pool_sources import PoolQuery, pool_source
+from features.pool_sources import PoolQuery, PoolSource, pool_source
 from features.pool_survey import PoolSurvey, Unknown, survey
 from features.progress import ReadingProgress, WorkProgress
 from ranking.candidate_pool import CandidatePool
@@ -41,6 +42,8 @@ class CandidatePoolExtractor:
         own_lists: Whether the query of a group ranks the candidates of its group only.
         unknown_ids: Whether ids that are not in the pool are an error. If not, those in histories are left out, and
             metrics count judged candidates that the pool lacks as never found.
+        duplicates: Whether all candidates of one text are kept, or the first of them only; then what is said of the
+            others counts for the first, the highest label where there are several.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class CandidatePoolExtractor:
         devices: int = 1,
         own_lists: bool = False,
         unknown_ids: Unknown = "error",
+        duplicates: Literal["keep", "drop"] = "keep",
     ) -> None:
         if chunk_size < 1 or devices < 1:
             raise ValueError(f"chunk_size ({chunk_size}) and devices ({devices}) must be at least 1")
@@ -60,6 +64,7 @@ class CandidatePoolExtractor:
         self.encoder, self.dtype, self.chunk_size = encoder, dtype, chunk_size
         self.devices = devices if encoder else 1
         self.unknown_ids: Unknown = unknown_ids
+        self.duplicates = duplicates
         self._path = path
 
     @property
@@ -76,7 +81,9 @@ class CandidatePoolExtractor:
         """All that the pool's content depends on."""
         encoder = self.encoder.settings() if self.encoder else None
         settings = {"extractor": "candidate_pool", "source": self.source.fingerprint(), "encoder": encoder}
-        return settings | {"dtype": self.dtype, "chunk_size": self.chunk_size, "unknown_ids": self.unknown_ids}
+        settings |= {"dtype": self.dtype, "chunk_size": self.chunk_size, "unknown_ids": self.unknown_ids}
+        # Pools that were made before this option keep their names.
+        return settings if self.duplicates == "keep" else settings | {"duplicates": self.duplicates}
 
     def run(self, *, to_train: bool = False) -> Path:
         """Build the pool, unless it is there.
@@ -95,7 +102,7 @@ class CandidatePoolExtractor:
                 settings["encoder"] = self.encoder.settled(
                     settings["encoder"], pool.manifest["settings"].get("encoder")
                 )
-            check_settings(path, pool.manifest["settings"], settings)
+            check_settings(path, _with_default(pool.manifest["settings"]), _with_default(settings))
             if self.encoder and pool.encoder and Path(self.encoder.model).is_dir():
                 # A folder's weights change under the same name, such as after more training.
                 now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
@@ -111,9 +118,12 @@ class CandidatePoolExtractor:
             encoder=encoder,
             source=settings["source"],
         )
-        with writer, WorkProgress(found.num_candidates + found.num_queries) as progress:
-            build = _Build(self, writer, progress)
-            build.add_candidates(found.num_candidates)
+        source, num_candidates = self.source, found.num_candidates
+        if self.duplicates == "drop":
+            source, num_candidates = DistinctPool(source, found.equal), num_candidates - len(found.equal)
+        with writer, WorkProgress(num_candidates + found.num_queries) as progress:
+            build = _Build(self, source, writer, progress)
+            build.add_candidates(num_candidates)
             build.add_queries(found.num_queries)
             return writer.finish()
 
@@ -132,6 +142,11 @@ class CandidatePoolExtractor:
         if found.missing:
             line = "judged candidates are not in the pool: they count as never found. Metrics stand without them too."
             _say(console, f"{found.missing:,} {line}")
+        if found.equal:
+            lead = f"{len(found.equal):,} of {found.num_candidates:,} candidates have the text of another one"
+            kept = f"({found.equal.examples}); features.duplicates=drop keeps the first of each."
+            dropped = f"and were dropped ({found.equal.examples}); judgements of them count for the first of each."
+            _say(console, f"{lead} {dropped if self.duplicates == 'drop' else kept}")
         if found.left_out:
             _say(console, f"{found.left_out:,} ids in histories are not in the pool and were left out.")
         if found.without_relevant:
@@ -143,9 +158,15 @@ class CandidatePoolExtractor:
 class _Build:
     """One build: what it embeds goes to the writer, unless an earlier run has written it."""
 
-    def __init__(self, extractor: CandidatePoolExtractor, writer: CandidatePoolWriter, progress: WorkProgress) -> None:
+    def __init__(
+        self,
+        extractor: CandidatePoolExtractor,
+        source: PoolSource,
+        writer: CandidatePoolWriter,
+        progress: WorkProgress,
+    ) -> None:
         self.extractor, self.writer, self.progress = extractor, writer, progress
-        self.source, self.encoder = extractor.source, extractor.encoder
+        self.source, self.encoder = source, extractor.encoder
         self.chunk_size = extractor.chunk_size
 
     def add_candidates(self, total: int) -> None:
@@ -225,6 +246,10 @@ class _Build:
     def _changed(self, problem: str) -> StoreError:
         cure = f"delete {self.writer.partial}, and do not change the data while it is read"
         return StoreError(str(self.writer.partial), f"the source {problem}.", cure=cure)
+
+
+def _with_default(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"duplicates": "keep", **settings}
 
 
 def _say(console: Console, line: str) -> None:

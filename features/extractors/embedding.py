@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
+from rich.console import Console
 from torch import Tensor
 
+from features.alike import Alike
 from features.encoder import Encoder
 from features.progress import WorkProgress
 from features.slots import Item, Slot, given_slots, in_chunks, item_of, number_items, pool_ids, retrieved_slots
@@ -111,7 +113,22 @@ class EmbeddingExtractor:
                 build.retrieved(groups, self.retrieve or 1)
             else:
                 build.given(self._groups())
-            return writer.finish()
+            writer.finish()
+        self._tell_alike(path)
+        return path
+
+    def _tell_alike(self, path: Path) -> None:
+        found = Alike.of(GroupStore.open(path))
+        if found.num_groups:
+            counts = f"{found.num_groups:,} of {found.num_labelled:,} queries with labels"
+            why = "their texts are equal"
+            if self.encoder:
+                why += f", or equal in the {self.encoder.max_length} tokens that the encoder reads"
+            line = f"Warning: {counts} have candidates of different labels with the same vector: {why}."
+            advice = "No ranker can tell them apart: raise features.encoder.max_length, or leave them out."
+            Console(stderr=True).print(
+                f"{line} {advice}", style="yellow", highlight=False, soft_wrap=True, markup=False
+            )
 
     def _groups(self) -> Iterator[TextGroup]:
         return checked(self.source.groups(), with_features=self.encoder is None)

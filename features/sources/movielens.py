@@ -1,11 +1,12 @@
 """movielens: the next film of a user, among all films, from the twenty before it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from features.atomic_files import AtomicFiles, AtomicItem, find_atomic_files
 from features.downloads import Download, fetch
 from features.histories import Histories, Windows
 from features.line_formats import LineError
@@ -39,7 +40,8 @@ class MovieLens:
     """A query names the films that a user rated just before the one to be found, newest first; the pool is all films.
 
     Read as published (ml-1m and ml-10m's `ratings.dat`, ml-100k's `u.data`, the later sets' `ratings.csv`), in a zip
-    archive or unpacked, and in RecBole's atomic form (`*.inter`, `*.item`).
+    archive or unpacked. Any data set in RecBole's atomic form (`*.inter`, `*.item`) is read too, of films or not, with
+    ratings or without: an item's text is its title and all columns of words.
 
     Args:
         path: The folder or the zip archive; null downloads the edition to `data/downloads`.
@@ -66,8 +68,7 @@ class MovieLens:
     def candidates(self) -> Iterator[PoolText]:
         """Every film: title, year and genres."""
         for film in self._films.values():
-            text = ". ".join(part for part in (film.title, ", ".join(film.genres)) if part)
-            yield PoolText(film.id, text, origin=f"film {film.id}")
+            yield PoolText(film.id, film.text, origin=f"film {film.id}")
 
     def queries(self) -> Iterator[PoolQuery]:
         """One query for each window of each user.
@@ -83,7 +84,7 @@ class MovieLens:
         return Histories(self._ratings())
 
     @cached_property
-    def _form(self) -> "_Form":
+    def _form(self) -> "_Form | AtomicFiles":
         folder = Path(self.path) if self.path else fetch(self.download)
         for form in _FORMS:
             if found := form(folder):
@@ -96,12 +97,20 @@ class MovieLens:
         raise ConfigError(str(folder), problem, cure=cure)
 
     @cached_property
-    def _films(self) -> "dict[str, _Film]":
-        return {film.id: film for film in self._form.films()}
+    def _films(self) -> "dict[str, _Film | AtomicItem]":
+        films: dict[str, _Film | AtomicItem] = {}
+        for film in self._form.films():
+            if (first := films.setdefault(film.id, film)) != film:
+                problem = f"{film.id!r} stands for two films or items: {first.text[:60]!r} and {film.text[:60]!r}."
+                raise ConfigError(str(self.path or self.download.path), problem, cure="give each an id of its own")
+        return films
 
     def _ratings(self) -> Iterator[tuple[str, str, float]]:
         for user, item, rating, time in self._form.ratings(self._films):
-            if self.min_rating is None or rating >= self.min_rating:
+            if self.min_rating is not None and rating is None:
+                problem = f"is set, and {self.path} has no ratings: every interaction counts alike."
+                raise ConfigError("features.source.min_rating", problem, cure="leave it out")
+            if self.min_rating is None or (rating is not None and rating >= self.min_rating):
                 yield user, item, time
 
 
@@ -110,6 +119,10 @@ class _Film:
     id: str
     title: str
     genres: list[str]
+
+    @property
+    def text(self) -> str:
+        return ". ".join(part for part in (self.title, ", ".join(self.genres)) if part)
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,7 @@ class _Form:
     def films(self) -> Iterator[_Film]:
         return self.film_file.rows(self.film_separator, self.film_fields, self.parse_film, self.film_columns)
 
-    def ratings(self, films: dict[str, _Film]) -> Iterator[tuple[str, str, float, float]]:
+    def ratings(self, films: Container[str]) -> Iterator[tuple[str, str, float, float]]:
         def parse(user: str, item: str, rating: str, time: str) -> tuple[str, str, float, float]:
             if item not in films:
                 raise LineError("film", f"{item!r} is not in {self.film_file.name}")
@@ -148,10 +161,6 @@ def _film(id: str, title: str, genres: str) -> _Film:
 
 def _film_100k(id: str, title: str, *flags: str) -> _Film:
     return _film(id, title, "|".join(name for name, flag in zip(_GENRES_100K, flags, strict=True) if flag == "1"))
-
-
-def _film_recbole(id: str, title: str, year: str, genres: str) -> _Film:
-    return _film(id, f"{title} ({year})" if year.isdigit() else title, "|".join(genres.split()))
 
 
 def _form_1m(folder: Path) -> _Form | None:
@@ -174,15 +183,9 @@ def _form_csv(folder: Path) -> _Form | None:
     return _Form(films, ratings, ",", ",", None, None, *fields, _film) if films and ratings else None
 
 
-def _form_recbole(folder: Path) -> _Form | None:
-    films, ratings = ([*folder.glob(pattern)] for pattern in ("*.item", "*.inter"))
-    # ml-100k as published has a u.item as well.
-    if len(films) != 1 or len(ratings) != 1:
-        return None
-    film_file, rating_file = TextFile(films[0]), TextFile(ratings[0])
-    genres = "genre" if b"genre:" in next(film_file.lines(), b"") else "class"
-    fields = ("item_id", "movie_title", "release_year", genres), ("user_id", "item_id", "rating", "timestamp")
-    return _Form(film_file, rating_file, "\t", "\t", None, None, *fields, _film_recbole)
-
-
-_FORMS = (_form_1m, _form_100k, _form_csv, _form_recbole)
+_FORMS: tuple[Callable[[Path], "_Form | AtomicFiles | None"], ...] = (
+    _form_1m,
+    _form_100k,
+    _form_csv,
+    find_atomic_files,
+)

@@ -1,15 +1,15 @@
 """pool_files: a pool and its queries from files of your own: JSONL, TSV or Parquet, and TREC relevance."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
+from features.judgements import read_judgements
 from features.line_formats import (
-    LineError,
     Record,
     as_id,
-    as_number,
+    as_label,
     checked_text,
     feature_field,
     id_field,
@@ -20,7 +20,21 @@ from features.pool_sources import PoolQuery, PoolText
 from features.record_files import Columns, RecordFile, find_files
 from features.text_files import TextFile, number
 from features.text_groups import Split
-from registry import SOURCES
+from registry import SOURCES, ConfigError
+
+C = TypeVar("C", "CandidateColumns", "QueryColumns")
+
+# What others call the columns `id` and `text`; they are found where the options were left as they are.
+_NAMES = {
+    "candidate_columns": {
+        "id": ("_id", "docid", "doc_id", "document_id", "corpus_id", "corpus-id", "passage_id", "pid", "item_id"),
+        "text": ("contents", "content", "passage", "document", "body"),
+    },
+    "query_columns": {
+        "id": ("_id", "query_id", "query-id", "qid", "question_id"),
+        "text": ("query", "question", "contents", "content"),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -68,15 +82,18 @@ DEFAULT_CANDIDATE_COLUMNS, DEFAULT_QUERY_COLUMNS = CandidateColumns(), QueryColu
 
 @SOURCES.register("pool_files")
 class PoolFiles:
-    """Reads files `.jsonl`, `.tsv` and `.parquet`, the first two also gzipped; the ending says which form a file has.
+    """Reads `.jsonl`, `.json`, `.csv`, `.tsv` and `.parquet`, all but the last also gzipped; the ending says which.
 
-    A path may be a pattern such as `part-*.jsonl.gz`. In TSV files, lists are parted by spaces.
+    A path may be a pattern such as `part-*.jsonl.gz`. In TSV and CSV files, lists are parted by spaces. CSV files name
+    their columns in the first line, and quote fields; in TSV files quotes are text. Where a file has no column `id` or
+    `text` but one that others call so (`_id`, `docid`, `contents`, `query` ...), that one is read.
 
     Args:
         candidates: The pool: a path, or several.
         queries: The queries: a path, or several; null for a pool without.
         qrels: Relevance as TREC has it, `query 0 candidate label` or `query candidate label` on each line; a path, or
-            several. Labels of 0 and below are not relevant; a query that the files do not name is not judged.
+            several. Labels of 0 and below are not relevant; a query that the files do not name is not judged. Parted by
+            tabs, if the first line has some, or else by blanks; `.csv` by commas.
         min_label: From which label on a candidate is relevant where a metric knows no grades, such as MRR, and to train
             on; null for all above 0.
         candidate_columns: Where a candidate's fields are.
@@ -119,15 +136,15 @@ class PoolFiles:
 
     def candidates(self) -> Iterator[PoolText]:
         """Every candidate, in the order of the files."""
-        columns = [name for name in asdict(self.candidate_columns).values() if name]
         for file in self._files["candidates"]:
-            yield from file.parsed(columns, _CandidateReader(self.candidate_columns, file.form))
+            columns = _columns(file, self.candidate_columns, "candidate_columns")
+            yield from file.parsed(_names(columns), _CandidateReader(columns, file.form))
 
     def queries(self) -> Iterator[PoolQuery]:
         """Every query, in the order of the files."""
-        columns = [name for name in asdict(self.query_columns).values() if name]
         for file in self._files["queries"]:
-            yield from file.parsed(columns, _QueryReader(self.query_columns, file.form, self._qrels, self.split))
+            columns = _columns(file, self.query_columns, "query_columns")
+            yield from file.parsed(_names(columns), _QueryReader(columns, file.form, self._qrels, self.split))
 
     @cached_property
     def _files(self) -> dict[str, list[RecordFile]]:
@@ -142,9 +159,8 @@ class PoolFiles:
     @cached_property
     def _qrels(self) -> dict[str, dict[str, float]]:
         relevant: dict[str, dict[str, float]] = {}
-        for file in (TextFile(file.path) for file in self._files["qrels"]):
-            header = next(file.lines(), b"").split()[-1:] == [b"score"]
-            for query, candidate, label in file.parsed(_judgement, skip=int(header)):
+        for file in self._files["qrels"]:
+            for query, candidate, label in read_judgements(file.text):
                 grades = relevant.setdefault(query, {})
                 if label > 0:
                     grades[candidate] = label
@@ -192,9 +208,11 @@ class _QueryReader:
 
     def _labels(self, row: Record, key: str) -> dict[str, float]:
         value = row.get(key)
+        if isinstance(value, list) and value and all(isinstance(each, tuple) for each in value):
+            value = dict(value)  # of a Parquet column of maps
         if isinstance(value, Mapping):
-            # A Parquet column of mappings has a field for every id that any row names.
-            labels = {id: as_number(f"{key}[{id!r}]", label) for id, label in value.items() if label is not None}
+            # A Parquet column of structs has a field for every id that any row names.
+            labels = {id: as_label(f"{key}[{id!r}]", label) for id, label in value.items() if label is not None}
             return {id: label for id, label in labels.items() if label > 0}
         return dict.fromkeys(self._ids(row, key), 1.0)
 
@@ -203,7 +221,7 @@ class _QueryReader:
         value = row.get(key) if key else None
         if value is None or value == "":
             return []
-        if self.form == "tsv":
+        if self.form in ("tsv", "csv"):
             return str(value).split()
         if isinstance(value, list):
             return [as_id(f"{key}[{place}]", each) for place, each in enumerate(value)]
@@ -213,13 +231,50 @@ class _QueryReader:
 def _vector(row: Record, key: str | None, form: str) -> list[float] | None:
     if key is None:
         return None
-    if form == "tsv":
+    if form in ("tsv", "csv"):
         return [number(key, each) for each in str(row[key]).split()]
     return feature_field(row, key=key)
 
 
-def _judgement(line: str) -> tuple[str, str, float]:
-    fields = line.split()
-    if len(fields) not in (3, 4):
-        raise LineError("", f"has {len(fields)} fields, expected `query 0 candidate label` or `query candidate label`")
-    return fields[0], fields[-2], number("label", fields[-1])
+def _names(columns: CandidateColumns | QueryColumns) -> list[str]:
+    return [name for name in asdict(columns).values() if name]
+
+
+def _columns(file: RecordFile, columns: C, option: str) -> C:
+    """The columns as the file has them, where `id` and `text` were left as they are and it calls them otherwise.
+
+    Raises:
+        ConfigError: If it has none or several that could be meant, or its first line names columns and is read as data.
+    """
+    fields, chosen = file.fields, {}
+    if not fields:
+        return columns
+    for column, others in _NAMES[option].items():
+        wanted = getattr(columns, column)
+        if wanted in fields or (column == "text" and getattr(columns, "title", None) in fields):
+            continue  # a title may stand alone
+        found = [name for name in others if name in fields] if wanted == column else []
+        if len(found) != 1:
+            several = f", but {' and '.join(found)}" if found else ""
+            tsv = file.form == "tsv"
+            cure = f"name the one that is meant: features.source.{option}.{column}={found[0] if found else 'NAME'}"
+            if tsv:
+                kind = option.removesuffix("_columns")
+                cure += f"; features.source.{kind}_tsv names all columns of a TSV file, or is `header`"
+            raise ConfigError(
+                str(file.path), f"has no column {wanted!r}{several}.", given=wanted, known=fields, cure=cure
+            )
+        chosen[column] = found[0]
+    if file.form == "tsv" and file.tsv_columns != "header":
+        _refuse_header(file, option)
+    return replace(columns, **chosen)
+
+
+def _refuse_header(file: RecordFile, option: str) -> None:
+    """Raise if the first line names the columns, which would become a candidate or a query."""
+    first = [name.strip().lower() for name in file.text.first_line().split("\t")]
+    known = [{column, *others} for column, others in _NAMES[option].items()]
+    if all(names.intersection(first) for names in known):
+        kind = option.removesuffix("_columns")
+        problem = f"its first line, {' '.join(first)!r}, names columns, and was to be read as a {kind}."
+        raise ConfigError(str(file.path), problem, cure=f"features.source.{kind}_tsv=header")

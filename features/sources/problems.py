@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from features.call_syntax import parameter_names
-from features.line_formats import LineError, Record, as_id, as_number, text_field, unexpected, unicode_text
+from features.line_formats import LineError, Record, as_id, as_label, as_number, text_field, unexpected, unicode_text
 from features.problems import Message, Problem, Response
 from features.prompts import PromptName, prompted
 from features.record_files import RecordFile, find_files
@@ -15,7 +15,7 @@ from features.text_files import TextFile
 from features.text_groups import Split
 from registry import SOURCES, ConfigError
 
-_ROLES = {"system", "user", "assistant", "tool"}
+_ROLES = ("assistant", "system", "tool", "user")
 _REFERENCES = ("answer", "tests", "calls", "accepted", "reference")
 
 
@@ -91,7 +91,7 @@ def _messages(record: Record) -> list[Message]:
         raise unexpected("messages", value, "a list of messages {role, content}")
     for at, message in enumerate(value):
         if message.get("role") not in _ROLES:
-            raise unexpected(f"messages[{at}].role", message.get("role"), f"one of {', '.join(sorted(_ROLES))}")
+            raise unexpected(f"messages[{at}].role", message.get("role"), f"one of {', '.join(_ROLES)}")
         text_field(message, "content", f"messages[{at}].")
     if value[-1]["role"] != "user":
         raise unexpected(f"messages[{len(value) - 1}].role", value[-1]["role"], "user: a response is what comes next")
@@ -170,7 +170,10 @@ def _texts(key: str, value: Any) -> list[str]:
 
 def _responses(record: Record) -> list[Response]:
     """What exists already; an empty text is a response like any other, and so is one that comes twice."""
-    key = "candidates" if record.get("candidates") is not None else "responses"
+    given = [key for key in ("candidates", "responses") if record.get(key) is not None]
+    if len(given) > 1:
+        raise LineError(given[1], f"is there beside {given[0]}; expected one of them")
+    key = given[0] if given else "responses"
     value = record.get(key) or []
     if not isinstance(value, list):
         raise unexpected(key, value, "a list of texts or objects {id?, text, label?}")
@@ -191,6 +194,6 @@ def _response(value: Any, number: int, at: str) -> Response:
     return Response(
         id,
         unicode_text(f"{at}.text", value["text"]),
-        label if label is None else float(label) if isinstance(label, bool) else as_number(f"{at}.label", label),
+        None if label is None else as_label(f"{at}.label", label),
         log_probability=None if log_probability is None else as_number(f"{at}.log_probability", log_probability),
     )

@@ -1,11 +1,14 @@
 """trec: passages judged by assessors, as the tracks of TREC hand them out, several years in one pool."""
 
+import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from features.passage_files import read_judgement, read_text
+from features.judgements import read_judgements
+from features.line_formats import LineError
+from features.passage_files import read_text
 from features.pool_sources import PoolQuery, PoolText
 from features.text_files import TextFile, find_file
 from features.text_groups import Split
@@ -57,20 +60,22 @@ class Trec:
         return {"name": "trec", "folders": folders, "min_label": self.min_label}
 
     def candidates(self) -> Iterator[PoolText]:
-        """The passages of each folder that those before it do not have."""
-        seen: set[str] = set()
+        """The passages of each folder that those before it do not have.
+
+        Raises:
+            ConfigError: If an id comes twice in a folder, or stands for another text than in a folder before.
+        """
+        known: dict[str, bytes] = {}
         for place, (collection, _, _) in enumerate(self._files, start=1):
-            for id, text in collection.parsed(read_text):
-                if id not in seen:
-                    yield PoolText(id, text, origin=f"{collection.path}, passage {id}")
-                if place < len(self._files):
-                    seen.add(id)
+            reader = _CollectionReader(known, last=place == len(self._files))
+            for id, text in filter(None, collection.parsed(reader)):
+                yield PoolText(id, text, origin=f"{collection.path}, passage {id}")
 
     def queries(self) -> Iterator[PoolQuery]:
         """The queries of each folder, with the passages of grades above 0."""
         for (_, queries, qrels), (_, split) in zip(self._files, self.folders, strict=True):
             judged: dict[str, dict[str, float]] = {}
-            for query, passage, label in qrels.parsed(read_judgement):
+            for query, passage, label in read_judgements(qrels):
                 grades = judged.setdefault(query, {})
                 if label > 0:
                     grades[passage] = label
@@ -89,3 +94,30 @@ class Trec:
                     raise ConfigError(str(folder), problem, cure=cure)
             found.append(tuple(files))
         return found
+
+
+class _CollectionReader:
+    """Reads the lines of one folder's passages; None for those that a folder before it has.
+
+    Args:
+        known: The ids of the folders before and what their texts hash to; those of this one are added.
+        last: Whether no folder comes after: then nothing new is held, and who reads on finds ids that come twice.
+    """
+
+    def __init__(self, known: dict[str, bytes], *, last: bool) -> None:
+        self.known, self.last = known, last
+        self.here = set[str]()
+
+    def __call__(self, line: str) -> tuple[str, str] | None:
+        id, text = read_text(line)
+        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        first = self.known.get(id)
+        if id in self.here:
+            raise LineError("", f"the id {id!r} is there twice", "give each passage an id of its own")
+        if first is not None and first != digest:
+            cure = "give the passages ids of their own: those of all folders are one pool"
+            raise LineError("", f"the id {id!r} stands for another text in a folder before", cure)
+        if first is not None or not self.last:
+            self.here.add(id)
+            self.known[id] = digest
+        return None if first is not None else (id, text)

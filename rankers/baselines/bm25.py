@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ranking.places import Places
 from ranking.pool_evaluation import Qrels
+from ranking.text_lists import check_texts
 
 
 class BM25:
@@ -21,6 +22,7 @@ class BM25:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
+        check_texts("texts", texts)
         self._index = bm25s.BM25()
         tokens = bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
         self._index.index(tokens, show_progress=False)
@@ -55,6 +57,7 @@ class BM25:
             own: Each query's own candidates, -1 beyond their end, where it ranks only these.
             removed: Pairs (place of the query, row) that are no candidates.
         """
+        check_texts("texts", texts)
         found = Places.nowhere(*qrels.mask.shape)
         for place, text in enumerate(track(texts, "BM25", transient=True, disable=len(texts) < 1000)):
             scores = self.scores(text)

@@ -130,10 +130,9 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         list(AmazonReviews(str(folder), "Toys").queries())
     for problem in (
-        "line 6: neither JSON nor a Python literal",
+        "lines 6 and 9: neither JSON nor a Python literal",
         "line 7: reviewerID: missing; expected user_id or reviewerID",
         "line 8: found a list, expected an object {...}",
-        "line 9: neither JSON nor a Python literal",
     ):
         assert problem in str(error.value)
 

@@ -95,6 +95,71 @@ def test_texts_that_were_cut_are_counted_and_queries_without_relevant_ones_repor
     assert f"; {total} were too long and were cut." in shown
 
 
+@pytest.fixture
+def repeated(tmp_path: Path) -> dict[str, Any]:
+    """Five candidates, of which c and e repeat a, and d repeats b."""
+    texts = {"a": "open file", "b": "sort list", "c": "open file", "d": "sort list", "e": "open file"}
+    lines(tmp_path / "c.jsonl", [{"id": id, "text": text} for id, text in texts.items()])
+    queries = [
+        {"id": "1", "text": "read", "rel": {"a": 1, "c": 3, "e": 2}, "seen": ["d", "c"], "own": ["e", "a", "d", "c"]},
+        {"id": "2", "text": "write", "rel": {"d": 1}, "seen": [], "own": None},
+    ]
+    lines(tmp_path / "q.jsonl", queries)
+    columns = {"relevant": "rel", "history": "seen", "candidates": "own"}
+    paths = {"candidates": f"{tmp_path}/c.jsonl", "queries": f"{tmp_path}/q.jsonl"}
+    return {"name": "pool_files", **paths, "query_columns": columns}
+
+
+def rows_of(pool: CandidatePool, name: str, query: int) -> list[str]:
+    start, end = getattr(pool.queries, f"{name}_offsets")[query : query + 2].tolist()
+    return [pool.id(row) for row in getattr(pool.queries, name)[start:end].tolist()]
+
+
+def test_equal_texts_are_counted_and_kept(
+    tiny_bert: Path, repeated: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pool = CandidatePool.open(extractor(repeated, tiny_bert, tmp_path / "pool").run())
+    assert [pool.id(row) for row in range(pool.num_candidates)] == ["a", "b", "c", "d", "e"]
+    assert "duplicates" not in pool.manifest["settings"]
+    expected = "3 of 5 candidates have the text of another one ('c' that of 'a', 'd' that of 'b', 'e' that of 'a');"
+    assert f"{expected} features.duplicates=drop keeps the first of each." in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("chunk_size", [1, 100])
+def test_equal_texts_can_be_dropped_and_their_judgements_count_for_the_first(
+    tiny_bert: Path, repeated: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str], chunk_size: int
+) -> None:
+    build = extractor(repeated, tiny_bert, tmp_path / "pool", duplicates="drop", chunk_size=chunk_size)
+    pool = CandidatePool.open(build.run(), verify=True)
+    assert [(pool.id(row), pool.text(row)) for row in range(pool.num_candidates)] == [
+        ("a", "open file"),
+        ("b", "sort list"),
+    ]
+    assert [rows_of(pool, "relevant", query) for query in range(2)] == [["a"], ["b"]]
+    assert pool.queries.label.tolist() == [3.0, 1.0]
+    assert [rows_of(pool, name, 0) for name in ("history", "own")] == [["b", "a"], ["a", "b"]]
+    shown = capfd.readouterr().err
+    assert "3 of 5 candidates have the text of another one and were dropped ('c' that of 'a'" in shown
+    assert "Encoded 4 texts" in shown or "4 texts" in shown
+    with pytest.raises(StoreError, match="made with another duplicates: 'drop', now 'keep'"):
+        extractor(repeated, tiny_bert, tmp_path / "pool", chunk_size=chunk_size).run()
+
+
+def test_a_pool_with_all_texts_is_not_taken_for_one_without_the_equal_ones(
+    tiny_bert: Path, repeated: dict[str, Any], tmp_path: Path
+) -> None:
+    extractor(repeated, tiny_bert, tmp_path / "pool").run()
+    with pytest.raises(StoreError, match="made with another duplicates: 'keep', now 'drop'"):
+        extractor(repeated, tiny_bert, tmp_path / "pool", duplicates="drop").run()
+
+
+def test_equal_texts_with_vectors_of_their_own_are_equal_only_with_the_same_vector(tmp_path: Path) -> None:
+    lines(tmp_path / "c.jsonl", [{"id": str(n), "text": "t", "v": [max(1, n), 0.5]} for n in range(4)])
+    source = {"name": "pool_files", "candidates": f"{tmp_path}/c.jsonl", "candidate_columns": {"feature": "v"}}
+    pool = CandidatePool.open(extractor(source, None, tmp_path / "pool", duplicates="drop").run())
+    assert [pool.id(row) for row in range(pool.num_candidates)] == ["0", "2", "3"]
+
+
 def test_vectors_of_ones_own_are_stored_without_an_encoder(tmp_path: Path) -> None:
     lines(tmp_path / "c.jsonl", [{"id": str(n), "text": "t", "v": [n, 0.5]} for n in range(5)])
     lines(tmp_path / "q.jsonl", [{"id": str(n), "text": "t", "rel": str(n), "v": [0.25, n]} for n in range(3)])

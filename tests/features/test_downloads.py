@@ -186,6 +186,18 @@ def test_without_a_network_the_error_says_what_to_put_where(tmp_path: Path, monk
     assert f"put it at {tmp_path / 'data/downloads/ml-1m.zip'}; or set features.source.path" in str(error.value)
 
 
+def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(downloads, "FOLDER", Path("data/downloads"))
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(
+        ConfigError, match=r"/data/downloads/a.zip.part: cannot be written(.|\n)*or set features.source"
+    ):
+        fetch(Download("http://nowhere.invalid/a.zip", "none"))
+
+
 def test_a_full_disk_is_told_before_anything_is_fetched(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage)

@@ -110,6 +110,32 @@ def test_retrieved_groups_are_the_nearest_of_the_pool_by_brute_force(
     assert injected > 0
 
 
+def test_right_and_wrong_candidates_of_one_vector_are_counted(
+    tiny_bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    same = "open file " * 40
+    pairs = [
+        {"prompt": "read", "chosen": f"{same} value", "rejected": f"{same} list"},
+        {"prompt": "write", "chosen": "open", "rejected": "close"},
+        {"prompt": "sort", "chosen": f"{same} key", "rejected": same},
+    ]
+    extractor(write(tmp_path / "pairs.jsonl", pairs), tiny_bert).run()
+    expected = "Warning: 2 of 3 queries with labels have candidates of different labels with the same vector: their "
+    expected += "texts are equal, or equal in the 64 tokens that the encoder reads. No ranker can tell them apart: "
+    assert f"{expected}raise features.encoder.max_length, or leave them out." in capfd.readouterr().err
+
+
+def test_equal_labels_of_one_vector_and_missing_ones_are_no_fault(
+    tiny_bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    candidates = [{"id": "a", "text": "open", "label": 1}, {"id": "b", "text": "open", "label": 1}]
+    candidates += [{"id": "c", "text": "sort", "label": 0}, {"id": "d", "text": "open"}]
+    extractor(
+        write(tmp_path / "g.jsonl", [{"query_id": "q", "query": "read", "candidates": candidates}]), tiny_bert
+    ).run()
+    assert "same vector" not in capfd.readouterr().err
+
+
 def test_prompts_are_put_before_queries_and_candidates(tiny_bert: Path, path: Path, groups: list[Group]) -> None:
     prompts = {"query_prompt": "read ", "candidate_prompt": "write "}
     encoder = {"model": str(tiny_bert), "max_length": 64, **prompts}

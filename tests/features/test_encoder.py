@@ -45,6 +45,15 @@ def test_batch_size_and_order_change_vectors_by_rounding_only(
     torch.testing.assert_close(other.encode(sentences[7:8]), usual[7:8], atol=1e-5, rtol=1e-5)
 
 
+def test_texts_that_are_equal_once_cut_have_equal_vectors_and_are_all_counted(tiny_bert: Path) -> None:
+    texts = ["open file read", "sort list", "open file write", "open file read"]
+    reports: list[tuple[int, int, int]] = []
+    encoder = Encoder(model=str(tiny_bert), max_length=4)
+    vectors = encoder.encode(texts, report=lambda *counts: reports.append(counts))
+    assert vectors[0].equal(vectors[2]) and vectors[0].equal(vectors[3]) and not vectors[0].equal(vectors[1])
+    assert [sum(counts) for counts in zip(*reports, strict=True)] == [4, 8, 3]
+
+
 def test_long_texts_are_cut_and_counted(tiny_bert: Path, sentences: list[str]) -> None:
     encoder = Encoder(model=str(tiny_bert), max_length=12, device="cpu", batch_tokens=64)
     reports: list[tuple[int, int, int]] = []

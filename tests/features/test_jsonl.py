@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from features.sources.jsonl import JsonLines
 from features.text_groups import Candidate, TextGroup
@@ -112,6 +114,126 @@ def test_preference_pairs(tmp_path: Path, record: dict[str, Any], query: str) ->
     ]
 
 
+PAIRS: dict[str, tuple[dict[str, Any], str]] = {
+    "transcripts": (
+        {"chosen": "\n\nHuman: Which?\n\nAssistant: right", "rejected": "\n\nHuman: Which?\n\nAssistant: wrong"},
+        "Which?",
+    ),
+    "transcripts of several turns": (
+        {
+            "chosen": "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Which?\n\nAssistant: right",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Which?\n\nAssistant: wrong",
+        },
+        "user: Hi\n\nassistant: Hello\n\nuser: Which?",
+    ),
+    "ShareGPT's messages": (
+        {
+            "conversations": [{"from": "human", "value": "Which?"}],
+            "chosen": {"from": "gpt", "value": "right"},
+            "rejected": {"from": "gpt", "value": "wrong"},
+        },
+        "Which?",
+    ),
+    "an instruction with an input": (
+        {"instruction": "Which of these?", "input": "a, b", "chosen": "right", "rejected": "wrong"},
+        "Which of these?\n\na, b",
+    ),
+    "a question with a system text": (
+        {"system": "Be brief.", "question": "Which?", "chosen": "right", "rejected": "wrong"},
+        "Be brief.\n\nWhich?",
+    ),
+    "lists that say the prompt again": (
+        {
+            "prompt": "Which?",
+            "chosen": [user("Which?"), assistant("right")],
+            "rejected": [user("Which?"), assistant("wrong")],
+        },
+        "Which?",
+    ),
+    "a null prompt": (
+        {"prompt": None, "question": "Which?", "chosen": "right", "rejected": "wrong"},
+        "Which?",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", PAIRS)
+def test_pairs_are_read_as_other_tools_write_them(tmp_path: Path, form: str) -> None:
+    record, query = PAIRS[form]
+    [group] = read(write(tmp_path / "p.jsonl", record))
+    assert group.query == query
+    assert {each.id: each.text for each in group.candidates} == {"chosen": "right", "rejected": "wrong"}
+
+
+def test_a_response_that_begins_like_the_other_one_is_whole(tmp_path: Path) -> None:
+    record = {"chosen": "\n\nHuman: a\n\nAssistant: yes, sure", "rejected": "\n\nHuman: a\n\nAssistant: yes"}
+    [group] = read(write(tmp_path / "p.jsonl", record))
+    assert {each.id: each.text for each in group.candidates} == {"chosen": "yes, sure", "rejected": "yes"}
+
+
+def test_equal_pairs_are_an_error_or_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    path = write(tmp_path / "p.jsonl", good, *[{**good, "rejected": "b"}] * 2, {**good, "prompt": "d"})
+    with pytest.raises(ConfigError, match=r"lines 2 and 3: rejected: the same text as chosen(.|\n)*equal_pairs=drop"):
+        read(path)
+    source = JsonLines(str(path), equal_pairs="drop")
+    assert [[group.query_id for group in source.groups()] for _ in range(2)] == [["p-1", "p-4"]] * 2
+    assert capsys.readouterr().err == "Left out 2 pairs whose chosen and rejected texts are equal.\n"
+    assert source.fingerprint() != JsonLines(str(path)).fingerprint()
+    assert "equal_pairs" not in JsonLines(str(path)).fingerprint()
+
+
+def as_array(path: Path) -> None:
+    path.write_text(json.dumps([json.loads(line) for line in path.read_text().splitlines()], indent=1))
+
+
+def as_parquet(path: Path) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+FILES: dict[str, Callable[[Path], Any]] = {
+    "a byte order mark": lambda path: path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes()),
+    "gzip without its ending": lambda path: path.write_bytes(gzip.compress(path.read_bytes())),
+    "Windows' line ends": lambda path: path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n")),
+    "blank lines": lambda path: path.write_bytes(path.read_bytes().replace(b"\n", b"\n \n\n")),
+    "a list": as_array,
+    "a list on one line": lambda path: path.write_text("[" + ",".join(path.read_text().splitlines()) + "]"),
+    "objects over several lines": lambda path: path.write_text(
+        "\n".join(json.dumps(json.loads(line), indent=2) for line in path.read_text().splitlines())
+    ),
+    "Parquet": as_parquet,
+}
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_a_file_is_read_in_any_form_that_its_first_bytes_tell(form: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", GOOD, {**GOOD, "query_id": "q2", "query": "and?"})
+    FILES[form](path)
+    assert [(group.query_id, group.query, group.candidates[0].label) for group in read(path)] == [
+        ("q1", "which?", 1.0),
+        ("q2", "and?", 1.0),
+    ]
+
+
+def test_a_file_that_is_called_gzipped_and_is_not_is_read(tmp_path: Path) -> None:
+    assert [group.query_id for group in read(write(tmp_path / "data.jsonl.gz", GOOD))] == ["q1"]
+
+
+def test_a_folder_without_json_lines_is_read_by_its_other_files(tmp_path: Path) -> None:
+    as_parquet(write(tmp_path / "b.parquet", GOOD))
+    as_array(write(tmp_path / "a.json", {**GOOD, "query_id": "q0"}))
+    assert [group.query_id for group in read(tmp_path)] == ["q0", "q1"]
+
+
+def test_a_title_may_stand_alone_and_negatives_may_be_null(tmp_path: Path) -> None:
+    passages = [{"docid": "a", "title": "Title", "text": ""}, {"docid": "b", "title": "Other"}]
+    [group] = read(write(tmp_path / "t.jsonl", {**TEVATRON, "positive_passages": passages}))
+    assert {each.id: each.text for each in group.candidates} == {"a": "Title", "b": "Other"}
+    [group] = read(write(tmp_path / "f.jsonl", {"query": "a", "pos": ["b"], "neg": None}))
+    assert [(each.text, each.label) for each in group.candidates] == [("b", 1.0)]
+
+
 def test_no_form_puts_right_ones_at_a_place_of_their_own(tmp_path: Path) -> None:
     forms = {
         "p.jsonl": lambda n: {"prompt": f"{n}?", "chosen": f"right {n}", "rejected": f"wrong {n}"},
@@ -179,6 +301,26 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
         r"candidates\[1\].label: found inf",
     ),
     "a label beyond floats": (with_candidate(label=10**400), r"candidates\[1\].label: found 1000.*, expected a finite"),
+    "a label that float32 makes infinite": (
+        with_candidate(label=1e39),
+        r"candidates\[1\].label: found 1e\+39, which float32 cannot hold",
+    ),
+    "a label that float32 makes 0": (with_candidate(label=1e-50), r"candidates\[1\].label: found 1e-50, which float32"),
+    "an integer of more digits than Python reads": (
+        '{"query_id": ' + "1" * 5000 + "}",
+        r"not valid JSON: Exceeds the limit \(4300 digits\)",
+    ),
+    "a key twice": ('{"query_id": "a", "query_id": "b"}', "query_id: is there twice, with two values"),
+    "a comma after the last field": ('{"query_id": "a",}', "not valid JSON: Expecting property name"),
+    "something after the object": (
+        '{"query_id": "a"} {}',
+        "not valid JSON lines: another object after the object, at character 19",
+    ),
+    "a comma after the object": (
+        '{"query_id": "a"},',
+        "not valid JSON lines: a comma after the object, at character 18",
+    ),
+    "a NUL byte": ('{"query_id": "a\0"}', "a NUL byte at 15"),
     "an unknown split": ({**GOOD, "split": "dev"}, 'split: found "dev", expected train, val or test'),
     "a feature of text": (
         with_candidate(feature="1 2"),
@@ -206,6 +348,11 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
     ),
     "pos that is no list": ({"query": "a", "pos": "b"}, 'pos: found "b", expected a list of texts'),
     "an empty neg": ({"query": "a", "pos": ["b"], "neg": [""]}, r"neg\[0\]: empty"),
+    "a pair of equal texts": ({"prompt": "a", "chosen": "b", "rejected": "b"}, "rejected: the same text as chosen"),
+    "transcripts that share no turn": (
+        {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: c\n\nAssistant: d"},
+        "prompt: missing, and chosen and rejected share no turn 'Assistant:'",
+    ),
     "no rejected": ({"prompt": "a", "chosen": "b"}, "rejected: missing; expected text or a list of messages"),
     "a message without content": (
         {"prompt": "a", "chosen": [{"role": "user"}], "rejected": "c"},
@@ -237,16 +384,15 @@ def test_a_bad_line_is_named_by_file_number_and_field(fault: str, tmp_path: Path
 
 
 BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "a byte order mark": (
-        lambda path: path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes()),
-        "line 1: begins with a byte order mark",
-    ),
     "another encoding": (
         lambda path: path.write_bytes(path.read_bytes().replace(b"which?", "wäh".encode("latin-1"))),
         "line 1: not UTF-8: byte 0xe4 at",
     ),
-    "UTF-16": (lambda path: path.write_bytes(path.read_text().encode("utf-16")), "line 1: not UTF-8: byte 0xff at 0"),
-    "nothing": (lambda path: path.write_bytes(b""), "data.jsonl: the file is empty"),
+    "UTF-16": (
+        lambda path: path.write_bytes(path.read_text().encode("utf-16")),
+        "is UTF-16 text(.|\n)*iconv -f UTF-16",
+    ),
+    "nothing": (lambda path: path.write_bytes(b""), "data.jsonl: holds nothing"),
     "not there": (lambda path: path.unlink(), "no such file or folder"),
     "no form": (
         lambda path: path.write_text('{"text": "a"}\n'),
@@ -270,10 +416,9 @@ def test_a_bad_file_is_named_with_its_fault(fault: str, tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"not compressed\n", gzip.compress(json.dumps(GOOD).encode() * 1000)[:-20]])
-def test_a_damaged_compressed_file_is_named(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "data.jsonl.gz").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"data.jsonl.gz, after line 0: the file cannot be read on"):
+def test_a_damaged_compressed_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 1000)[:-20])
+    with pytest.raises(ConfigError, match=r"data.jsonl.gz, after line 0: cannot be read on"):
         read(tmp_path / "data.jsonl.gz")
 
 
@@ -299,13 +444,14 @@ def test_the_good_lines_pass_and_all_bad_ones_are_reported_together(tmp_path: Pa
     passed = []
     with pytest.raises(ConfigError, match="3 lines cannot be read") as caught:
         passed.extend(JsonLines(str(write(tmp_path / "d.jsonl", *records))).groups())
-    assert [line for line in (3, 6, 10) if f"line {line}: query: missing" in str(caught.value)] == [3, 6, 10]
+    assert "\n  d.jsonl, lines 3, 6 and 10: query: missing; expected text\n" in str(caught.value)
 
 
-def test_reading_ends_at_the_twentieth_bad_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="20 lines, and maybe more, cannot be read") as caught:
+def test_one_fault_of_many_lines_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="50 lines cannot be read") as caught:
         read(write(tmp_path / "d.jsonl", GOOD, *["{"] * 50))
-    assert len(str(caught.value).splitlines()) == 22
+    assert "d.jsonl, lines 2, 3, 4 and 47 more: not valid JSON" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 3
 
 
 def test_a_form_that_is_named_is_not_guessed(tmp_path: Path) -> None:

@@ -74,6 +74,81 @@ def test_every_form_gives_the_same_films_and_queries(tmp_path: Path, edition: st
     assert list(source.queries()) == [expected] == list(source.queries())
 
 
+ATOMIC = {
+    "no ratings": (
+        "user_id:token\titem_id:token\ttimestamp:float\nu\ta\t2\nu\tb\t1\nu\tc\t3\n",
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tgenre:token_seq\n"
+        "a\tA\t1960\tDrama War\nb\tB\t1961\tWar\nc\tC\t\t\n",
+        {"a": "A (1960). Drama, War", "b": "B (1961). War", "c": "C"},
+        "Newest to oldest: A (1960); B (1961)",
+        ["b", "a"],
+    ),
+    "no times": (
+        "user_id:token\titem_id:token\nu\ta\nu\tb\nu\tc\n",
+        "item_id:token\ttitle:token\na\tA\nb\tB\nc\tC\n",
+        {"a": "A", "b": "B", "c": "C"},
+        "Newest to oldest: B; A",
+        ["a", "b"],
+    ),
+    "products, parted by commas": (
+        "user_id:token,item_id:token,rating:float,timestamp:float\nu,a,5,1\nu,b,5,2\nu,c,5,3\n",
+        "item_id:token,title:token,price:float,categories:token_seq,brand:token\n"
+        'a,"Ball, red",1.5,Toys Balls,Bob\nb,Kite,,,\nc,,1,,\n',
+        {"a": "Ball, red. Categories: Toys Balls. Brand: Bob", "b": "Kite", "c": "item c"},
+        "Newest to oldest: Kite; Ball, red",
+        ["a", "b"],
+    ),
+    "other names of columns": (
+        "listener:token\tartist_id:token\tweight:float\nu\ta\t9\nu\tb\t8\nu\tc\t7\n",
+        "artist_id:token\tname:token_seq\turl:token\na\tA\tx\nb\tB\ty\nc\tC\tz\n",
+        {"a": "A. Url: x", "b": "B. Url: y", "c": "C. Url: z"},
+        "Newest to oldest: B; A",
+        ["a", "b"],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ATOMIC)
+def test_any_set_in_recboles_form_is_read(tmp_path: Path, form: str) -> None:
+    interactions, items, texts, query, history = ATOMIC[form]
+    (tmp_path / "set.inter").write_text(interactions)
+    (tmp_path / "set.item").write_text(items)
+    source = MovieLens(str(tmp_path), windows=WINDOWS)
+    assert {item.id: item.text for item in source.candidates()} == texts
+    [found] = source.queries()
+    assert (found.text, found.history, found.relevant, found.split) == (query, history, {"c": 1.0}, "test")
+
+
+def test_a_set_in_several_parts_is_one(tmp_path: Path) -> None:
+    for part, item in (("train", "a"), ("valid", "b"), ("test", "c")):
+        (tmp_path / f"set.{part}.inter").write_text(f"user_id:token\titem_id:token\nu\t{item}\n")
+    (tmp_path / "set.item").write_text("item_id:token\ttitle:token\na\tA\nb\tB\nc\tC\n")
+    [found] = MovieLens(str(tmp_path), windows=WINDOWS).queries()
+    assert (found.history, found.relevant) == (["a", "b"], {"c": 1.0})
+    (tmp_path / "other.inter").write_text("user_id:token\titem_id:token\nu\ta\n")
+    with pytest.raises(ConfigError, match=r"several data sets: set.item, other.inter, set.train.inter"):
+        list(MovieLens(str(tmp_path), windows=WINDOWS).queries())
+
+
+def test_what_recboles_files_lack_is_named(tmp_path: Path) -> None:
+    (tmp_path / "set.inter").write_text("user_id:token\titem_id:token\nu\ta\nu\tz\n")
+    (tmp_path / "set.item").write_text("item_id:token\ttitle:token\na\tA\n")
+    with pytest.raises(ConfigError, match=r"line 3: item: 'z' is not in set.item"):
+        list(MovieLens(str(tmp_path)).queries())
+    (tmp_path / "set.item").write_text("item_id:token\ttitle:token\na\tA\na\tB\n")
+    with pytest.raises(ConfigError, match=r"'a' stands for two films or items: 'A' and 'B'"):
+        list(MovieLens(str(tmp_path)).candidates())
+    (tmp_path / "set.item").write_text("item_id:token\ttitle:token\na\tA\n")
+    with pytest.raises(ConfigError, match=r"min_rating: is set, and .* has no ratings"):
+        list(MovieLens(str(tmp_path), min_rating=3.0).queries())
+    (tmp_path / "set.inter").write_text("user_id:token\titem_id_list:token_seq\titem_id:token\nu\ta a\ta\n")
+    with pytest.raises(ConfigError, match=r"set.inter: is cut into sequences already: its column 'item_id_list'"):
+        list(MovieLens(str(tmp_path)).queries())
+    (tmp_path / "set.item").write_text("product:token\ttitle:token\na\tA\n")
+    with pytest.raises(ConfigError, match=r"set.inter: has no column of set.item"):
+        list(MovieLens(str(tmp_path)).queries())
+
+
 def test_a_zip_archive_is_read_as_it_is(tmp_path: Path) -> None:
     folder = write(tmp_path / "data", "ml-1m")
     with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w") as archive:

@@ -1,5 +1,6 @@
 """A pool's files are read whatever their form, and what is wrong with them is named by file, line and field."""
 
+import csv
 import gzip
 import json
 import re
@@ -46,7 +47,27 @@ def write_tsv(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-WRITERS = {"jsonl": write_jsonl, "jsonl.gz": write_gzipped, "parquet": write_parquet, "tsv": write_tsv}
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(rows[0])
+        writer.writerows(
+            [[" ".join(each) if isinstance(each, list) else each for each in row.values()] for row in rows]
+        )
+
+
+def write_json(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text(json.dumps(rows, indent=1))
+
+
+WRITERS = {
+    "csv": write_csv,
+    "json": write_json,
+    "jsonl": write_jsonl,
+    "jsonl.gz": write_gzipped,
+    "parquet": write_parquet,
+    "tsv": write_tsv,
+}
 
 
 @pytest.mark.parametrize("ending", WRITERS)
@@ -99,6 +120,78 @@ def test_relevance_comes_from_trec_judgements_and_tsv_files_need_no_header(tmp_p
     assert [query.relevant for query in pool_files(tmp_path).queries()] == [{"11": 1.0}, {}]
 
 
+QRELS = {
+    "tabs, and a header": ("query-id\tcorpus-id\tscore\nq 0\td 0\t1\nq1\td1\t2\n", [{"d 0": 1.0}, {"d1": 2.0}]),
+    "tabs with TREC's column": ("q 0\t0\td 0\t1\nq1\tQ0\td1\t2\n", [{"d 0": 1.0}, {"d1": 2.0}]),
+    "tabs between blanks": ("q 0 \t0\td 0\t 1\n\nq1\t0\td1\t2\n", [{"d 0": 1.0}, {"d1": 2.0}]),
+    "blanks": ("q1 0  d1   1\nq1 0 d2 1.5\n", [{}, {"d1": 1.0, "d2": 1.5}]),
+    "Windows' line ends": ("q1 0 d1 1\r\nq1 0 d2 -1\r\n", [{}, {"d1": 1.0}]),
+    "the same line twice": ("q1 0 d1 1\nq1 0 d1 1\n", [{}, {"d1": 1.0}]),
+    "blanks that are part of an id": ("q\u00a00 d1 1\nq1 d1 2\n", [{}, {"d1": 2.0}]),
+    "another header": ("query_id doc_id relevance\nq1 d1 1\n", [{}, {"d1": 1.0}]),
+}
+
+
+@pytest.mark.parametrize("form", QRELS)
+def test_what_parts_judgements_is_one_for_the_whole_file(tmp_path: Path, form: str) -> None:
+    content, expected = QRELS[form]
+    (tmp_path / "collection.tsv").write_text("d 0\tten\nd1\televen\n")
+    (tmp_path / "queries.tsv").write_text("q 0\tone\nq1\ttwo\n")
+    (tmp_path / "qrels.txt").write_bytes(content.encode())
+    assert [query.relevant for query in pool_files(tmp_path).queries()] == expected
+
+
+def test_judgements_of_a_csv_file_are_parted_by_commas(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text('docid,text\n1,"a, ""b""\nc"\n')
+    (tmp_path / "q.csv").write_text("qid;query\nq 1;one, two\n")
+    (tmp_path / "r.csv").write_text("query,candidate,label\nq 1,1,2\n")
+    source = PoolFiles(*(str(tmp_path / name) for name in ("c.csv", "q.csv", "r.csv")))
+    assert list(source.candidates()) == [PoolText("1", 'a, "b"\nc', origin="c.csv, line 2")]
+    assert [(query.id, query.text, query.relevant) for query in source.queries()] == [("q 1", "one, two", {"1": 2.0})]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("1\t0\t10\t1\n1 0 10 1\n", "line 2: has 1 fields parted by tabs, as in the first line"),
+        ("1 0 10 1\n2 3\t10\t1\n", "line 2: is parted by tabs, and the first line by blanks"),
+        ("1 0 10 1\n1 0 11 nan\n", "line 2: label: found 'nan', expected a finite number"),
+        ("1 0 10 1\n1 0 11 inf\n", "line 2: label: found 'inf', expected a finite number"),
+        ("1 0 10 1\n1 0 11 1_0\n", "line 2: label: found '1_0', expected a number"),
+        ("1 0 10 1\n1 0 11 1e39\n", r"line 2: label: found 1e\+39, which float32 cannot hold"),
+        ("1 0 10 1\n1 0 10 0\n", "line 2: label: found 0, and 1 in a line before"),
+        ("1\t0\t\t1\n", r"line 1: has 4 fields parted by tabs, as in the first line; expected"),
+    ],
+)
+def test_a_judgement_that_cannot_be_is_named(tmp_path: Path, lines: str, message: str) -> None:
+    (tmp_path / "collection.tsv").write_text("10\tten\n")
+    (tmp_path / "queries.tsv").write_text("1\tone\n")
+    (tmp_path / "qrels.txt").write_text(lines)
+    with pytest.raises(ConfigError, match=rf"qrels.txt: one line cannot be read:\n  {message}"):
+        list(pool_files(tmp_path).queries())
+
+
+def test_the_names_that_others_give_their_columns_are_found(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "corpus.jsonl", [{"_id": "a", "title": "", "text": "t", "metadata": {}}])
+    write_parquet(tmp_path / "queries.parquet", [{"query_id": 1, "query": "q", "rel": "a"}])
+    columns = {"query_columns": {"relevant": "rel"}}
+    paths = {"candidates": f"{tmp_path}/corpus.jsonl", "queries": f"{tmp_path}/queries.parquet"}
+    source: Any = SOURCES.build({"name": "pool_files", **paths, **columns})
+    assert [(each.id, each.text) for each in source.candidates()] == [("a", "t")]
+    assert [(each.id, each.text, each.relevant) for each in source.queries()] == [("1", "q", {"a": 1.0})]
+
+
+def test_labels_in_a_parquet_map_are_read(tmp_path: Path) -> None:
+    kind = pyarrow.schema([("id", pyarrow.string()), ("text", pyarrow.string())])
+    kind = kind.append(pyarrow.field("rel", pyarrow.map_(pyarrow.string(), pyarrow.float32())))
+    rows = [{"id": "1", "text": "q", "rel": [("a", 2.0), ("b", 0.0)]}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=kind), tmp_path / "q.parquet")
+    (tmp_path / "c.jsonl").write_text(LINES)
+    paths = {"candidates": f"{tmp_path}/c.jsonl", "queries": f"{tmp_path}/q.parquet"}
+    source: Any = SOURCES.build({"name": "pool_files", **paths, "query_columns": {"relevant": "rel"}})
+    assert [each.relevant for each in source.queries()] == [{"a": 2.0}]
+
+
 def test_labels_numbers_as_ids_and_vectors_are_read(tmp_path: Path) -> None:
     write_jsonl(
         tmp_path / "c.jsonl", [{"id": 7, "text": "seven", "v": [1, 0.5]}, {"id": "8", "text": "8", "v": [2, 3]}]
@@ -142,18 +235,24 @@ LINES = '{"id": "a", "text": "t"}\n'
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("c.jsonl", LINES + "{", r"c.jsonl: one row .*\n  c.jsonl, line 2: not valid JSON"),
+        ("c.jsonl", LINES + "{", r"c.jsonl: one line .*\n  c.jsonl, line 2: not valid JSON"),
         ("c.jsonl", LINES + '{"id": "b", "text": " "}', "c.jsonl, line 2: text: empty"),
-        ("c.jsonl", LINES + '{"id": "b"}\n[]', r"2 rows .*\n.*line 2: text: missing.*\n.*line 3: found a list"),
+        ("c.jsonl", LINES + '{"id": "b"}\n[]', r"2 lines .*\n.*line 2: text: missing.*\n.*line 3: found a list"),
         ("c.jsonl", LINES + '{"id": 1.5, "text": "x"}', "line 2: id: found 1.5, expected text"),
         ("c.jsonl", LINES + '{"id": "", "text": "x"}', "line 2: id: empty"),
         ("c.jsonl", LINES + '\n{"text": "x"}', "line 3: id: missing"),
-        ("c.jsonl", "1\n" * 30, "20 rows, and maybe more"),
+        ("c.jsonl", "1\n" * 30, "seems to be plain text, not JSON objects: it begins with '1'"),
         ("c.tsv", "a\tb\na\n", "c.tsv, line 2: has 1 fields parted by tabs, expected 2: id, text"),
         ("c.tsv", "a\t \n", "c.tsv, line 1: text: empty"),
-        ("c.jsonl.gz", "no gzip", r"c.jsonl.gz, after line 0: cannot be read on"),
+        ("c.jsonl.gz", "no gzip", "seems to be plain text"),
         ("c.parquet", "no parquet", "cannot be read as Parquet"),
-        ("c.csv", "a,b", "ending"),
+        ("c.csv", "a,b", r"has no column 'id'(.|\n)*Known: *a, b"),
+        ("c.csv", 'id,text\n1,"a\n', "not valid CSV: unexpected end of data"),
+        ("c.csv", "id,text\n1,a,b\n", "c.csv, line 2: has 3 fields, expected 2: id, text"),
+        ("c.xls", "a,b", "ending"),
+        ("c.jsonl", '{"_id": "a", "docid": "b", "text": "t"}', "has no column 'id', but _id and docid"),
+        ("c.jsonl", '{"key": "a", "text": "t"}', r"has no column 'id'(.|\n)*candidate_columns.id=NAME"),
+        ("c.tsv", "pid\tpassage\n1\ta\n", r"names columns(.|\n)*features.source.candidate_tsv=header"),
     ],
 )
 def test_what_is_wrong_is_named_by_file_line_and_field(tmp_path: Path, file: str, content: str, message: str) -> None:
@@ -199,7 +298,7 @@ def test_bad_judgements_are_named(tmp_path: Path) -> None:
         ({"queries": "q.tsv"}, "set `qrels` or `query_columns.relevant`"),
         ({"queries": "q.tsv", "qrels": "r.txt", "query_columns": {"relevant": "r"}}, "one of the two"),
         ({"qrels": "r.txt"}, "qrels without queries"),
-        ({"candidate_tsv": ["docid", "text"]}, r"c.tsv: has no column 'id'(.|\n)*docid"),
+        ({"candidate_tsv": ["number", "text"]}, r"c.tsv: has no column 'id'(.|\n)*number"),
         ({"candidate_tsv": "header"}, "has no column 'id'"),
         ({"candidates": "c.parquet", "candidate_columns": {"text": "body"}}, r"has no column 'body'(.|\n)*text"),
         ({"candidate_columns": {"txt": "body"}}, "Did you mean: text"),

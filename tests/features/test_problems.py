@@ -108,6 +108,9 @@ def test_parquet_and_several_files_are_read(tmp_path: Path) -> None:
     ({"query": "Why?", "split": "dev"}, 'split: found "dev", expected train, val or test'),
     ({"messages": []}, "messages: found [], expected a list of messages"),
     ({"messages": [{"role": "me", "content": "a"}]}, 'messages[0].role: found "me", expected one of assistant, system'),
+    ({"messages": [{"role": ["user"], "content": "a"}]}, 'messages[0].role: found ["user"], expected one of assistant'),
+    ({"query": "Why?", "candidates": ["a"], "responses": ["b"]}, "responses: is there beside candidates; expected one"),
+    ({"query": "Why?", "candidates": [{"text": "a", "label": 1e39}]}, "candidates[0].label: found 1e+39, which"),
     ({"messages": [{"role": "user"}]}, "messages[0].content: missing; expected text"),
     ({"messages": [{"role": "assistant", "content": "a"}]}, 'messages[0].role: found "assistant", expected user'),
     ({"query": "Why?", "answer": "1", "tests": ["a"]}, "tests: is there beside answer; expected one of answer, tests"),
@@ -136,18 +139,19 @@ def test_parquet_and_several_files_are_read(tmp_path: Path) -> None:
 def test_a_bad_line_is_named_with_what_is_wrong(row: Any, problem: str, path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         read(path, {"query": "Why?", "id": "first"}, row)
-    assert f"one row cannot be read:\n  mine.jsonl, line 2: {problem}" in str(raised.value)
+    assert f"one line cannot be read:\n  mine.jsonl, line 2: {problem}" in str(raised.value)
 
 
 def test_all_bad_lines_are_named_at_once(path: Path) -> None:
-    with pytest.raises(ConfigError, match="3 rows cannot be read") as raised:
+    with pytest.raises(ConfigError, match="3 lines cannot be read") as raised:
         read(path, {}, {"query": "Why?"}, {}, "[]")
-    assert str(raised.value).count("\n  mine.jsonl, line") == 3
+    assert "\n  mine.jsonl, lines 1 and 3: query: missing" in str(raised.value)
+    assert "\n  mine.jsonl, line 4: found a list" in str(raised.value)
 
 
 def test_no_file_and_no_line_are_errors(path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file, and no file that fits it"):
         read(path)
     path.write_text("\n")
-    with pytest.raises(ConfigError, match="has no problem in it"):
+    with pytest.raises(ConfigError, match="holds nothing"):
         read(path)

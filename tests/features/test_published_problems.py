@@ -114,7 +114,7 @@ def test_math_takes_all_or_some_subjects_and_levels_and_another_seed_draws_other
 def test_a_solution_without_an_answer_is_named(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", [competition("train", 1), {**competition("train", 2), "solution": "None."}])
     with pytest.raises(
-        ConfigError, match=r"train.jsonl: one row cannot be read:\n  train.jsonl, line 2: solution: has no"
+        ConfigError, match=r"train.jsonl: one line cannot be read:\n  train.jsonl, line 2: solution: has no"
     ):
         read("math", tmp_path)
 

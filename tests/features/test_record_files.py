@@ -36,8 +36,14 @@ def test_one_object_is_one_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "problem"), [
     ('[{"a": 1}, 3]', "rows.json, item 2: found 3, expected an object"),
-    ("[1,\n", "rows.json: not valid JSON: Expecting value"),
-    ("", "rows.json: not valid JSON: Expecting value"),
+    ('[{"a": 1},\n', "rows.json: not valid JSON: Expecting value"),
+    ("", "rows.json: holds nothing"),
+    ('{\n"a": 1\n}\n{\n"a" 2}', "rows.json: after item 1: not valid JSON: Expecting ':' delimiter, line 5"),
+    ("id,text\n1,a\n", "rows.json: seems to be CSV, not JSON objects: it begins with 'id,text'"),
+    ("id\ttext\n", "rows.json: seems to be TSV, not JSON objects"),
+    (json.dumps('{"a": 1}'), "rows.json: seems to be JSON texts, not JSON objects"),
+    ("q1 0 d1 1\n", "rows.json: seems to be TREC judgements or a run, not JSON objects"),
+    ("Once upon a time there was, of course, a king.\n", "rows.json: seems to be plain text, not JSON objects"),
     ('{"a": 1}\n{"a"', "rows.json, line 2: not valid JSON"),
     ("[" * 100_000, "rows.json: not valid JSON"),
 ])  # fmt: skip
@@ -45,4 +51,26 @@ def test_what_is_no_row_is_named(content: str, problem: str, tmp_path: Path) -> 
     (tmp_path / "rows.json").write_text(content)
     with pytest.raises(ConfigError) as raised:
         rows(tmp_path / "rows.json")
-    assert f"\n  {problem}" in str(raised.value)
+    assert problem in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "id,x,x\n1,2,3\n"), ("a.tsv", "id\tx\tx\n1\t2\t3\n")])
+def test_two_columns_of_one_name_are_refused(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match="has two columns 'x'"):
+        rows(tmp_path / name)
+
+
+def test_json_in_a_file_that_is_called_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text('{"id": 1}\n')
+    with pytest.raises(ConfigError, match=r"it looks like JSON: name the file \*.jsonl"):
+        list(RecordFile(tmp_path / "a.txt", ["id", "text"]).parsed(("id",), lambda row, place: row))
+
+
+def test_like_faults_are_told_once_by_the_first_of_them(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([1, {"a": 1}, "b", None, 4.5, []]))
+    with pytest.raises(
+        ConfigError, match=r"5 items cannot be read:\n  a.json, items 1, 3, 4 and 2 more, the first of"
+    ) as e:
+        rows(tmp_path / "a.json")
+    assert "the first of them: found 1, expected an object {...}" in str(e.value)

@@ -30,6 +30,29 @@ def test_passages_that_two_folders_have_are_in_the_pool_once(folders: tuple[str,
     assert [(each.id, each.text) for each in source.candidates()] == [(str(id), f"passage {id}") for id in range(15)]
 
 
+def test_an_id_that_stands_for_two_texts_is_named(folders: tuple[str, str]) -> None:
+    with (Path(folders[1]) / "collection.tsv").open("a") as file:
+        file.write("3\tanother text\n")
+    with pytest.raises(
+        ConfigError, match=r"collection.tsv: .*\n  line 11: the id '3' stands for another text in a folder"
+    ):
+        list(Trec(train=folders[0], test=folders[1]).candidates())
+
+
+@pytest.mark.parametrize("folder", [0, 1])
+def test_an_id_that_comes_twice_in_a_folder_is_named(folders: tuple[str, str], folder: int) -> None:
+    with (Path(folders[folder]) / "collection.tsv").open("a") as file:
+        file.write("7\tpassage 7\n")
+    with pytest.raises(ConfigError, match=r"line 11: the id '7' is there twice"):
+        list(Trec(train=folders[0], test=folders[1]).candidates())
+
+
+def test_a_judgement_that_is_no_finite_number_is_named(folders: tuple[str, str]) -> None:
+    (Path(folders[0]) / "qrels.txt").write_text("0 0 1 2\n1 0 2 nan\n1 0 3 1_0\n")
+    with pytest.raises(ConfigError, match=r"line 2: label: found 'nan'(.|\n)*line 3: label: found '1_0'"):
+        list(Trec(path=folders[0]).queries())
+
+
 def test_each_folder_is_for_one_split_and_grades_are_kept(folders: tuple[str, str]) -> None:
     queries = list(Trec(val=[folders[1]], path=[folders[0]]).queries())
     assert [(each.id, each.split) for each in queries] == [

@@ -127,8 +127,8 @@ def test_one_context_shared_by_a_batch_is_normed_among_all_that_training_draws_f
     layer = projection.projector.linear
     for row in (0, 11):
         shared = Contexts(*(each[[row]] for each in table))
-        hidden = by_hand(layer, torch.cat([shared.centroids, table.centroids]))  # type: ignore[arg-type]
-        normed = (hidden[0] - hidden.mean(dim=0)) / (hidden.var(dim=0, correction=0) + 1e-5).sqrt()
+        hidden = by_hand(layer, table.centroids)  # type: ignore[arg-type]
+        normed = (hidden[row] - hidden.mean(dim=0)) / (hidden.var(dim=0, correction=0) + 1e-5).sqrt()
         found = projection(shared, table)
         assert found.shape == (1, 1, WIDTH)
         torch.testing.assert_close(double(found[0, 0]), SCALE * normed.clamp(min=0), rtol=1e-4, atol=1e-6)

@@ -93,6 +93,19 @@ def run(script: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], env=environment, stdout=-1, text=True)
 
 
+def test_a_folder_that_cannot_be_written_to_is_named_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(StoreError, match=r"data/store.partial: cannot be made(.|\n)*set features.path to a folder"):
+        GroupStoreWriter(tmp_path / "data" / "store", feature_dim=2, depths=[None], dtype="float32", settings={})
+
+
+def test_texts_are_given_as_a_list(tmp_path: Path) -> None:
+    layout = {"feature_dim": 2, "depths": [None], "dtype": "float32", "settings": {}}
+    refused = pytest.raises(ValueError, match="text is one text, 'ab', and has to be a list of texts")
+    with GroupStoreWriter(tmp_path / "s", **layout) as writer, refused:
+        writer.add_candidates(torch.zeros(2, 1, 2), "ab")
+
+
 def test_a_build_killed_before_any_flush_or_rename_goes_on_to_the_same_bytes(
     tmp_path: Path, whole: dict[str, bytes]
 ) -> None:

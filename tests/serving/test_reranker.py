@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from features.encoder import Encoder
 from rankers.checkpoint import load_ranker, save_pretrained
 from rankers.list_ranker import ListRanker
 from rankers.point_ranker import PointRanker
+from registry import ConfigError
 from serving.reranker import Reranker
 
 DOCUMENTS = ["open the file", "sort a list", "return the value of a key", "write to a file", "read the key"]
@@ -65,6 +67,35 @@ def test_top_k_cuts_and_no_documents_give_none(encoder: Encoder) -> None:
         reranker.rank("open", DOCUMENTS, top_k=0)
     with pytest.raises(ValueError, match="empty"):
         reranker.rank("open", ["", "sort"])
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        ("abc", "documents is one text, 'abc', and has to be a list of texts"),
+        (b"abc", "documents is one text"),
+        ({"abc": 1}, "documents is a dict, and has to be a list"),
+        ({"abc"}, "documents is a set, and has to be a list"),
+        (iter(["abc"]), "documents is a list_iterator, and has to be a list"),
+        (["abc", 1], r"documents\[1\] is a int, and has to be a text"),
+        ([["abc"]], r"documents\[0\] is a list, and has to be a text"),
+        (None, "documents is a NoneType"),
+    ],
+)
+def test_what_is_no_list_of_documents_is_refused(encoder: Encoder, documents: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        untrained(encoder).rank("open", documents)
+
+
+def test_a_text_is_no_list_of_texts_for_an_encoder_either(encoder: Encoder) -> None:
+    with pytest.raises(ValueError, match="texts is one text, 'open', and has to be a list of texts"):
+        encoder.encode("open")
+
+
+def test_a_folder_that_a_reranker_cannot_be_saved_to_is_named(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file/mine: cannot be made or written to: Not a directory"):
+        untrained(encoder).save_pretrained(tmp_path / "file" / "mine")
 
 
 def test_a_ranker_of_ready_made_features_says_that_it_cannot_read_texts(tmp_path: Path) -> None:

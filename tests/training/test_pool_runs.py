@@ -182,6 +182,8 @@ def test_a_searcher_finds_what_the_run_file_has(run: Callable[..., Run], pool: C
         assert [candidate.id for candidate in found] == expected
     with pytest.raises(ValueError, match="query 1 of 2 is empty"):
         searcher.rank(["a", " "])
+    with pytest.raises(ValueError, match="queries is one text, 'hello', and has to be a list of texts"):
+        searcher.rank("hello")
 
 
 def test_a_searcher_refuses_a_pool_of_another_encoder(
