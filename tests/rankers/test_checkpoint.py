@@ -184,6 +184,11 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         config(lambda c: c.update(imports={"my_lost_module": "/nowhere"})),
         ": imports[0]: no module named 'my_lost_module'.\n  What to do:   put my_lost_module.py in one of ",
     ),
+    "config: a module of another name": (
+        "config.json",
+        config(lambda c: c.update(imports={"random": "/nowhere"})),
+        ": imports[0]: 'random' is a part of Python itself, not a file of yours.\n  What to do:   give your file a name ",
+    ),
     "weights: missing": ("model.safetensors", Path.unlink, "model.safetensors: not a whole safetensors file: "),
     "weights: empty": ("model.safetensors", write(""), f"model.safetensors: {CHANGED}"),
     "weights: cut off": ("model.safetensors", cut, f"model.safetensors: {CHANGED}"),
