@@ -187,7 +187,7 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "config: a module of another name": (
         "config.json",
         config(lambda c: c.update(imports={"random": "/nowhere"})),
-        ": imports[0]: 'random' is a part of Python itself, not a file of yours.\n  What to do:   give your file a name ",
+        ": imports[0]: 'random' is a part of Python itself, not a file of yours.\n  What to do:   give your ",
     ),
     "weights: missing": ("model.safetensors", Path.unlink, "model.safetensors: not a whole safetensors file: "),
     "weights: empty": ("model.safetensors", write(""), f"model.safetensors: {CHANGED}"),
