@@ -11,8 +11,10 @@ from rich.console import Console
 from features.analysis import Analysis
 from features.inspection import show
 from features.pool_inspection import show_pool
+from features.store_checking import verify
 from features.store_merging import merge, split
 from ranking.candidate_pool import POOL, CandidatePool
+from ranking.group_shard import GROUP_STORE
 from ranking.group_store import GroupStore
 from ranking.store_files import as_json, make_folder, write_file
 from ranking.store_format import format_of
@@ -88,7 +90,9 @@ def _inspect(arguments: list[str]) -> int:
     parser.add_argument("--queries", "--groups", type=int, default=3, metavar="N", help="how many queries to show (3)")
     parser.add_argument("--verify", action="store_true", help="read everything and compare it with the hashes")
     chosen = parser.parse_args(arguments)
-    opened = _open(chosen.path, chosen.verify)
+    if chosen.verify:
+        verify(chosen.path, POOL if format_of(chosen.path) == POOL.name else GROUP_STORE)
+    opened = _open(chosen.path)
     if isinstance(opened, CandidatePool):
         show_pool(opened, Console(), chosen.queries)
     else:
@@ -104,6 +108,7 @@ def _analyse(arguments: list[str]) -> int:
     parser.add_argument("--into", metavar="PATH", default=".", help="a folder for analysis.json and analysis.png (.)")
     parser.add_argument("--wandb", metavar="PROJECT", help="log the tables and the picture to a W&B project as well")
     chosen = parser.parse_args(arguments)
+    verify(chosen.path, GROUP_STORE)
     found, folder = Analysis.of(GroupStore.open(chosen.path)), Path(chosen.into)
     make_folder(folder, "give --into a folder that you may write to")
     found.draw(folder / "analysis.png")
@@ -152,9 +157,9 @@ def _split(arguments: list[str]) -> int:
 _COMMANDS = {"inspect": _inspect, "analyse": _analyse, "merge": _merge, "split": _split}
 
 
-def _open(path: str | Path, verify: bool = False) -> GroupStore | CandidatePool:
+def _open(path: str | Path) -> GroupStore | CandidatePool:
     kind = CandidatePool if format_of(path) == POOL.name else GroupStore
-    return kind.open(path, verify=verify)
+    return kind.open(path)
 
 
 def _parser(command: str, description: str, more: str) -> argparse.ArgumentParser:

@@ -19,7 +19,8 @@ _PATIENCE = 120  # seconds to wait for another process that is writing
 class Stage:
     """Bytes by problem, part and number, in one SQLite file that is named after all that they depend on.
 
-    A result is there, whole, once `write` returns, or not at all. Several processes may work on one stage.
+    A result is there, whole, once `write` returns, or not at all, and is compared with its hash when it is read.
+    Several processes may work on one stage.
 
     Args:
         folder: Where stages are kept.
@@ -45,18 +46,29 @@ class Stage:
             return {number for (number,) in rows}
 
     def read(self, problem: str, part: str = "", numbers: Iterable[int] | None = None) -> dict[int, bytes]:
-        """Results of a problem's part by number, ascending; all that are there, or those of these numbers."""
-        wanted = None if numbers is None else set(numbers)
+        """Results of a problem's part by number, ascending; all that are there, or those of these numbers.
+
+        Raises:
+            StoreError: If one is not what was written.
+        """
+        wanted, results = None if numbers is None else set(numbers), {}
         with self._reported():
             rows = self._connection.execute(
-                "SELECT number, value FROM results WHERE problem = ? AND part = ? ORDER BY number", (problem, part)
+                "SELECT number, value, sha256 FROM results WHERE problem = ? AND part = ? ORDER BY number",
+                (problem, part),
             )
-            return {number: value for number, value in rows if wanted is None or number in wanted}
+            for number, value, digest in rows:
+                if wanted is None or number in wanted:
+                    # An older version wrote no hash.
+                    if digest not in (None, _hash_of(problem, part, number, value)):
+                        raise sqlite3.DatabaseError(f"{part or 'result'} {number} of {problem} is not what was written")
+                    results[number] = value
+        return results
 
     def write(self, results: Mapping[str, Mapping[str, Mapping[int, bytes]]]) -> None:
         """Keep results by problem, part and number, all of them or, if that fails, none."""
         rows = [
-            (problem, part, number, value)
+            (problem, part, number, value, _hash_of(problem, part, number, value))
             for problem, parts in results.items()
             for part, of in parts.items()
             for number, value in of.items()
@@ -64,7 +76,7 @@ class Stage:
         with self._reported():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", rows)
+                self._connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", rows)
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -96,8 +108,11 @@ class Stage:
             self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS results (problem TEXT, part TEXT, number INTEGER, value BLOB NOT NULL, "
-                "PRIMARY KEY (problem, part, number)) WITHOUT ROWID"
+                "sha256 BLOB, PRIMARY KEY (problem, part, number)) WITHOUT ROWID"
             )
+            columns = {row[1] for row in self._connection.execute("PRAGMA table_info(results)")}
+            if "sha256" not in columns:
+                self._connection.execute("ALTER TABLE results ADD COLUMN sha256 BLOB")
             self._connection.execute("CREATE TABLE IF NOT EXISTS settings (json TEXT PRIMARY KEY)")
             self._connection.execute("INSERT OR IGNORE INTO settings VALUES (?)", (self._described,))
 
@@ -111,3 +126,7 @@ class Stage:
         except sqlite3.DatabaseError as error:
             cure = f"delete {self.path}: what it held will be made again"
             raise StoreError(str(self.path), f"damaged: {error}.", cure=cure) from error
+
+
+def _hash_of(problem: str, part: str, number: int, value: bytes) -> bytes:
+    return hashlib.sha256(f"{problem}\0{part}\0{number}\0".encode() + value).digest()

@@ -10,7 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from features.draws import draw_key
-from ranking.group_shard import RESPONSES
+from features.store_checking import verify
+from ranking.group_shard import GROUP_STORE, RESPONSES
 from ranking.group_store import GroupStore
 from ranking.group_store_writer import GroupStoreWriter
 from ranking.store_format import SPLITS
@@ -29,7 +30,7 @@ class _Part(NamedTuple):
 
 
 def merge(paths: Sequence[str | Path], into: str | Path) -> Path:
-    """One store of all queries of several; what they have of the same query comes together in one group.
+    """One store of all queries of several, verified; what they have of the same query comes together in one group.
 
     Args:
         paths: Finished stores of the same features.
@@ -37,9 +38,9 @@ def merge(paths: Sequence[str | Path], into: str | Path) -> Path:
 
     Raises:
         ConfigError: If they are not of the same features, or have the same slot id twice in a query.
-        StoreError: If a store cannot be read or written.
+        StoreError: If a store is damaged, or cannot be read or written.
     """
-    stores = [GroupStore.open(path) for path in paths]
+    stores = [_open(path) for path in paths]
     for store, name in itertools.product(stores[1:], _ALIKE):
         if store.manifest[name] != stores[0].manifest[name]:
             problem = f"its {name} is {store.manifest[name]!r}, and {stores[0].manifest[name]!r} in {stores[0].path}."
@@ -54,7 +55,7 @@ def merge(paths: Sequence[str | Path], into: str | Path) -> Path:
 
 
 def split(path: str | Path, into: Mapping[str | Path, float], seed: int = 0) -> list[Path]:
-    """Several stores of the queries of one, each query in one of them.
+    """Several stores of the queries of one, verified, each query in one of them.
 
     Args:
         path: A finished store.
@@ -63,11 +64,12 @@ def split(path: str | Path, into: Mapping[str | Path, float], seed: int = 0) -> 
 
     Raises:
         ConfigError: If the shares do not add up to 1, or a store would have no query.
-        StoreError: If a store cannot be read or written.
+        StoreError: If a store is damaged, or cannot be read or written.
     """
-    store, shares = GroupStore.open(path), list(into.values())
+    shares = list(into.values())
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise ConfigError("shares", f"they have to be above 0 and add up to 1, got {shares}.")
+    store = _open(path)
     order = sorted(range(store.num_groups), key=lambda group: draw_key(seed, store.query_id(group)))
     ends = [round(share * store.num_groups) for share in itertools.accumulate(shares)]
     taken = [sorted(order[start:end]) for start, end in itertools.pairwise([0, *ends])]
@@ -79,6 +81,12 @@ def split(path: str | Path, into: Mapping[str | Path, float], seed: int = 0) -> 
         _write([store], [[_Part(0, group)] for group in groups], folder, {**described, "part": place})
         for place, (folder, groups) in enumerate(zip(into, taken, strict=True))
     ]
+
+
+def _open(path: str | Path) -> GroupStore:
+    """A store of which every byte is as it was written: the new one will vouch for it with hashes of its own."""
+    verify(path, GROUP_STORE)
+    return GroupStore.open(path)
 
 
 def _check_query(stores: Sequence[GroupStore], query: str, parts: Sequence[_Part]) -> None:

@@ -1,5 +1,6 @@
 """Checkpoint: a trained ranker on disk, as a folder of safetensors and json, or as Lightning left it in a run."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -9,18 +10,21 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from rankers.base import Ranker
-from ranking.store_files import make_folder, write_file
+from ranking.store_files import as_signed_json, make_folder, sha256_of, signed, write_file
 from registry import RANKERS, ConfigError
 from registry.imports import import_modules
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+# In a zip file's list of parts; torch reads such a part as zeros, whatever its bytes and its checksum are.
+_IS_FOLDER = 0x10
+_HASHES = {"weights_sha256", "sha256"}
 
 
 def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
-    """Write a ranker as `config.json` and `model.safetensors`: readable, nothing pickled.
+    """Write a ranker as `config.json` and `model.safetensors`: readable, nothing pickled, with hashes of both.
 
     Args:
         ranker: Any registered ranker.
@@ -28,6 +32,7 @@ def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
 
     Raises:
         ValueError: If the ranker's class is not registered, so that no one could load it again.
+        StoreError: If the disk refuses, for one because it is full.
     """
     description = ranker.description()
     if description["ranker"]["name"] is None:
@@ -36,12 +41,10 @@ def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
     make_folder(folder, "give a folder that you may write to")
     # Copies, since safetensors refuses weights that share memory.
     weights = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in ranker.state_dict().items()}
-    save_file(weights, folder / f".{WEIGHTS_FILE}", metadata={"format": "pt"})
-    (folder / f".{CONFIG_FILE}").write_text(
-        json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
-        (folder / f".{name}").replace(folder / name)
+    content = save(weights, metadata={"format": "pt"})
+    description |= {"weights_sha256": hashlib.sha256(content).hexdigest()}
+    for name, each in ((WEIGHTS_FILE, content), (CONFIG_FILE, as_signed_json(description))):
+        write_file(folder / name, each, cure="make room or choose another folder, then save it again")
     return folder
 
 
@@ -109,6 +112,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as parts:
             if (broken := parts.testzip()) is not None:
                 raise ConfigError(str(path), f"damaged: the checksum of its part {broken} is wrong.")
+            if folders := [part.filename for part in parts.infolist() if part.external_attr & _IS_FOLDER]:
+                raise ConfigError(str(path), f"damaged: its part {folders[0]} is marked as a folder.")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except ConfigError:
         raise
@@ -126,16 +131,26 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         description = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(str(path / CONFIG_FILE), f"not valid json: {error}.") from error
+    if isinstance(description, dict) and not signed(description):
+        cure = "copy the folder again from where it is whole; if you changed it on purpose, remove its line sha256"
+        problem = "damaged: its own sha256 is not that of its content, which has changed."
+        raise ConfigError(str(path / CONFIG_FILE), problem, cure=cure)
     _check(description, path / CONFIG_FILE)
+    file = path / WEIGHTS_FILE
     try:
-        return description, load_file(path / WEIGHTS_FILE)
+        if "weights_sha256" in description and sha256_of(file) != description["weights_sha256"]:
+            cure = f"copy the folder again from where it is whole, or save the ranker again; {CONFIG_FILE} has the hash"
+            raise ConfigError(str(file), "damaged: its sha256 is not the one it was saved with.", cure=cure)
+        return description, load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ConfigError(str(path / WEIGHTS_FILE), f"not a whole safetensors file: {error}.") from error
+        raise ConfigError(str(file), f"not a whole safetensors file: {error}.") from error
 
 
 def _check(description: Any, file: Path) -> None:
-    """Raise unless this is what `Ranker.description` gives."""
-    if not isinstance(description, dict) or not {"ranker", "imports", "encoder"} <= description.keys():
+    """Raise unless this is what `Ranker.description` gives, and perhaps hashes."""
+    given = {"ranker", "imports", "encoder"}
+    if not isinstance(description, dict) or not given <= description.keys() <= given | _HASHES:
         raise ConfigError(str(file), "this was not written by a ranker of this project.")
-    if not isinstance(description["imports"], dict):
-        raise ConfigError(str(file), f"imports should be modules and their folders, not {description['imports']!r}.")
+    imports = description["imports"]
+    if not isinstance(imports, dict) or not all(isinstance(folder, str) for folder in imports.values()):
+        raise ConfigError(str(file), f"imports should be modules and their folders, not {imports!r}.")

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Int
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from rankers.aggregators import Aggregator
@@ -184,12 +184,21 @@ class _Folder:
             self._lock.close()
 
     def read(self, name: str, shape: tuple[int, int, int], members: bool) -> dict[str, Tensor] | None:
-        """What a file holds; None if it is not there, not whole, or lacks the members."""
-        try:
-            found = load_file(self._path / f"{name}.safetensors")
-        except (SafetensorError, OSError):
+        """What a file holds; None if it is not there, damaged, or lacks the members."""
+        path = self._path / f"{name}.safetensors"
+        if not path.is_file():
             return None
-        if found["centroids"].shape != shape or (members and "member" not in found):
+        try:
+            with safe_open(path, framework="pt") as file:
+                written, found = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            self._say(f"{path} is damaged ({error}): its centroids are computed again")
+            return None
+        # An older version wrote no hash.
+        if written and written.get("sha256") != _hash_of(found):
+            self._say(f"{path} is damaged (its content is not that of its sha256): its centroids are computed again")
+            return None
+        if "centroids" not in found or found["centroids"].shape != shape or (members and "member" not in found):
             return None
         self._bar.advance(self._task, shape[0])
         return found
@@ -199,8 +208,7 @@ class _Folder:
     ) -> dict[str, Tensor]:
         """Compute and, where that is possible, keep the contexts of some sets."""
         if self._problem is not None and not self._told:
-            message = f"{self._problem}: centroids are computed, but not kept"
-            self._console.print(message, style="yellow", soft_wrap=True, markup=False, highlight=False)
+            self._say(f"{self._problem}: centroids are computed, but not kept")
             self._told = True
         parts = []
         for each in sets:
@@ -210,8 +218,11 @@ class _Folder:
         if "member" in parts[0]:
             found["member"] = torch.stack([part["member"] for part in parts]).amax(dim=0)
         if self._problem is None:
-            write_file(self._path / f"{name}.safetensors", save(found))
+            write_file(self._path / f"{name}.safetensors", save(found, {"sha256": _hash_of(found)}))
         return found
+
+    def _say(self, message: str) -> None:
+        self._console.print(message, style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
 def _code_of(aggregator: type) -> list[str] | None:
@@ -222,6 +233,14 @@ def _code_of(aggregator: type) -> list[str] | None:
         return [sha256_of(Path(file)) for file in files]
     except (OSError, TypeError):
         return None
+
+
+def _hash_of(tensors: Mapping[str, Tensor]) -> str:
+    content = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return content.hexdigest()
 
 
 def _digest(settings: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ranking.candidate_pool import POOL
 from ranking.id_index import IdIndex, bucket_of, hash_ids, num_buckets
 from ranking.shard import Table, pack_texts
-from ranking.store_files import StoreError, as_json, check_size, damaged, sha256_of, write_file
+from ranking.store_files import StoreError, as_signed_json, check_size, damaged, sha256_of, signed, write_file
 from ranking.store_format import SPLITS, shard_name
 from ranking.store_writer import StoreWriter, stored, write_shard
 
@@ -50,12 +50,16 @@ class CandidateShards:
     ) -> None:
         """Write a shard that the writer lists later, by its record in a file beside it."""
         record = self.write(number, ids, texts, features, cut)
-        write_file(self._record(number), as_json(record))
+        write_file(self._record(number), as_signed_json({"shard": record}))
 
     def apart(self) -> dict[int, dict[str, Any]]:
-        """The records of shards that are not listed yet, by number."""
+        """The records of shards that are not listed yet, by number.
+
+        Raises:
+            StoreError: If one of them has changed since it was written.
+        """
         files = sorted(self.folder.glob("candidates-*.json"))
-        return {int(file.stem.rpartition("-")[2]): json.loads(file.read_text(encoding="utf-8")) for file in files}
+        return {int(file.stem.rpartition("-")[2]): _read_record(file) for file in files}
 
     def forget(self, number: int) -> None:
         """Remove the record of a shard that is listed now."""
@@ -324,6 +328,18 @@ def _check_offsets(name: str, offsets: Tensor, values: Tensor, num_queries: int)
         raise ValueError(f"{name}_offsets do not fit {num_queries} queries and {len(values)} rows")
     if int(offsets[0]) != 0 or bool((offsets.diff() < 0).any()):
         raise ValueError(f"{name}_offsets do not fit: they must rise from 0, got {offsets.tolist()[:8]} ...")
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if "shard" in found and not signed(found):
+            raise ValueError("its own sha256 is not that of its content")
+        record = found.get("shard", found)  # an older version wrote the record alone
+        return {name: record[name] for name in ("file", "rows", "bytes", "cut", "unit", "sha256")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        cure = f"delete {file}: the build makes that shard again"
+        raise StoreError(str(file), f"damaged: {type(error).__name__}: {error}.", cure=cure) from error
 
 
 def _list(offsets: Tensor | None, rows: Tensor | None, num_queries: int) -> tuple[Tensor, Tensor]:

@@ -80,7 +80,10 @@ class Shard:
         content = self.tensors[name]
         if not 0 <= start <= end <= len(content):
             raise damaged(self.path, f"{name} {row} goes from byte {start} to {end} of {len(content)}")
-        return bytes(content[start:end].numpy()).decode()
+        try:
+            return bytes(content[start:end].numpy()).decode()
+        except UnicodeDecodeError as error:
+            raise damaged(self.path, f"{name} {row} is not UTF-8 ({error.reason} at byte {error.start})") from error
 
     def _size(self, axis: str, found: Tensor) -> int:
         name, plus, more = axis.partition("+")

@@ -92,6 +92,16 @@ def as_json(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def as_signed_json(document: Mapping[str, Any]) -> bytes:
+    """The same with the hash of its content in it, which `signed` compares."""
+    return as_json({**document, "sha256": _hash_of(document)})
+
+
+def signed(document: Mapping[str, Any]) -> bool:
+    """Whether a document says what it said when it was written; one without a hash is an older version's."""
+    return document.get("sha256", _hash_of(document)) == _hash_of(document)
+
+
 def sha256_of(path: Path) -> str:
     """The hash of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -104,6 +114,11 @@ def check_size(path: Path, size: int) -> None:
         raise damaged(path, "missing")
     if (found := path.stat().st_size) != size:
         raise damaged(path, f"{'truncated' if found < size else 'too long'}: {found:,} bytes instead of {size:,}")
+
+
+def _hash_of(document: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in document.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def damaged(path: Path, problem: str) -> StoreError:

@@ -1,14 +1,14 @@
 """StoreFormat: which tables a kind of store has, and how its manifest is read and checked."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ranking.shard import DTYPES, Columns, Shard, Table
-from ranking.store_files import StoreError, damaged, sha256_of
+from ranking.store_files import StoreError, damaged, sha256_of, signed
 
 MANIFEST, PROGRESS = "manifest.json", "manifest.partial.json"
 SPLITS = {"train": 0, "val": 1, "test": 2, None: 255}
@@ -44,7 +44,7 @@ class StoreFormat:
         """The manifest of a store, checked.
 
         Raises:
-            StoreError: If there is none, or it is not a manifest of this format and version.
+            StoreError: If there is none, it has changed, or it is not a manifest of this format and version.
         """
         if not (folder / file).is_file():
             raise self._no_store(folder)
@@ -52,6 +52,8 @@ class StoreFormat:
             manifest = json.loads((folder / file).read_text(encoding="utf-8"))
         except ValueError as error:
             raise damaged(folder / file, f"not valid JSON ({error})") from error
+        if isinstance(manifest, dict) and not signed(manifest):
+            raise damaged(folder / file, "its own sha256 is not that of its content, which has changed")
         if not isinstance(manifest, dict) or manifest.get("format") != self.name:
             raise StoreError(str(folder / file), f"not the manifest of a {self.title}.", cure="give the folder of one")
         if (version := manifest.get("version")) != self.version:
@@ -61,7 +63,7 @@ class StoreFormat:
             self._check_fields(manifest)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise damaged(folder / file, f"a field is missing or wrong: {error}") from error
-        return manifest
+        return {name: value for name, value in manifest.items() if name != "sha256"}
 
     def open_table(self, folder: Path, table: str, manifest: Manifest) -> Table:
         """Map the shards that a manifest lists for a table, each checked against its record."""
@@ -82,7 +84,10 @@ class StoreFormat:
         )
 
     def _check_fields(self, manifest: Manifest) -> None:
-        for name, kind in {"feature_dim": int, **self.fields, "source": dict, "settings": dict}.items():
+        fields = {"feature_dim": int, **self.fields, "source": dict, "settings": dict}
+        if unknown := manifest.keys() - {"format", "version", "dtype", "encoder", "shards", "sha256", *fields}:
+            raise ValueError(f"there is no field {min(unknown)!r}")
+        for name, kind in fields.items():
             if not isinstance(manifest[name], kind):
                 raise ValueError(f"{name} is {manifest[name]!r}")
         if not isinstance(manifest["encoder"], dict | None):
@@ -114,8 +119,15 @@ def shard_name(table: str, number: int) -> str:
     return f"{table}-{number:05d}.safetensors"
 
 
-def check_hashes(folder: Path, records: list[dict[str, Any]]) -> None:
+def check_hashes(
+    folder: Path, records: list[dict[str, Any]], report: Callable[[int], object] = lambda size: None
+) -> None:
     """Read all of these shards and compare them with their hashes; missing ones are left to others.
+
+    Args:
+        folder: Of the store.
+        records: What its manifest says of the shards.
+        report: Is told the bytes of each one that is whole.
 
     Raises:
         StoreError: If one has changed.
@@ -126,6 +138,7 @@ def check_hashes(folder: Path, records: list[dict[str, Any]]) -> None:
         for record, digest in zip(present, found, strict=True):
             if digest != record["sha256"]:
                 raise damaged(folder / record["file"], "its sha256 is not the manifest's: its content has changed")
+            report(record["bytes"])
 
 
 def format_of(folder: str | Path) -> str | None:

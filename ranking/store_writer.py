@@ -15,6 +15,7 @@ from ranking.shard import DTYPES
 from ranking.store_files import (
     StoreError,
     as_json,
+    as_signed_json,
     check_size,
     damaged,
     lock_folder,
@@ -158,7 +159,7 @@ class StoreWriter:
         self._save()
 
     def _save(self) -> None:
-        write_file(self.partial / PROGRESS, as_json(self._manifest))
+        write_file(self.partial / PROGRESS, as_signed_json(self._manifest))
 
     def _stored(self, features: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
         return stored(features, shape, self._manifest["dtype"], what, self.partial)

@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -34,15 +35,23 @@ class Registry(Generic[T]):
         """Decorator that gives a class or function its name in yaml.
 
         Raises:
-            ValueError: If another component has that name; both places are shown.
+            ValueError: If no yaml could hold that name, or another component has it; both places are shown. What the
+                home defines comes first, whether or not it has been imported.
         """
+        if not isinstance(name, str) or not name or "@" in name or name == "none":
+            shown_name = repr(name) if isinstance(name, str) else getattr(name, "__name__", name)
+            raise ValueError(f'write @{self.kind.upper()}.register("my_name"); {shown_name} is no name a yaml can hold')
 
         def add(factory: F) -> F:
+            if not f"{factory.__module__}.".startswith(f"{self.home}."):
+                try:
+                    self._import_home_of(name)
+                except ImportError as error:
+                    where = f"{self.home}.{name}, which cannot be imported here ({error})"
+                    raise self._taken(name, where, factory) from error
             taken = self._factories.get(name)
             if taken is not None and _place(taken) != _place(factory):
-                raise ValueError(
-                    f"{self.kind}: the name {name!r} is taken by {_place(taken)}; give {_place(factory)} another."
-                )
+                raise self._taken(name, _place(taken), factory)
             self._factories[name] = factory
             return factory
 
@@ -56,16 +65,14 @@ class Registry(Generic[T]):
             ImportError: If the file of that name cannot be imported for another reason, as it was raised.
         """
         if name not in self._factories:
-            home = importlib.import_module(self.home)
-            if hasattr(home, "__path__") and name.isidentifier() and importlib.util.find_spec(f"{self.home}.{name}"):
-                try:
-                    importlib.import_module(f"{self.home}.{name}")
-                except ModuleNotFoundError as error:
-                    if importlib.util.find_spec(str(error.name).partition(".")[0]):
-                        raise  # the package is there, the module in it is not
-                    problem = f"{name!r} needs the package {error.name}, which is not installed."
-                    cure = f"pip install {str(error.name).partition('.')[0].replace('_', '-')}"
-                    raise ConfigError(path or self.kind, problem, cure=cure) from error
+            try:
+                self._import_home_of(name)
+            except ModuleNotFoundError as error:
+                if importlib.util.find_spec(str(error.name).partition(".")[0]):
+                    raise  # the package is there, the module in it is not
+                problem = f"{name!r} needs the package {error.name}, which is not installed."
+                cure = f"pip install {str(error.name).partition('.')[0].replace('_', '-')}"
+                raise ConfigError(path or self.kind, problem, cure=cure) from error
         if name not in self._factories:
             cure = f"a component of your own: @{self.kind.upper()}.register({name!r}), and its module in `imports:`"
             problem = f"{name!r} is not among the {self.kind}."
@@ -86,6 +93,15 @@ class Registry(Generic[T]):
             except ImportError as error:
                 self._unavailable[module.name] = error
         return sorted(self._factories)
+
+    def _import_home_of(self, name: str) -> None:
+        """Import the file of the home that has this name; a home that is one module as a whole."""
+        home = importlib.import_module(self.home)
+        if hasattr(home, "__path__") and name.isidentifier() and importlib.util.find_spec(f"{self.home}.{name}"):
+            importlib.import_module(f"{self.home}.{name}")
+
+    def _taken(self, name: str, by: str, factory: Callable[..., Any]) -> ValueError:
+        return ValueError(f"{self.kind}: the name {name!r} is taken by {by}; give {_place(factory)} another.")
 
     def name_of(self, factory: Callable[..., T]) -> str | None:
         """The name a class or function was registered under."""
@@ -143,10 +159,10 @@ class Registry(Generic[T]):
 def _split(node: Node, path: str, registry: Registry[Any]) -> tuple[str, dict[str, Any]]:
     """Name and options of a node in any of its forms."""
     if isinstance(node, str):
-        name, _, cutoff = node.partition("@")
-        if not cutoff:
+        name, at, cutoff = node.partition("@")
+        if not at:
             return name, {}
-        if not cutoff.isdigit():
+        if not re.fullmatch("[0-9]{1,18}", cutoff):
             raise ConfigError(path, f"{node!r}: expected a whole number after @, as in ndcg@10.")
         return name, {"k": int(cutoff)}
     if not isinstance(node, Mapping):

@@ -46,9 +46,12 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
 
     Positional-only parameters belong to the code that calls and are left out. `**options: Unpack[SomeTypedDict]`
     stands for the keys of that dictionary; their defaults are those of the first parent class that spells them out.
+
+    Raises:
+        ConfigError: If an annotation names what does not exist when the program runs.
     """
     target = factory.__init__ if inspect.isclass(factory) else factory
-    hints, docs = typing.get_type_hints(target, include_extras=True), argument_docs(factory)
+    hints, docs = _hints(target, factory), argument_docs(factory)
     parameters = list(inspect.signature(target).parameters.values())[inspect.isclass(factory) :]
     made = {
         field.name: field.default_factory()
@@ -61,7 +64,7 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
         if parameter.kind is inspect.Parameter.VAR_KEYWORD and typing.get_origin(annotation) is Unpack:
             shared = typing.get_args(annotation)[0]
             docs = argument_docs(shared) | docs
-            for name, hint in typing.get_type_hints(shared, include_extras=True).items():
+            for name, hint in _hints(shared, factory).items():
                 found[name] = Option(name, hint, _inherited_default(factory, name), docs.get(name, ""))
         elif parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
             default = made.get(parameter.name, parameter.default)
@@ -190,6 +193,17 @@ def argument_docs(factory: Any) -> dict[str, str]:
     section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", text, re.MULTILINE)
     entries = re.findall(r"^    \*{0,2}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
     return {name: " ".join(doc.split()) for name, doc in entries}
+
+
+def _hints(target: Any, factory: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except Exception as error:  # an annotation that is text is code, and can raise anything
+        code = getattr(inspect.unwrap(target), "__code__", None)
+        place = f"{code.co_filename}, line {code.co_firstlineno}" if code else factory.__module__
+        problem = f"an annotation of {factory.__qualname__} cannot be read: {type(error).__name__}: {error}."
+        cure = "import what it names; not only under `if TYPE_CHECKING`"
+        raise ConfigError(place, problem, cure=cure) from error
 
 
 def _kind(annotation: Any) -> Kind | None:

@@ -76,6 +76,17 @@ def test_inspect_tells_what_is_in_a_store(
     assert "second query" not in shown
 
 
+def test_a_text_of_a_store_that_is_no_text_any_more_is_one_message(
+    overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(overrides)
+    file = tmp_path / "store" / "groups-00000.safetensors"
+    file.write_bytes(file.read_bytes().replace(b"first query", b"first\xffquery"))
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "store")]) == 1
+    assert capsys.readouterr().err.startswith(f"{file}: text 0 is not UTF-8 (invalid start byte at byte 5).\n")
+
+
 def test_a_pool_is_built_and_shown_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

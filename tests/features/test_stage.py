@@ -70,6 +70,35 @@ def test_a_damaged_file_is_named_with_the_cure(tmp_path: Path) -> None:
         Stage(tmp_path, "work", {})
 
 
+def test_a_result_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
+    with Stage(tmp_path, "work", {}) as stage:
+        stage.write({"a": {"": {0: b"the answer is 42", 1: b"the answer is 43"}}})
+    stage.path.write_bytes(stage.path.read_bytes().replace(b"is 42", b"is 52"))
+    with Stage(tmp_path, "work", {}) as stage:
+        assert stage.read("a", numbers=[1]) == {1: b"the answer is 43"}
+        with pytest.raises(StoreError) as raised:
+            stage.read("a")
+    assert str(raised.value) == (
+        f"{stage.path}: damaged: result 0 of a is not what was written.\n"
+        f"  What to do:   delete {stage.path}: what it held will be made again"
+    )
+
+
+def test_a_file_of_an_older_version_has_no_hashes_and_goes_on(tmp_path: Path) -> None:
+    with Stage(tmp_path, "work", {}) as stage:
+        stage._connection.execute("DROP TABLE results")
+        stage._connection.execute(
+            "CREATE TABLE results (problem TEXT, part TEXT, number INTEGER, value BLOB NOT NULL, "
+            "PRIMARY KEY (problem, part, number)) WITHOUT ROWID"
+        )
+        stage._connection.execute("INSERT INTO results VALUES ('a', '', 0, x'00')")
+    with Stage(tmp_path, "work", {}) as stage:
+        assert stage.read("a") == {0: bytes(1)}
+        stage.write({"a": {"": {1: b"one"}}})
+    with Stage(tmp_path, "work", {}) as stage:
+        assert stage.read("a") == {0: bytes(1), 1: b"one"}
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"file.*cannot be made"):

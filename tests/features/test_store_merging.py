@@ -1,5 +1,6 @@
 """Store merging: every query, response, label and vector is in the new stores as it was in the old ones, once."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,41 @@ def test_stores_that_do_not_fit_are_refused_and_nothing_is_written(
     with pytest.raises(ConfigError, match=problem):
         merge(paths, tmp_path / "merged")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def change_a_byte(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["candidates-00000.safetensors", "groups-00000.safetensors"])
+def test_a_damaged_store_is_not_copied_into_one_with_hashes_that_fit(
+    tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, damaged = write(tmp_path / "whole", range(4), range(2)), write(tmp_path / "damaged", range(4, 8), range(2))
+    change_a_byte(damaged / file, -3)
+    GroupStore.open(damaged)  # the change shows in its hash alone
+    cure = f"delete {damaged} and build it again, or copy it again from where it is whole"
+    told = f"{damaged / file}: its sha256 is not the manifest's: its content has changed.\n  What to do:   {cure}\n"
+    new = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(["merge", str(whole), str(damaged), "--into", new[0]]) == 1
+    assert capsys.readouterr().err == told
+    assert main(["split", str(damaged), "--into", *new, "--shares", "0.5", "0.5"]) == 1
+    assert capsys.readouterr().err == told
+    assert main(["analyse", str(damaged), "--into", new[0]]) == 1
+    assert capsys.readouterr().err == told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "whole"]
+
+
+def test_what_is_read_to_compare_the_hashes_of_a_large_store_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "large", range(100), range(2), dim=1500)
+    split(path, {tmp_path / "a": 0.5, tmp_path / "b": 0.5})
+    megabytes = sum(file.stat().st_size for file in path.glob("*.safetensors")) // 10**6
+    assert megabytes == 3
+    assert re.match(r"Verified 3 MB in \d+ s \(", capsys.readouterr().err)
 
 
 def test_shares_have_to_add_up(tmp_path: Path) -> None:

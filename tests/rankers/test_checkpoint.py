@@ -116,6 +116,7 @@ def cut(path: Path) -> None:
 def config(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
     def apply(path: Path) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
+        del content["sha256"]  # as if it had been written so, by an older version
         change(content)
         path.write_text(json.dumps(content))
 
@@ -124,9 +125,10 @@ def config(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
 
 def weights(change: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path], Any]:
     def apply(path: Path) -> None:
-        content = load_file(path)
+        content = {name: weight.clone() for name, weight in load_file(path).items()}
         change(content)
         save_file(content, path)
+        config(lambda c: c.pop("weights_sha256"))(path.with_name("config.json"))
 
     return apply
 
@@ -137,6 +139,7 @@ def pickled(content: Any) -> Callable[[Path], Any]:
 
 PROJECTION = "layers.projection.linear.weight"
 FOREIGN = "this was not written by a ranker of this project."
+CHANGED = "damaged: its sha256 is not the one it was saved with.\n  What to do:   copy the folder again from where it"
 FOLDERS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "config: empty": ("config.json", write(""), "config.json: not valid json: "),
     "config: cut off": ("config.json", cut, "config.json: not valid json: "),
@@ -148,6 +151,18 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "config.json",
         config(lambda c: c.update(imports=["os"])),
         "config.json: imports should be modules and their folders, not ['os']",
+    ),
+    "config: an option that was changed": (
+        "config.json",
+        lambda path: path.write_text(path.read_text().replace('"temperature": 0.5', '"temperature": 0.7')),
+        "config.json: damaged: its own sha256 is not that of its content, which has changed.\n"
+        "  What to do:   copy the folder again from where it is whole; if you changed it on purpose, remove its line",
+    ),
+    "config: a hash nobody knows": ("config.json", config(lambda c: c.update(sha25v="")), f"config.json: {FOREIGN}"),
+    "config: a folder of imports that is no text": (
+        "config.json",
+        config(lambda c: c.update(imports={"my_module": 3})),
+        "config.json: imports should be modules and their folders, not {'my_module': 3}",
     ),
     "config: no ranker": (
         "config.json",
@@ -169,13 +184,23 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         config(lambda c: c.update(imports={"my_lost_module": "/nowhere"})),
         ": imports[0]: no module named 'my_lost_module'.\n  What to do:   put my_lost_module.py in one of ",
     ),
+    "config: a module of another name": (
+        "config.json",
+        config(lambda c: c.update(imports={"random": "/nowhere"})),
+        ": imports[0]: 'random' is a part of Python itself, not a file of yours.\n  What to do:   give your ",
+    ),
     "weights: missing": ("model.safetensors", Path.unlink, "model.safetensors: not a whole safetensors file: "),
-    "weights: empty": ("model.safetensors", write(""), "model.safetensors: not a whole safetensors file: "),
-    "weights: cut off": ("model.safetensors", cut, "model.safetensors: not a whole safetensors file: "),
+    "weights: empty": ("model.safetensors", write(""), f"model.safetensors: {CHANGED}"),
+    "weights: cut off": ("model.safetensors", cut, f"model.safetensors: {CHANGED}"),
     "weights: text": (
         "model.safetensors",
         write("git-lfs pointer"),
-        "model.safetensors: not a whole safetensors file: ",
+        f"model.safetensors: {CHANGED}",
+    ),
+    "weights: another ranker's": (
+        "model.safetensors",
+        lambda path: save_file({PROJECTION: torch.zeros(4, 6)}, path),
+        f"model.safetensors: {CHANGED}",
     ),
     "weights: of another shape": (
         "model.safetensors",
@@ -213,6 +238,51 @@ def test_a_damaged_folder_is_one_error_that_names_the_file(
     damage(folder / file)
     problem = refusal(folder)
     assert problem.startswith(str(folder)) and message in problem
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_folder_with_any_byte_changed_is_refused_or_says_the_same(
+    folder: Path, file: str, ranker: Ranker[Any]
+) -> None:
+    content = (folder / file).read_bytes()
+    for place, byte in enumerate(content):
+        (folder / file).write_bytes(content[:place] + bytes([byte ^ 1 << place % 8]) + content[place + 1 :])
+        try:
+            loaded = load_ranker(folder)
+        except ConfigError as error:
+            assert str(error).startswith(f"{folder / file}: ")
+        else:
+            assert same_weights(loaded, ranker) and loaded.description() == ranker.description()
+
+
+def test_a_checkpoint_with_a_byte_changed_is_refused_or_says_the_same(checkpoint: Path, ranker: Ranker[Any]) -> None:
+    content = checkpoint.read_bytes()
+    for place in range(0, len(content), 29):
+        changed = bytes([content[place] ^ 1 << place % 8])
+        checkpoint.write_bytes(content[:place] + changed + content[place + 1 :])
+        try:
+            loaded = load_ranker(checkpoint)
+        except ConfigError as error:
+            assert str(error).startswith(f"{checkpoint}: ")
+        else:
+            assert same_weights(loaded, ranker) and loaded.description() == ranker.description()
+
+
+def test_a_part_of_a_checkpoint_that_is_marked_as_a_folder_is_not_read_as_zeros(checkpoint: Path) -> None:
+    content = bytearray(checkpoint.read_bytes())
+    content[content.index(b"best/data/0", content.index(b"PK\x01\x02")) - 8] |= 0x10
+    checkpoint.write_bytes(content)
+    assert refusal(checkpoint) == f"{checkpoint}: damaged: its part best/data/0 is marked as a folder."
+
+
+def test_a_folder_of_an_older_version_has_no_hashes_and_is_loaded(folder: Path, ranker: Ranker[Any]) -> None:
+    config(lambda c: c.pop("weights_sha256"))(folder / "config.json")
+    assert same_weights(load_ranker(folder), ranker)
+
+
+def test_a_folder_that_was_changed_on_purpose_is_loaded_once_its_hash_is_removed(folder: Path) -> None:
+    config(lambda c: c["ranker"].update(temperature=0.7))(folder / "config.json")
+    assert load_ranker(folder).description()["ranker"]["temperature"] == 0.7
 
 
 @pytest.mark.parametrize(("damage", "message"), CHECKPOINTS.values(), ids=CHECKPOINTS)

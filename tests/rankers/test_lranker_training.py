@@ -314,6 +314,27 @@ def test_contexts_of_a_pool_that_cannot_be_written_beside_are_computed_each_time
     assert capsys.readouterr().err == "", "what is there is read"
 
 
+def test_contexts_that_are_damaged_are_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = write_pool(tmp_path / "pool")
+    described = AGGREGATORS.complete({"name": "kmeans", "num_centroids": 3}, {})
+
+    def table() -> Contexts:
+        return PoolContexts(pool, None, AGGREGATORS.build(described), described).table
+
+    right = table()
+    (file,) = (tmp_path / "pool.contexts").glob("*.safetensors")
+    content = file.read_bytes()
+    for place in range(0, len(content), 7):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        assert all(torch.equal(*each) for each in zip(table(), right, strict=True))
+        if told := capsys.readouterr().err:
+            assert told.startswith(f"{file} is damaged (") and told.endswith("): its centroids are computed again\n")
+            assert file.read_bytes() == content
+    save_file({name: each.clone() for name, each in right._asdict().items()}, file)  # as an older version wrote it
+    assert all(torch.equal(*each) for each in zip(table(), right, strict=True))
+    assert capsys.readouterr().err == ""
+
+
 def refuse(*_: Any, **__: Any) -> Any:
     raise PermissionError(13, "Permission denied")
 
@@ -432,6 +453,10 @@ def test_a_saved_ranker_holds_what_was_trained_and_names_its_backbone(
 
 def test_a_saved_ranker_without_one_of_its_weights_is_refused(make: Make, tmp_path: Path) -> None:
     folder = save_pretrained(make(), tmp_path / "saved")
+    described = json.loads((folder / "config.json").read_text())
+    for name in ("sha256", "weights_sha256"):  # as an older version wrote it, so that the weights are looked at
+        del described[name]
+    (folder / "config.json").write_text(json.dumps(described))
     # Copies, since some versions of safetensors map the file that is written over below.
     weights = {name: weight.clone() for name, weight in load_file(folder / "model.safetensors").items()}
     for lost in (

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ranking.candidate_pool import CandidatePool
+from ranking.candidate_pool import POOL, CandidatePool
 from ranking.group_store import GroupStore
 from ranking.store_files import StoreError
 
@@ -33,6 +33,7 @@ def path(pool: CandidatePool, tmp_path: Path) -> Path:
 def manifest(change: Callable[[dict[str, Any]], Any]) -> Harm:
     def harm(path: Path) -> None:
         content = json.loads((path / MANIFEST).read_text())
+        del content["sha256"]  # as if it had been written so, by an older version
         change(content)
         (path / MANIFEST).write_text(json.dumps(content))
 
@@ -59,11 +60,15 @@ def element(file: str, name: str, place: int, value: float) -> Harm:
     return tensor(file, name, lambda whole: whole.index_fill(0, torch.tensor([place % len(whole)]), value))
 
 
-POOL = ""
+FOLDER = ""
 DAMAGES: dict[str, tuple[Harm, str, str]] = {
-    "the folder is missing": (shutil.rmtree, POOL, "no such candidate pool"),
-    "it is unfinished": (lambda path: path.rename(f"{path}.partial"), POOL, r"unfinished: only pool.partial is there"),
-    "the manifest is missing": (lambda path: (path / MANIFEST).unlink(), POOL, r"has no manifest.json"),
+    "the folder is missing": (shutil.rmtree, FOLDER, "no such candidate pool"),
+    "it is unfinished": (
+        lambda path: path.rename(f"{path}.partial"),
+        FOLDER,
+        r"unfinished: only pool.partial is there",
+    ),
+    "the manifest is missing": (lambda path: (path / MANIFEST).unlink(), FOLDER, r"has no manifest.json"),
     "the manifest is a store's": (manifest(lambda m: m.update(format="group_store")), MANIFEST, "of a candidate pool"),
     "the version is a later one": (manifest(lambda m: m.update(version=9)), MANIFEST, "version 9 .* version 1"),
     "a field is missing": (manifest(lambda m: m.pop("normalized")), MANIFEST, "normalized"),
@@ -115,6 +120,32 @@ def test_texts_whose_offsets_are_damaged_are_refused_when_they_are_read(path: Pa
         with pytest.raises(StoreError, match=f"{CANDIDATES}: text [23] goes from byte"):
             pool.text(row)
     assert pool.text(61)
+
+
+def test_a_manifest_with_any_byte_changed_is_refused_or_says_the_same(path: Path) -> None:
+    said, content = POOL.read_manifest(path), (path / MANIFEST).read_bytes()
+    for place, byte in enumerate(content):
+        (path / MANIFEST).write_bytes(content[:place] + bytes([byte ^ 1 << place % 8]) + content[place + 1 :])
+        try:
+            assert POOL.read_manifest(path) == said
+        except StoreError as error:
+            assert str(error).startswith(f"{path / MANIFEST}: ") and error.cure
+
+
+def test_a_changed_manifest_is_refused_with_words(path: Path) -> None:
+    (path / MANIFEST).write_text((path / MANIFEST).read_text().replace('"dtype": "float32"', '"dtype": "float16"'))
+    with pytest.raises(StoreError) as raised:
+        CandidatePool.open(path)
+    assert str(raised.value) == (
+        f"{path / MANIFEST}: its own sha256 is not that of its content, which has changed.\n"
+        f"  What to do:   delete {path} and build it again, or copy it again from where it is whole"
+    )
+
+
+def test_a_manifest_of_an_older_version_has_no_hash_and_is_opened(path: Path) -> None:
+    before = CandidatePool.open(path).manifest
+    manifest(lambda m: None)(path)
+    assert CandidatePool.open(path).manifest == before
 
 
 def test_a_changed_byte_is_found_by_its_hash_when_asked(path: Path) -> None:

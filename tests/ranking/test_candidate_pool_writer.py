@@ -1,5 +1,6 @@
 """A build of a pool that is killed or stopped goes on, and ends with the bytes of an uninterrupted one."""
 
+import json
 import os
 import subprocess
 import sys
@@ -114,6 +115,24 @@ def test_shards_of_other_processes_are_the_same_pool_in_whatever_order_they_come
     tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     assert contents(build(tmp_path / "apart", apart=True, order=(2, 1, 0))) == whole
+
+
+def test_the_record_of_a_shard_that_was_changed_before_it_was_listed_is_refused(tmp_path: Path) -> None:
+    layout = {"feature_dim": DIM, "dtype": "float16", "settings": {"rows": ROWS}}
+    with CandidatePoolWriter(tmp_path / "pool", **layout) as writer:
+        writer.shards.write_apart(1, ["a"], ["text"], torch.ones(1, DIM))
+        before = writer.shards.apart()
+        record = tmp_path / "pool.partial" / "candidates-00001.json"
+        content = record.read_bytes()
+        for place, byte in enumerate(content):
+            record.write_bytes(content[:place] + bytes([byte ^ 1 << place % 8]) + content[place + 1 :])
+            try:
+                assert writer.shards.apart() == before
+            except StoreError as error:
+                assert str(error).startswith(f"{record}: damaged: ")
+                assert error.cure == f"delete {record}: the build makes that shard again"
+        record.write_text(json.dumps(before[1]))  # as an older version wrote it
+        assert writer.shards.apart() == before
 
 
 def test_a_shard_that_was_changed_before_it_was_listed_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ranking.group_shard import StoreError
+from ranking.group_shard import GROUP_STORE, StoreError
 from ranking.group_store import GroupStore
 
 GROUPS, CANDIDATES, MANIFEST = "groups-00000.safetensors", "candidates-00001.safetensors", "manifest.json"
@@ -46,6 +46,7 @@ def overwrite(file: str, start: int, content: bytes) -> Harm:
 def manifest(change: Callable[[dict[str, Any]], Any]) -> Harm:
     def harm(path: Path) -> None:
         content = json.loads((path / MANIFEST).read_text())
+        del content["sha256"]  # as if it had been written so, by an older version
         change(content)
         (path / MANIFEST).write_text(json.dumps(content))
 
@@ -101,6 +102,7 @@ DAMAGES: dict[str, tuple[Harm, str, str]] = {
     "the version is a later one": (manifest(lambda m: m.update(version=9)), MANIFEST, "version 9 .* version 1"),
     "a field is missing": (manifest(lambda m: m.pop("depths")), MANIFEST, "depths"),
     "a field has another type": (manifest(lambda m: m.update(feature_dim="16")), MANIFEST, "feature_dim is '16'"),
+    "a field is unknown": (manifest(lambda m: m.update(sha25v="")), MANIFEST, "there is no field 'sha25v'"),
     "a field is null": (manifest(lambda m: m.update(shards=None)), MANIFEST, "a field is missing or wrong"),
     "the dtype is unknown": (manifest(lambda m: m.update(dtype="int4")), MANIFEST, "dtype is 'int4'"),
     "no shard is listed": (manifest(lambda m: m["shards"].update(groups=[])), MANIFEST, "lists no shard of groups"),
@@ -148,11 +150,48 @@ def test_a_damaged_store_is_refused_by_file_and_fault(damage: str, path: Path) -
     assert contents(path.parent) == before
 
 
+def test_a_manifest_with_any_byte_changed_is_refused_or_says_the_same(path: Path) -> None:
+    said, content = GROUP_STORE.read_manifest(path), (path / MANIFEST).read_bytes()
+    for place, byte in enumerate(content):
+        (path / MANIFEST).write_bytes(content[:place] + bytes([byte ^ 1 << place % 8]) + content[place + 1 :])
+        try:
+            assert GROUP_STORE.read_manifest(path) == said
+        except StoreError as error:
+            assert str(error).startswith(f"{path / MANIFEST}: ") and error.cure
+
+
+def test_a_changed_manifest_is_refused_with_words(path: Path) -> None:
+    (path / MANIFEST).write_text((path / MANIFEST).read_text().replace('"dtype": "float32"', '"dtype": "float16"'))
+    with pytest.raises(StoreError) as raised:
+        GroupStore.open(path)
+    assert str(raised.value) == (
+        f"{path / MANIFEST}: its own sha256 is not that of its content, which has changed.\n"
+        f"  What to do:   delete {path} and build it again, or copy it again from where it is whole"
+    )
+
+
+def test_a_manifest_of_an_older_version_has_no_hash_and_is_opened(path: Path) -> None:
+    before = GroupStore.open(path).manifest
+    manifest(lambda m: None)(path)
+    assert GroupStore.open(path).manifest == before
+
+
 def test_a_changed_byte_is_found_by_its_hash_when_asked(path: Path) -> None:
     overwrite(CANDIDATES, 5000, b"X")(path)
     GroupStore.open(path)
     with pytest.raises(StoreError, match=f"{path / CANDIDATES}: its sha256 is not the manifest's"):
         GroupStore.open(path, verify=True)
+
+
+def test_a_text_that_is_no_utf8_is_refused_when_it_is_read(path: Path) -> None:
+    place = (path / GROUPS).read_bytes().index(b"query 0query 1")
+    overwrite(GROUPS, place + 8, b"\xe9")(path)
+    store = GroupStore.open(path)
+    assert store.query_text(0) == "query 0"
+    with pytest.raises(
+        StoreError, match=rf"{path / GROUPS}: text 1 is not UTF-8 \(invalid continuation byte at byte 1\)"
+    ):
+        store.query_text(1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -111,6 +111,48 @@ def test_a_taken_name_shows_both_places(shapes: Registry[Any], tmp_path: Path) -
     assert shapes.get("square").__name__ == "Square"
 
 
+@pytest.mark.parametrize("package", ["", "import a_package_nobody_has\n"])
+def test_the_name_of_a_file_of_the_home_is_taken_before_that_file_is_imported(
+    shapes: Registry[Any], add: Callable[[str, str], None], tmp_path: Path, package: str
+) -> None:
+    add("square", package + SQUARE)
+    with pytest.raises(ValueError, match=r"shapes: the name 'square' is taken by .*square.*; give .*other another"):
+
+        @shapes.register("square")
+        def other() -> None: ...
+
+
+def test_a_file_of_the_home_that_is_no_component_leaves_its_name_free(
+    shapes: Registry[Any], add: Callable[[str, str], None]
+) -> None:
+    add("corners", "NUMBER = 4")
+
+    @shapes.register("corners")
+    def corners() -> None: ...
+
+    assert shapes.get("corners") is corners
+
+
+def test_the_names_of_a_home_that_is_one_module_are_taken_before_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: Registry[Any] = Registry("noises", "noises_of_a_test")
+    module = types.ModuleType("registry.testing_noises")
+    module.NOISES = made  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "from registry.testing_noises import NOISES\n@NOISES.register('hum')\ndef hum(): ...\n"
+    (tmp_path / "noises_of_a_test.py").write_text(text)
+    with pytest.raises(ValueError, match=f"'hum' is taken by {tmp_path}/noises_of_a_test.py: hum"):
+        made.register("hum")(print)
+
+
+@pytest.mark.parametrize("name", ["", "ndcg@10", "none", None, 3, print])
+def test_a_name_that_no_yaml_could_hold_is_not_registered(shapes: Registry[Any], name: Any) -> None:
+    with pytest.raises(ValueError, match=r'write @SHAPES\.register\("my_name"\); .* is no name a yaml can hold'):
+        shapes.register(name)
+
+
 def test_the_same_definition_may_register_twice_as_a_notebook_cell_does(shapes: Registry[Any]) -> None:
     def cell() -> type:
         @shapes.register("dot")
@@ -176,6 +218,11 @@ def test_a_node_is_a_name_or_a_mapping_or_a_name_with_a_cutoff(shapes: Registry[
 @pytest.mark.parametrize(("node", "message"), [
     ("best@ten", "metrics: 'best@ten': expected a whole number after @, as in ndcg@10."),
     ("best@-1", "metrics: 'best@-1': expected a whole number after @, as in ndcg@10."),
+    ("best@\u00b2", "metrics: 'best@\u00b2': expected a whole number after @, as in ndcg@10."),
+    ("best@\u0661\u0660", "metrics: 'best@\u0661\u0660': expected a whole number after @, as in ndcg@10."),
+    ("best@", "metrics: 'best@': expected a whole number after @, as in ndcg@10."),
+    ("best@1_0", "metrics: 'best@1_0': expected a whole number after @, as in ndcg@10."),
+    ("best@ 10", "metrics: 'best@ 10': expected a whole number after @, as in ndcg@10."),
     ("square@10", "metrics.k: no such option of Square."),
     (None, "metrics: expected a name or a mapping with one, got null."),
     (["square"], "metrics: expected a name or a mapping with one, got ['square']."),

@@ -254,3 +254,18 @@ def test_the_docs_of_an_option_are_found_in_the_class_or_its_init() -> None:
     }
     undocumented: Callable[..., None] = lambda one: None  # noqa: E731
     assert schema.first_line(undocumented) == "" and schema.argument_docs(undocumented) == {}
+
+
+def test_an_annotation_that_names_nothing_is_refused_with_file_and_line() -> None:
+    def painted(size: "Sise") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    class Painter:
+        def __init__(self, size: "1 +") -> None: ...  # type: ignore[syntax]
+
+    for factory, problem in ((painted, "NameError: name 'Sise' is not defined"), (Painter, "SyntaxError: ")):
+        target: Any = factory.__init__ if isinstance(factory, type) else factory
+        with pytest.raises(ConfigError) as error:
+            schema.options(factory)
+        place = f"{__file__}, line {target.__code__.co_firstlineno}: an annotation of "
+        assert str(error.value).startswith(f"{place}{factory.__qualname__} cannot be read: {problem}")
+        assert error.value.cure == "import what it names; not only under `if TYPE_CHECKING`"
