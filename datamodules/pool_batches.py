@@ -1,5 +1,7 @@
 """Pool batches: queries as tokens, with the candidates that they are trained against or judged by."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -206,7 +208,7 @@ class EvaluationPoolBatches:
         )
 
 
-def _encoded(tokens: TokenLists | None, table: CandidateTable) -> dict[str, Tensor]:
+def _encoded(tokens: TokenLists | None, table: CandidateTable) -> dict[str, Any]:
     if tokens is None:
         return {}
     padded, lengths = tokens.padded(table.rows)

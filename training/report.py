@@ -49,8 +49,8 @@ class Report:
         baselines = evaluation.baselines(metrics)
         bound = {BOUND: baselines.pop(BOUND)} if BOUND in baselines else {}
         per_query = {**baselines, name: evaluation.per_query(metrics), **bound}
-        missing = evaluation.num_missing if isinstance(evaluation, PoolEvaluation) else 0
-        if missing:
+        missing = 0
+        if isinstance(evaluation, PoolEvaluation) and (missing := evaluation.num_missing):
             per_query[WITHIN] = evaluation.within_pool(metrics)
         return cls(name, per_query, evaluation.queries.tolist(), missing)
 

@@ -87,7 +87,7 @@ class Esci:
         """The products of the pool, in the order of their file."""
         kept = None if self.pool == "catalogue" else {each for query in self._judged.values() for each in query.labels}
         if self.num_candidates is not None:
-            relevant = {id for query in self.queries() for id in query.relevant}
+            relevant = {id for query in self.queries() for id in query.relevant or ()}
             others = (row["product_id"] for row in self._products(None, [])) if kept is None else kept
             kept = pool_of(relevant, others, self.num_candidates, self.seed)
         for row in self._products(kept, [f"product_{field}" for field in self.fields]):

@@ -82,7 +82,7 @@ class MsMarco:
         """The passages of the pool, in the order of their files."""
         kept = None
         if self.num_candidates is not None:
-            relevant = {id for query in self.queries() for id in query.relevant}
+            relevant = {id for query in self.queries() for id in query.relevant or ()}
             kept = pool_of(relevant, (id for id, _ in self._passages()), self.num_candidates, self.seed)
         for id, text in self._passages():
             if kept is None or id in kept:
