@@ -11,9 +11,10 @@ from features.line_formats import LineError, Record, parse_object, unexpected
 from features.parquet_files import read_columns
 from features.text_files import TextFile
 from registry import ConfigError
+from registry.ranges import Text
 
 T = TypeVar("T")
-Columns = list[str] | Literal["header"]
+Columns = list[Text] | Literal["header"]
 
 ENDINGS = {".jsonl": "jsonl", ".json": "json", ".ndjson": "jsonl", ".tsv": "tsv", ".txt": "tsv", ".parquet": "parquet"}
 _MOST_SHOWN = 20

@@ -1,11 +1,13 @@
 """Lora: low-rank corrections to a frozen backbone (Hu et al. 2021); the one place that knows PEFT."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import MinLen
 from torch import nn
 
 from registry import ConfigError
+from registry.ranges import Dropout, Positive, Text, Width
 
 
 @dataclass(frozen=True)
@@ -20,16 +22,10 @@ class Lora:
             `[q_proj, v_proj]`.
     """
 
-    rank: int = 32
-    alpha: float = 64.0
-    dropout: float = 0.1
-    targets: Literal["all"] | list[str] = "all"
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError("ranker.lora.rank", f"has to be 1 or more, got {self.rank}.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("ranker.lora.dropout", f"is a share in [0, 1), not {self.dropout:g}.")
+    rank: Width = 32
+    alpha: Positive = 64.0
+    dropout: Dropout = 0.1
+    targets: Literal["all"] | Annotated[list[Text], MinLen(1)] = "all"
 
 
 def add_lora(backbone: Any, lora: Lora | None) -> None:

@@ -36,6 +36,7 @@ from registry import (
     ConfigError,
     Node,
 )
+from registry.ranges import Count, FeatureDim, Temperature, Text
 
 DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_SCALING = Backbone(), Lora(), Scaling()
 
@@ -85,18 +86,18 @@ class LRanker(ScaledRanker):
 
     def __init__(
         self,
-        feature_dim: int,
+        feature_dim: FeatureDim,
         backbone: Backbone = DEFAULT_BACKBONE,
-        template: str = "passage_ranking",
+        template: Text = "passage_ranking",
         injection: Injection = "placeholder",
         pooling: Pooling = "query_eos",
         aggregator: Annotated[Node, AGGREGATORS] | None = "kmeans",
         projector: Annotated[Node, PROJECTORS] | None = None,
         lora: Lora | None = DEFAULT_LORA,
         normalize: bool = True,
-        temperature: float = 0.15,
+        temperature: Temperature = 0.15,
         candidates: Literal["cached", "encoded"] = "cached",
-        max_length: int = 256,
+        max_length: Count = 256,
         gradient_checkpointing: bool = False,
         exclude_positive: bool = False,
         scaling: Scaling | None = DEFAULT_SCALING,
@@ -113,8 +114,6 @@ class LRanker(ScaledRanker):
         ],
     ) -> None:
         super().__init__(loss=loss, optimizer=optimizer, schedule=schedule, metrics=metrics)
-        if temperature <= 0:
-            raise ConfigError("ranker.temperature", f"has to be above 0, got {temperature:g}.")
         self.feature_dim, self.max_length = feature_dim, max_length
         self._described = backbone
         self._injection: Injection = injection

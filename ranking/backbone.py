@@ -16,6 +16,7 @@ import torch
 
 from ranking.precision import Dtype, Precision, announce_dtype, device_named, resolve_dtype
 from registry import ConfigError
+from registry.ranges import FilePath, Text
 
 _TRANSFORMERS = tuple(int(part) for part in version("transformers").split(".")[:2])
 
@@ -42,11 +43,11 @@ class Backbone:
             bfloat16 on a GPU or processor that has it, else float32.
     """
 
-    model: str = "Qwen/Qwen3-Embedding-0.6B"
-    package: str | None = None
-    revision: str | None = None
-    sha256: str | None = None
-    gguf: str | None = None
+    model: FilePath = "Qwen/Qwen3-Embedding-0.6B"
+    package: Text | None = None
+    revision: Text | None = None
+    sha256: Text | None = None
+    gguf: FilePath | None = None
     dtype: Dtype = "auto"
 
     yaml_path: ClassVar[str] = "ranker.backbone"

@@ -17,11 +17,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from registry import RANK_METRICS
+from registry.ranges import Rank
 
 
 @RANK_METRICS.register("hit")
 def hit(
-    ranks: Float[Tensor, "B P"], labels: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], /, *, k: int = 1
+    ranks: Float[Tensor, "B P"], labels: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], /, *, k: Rank = 1
 ) -> Float[Tensor, " B"]:
     """Whether a relevant candidate is among the top k.
 
@@ -38,7 +39,7 @@ def hit(
 
 @RANK_METRICS.register("mrr")
 def mrr(
-    ranks: Float[Tensor, "B P"], labels: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], /, *, k: int | None = None
+    ranks: Float[Tensor, "B P"], labels: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], /, *, k: Rank | None = None
 ) -> Float[Tensor, " B"]:
     """Reciprocal rank of the first relevant candidate; the mean over queries is the MRR.
 
@@ -60,7 +61,7 @@ def ndcg(
     mask: Bool[Tensor, "B P"],
     /,
     *,
-    k: int | None = None,
+    k: Rank | None = None,
     gain: Literal["linear", "exponential"] = "linear",
 ) -> Float[Tensor, " B"]:
     """Discounted cumulative gain relative to the best possible (Jarvelin and Kekalainen 2002).
@@ -86,7 +87,7 @@ def ndcg(
 
 @RANK_METRICS.register("recall")
 def recall(
-    ranks: Float[Tensor, "B P"], labels: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], /, *, k: int
+    ranks: Float[Tensor, "B P"], labels: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], /, *, k: Rank
 ) -> Float[Tensor, " B"]:
     """Share of the relevant candidates that are among the top k.
 

@@ -13,6 +13,7 @@ from registry import schema
 from registry.errors import ConfigError, shown
 from registry.imports import import_modules, imported_modules
 from registry.kinds import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS
+from registry.ranges import FilePath, Positive, Seed, Text
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -44,10 +45,10 @@ class RunConfig:
     trainer: dict[str, Any] = field(default_factory=dict)
     logger: list[Annotated[dict[str, Any], LOGGERS]] = field(default_factory=lambda: [{"name": "csv"}])
     callbacks: list[Annotated[dict[str, Any], CALLBACKS]] = field(default_factory=list)
-    monitor: str = "val/mrr"
-    save_every: float = 60.0
-    seed: int = 0
-    runs: str = "runs"
+    monitor: Text = "val/mrr"
+    save_every: Positive = 60.0
+    seed: Seed = 0
+    runs: FilePath = "runs"
     imports: dict[str, str] = field(default_factory=dict)
 
 

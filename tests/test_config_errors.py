@@ -80,12 +80,15 @@ OVERRIDES = {
         "traner.max_epochs=3",
         "run.yaml: traner: no such option of RunConfig.\n  Did you mean: trainer\n  Known:        ranker,",
     ),
-    "a word for a number": ("ranker.num_blocks=two", "run.yaml: ranker.num_blocks: expected int, got 'two'"),
+    "a word for a number": (
+        "ranker.num_blocks=two",
+        "run.yaml: ranker.num_blocks: expected int from 0 to 256, got 'two'",
+    ),
     "a yes for a number": (
         "datamodule.num_candidates=true",
-        "run.yaml: datamodule.num_candidates: expected int, got true.",
+        "run.yaml: datamodule.num_candidates: expected int from 2 to 100,000, got true.",
     ),
-    "a null for a number": ("seed=null", "run.yaml: seed: expected int, got null"),
+    "a null for a number": ("seed=null", "run.yaml: seed: expected int from 0 to 4,294,967,295, got null"),
     "a name for a list": ("ranker.metrics=mrr", "run.yaml: ranker.metrics: expected list[one of metrics], got 'mrr'"),
     "a choice that is none": (
         "ranker.query=learnt",
@@ -118,10 +121,13 @@ OVERRIDES = {
         "datamodule.depth=0.6",
         "datamodule.depth: the store has no depth 0.6.\n  Known:  ",
     ),
-    "batches of nothing": ("datamodule.batch_size=0", "datamodule.batch_size: has to be 1 or more, got 0."),
+    "batches of nothing": (
+        "datamodule.batch_size=0",
+        "datamodule.batch_size: expected int from 1 to 1,000,000, got 0.",
+    ),
     "a group of one": (
         "datamodule.num_candidates=1",
-        "datamodule.num_candidates: a group needs 2 or more candidates, got 1.",
+        "datamodule.num_candidates: expected int from 2 to 100,000, got 1.",
     ),
     "a contradiction with the data": (
         "ranker.feature_dim=99",
@@ -131,16 +137,19 @@ OVERRIDES = {
         "datamodule.negatives=all",
         "datamodule.negatives: list_ranker scores candidates in the company of their group",
     ),
-    "fewer blocks than none": ("ranker.num_blocks=-1", "ranker: list_ranker: num_blocks has to be 0 or more, got -1"),
+    "fewer blocks than none": ("ranker.num_blocks=-1", "ranker.num_blocks: expected int from 0 to 256, got -1."),
     "heads that do not divide the size": (
         "ranker.block={name: transformer, num_heads: 5}",
         "ranker.block: transformer: num_heads 5 does not divide dim 8; what does: 1, 2, 4, 8",
     ),
     "a projection to nothing": (
         "ranker.projection.dim=0",
-        "ranker.projection: linear: dim must be at least 1, or null",
+        "ranker.projection.dim: expected int from 1 to 65,536, got 0.",
     ),
-    "a temperature of zero": ("ranker.temperature=0", "ranker: list_ranker: temperature has to be positive, got 0"),
+    "a temperature of zero": (
+        "ranker.temperature=0",
+        "ranker.temperature: expected float above 0",
+    ),
     "no key=value": (
         "ranker.num_blocks",
         "run.yaml: ranker.num_blocks: expected key=value, such as trainer.max_epochs=3.",
@@ -162,11 +171,20 @@ OVERRIDES = {
     "a folder that is no store": ("datamodule.path=.", "TMP: not a group store: it has no manifest.json."),
     "devices that are no number": ("trainer.devices=abc", "trainer"),
     "steps of no batch": ("trainer.accumulate_grad_batches=0", "trainer"),
-    "a loss over the top none": ("ranker.loss={name: lambda_loss, k: 0}", "ranker.loss: "),
-    "a loss with a temperature of zero": ("ranker.loss={name: listnet, label_temperature: 0}", "ranker.loss: "),
+    "a loss over the top none": (
+        "ranker.loss={name: lambda_loss, k: 0}",
+        "ranker.loss.k: expected int",
+    ),
+    "a loss with a temperature of zero": (
+        "ranker.loss={name: listnet, label_temperature: 0}",
+        "ranker.loss.label_temperature: ",
+    ),
     "a metric of the top none": ("ranker.metrics=[mrr, ndcg@0]", "ranker.metrics"),
-    "a rate below zero": ("ranker.optimizer.lr=-1", "ranker.optimizer: adamw: "),
-    "a warm-up beyond the end": ("ranker.schedule={name: cosine, warmup: 5}", "ranker.schedule: cosine: "),
+    "a rate below zero": ("ranker.optimizer.lr=-1", "ranker.optimizer.lr: expected float above 0"),
+    "a warm-up beyond the end": (
+        "ranker.schedule={name: cosine, warmup: 5}",
+        "ranker.schedule.warmup: expected",
+    ),
     "stopping by what is not reported": ("callbacks=[{name: early_stopping, monitor: val/mmr}]", "callbacks[0]"),
     "no draws to validate on": ("datamodule.eval_draws=0", "datamodule.eval_draws: "),
     "fewer workers than none": ("datamodule.num_workers=-1", "datamodule.num_workers: "),
@@ -234,7 +252,7 @@ def test_a_check_finds_what_a_run_would(refused: Callable[..., str], run_config:
     ("override", "message"),
     [
         ("features.source.path=nowhere.jsonl", "nowhere.jsonl: no such file or folder."),
-        ("datamodule.num_candidates=1", "datamodule.num_candidates: a group needs 2 or more candidates, got 1."),
+        ("datamodule.num_candidates=1", "datamodule.num_candidates: expected int from 2 to 100,000, got 1."),
         ("datamodule.negatives=all", "datamodule.negatives: list_ranker scores candidates in the company"),
         ("ranker.projection=null ranker.block.num_heads=17", "ranker.block: transformer: num_heads 17 does not divide"),
     ],

@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 from rankers.base import Ranker
 from ranking.evaluation import Judged
 from registry import CALLBACKS
+from registry.ranges import Count, NonNegative, Text
 
 
 @CALLBACKS.register("early_stopping")
-def early_stopping(monitor: str = "val/mrr", patience: int = 3, min_delta: float = 0.0) -> EarlyStopping:
+def early_stopping(monitor: Text = "val/mrr", patience: Count = 3, min_delta: NonNegative = 0.0) -> EarlyStopping:
     """Stop when the monitored metric, higher is better, has not grown for some validations.
 
     Args:

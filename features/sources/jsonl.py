@@ -13,6 +13,7 @@ from features.line_formats import FORMATS, LineError, parse_object
 from features.text_groups import TextGroup
 from ranking.store_files import sha256_of
 from registry import SOURCES, ConfigError
+from registry.ranges import FilePath
 
 _MOST_SHOWN = 20
 
@@ -32,7 +33,7 @@ class JsonLines:
     """
 
     def __init__(
-        self, path: str, format: Literal["auto", "groups", "flagembedding", "tevatron", "preferences"] = "auto"
+        self, path: FilePath, format: Literal["auto", "groups", "flagembedding", "tevatron", "preferences"] = "auto"
     ) -> None:
         self.path, self.format = Path(path), format
 

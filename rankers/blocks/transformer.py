@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rankers.blocks.mlp import Mlp, last_linear
 from registry import BLOCKS
+from registry.ranges import Dropout, FeatureDim, Ratio, Width
 
 
 @BLOCKS.register("transformer")
@@ -31,15 +32,15 @@ class Transformer(nn.Module):
 
     def __init__(
         self,
-        dim: int,
-        num_heads: int | None = None,
-        ratio: int = 4,
-        dropout: float = 0.0,
+        dim: FeatureDim,
+        num_heads: Width | None = None,
+        ratio: Ratio = 4,
+        dropout: Dropout = 0.0,
         identity_init: bool = False,
     ) -> None:
         super().__init__()
         self.num_heads = math.gcd(dim, 4) if num_heads is None else num_heads
-        if self.num_heads < 1 or dim % self.num_heads:
+        if dim % self.num_heads:
             divisors = ", ".join(str(n) for n in range(1, min(dim, 64) + 1) if dim % n == 0)
             raise ValueError(f"num_heads {num_heads} does not divide dim {dim}; what does: {divisors}")
         self.norm = nn.LayerNorm(dim)
