@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Interval
@@ -48,6 +48,8 @@ class GroupedFeatures(LightningDataModule):
         ConfigError: If the store does not open, has no such depth, or leaves a split empty.
     """
 
+    ranks_pool: ClassVar[bool] = False
+
     def __init__(
         self,
         path: FilePath,
@@ -90,6 +92,10 @@ class GroupedFeatures(LightningDataModule):
     def steps_per_epoch(self) -> int:
         """How many steps an epoch has at the most: as if no drawn group were dropped."""
         return -(-self.num_queries("train") * self._groups_per_query // self._batch_size)
+
+    def steps(self, split: str) -> int:
+        """How many batches validation or test has, in one process."""
+        return len(self._evaluation_loader(split))
 
     def num_queries(self, split: str) -> int:
         """How many queries a split has."""

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Gt, Interval, Le
@@ -71,6 +71,8 @@ class PartitionedCandidates(LightningDataModule):
         StoreError: If the pool does not open, or another encoder made it.
     """
 
+    ranks_pool: ClassVar[bool] = True
+
     def __init__(
         self,
         path: FilePath,
@@ -129,6 +131,10 @@ class PartitionedCandidates(LightningDataModule):
     def steps_per_epoch(self) -> int:
         """How many steps an epoch has at the most: several processes may leave out some queries."""
         return -(-self.num_queries("train") // self._batch_size)
+
+    def steps(self, split: str) -> int:
+        """How many batches validation or test has, in one process."""
+        return -(-self.num_queries(split) // self._eval_batch_size)
 
     def num_queries(self, split: str) -> int:
         """How many queries a split has."""

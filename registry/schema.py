@@ -224,10 +224,9 @@ def _validated(value: Any, annotation: Any, path: str) -> Any:
     expected = f"expected {describe(annotation)}, got {shown(value)}"
     for place, leaf in _leaves(value):
         if isinstance(leaf, float) and not math.isfinite(leaf):
-            reason = "" if leaf is value else f": {shown(leaf)} is no number"
-            raise ConfigError(f"{path}{place}", f"{expected}{reason}.")
+            raise ConfigError(f"{path}{place}", f"{expected}." if leaf is value else f"{shown(leaf)} is no number.")
         if isinstance(leaf, str) and "\0" in leaf:
-            raise ConfigError(f"{path}{place}", f"{expected}: a text cannot hold the character \\0.")
+            raise ConfigError(f"{path}{place}", f"{shown(leaf)} holds the character \\0, which no text can.")
     types_named = set(_types(annotation))
     if types_named & {int, float}:
         if isinstance(value, bool) and bool not in types_named:

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -25,7 +26,7 @@ from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, Confi
 from registry.config import to_yaml
 from training.by_k import ByK
 from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScalingMap, ScoreHistograms
-from training.checking import check, check_data, check_negatives
+from training.checking import check, check_data, check_negatives, check_steps
 from training.memory import keep_freed_memory
 from training.progress import ProgressBar
 from training.provenance import provenance
@@ -94,6 +95,7 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     seed_everything(config.seed, workers=True, verbose=False)
     path = _find_store(config)
     datamodule = _build_datamodule(config, path)
+    check_steps(config.trainer, datamodule)
     config = dataclasses.replace(config, ranker=RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
     ranker = _build_ranker(config, datamodule)
     if resume:
@@ -102,8 +104,8 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     try:
         return _run(config, folder, ranker, datamodule, began, console)
     except ConfigError:
-        with suppress(OSError):
-            folder.rmdir()  # a start that failed leaves no folder behind; one that holds anything stays
+        if not resume and not any(folder.glob("*.ckpt")):
+            _forget(folder)
         raise
 
 
@@ -203,6 +205,14 @@ def _new_folder(config: RunConfig, name: str) -> Path:
     except OSError as error:
         raise ConfigError("runs", f"{folder} cannot be made: {error.strerror}.") from error
     return folder
+
+
+def _forget(folder: Path) -> None:
+    """Leave nothing behind of a start that failed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()
 
 
 def _announce(

@@ -1,0 +1,82 @@
+"""What a run's schema cannot see is refused before anything is built or written, and by `--check`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import train
+from registry import CALLBACKS
+
+MONITORS = {"val/mrr": "max", "train/loss": "min"}
+
+
+@pytest.fixture
+def refused(
+    run_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Try overrides with and without `--check`; the one message that both end in."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str, file: str = "run.yaml") -> str:
+        path, messages = run_config(file), []
+        before = sorted(tmp_path.rglob("*"))
+        for flags in (["--check"], []):
+            assert train.main(["--config", str(path), *flags, *overrides]) == 1
+            messages.append(capsys.readouterr().err)
+            assert sorted(tmp_path.rglob("*")) == before
+        assert messages[0] == messages[1]
+        return messages[0].removeprefix(f"{file}: ")
+
+    return run
+
+
+@pytest.mark.parametrize(("option", "message"), [
+    ("val_check_interval=0", "expected int from 1 to 1,000,000 | float above 0 and at most 1 | null, got 0."),
+    ("val_check_interval=1000", "1000 is more than the 3 batches of an epoch.\n  What to do:   3 at most, or check_val"),
+    ("check_val_every_n_epoch=0", "expected int from 1 to 1,000,000, got 0."),
+    ("limit_test_batches=0.001", "0.001 of 1 batches is less than one."),
+    ("limit_val_batches=0.5", "0.5 of 1 batches is less than one.\n  What to do:   at least 1, or a number"),
+    ("limit_train_batches=0.1", "0.1 of 3 batches is less than one.\n  What to do:   at least 0.33, or a number"),
+    ("enable_checkpointing=false", "is set by the run itself."),
+    ("gradient_clip_val=.nan", ".nan is no number."),
+    ("gradient_clip_val=-1", "expected float from 0 to 1,000,000, got -1."),
+    ("overfit_batches=1", "is no option of these runs.\n  What to do:   groups are drawn anew each epoch"),
+    ("fast_dev_run=true", "is no option of these runs."),
+    ("barebones=true", "is no option of these runs."),
+    ("strategy=ddp_spawn", "ddp_spawn keeps the results from the run.\n  What to do:   ddp"),
+    ("max_epochs=-1", "training has no end.\n  What to do:   set it, or trainer.max_steps"),
+    ("max_steps=-2", "expected int from -1 to 2,147,483,647, got -2."),
+    ("min_epochs=-1", "expected int from 0 to 1,000,000, got -1."),
+    ("num_sanity_val_steps=-7", "expected int from -1 to 1,000,000, got -7."),
+    ("reload_dataloaders_every_n_epochs=-1", "expected int from 0 to 1,000,000, got -1."),
+])  # fmt: skip
+def test_an_option_of_the_trainer_that_could_only_fail_later_is_refused(
+    option: str, message: str, refused: Callable[..., str]
+) -> None:
+    found = refused(f"trainer.{option}")
+    assert found.startswith(f"trainer.{option.partition('=')[0]}: {message}")
+
+
+def test_stopping_twice_by_the_same_metric_is_refused(refused: Callable[..., str]) -> None:
+    found = refused("callbacks=[early_stopping, {name: early_stopping, patience: 9}]")
+    assert found.startswith("callbacks[1]: does the same as callbacks[0]")
+
+
+def test_early_stopping_waits_for_a_lower_loss_and_a_higher_metric() -> None:
+    modes = {monitor: CALLBACKS.build({"name": "early_stopping", "monitor": monitor}).mode for monitor in MONITORS}  # type: ignore[attr-defined]
+    assert modes == MONITORS
+
+
+def test_a_ranker_of_groups_over_a_pool_is_refused(refused: Callable[..., str]) -> None:
+    found = refused("datamodule={name: partitioned_candidates}")
+    assert found.startswith(
+        "datamodule.name: partitioned_candidates reads a pool that all queries share; list_ranker ranks groups, each with"
+        " candidates of its own.\n  What to do:   use grouped_features, or another ranker"
+    )
+
+
+def test_a_ranker_over_a_pool_is_refused_where_there_are_groups(refused: Callable[..., str]) -> None:
+    assert refused("ranker={name: lranker}", "monitor=val/mrr").startswith(
+        "datamodule.name: grouped_features reads groups, each with candidates of its own; lranker ranks a pool"
+    )
