@@ -33,7 +33,7 @@ def refused(
 
 @pytest.mark.parametrize(("option", "message"), [
     ("val_check_interval=0", "expected int from 1 to 1,000,000 | float above 0 and at most 1 | null, got 0."),
-    ("val_check_interval=1000", "1000 is more than the 3 batches of an epoch.\n  What to do:   3 at most, or check_val"),
+    ("val_check_interval=1000", "1000 is more than the 3 batches of an epoch.\n  What to do:   3 at most"),
     ("check_val_every_n_epoch=0", "expected int from 1 to 1,000,000, got 0."),
     ("limit_test_batches=0.001", "0.001 of 1 batches is less than one."),
     ("limit_val_batches=0.5", "0.5 of 1 batches is less than one.\n  What to do:   at least 1, or a number"),
@@ -71,8 +71,8 @@ def test_early_stopping_waits_for_a_lower_loss_and_a_higher_metric() -> None:
 def test_a_ranker_of_groups_over_a_pool_is_refused(refused: Callable[..., str]) -> None:
     found = refused("datamodule={name: partitioned_candidates}")
     assert found.startswith(
-        "datamodule.name: partitioned_candidates reads a pool that all queries share; list_ranker ranks groups, each with"
-        " candidates of its own.\n  What to do:   use grouped_features, or another ranker"
+        "datamodule.name: partitioned_candidates reads a pool that all queries share; list_ranker ranks groups, each"
+        " with candidates of its own.\n  What to do:   use grouped_features, or another ranker"
     )
 
 
