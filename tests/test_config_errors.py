@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import train
+from registry import load_config
 
 ABSENT = "tpu" if torch.cuda.is_available() else "gpu"
 
@@ -106,7 +107,7 @@ OVERRIDES = {
     "an accelerator that is none": ("trainer.accelerator=cpuu", "trainer: You selected an invalid accelerator name"),
     "no device": ("trainer.devices=0", "trainer: `Trainer(devices=0)` value is not a valid input"),
     "a strategy that is none": ("trainer.strategy=ddpp", "trainer: You selected an invalid strategy name"),
-    "epochs below none": ("trainer.max_epochs=-5", "trainer: `max_epochs` must be"),
+    "epochs below none": ("trainer.max_epochs=-5", "trainer.max_epochs: expected int from -1"),
     "what the run sets itself": ("trainer.logger=csv", "trainer.logger: is set by the run itself.\n  What to do:   "),
     "a metric to monitor that is not reported": (
         "monitor=val/mmr",
@@ -168,6 +169,33 @@ OVERRIDES = {
         "imports=[my_ranker.py]",
         "run.yaml: imports[0]: not the name of a module: 'my_ranker.py'.\n  What",
     ),
+    "minutes for a number": (
+        "datamodule.batch_size=1:30",
+        "datamodule.batch_size: 1:30 could be read as another number.\n  What to do:   write the",
+    ),
+    "a number in groups": ("datamodule.batch_size=1_0", "datamodule.batch_size: 1_0 could be read as another number."),
+    "a number that begins with 0": ("ranker.block={name: mlp, ratio: 010}", "ranker.block.ratio: 010 could be read as"),
+    "minutes in a list": ("ranker.scaling.widths=[1, 1:30]", "ranker.scaling.widths[1]: 1:30 could be read as"),
+    "a second line": ("seed=1\nruns: elsewhere", "seed: a value is one line, got '1\\nruns: elsewhere'."),
+    "a new line in a value": ("runs=a\nb", "runs: a value is one line, got 'a\\nb'."),
+    "a logger without an end": ("logger=5", "logger: expected list[one of loggers], got 5"),
+    "a name that no folder can have": (f"runs={'x' * 300}", "runs: expected str, not empty, got 'xxx"),
+    "a folder with a NUL": ('runs="a\\0b"', "runs: 'a\\x00b' holds the character"),
+    "no folder for runs": ("runs=", "runs: expected str, not empty, got ''."),
+    "an endless temperature": (
+        "ranker.temperature=.inf",
+        "ranker.temperature: expected float above 0",
+    ),
+    "a time between saves that is none": ("save_every=.nan", "save_every: expected float above 0"),
+    "features of no size": ("ranker.feature_dim=0", "ranker.feature_dim: expected int from 1 to 67,108,864, got 0."),
+    "a billion blocks": (
+        "ranker.num_blocks=1000000000",
+        "ranker.num_blocks: expected int from 0 to 256",
+    ),
+    "a W&B project in two parts": (
+        "logger={name: wandb, project: a/b}",
+        "logger[0].project: expected str of 1 to 128 characters, got 'a/b' (W&B allows no / in it).",
+    ),
     "a folder that is no store": ("datamodule.path=.", "TMP: not a group store: it has no manifest.json."),
     "devices that are no number": ("trainer.devices=abc", "trainer"),
     "steps of no batch": ("trainer.accumulate_grad_batches=0", "trainer"),
@@ -190,8 +218,8 @@ OVERRIDES = {
     "fewer workers than none": ("datamodule.num_workers=-1", "datamodule.num_workers: "),
     "a seed below zero": ("seed=-1", "seed: "),
     "a file for the folder of runs": ("runs=run.yaml", "run"),
-    "no steps between logs": ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps: has to be above 0, got 0."),
-    "no validation": ("trainer.limit_val_batches=0", "trainer.limit_val_batches: has to be above 0, got 0."),
+    "no steps between logs": ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps: expected int from 1"),
+    "no validation": ("trainer.limit_val_batches=0", "trainer.limit_val_batches: expected int from 1"),
     "two stores": ("features={name: embedding, source: python_functions}", "datamodule.path: there is a `features:`"),
 }
 
@@ -279,6 +307,25 @@ def test_print_config_shows_every_option_and_writes_nothing(
     (tmp_path / "shown.yaml").write_text(shown)
     assert train.main(["--config", str(tmp_path / "shown.yaml"), "--print-config"]) == 0
     assert capsys.readouterr().out == shown
+
+
+def test_a_config_without_a_name_is_no_config(refused: Callable[..., str]) -> None:
+    assert refused(command=("--config", "")).startswith("--config: no such file, and no such name in configs/.\n")
+    assert refused(command=("--config", "x" * 300)).startswith(f"{'x' * 300}: no such file")
+
+
+def test_two_configs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--config", "a.yaml", "--config", "b.yaml"])
+    assert "--config is there 2 times: a config names others with `base:`" in capsys.readouterr().err
+
+
+def test_null_is_no_logger_and_a_tilde_is_the_home_folder(
+    run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    config = load_config(run_config(), ["logger=null", "runs=~/x"])
+    assert (config.logger, config.runs) == ([], "/somewhere/x")
 
 
 @pytest.mark.parametrize("command", [[], ["--config", "a.yaml", "--resume", "b"]])
