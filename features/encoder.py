@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ranking.backbone import Backbone
 from ranking.precision import device_named
-from registry import ConfigError
 from registry.ranges import FilePath, Rows, Text
 
 Report = Callable[[int, int, int], None]
@@ -104,9 +103,7 @@ class Encoder(Backbone):
     @cached_property
     def _model(self) -> Any:
         model = self.load()
-        longest = getattr(model.config, "max_position_embeddings", None)
-        if longest is not None and self.max_length > longest:
-            raise ConfigError("encoder.max_length", f"{self.max_length} is more than the {longest} of {self.model}.")
+        self.check_length(self.max_length, "encoder", model.config)
         return model.to(self.compute_device)
 
     def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], set[int]]:

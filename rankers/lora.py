@@ -40,7 +40,7 @@ def add_lora(backbone: Any, lora: Lora | None) -> None:
     from peft import LoraConfig, inject_adapter_in_model
     from transformers.pytorch_utils import Conv1D
 
-    targets = _targets(backbone, lora)
+    targets = lora_targets(backbone, lora)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
@@ -63,8 +63,12 @@ def is_adapter(name: str) -> bool:
     return ".lora_" in name
 
 
-def _targets(backbone: nn.Module, lora: Lora) -> list[str]:
-    """Full names of the linear layers to correct: blocks are numbered, which poolers and embeddings are not."""
+def lora_targets(backbone: nn.Module, lora: Lora) -> list[str]:
+    """Full names of the linear layers to correct: blocks are numbered, which poolers and embeddings are not.
+
+    Raises:
+        ConfigError: If the backbone has no layer of a name that is asked for.
+    """
     from transformers.pytorch_utils import Conv1D
 
     linear = [

@@ -85,6 +85,52 @@ class Backbone:
         places = (spec.submodule_search_locations if spec else None) or ()
         return [folder for place in places for folder in (Path(place) / "model", Path(place))]
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its files are on this machine, so that nothing has to be downloaded first."""
+        file = self.gguf or "config.json"
+        if Path(self.model).is_dir() or any((folder / file).is_file() for folder in self._packaged):
+            return True
+        from huggingface_hub import try_to_load_from_cache
+
+        try:
+            return isinstance(try_to_load_from_cache(self.model, file, revision=self.revision), str)
+        except ValueError:  # no name of the hub
+            return False
+
+    def config(self) -> Any:
+        """What its config file says.
+
+        Raises:
+            ConfigError: If there is none, or it cannot be read.
+        """
+        from transformers import AutoConfig
+
+        with self._loading("its config"):
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=False, **self._files())
+
+    def outline(self) -> Any:
+        """The model without any head and without weights, on the `meta` device.
+
+        Raises:
+            ConfigError: As `config`.
+        """
+        from transformers import AutoModel
+
+        config = self.config()
+        with self._loading("its model"), torch.device("meta"):
+            return AutoModel.from_config(config, trust_remote_code=False)
+
+    def check_length(self, max_length: int, path: str, config: Any) -> None:
+        """Refuse texts longer than the model has positions for.
+
+        Raises:
+            ConfigError: It names the path.
+        """
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest is not None and max_length > longest:
+            raise ConfigError(f"{path}.max_length", f"{max_length} is more than the {longest} tokens of {self.model}.")
+
     @cached_property
     def checked_hash(self) -> str:
         """The sha256 of the weights.

@@ -52,16 +52,26 @@ def check(config: RunConfig) -> None:
         raise ConfigError("runs", f"{config.runs} cannot be a folder: there is a file of that name.")
 
 
-def check_data(config: RunConfig) -> None:
-    """Refuse data, or options of the datamodule, that could not work; a store still to be built is not missed.
+def check_data(config: RunConfig, *, download: bool = False) -> None:
+    """Refuse data, models or options of the datamodule that could not work; a store still to be built is not missed.
+
+    Args:
+        config: Checked.
+        download: Whether to get models that are not on this machine; else nothing is known of them.
 
     Raises:
         ConfigError: For the first mistake.
     """
     node, to_build = dict(config.datamodule), False
     if config.features is not None:
-        path = EXTRACTORS.build(config.features, path="features").path
-        node["path"], to_build = str(path), not path.exists()
+        extractor: Any = EXTRACTORS.build(config.features, path="features")
+        node["path"], to_build = str(extractor.path), not extractor.path.exists()
+        if to_build:
+            _check_source(extractor.source)
+            _check_encoder(extractor, download)
+            ranker = _make_without_weights(config.ranker)
+            if hasattr(ranker, "check_backbone"):
+                ranker.check_backbone(download=download)
     with suppress(StoreError) if to_build else nullcontext():
         datamodule: Any = DATAMODULES.build(node, path="datamodule")
         check_steps(config.trainer, datamodule)
@@ -135,10 +145,26 @@ def _check_ranker(config: RunConfig) -> None:
     _make_without_weights(config.ranker)
 
 
-def _make_without_weights(ranker: Mapping[str, Any]) -> None:
-    """Whether it can be made; what a ranker of another kind cannot do without weights, it will do with them."""
+def _check_source(source: Any) -> None:
+    """Read the first of what a source of the user's own files has; its reader says what is wrong with it."""
+    source = getattr(source, "source", source)  # of groups, where they make a pool
+    if not any(hasattr(source, name) for name in ("files", "paths", "folders")):
+        return
+    for what in ("groups", "problems", "candidates"):
+        if hasattr(source, what) and next(iter(getattr(source, what)()), None) is None:
+            raise ConfigError("features.source", f"has no {what}.", cure="name another file")
+
+
+def _check_encoder(extractor: Any, download: bool) -> None:
+    encoder = getattr(extractor, "encoder", None)
+    if encoder is not None and (download or encoder.is_here):
+        encoder.check_length(encoder.max_length, "features.encoder", encoder.config())
+
+
+def _make_without_weights(ranker: Mapping[str, Any]) -> Any:
+    """The ranker if it can be made so; what one of another kind cannot do without weights, it will do with them."""
     with torch.device("meta"), suppress(RuntimeError):
-        RANKERS.build(ranker, path="ranker", feature_dim=ranker.get("feature_dim") or _ANY_DIM)
+        return RANKERS.build(ranker, path="ranker", feature_dim=ranker.get("feature_dim") or _ANY_DIM)
 
 
 @contextmanager

@@ -159,7 +159,7 @@ def _find_store(config: RunConfig) -> str:
         return config.datamodule["path"]
     extractor = EXTRACTORS.build(config.features, path="features")
     if not extractor.path.exists():
-        check_data(config)
+        check_data(config, download=True)
     return str(extractor.run(to_train=True))
 
 

@@ -1,12 +1,16 @@
 """What a run's schema cannot see is refused before anything is built or written, and by `--check`."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_bert import tiny_bert
 
 import train
 from registry import CALLBACKS
+
+__all__ = ["tiny_bert"]
 
 MONITORS = {"val/mrr": "max", "train/loss": "min"}
 
@@ -18,15 +22,17 @@ def refused(
     """Try overrides with and without `--check`; the one message that both end in."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*overrides: str, file: str = "run.yaml") -> str:
-        path, messages = run_config(file), []
+    def run(*overrides: str, store: bool = True) -> str:
+        path, messages = run_config(), []
+        if not store:
+            path.write_text("".join(line for line in path.read_text().splitlines(True) if "path:" not in line))
         before = sorted(tmp_path.rglob("*"))
         for flags in (["--check"], []):
             assert train.main(["--config", str(path), *flags, *overrides]) == 1
             messages.append(capsys.readouterr().err)
             assert sorted(tmp_path.rglob("*")) == before
         assert messages[0] == messages[1]
-        return messages[0].removeprefix(f"{file}: ")
+        return messages[0].removeprefix("run.yaml: ")
 
     return run
 
@@ -80,3 +86,45 @@ def test_a_ranker_over_a_pool_is_refused_where_there_are_groups(refused: Callabl
     assert refused("ranker={name: lranker}", "monitor=val/mrr").startswith(
         "datamodule.name: grouped_features reads groups, each with candidates of its own; lranker ranks a pool"
     )
+
+
+@pytest.fixture
+def late(tiny_bert: Path, tmp_path: Path, refused: Callable[..., str]) -> Callable[..., str]:
+    """What a run over a pool still to be embedded is refused for."""
+    (tmp_path / "pool.tsv").write_text("".join(f"c{number}\tsort a list\n" for number in range(40)))
+    (tmp_path / "queries.tsv").write_text("".join(f"q{number}\topen the file\n" for number in range(20)))
+    (tmp_path / "qrels.txt").write_text("".join(f"q{number} 0 c{number} 1\n" for number in range(20)))
+    source = {"name": "pool_files", "candidates": "pool.tsv", "queries": "queries.tsv", "qrels": "qrels.txt"}
+    encoder = {"model": str(tiny_bert), "max_length": 32}
+    backbone = f"{{model: {tiny_bert}}}"
+    ranker = f"{{name: lranker, backbone: {backbone}, template: context_first, max_length: 48, scaling: null}}"
+    features = {"name": "candidate_pool", "encoder": encoder, "source": source}
+
+    def run(*overrides: str) -> str:
+        node = f"features={json.dumps(features)}"
+        return refused(f"ranker={ranker}", node, "datamodule={name: partitioned_candidates}", *overrides)
+
+    return run
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("ranker.max_length=640", "ranker.max_length: 640 is more than the 64 tokens of "),
+    ("ranker.max_length=4", "ranker.max_length: 4 leaves no place for a query: the prompt alone has "),
+    ("ranker.lora={targets: [q_prj]}", "ranker.lora.targets: the backbone's blocks have no linear layer 'q_prj'."),
+    ("ranker.backbone.sha256=abc", "ranker.backbone.sha256: the weights in "),
+    ("features.encoder.max_length=65", "features.encoder.max_length: 65 is more than the 64 tokens of "),
+    ("ranker.template=no place", "ranker.template: 'no place' is no template's name"),
+])  # fmt: skip
+def test_what_a_backbone_cannot_do_is_known_before_anything_is_embedded(
+    override: str, message: str, late: Callable[..., str]
+) -> None:
+    assert late(override).startswith(message)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b'{"query": "a", "candidates": [{"text": "caf\xe9"}]}\n', b'{"quer'])
+def test_a_file_without_a_line_that_can_be_read_is_refused(
+    content: bytes, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    (tmp_path / "groups.jsonl").write_bytes(content)
+    features = "features={name: embedding, encoder: null, source: {name: jsonl, path: groups.jsonl}}"
+    assert "groups.jsonl" in refused(features, store=False)
