@@ -11,6 +11,7 @@ import annotated_types as limits
 import pytest
 
 from registry import KINDS, ConfigError, FeaturesConfig, RunConfig, schema
+from training.trainer import RANGES, build_trainer
 
 NAN, INF = math.nan, math.inf
 NO_NAME = "no_such_thing_anywhere"
@@ -192,6 +193,13 @@ def test_a_wrong_value_at_any_depth_of_a_config_is_refused_by_its_dotted_key(con
     mistakes = spoilt(config, needed(config), "", deep=True)
     number, found = faults(mistakes, lambda given: schema.bind(config, given, ""))
     assert number > 300 and found == []
+
+
+@pytest.mark.parametrize("option", RANGES)
+def test_a_wrong_value_of_an_option_of_the_trainer_is_refused_by_its_key(option: str) -> None:
+    mistakes = ((f"trainer.{option}", value, {option: value}) for value in wrong(RANGES[option]))
+    number, found = faults(mistakes, build_trainer)
+    assert number > 0 and found == []
 
 
 def test_every_number_of_every_component_has_a_range_with_two_ends() -> None:
