@@ -278,7 +278,7 @@ def _range(metadata: Sequence[Any]) -> str:
     flat: list[Any] = []
     for each in metadata:
         flat.extend(each if isinstance(each, GroupedMetadata) else [each])
-    limits = {type(each): each for each in flat if isinstance(each, BaseMetadata)}
+    limits: dict[type, Any] = {type(each): each for each in flat if isinstance(each, BaseMetadata)}
     if MinLen in limits:
         return f" of 1 to {limits[MaxLen].max_length} characters" if MaxLen in limits else ", not empty"
     if Ge in limits and Le in limits:

@@ -152,7 +152,10 @@ def _check_source(source: Any) -> None:
         return
     for what in ("groups", "problems", "candidates"):
         if hasattr(source, what) and next(iter(getattr(source, what)()), None) is None:
-            raise ConfigError("features.source", f"has no {what}.", cure="name another file")
+            files = ", ".join(map(str, getattr(source, "files", ())))
+            raise ConfigError(
+                files or "features.source", f"has no {what}.", cure="name another file in features.source"
+            )
 
 
 def _check_encoder(extractor: Any, download: bool) -> None:

@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict, Union, get_type_hints
 
 import torch
 from annotated_types import Gt, Interval, Le
@@ -25,26 +25,31 @@ IMPOSSIBLE = {
     "fast_dev_run": "it saves nothing that could be tested; use trainer.max_steps=2 and trainer.limit_val_batches=2",
 }
 _FORKING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
-_Batches = Count | Annotated[float, Gt(0), Le(1)] | None
-# Lightning states types, and no ranges.
-RANGES: dict[str, Any] = {
-    "accumulate_grad_batches": Count,
-    "check_val_every_n_epoch": Count | None,
-    "gradient_clip_val": NonNegative | None,
-    "limit_predict_batches": _Batches,
-    "limit_test_batches": _Batches,
-    "limit_train_batches": _Batches,
-    "limit_val_batches": _Batches,
-    "log_every_n_steps": Count | None,
-    "max_epochs": Annotated[int, Interval(ge=-1, le=1_000_000)] | None,
-    "max_steps": Annotated[int, Interval(ge=-1, le=2**31 - 1)],
-    "min_epochs": Annotated[int, Interval(ge=0, le=1_000_000)] | None,
-    "min_steps": Annotated[int, Interval(ge=0, le=2**31 - 1)] | None,
-    "num_nodes": Count,
-    "num_sanity_val_steps": Annotated[int, Interval(ge=-1, le=1_000_000)] | None,
-    "reload_dataloaders_every_n_epochs": Annotated[int, Interval(ge=0, le=1_000_000)],
-    "val_check_interval": _Batches,
-}
+_Batches = Union[Count, Annotated[float, Gt(0), Le(1)]]  # noqa: UP007
+
+
+class TrainerRanges(TypedDict, total=False):
+    """What Lightning's options can be; it states their types, and no ranges."""
+
+    accumulate_grad_batches: Count
+    check_val_every_n_epoch: Count | None
+    gradient_clip_val: NonNegative | None
+    limit_predict_batches: _Batches | None
+    limit_test_batches: _Batches | None
+    limit_train_batches: _Batches | None
+    limit_val_batches: _Batches | None
+    log_every_n_steps: Count | None
+    max_epochs: Annotated[int, Interval(ge=-1, le=1_000_000)] | None
+    max_steps: Annotated[int, Interval(ge=-1, le=2**31 - 1)]
+    min_epochs: Annotated[int, Interval(ge=0, le=1_000_000)] | None
+    min_steps: Annotated[int, Interval(ge=0, le=2**31 - 1)] | None
+    num_nodes: Count
+    num_sanity_val_steps: Annotated[int, Interval(ge=-1, le=1_000_000)] | None
+    reload_dataloaders_every_n_epochs: Annotated[int, Interval(ge=0, le=1_000_000)]
+    val_check_interval: _Batches | None
+
+
+RANGES = get_type_hints(TrainerRanges, include_extras=True)
 
 
 def build_trainer(
