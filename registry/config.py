@@ -15,7 +15,7 @@ from registry import schema
 from registry.errors import ConfigError, shown
 from registry.imports import import_modules, imported_modules
 from registry.kinds import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS
-from registry.ranges import FilePath, Positive, Seed, Text
+from registry.ranges import FilePath, NonNegative, Seed, Text
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -50,7 +50,7 @@ class RunConfig:
     logger: list[Annotated[dict[str, Any], LOGGERS]] = field(default_factory=lambda: [{"name": "csv"}])
     callbacks: list[Annotated[dict[str, Any], CALLBACKS]] = field(default_factory=list)
     monitor: Text = "val/mrr"
-    save_every: Positive = 60.0
+    save_every: NonNegative = 60.0
     seed: Seed = 0
     runs: FilePath = "runs"
     imports: dict[str, str] = field(default_factory=dict)

@@ -186,7 +186,10 @@ OVERRIDES = {
         "ranker.temperature=.inf",
         "ranker.temperature: expected float above 0",
     ),
-    "a time between saves that is none": ("save_every=.nan", "save_every: expected float above 0"),
+    "a time between saves that is none": (
+        "save_every=.nan",
+        "save_every: expected float from 0 to 1,000,000, got .nan.",
+    ),
     "features of no size": ("ranker.feature_dim=0", "ranker.feature_dim: expected int from 1 to 67,108,864, got 0."),
     "a billion blocks": (
         "ranker.num_blocks=1000000000",

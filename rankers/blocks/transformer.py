@@ -40,7 +40,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads = math.gcd(dim, 4) if num_heads is None else num_heads
-        if dim % self.num_heads:
+        if self.num_heads < 1 or dim % self.num_heads:
             divisors = ", ".join(str(n) for n in range(1, min(dim, 64) + 1) if dim % n == 0)
             raise ValueError(f"num_heads {num_heads} does not divide dim {dim}; what does: {divisors}")
         self.norm = nn.LayerNorm(dim)
