@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--config", metavar="FILE", help="a yaml file, or the name of one in configs/")
+    parser.add_argument("--config", metavar="FILE", action="append", help="a yaml file, or the name of one in configs/")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of a stopped run to go on with")
     parser.add_argument("--check", action="store_true", help="validate everything, build nothing heavy, exit")
     parser.add_argument("--print-config", action="store_true", help="print the config as it would run, exit")
@@ -30,17 +30,22 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_intermixed_args(arguments)
     if (chosen.config is None) == (chosen.resume is None):
         parser.error("give --config FILE, or --resume RUN")
+    if chosen.config is not None:
+        if len(chosen.config) > 1:
+            parser.error(f"--config is there {len(chosen.config)} times: a config names others with `base:`")
+        chosen.config = chosen.config[0]
+    given = chosen.resume / "config.yaml" if chosen.config is None else chosen.config
     try:
         if chosen.resume and not (chosen.resume / "config.yaml").is_file():
             raise ConfigError("--resume", "no run to go on with: there is no config.yaml in it.")
-        config = load_config(chosen.config or chosen.resume / "config.yaml", chosen.overrides)
+        config = load_config(given, chosen.overrides)
         if chosen.print_config:
             print(to_yaml(dataclasses.asdict(config)), end="")
             return 0
         return go(config, chosen)
     except ConfigError as error:
         if error.path != chosen.config:
-            error.file = error.file or Path(chosen.config or chosen.resume).name
+            error.file = error.file or Path(chosen.config or chosen.resume or "").name
         print(error, file=sys.stderr)
         return 1
 

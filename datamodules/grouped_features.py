@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from lightning import LightningDataModule
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from datamodules.splits import SPLITS, assign_splits
 from ranking.batch import FeatureBatch
 from ranking.group_store import GroupStore
 from registry import DATAMODULES, ConfigError
+from registry.ranges import Count, Few, FilePath, NonNegative, Probability, Seed
 
 
 @DATAMODULES.register("grouped_features")
@@ -46,32 +48,25 @@ class GroupedFeatures(LightningDataModule):
         ConfigError: If the store does not open, has no such depth, or leaves a split empty.
     """
 
+    ranks_pool: ClassVar[bool] = False
+
     def __init__(
         self,
-        path: str,
-        depth: float | None = None,
-        num_candidates: int | None = 10,
-        groups_per_query: int = 1,
-        batch_size: int = 256,
+        path: FilePath,
+        depth: Probability | None = None,
+        num_candidates: Annotated[int, Interval(ge=2, le=100_000)] | None = 10,
+        groups_per_query: Few = 1,
+        batch_size: Count = 256,
         negatives: Literal["group", "batch", "all"] = "group",
         drop_unordered: bool = True,
-        eval_draws: int = 1,
-        split_shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
-        seed: int | None = None,
-        eval_seed: int = 0,
-        num_workers: int = 0,
+        eval_draws: Few = 1,
+        split_shares: tuple[NonNegative, NonNegative, NonNegative] = (0.8, 0.1, 0.1),
+        seed: Seed | None = None,
+        eval_seed: Seed = 0,
+        num_workers: Annotated[int, Interval(ge=0, le=1000)] = 0,
         verify: bool = True,
     ) -> None:
         super().__init__()
-        counts = {"groups_per_query": groups_per_query, "batch_size": batch_size, "eval_draws": eval_draws}
-        for name, value, least in (
-            *((name, value, 1) for name, value in counts.items()),
-            ("num_workers", num_workers, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"datamodule.{name}", f"has to be {least} or more, got {value}.")
-        if num_candidates is not None and num_candidates < 2:
-            raise ConfigError("datamodule.num_candidates", f"a group needs 2 or more candidates, got {num_candidates}.")
         self.store = GroupStore.open(Path(path), verify=verify)
         self._depth = self._find_depth(depth)
         self._groups_per_query, self._batch_size, self._negatives = groups_per_query, batch_size, negatives
@@ -97,6 +92,10 @@ class GroupedFeatures(LightningDataModule):
     def steps_per_epoch(self) -> int:
         """How many steps an epoch has at the most: as if no drawn group were dropped."""
         return -(-self.num_queries("train") * self._groups_per_query // self._batch_size)
+
+    def steps(self, split: str) -> int:
+        """How many batches validation or test has, in one process."""
+        return len(self._evaluation_loader(split))
 
     def num_queries(self, split: str) -> int:
         """How many queries a split has."""

@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Gt, Interval, Le
 from jaxtyping import Int
 from lightning import LightningDataModule
 from rich.console import Console
@@ -24,6 +25,7 @@ from ranking.partitions import Partitions
 from ranking.pool_batch import PoolBatch
 from ranking.store_files import StoreError
 from registry import DATAMODULES, ConfigError
+from registry.ranges import Count, Few, FilePath, NonNegative, Rank, Seed, Text
 
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
 
@@ -69,39 +71,30 @@ class PartitionedCandidates(LightningDataModule):
         StoreError: If the pool does not open, or another encoder made it.
     """
 
+    ranks_pool: ClassVar[bool] = True
+
     def __init__(
         self,
-        path: str,
-        batch_size: int = 20,
+        path: FilePath,
+        batch_size: Count = 20,
         candidates: Literal["pool", "own"] = "pool",
-        num_partitions: int = 10,
-        num_splits: int = 10,
+        num_partitions: Count = 10,
+        num_splits: Few = 10,
         negatives: Literal["partition", "all", "pool", "batch", "mined"] = "partition",
-        num_negatives: int = 20,
+        num_negatives: Count = 20,
         in_batch: bool = False,
         known_only: bool = False,
-        mine_depth: int = 100,
-        mine_margin: float | None = 0.95,
+        mine_depth: Rank = 100,
+        mine_margin: Annotated[float, Gt(0), Le(10)] | None = 0.95,
         exclude_history: bool = False,
-        split_shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
-        eval_batch_size: int = 64,
-        encoder: str | None = None,
-        seed: int | None = None,
-        num_workers: int = 0,
+        split_shares: tuple[NonNegative, NonNegative, NonNegative] = (0.8, 0.1, 0.1),
+        eval_batch_size: Count = 64,
+        encoder: Text | None = None,
+        seed: Seed | None = None,
+        num_workers: Annotated[int, Interval(ge=0, le=1000)] = 0,
         verify: bool = True,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("num_partitions", num_partitions, 1),
-            ("num_splits", num_splits, 1),
-            ("num_negatives", num_negatives, 1),
-            ("mine_depth", mine_depth, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"datamodule.{name}", f"has to be {least} or more, got {value}.")
         self.pool = CandidatePool.open(Path(path), verify=verify)
         self._check_encoder(encoder)
         self._own = candidates == "own"
@@ -138,6 +131,10 @@ class PartitionedCandidates(LightningDataModule):
     def steps_per_epoch(self) -> int:
         """How many steps an epoch has at the most: several processes may leave out some queries."""
         return -(-self.num_queries("train") // self._batch_size)
+
+    def steps(self, split: str) -> int:
+        """How many batches validation or test has, in one process."""
+        return -(-self.num_queries(split) // self._eval_batch_size)
 
     def num_queries(self, split: str) -> int:
         """How many queries a split has."""

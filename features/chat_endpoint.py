@@ -75,10 +75,6 @@ class ChatEndpoint:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _next: float = field(default=0.0, init=False)
 
-    def __post_init__(self) -> None:
-        if self.attempts < 1 or (self.requests_per_minute is not None and self.requests_per_minute <= 0):
-            raise ValueError("attempts must be at least 1, requests_per_minute above 0 (null for no limit)")
-
     def choices(
         self, model: str, messages: Sequence[Message], stop: threading.Event | None = None, /, **options: Any
     ) -> list[Choice]:

@@ -3,16 +3,17 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ranking.backbone import Backbone
 from ranking.precision import device_named
 from ranking.text_lists import check_texts
-from registry import ConfigError
+from registry.ranges import FilePath, Rows, Text
 
 Report = Callable[[int, int, int], None]
 """Called after each batch with its number of texts, of tokens, and of texts that were cut."""
@@ -40,14 +41,14 @@ class Encoder(Backbone):
         batch_tokens: Tokens in a batch, padding included; more pays on a GPU.
     """
 
-    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    model: FilePath = "sentence-transformers/all-MiniLM-L6-v2"
     pooling: Literal["mean", "cls", "last"] = "mean"
     normalize: bool = False
-    max_length: int = 256
+    max_length: Annotated[int, Interval(ge=3, le=1_000_000)] = 256
     query_prompt: str = ""
     candidate_prompt: str = ""
-    device: str = "auto"
-    batch_tokens: int = 4096
+    device: Text = "auto"
+    batch_tokens: Rows = 4096
 
     yaml_path: ClassVar[str] = "encoder"
 
@@ -112,9 +113,7 @@ class Encoder(Backbone):
     @cached_property
     def _model(self) -> Any:
         model = self.load()
-        longest = getattr(model.config, "max_position_embeddings", None)
-        if longest is not None and self.max_length > longest:
-            raise ConfigError("encoder.max_length", f"{self.max_length} is more than the {longest} of {self.model}.")
+        self.check_length(self.max_length, "encoder", model.config)
         return model.to(self.compute_device)
 
     def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], set[int]]:

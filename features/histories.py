@@ -4,13 +4,15 @@ import itertools
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval
 
 from features.pool_sources import PoolQuery
 from features.text_groups import Split
 from registry import ConfigError
+from registry.ranges import Count, Few
 
 # Rankers cut texts at their end, where the oldest items are the smallest loss. No word of this is common in titles,
 # which BM25 would find.
@@ -30,18 +32,14 @@ class Windows:
         max_windows: Training queries of a user, the latest ones; null for all.
     """
 
-    history: int = 20
-    min_history: int | None = None
-    stride: int = 1
-    max_windows: int | None = None
+    history: Few = 20
+    min_history: Few | None = None
+    stride: Count = 1
+    max_windows: Annotated[int, Interval(ge=0, le=1_000_000)] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no window."""
-        if self.history < 1 or self.stride < 1:
-            raise ValueError(f"history ({self.history}) and stride ({self.stride}) must be at least 1")
-        if self.max_windows is not None and self.max_windows < 0:
-            raise ValueError(f"max_windows ({self.max_windows}) must be at least 0")
-        if not 1 <= self.fewest <= self.history:
+        """Refuse a smallest history above the largest."""
+        if self.fewest > self.history:
             raise ValueError(f"min_history ({self.min_history}) must be from 1 to history ({self.history})")
 
     @property

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import torch
+from annotated_types import Interval
 
 from features.block_states import layers_of, num_layers_of
 from features.chat_reader import ChatReader
@@ -15,6 +16,7 @@ from features.problems import Response
 from ranking.backbone import Backbone
 from ranking.precision import device_named
 from registry import ConfigError
+from registry.ranges import Depths, FilePath, Rows, Text
 
 M = TypeVar("M", bound="LanguageModel")
 
@@ -45,14 +47,14 @@ class LanguageModel(Backbone):
         batch_tokens: Tokens that are read at once, padding included; more pays on a GPU.
     """
 
-    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    template: str = "chat"
+    model: FilePath = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    template: Text = "chat"
     template_options: dict[str, Any] = field(default_factory=dict)
-    device: str = "auto"
-    device_map: str | None = None
-    depths: list[float] = field(default_factory=list)
-    layer_offset: int = 0
-    batch_tokens: int = 4096
+    device: Text = "auto"
+    device_map: Text | None = None
+    depths: Depths = field(default_factory=list)
+    layer_offset: Annotated[int, Interval(ge=-1000, le=1000)] = 0
+    batch_tokens: Rows = 4096
 
     yaml_path: ClassVar[str] = "features.generator"
     writes: ClassVar[bool] = False

@@ -16,9 +16,10 @@ from features.line_formats import LineError, Record, unexpected
 from features.parquet_files import column_names, read_columns
 from features.text_files import TextFile
 from registry import ConfigError
+from registry.ranges import Text
 
 T = TypeVar("T")
-Columns = list[str] | Literal["header"]
+Columns = list[Text] | Literal["header"]
 Form = Literal["json", "tsv", "csv", "parquet"]
 Row = tuple[int, Record | LineError]
 

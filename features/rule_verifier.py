@@ -22,6 +22,7 @@ from features.rule_worker import OUT_OF_MEMORY, serve
 from features.verification import Verdict, Verifier
 from ranking.store_files import sha256_of
 from registry import VERIFIERS, ConfigError, Node
+from registry.ranges import Few, Positive
 
 P = TypeVar("P", bound="_Pool")
 
@@ -40,13 +41,9 @@ class Workers:
         memory: GB of addresses a worker may use; null for no limit.
     """
 
-    processes: int | None = None
-    timeout: float = 10.0
-    memory: float | None = 4.0
-
-    def __post_init__(self) -> None:
-        if (self.processes is not None and self.processes < 1) or self.timeout <= 0:
-            raise ValueError(f"processes ({self.processes}) must be at least 1, timeout ({self.timeout}) more than 0")
+    processes: Few | None = None
+    timeout: Positive = 10.0
+    memory: Positive | None = 4.0
 
     @property
     def number(self) -> int:

@@ -53,6 +53,7 @@ from typing import Any, Literal, TypeVar
 from features.isolation.confinement import LANDLOCK, LAYERS, NAMESPACES, SECCOMP
 from features.isolation.worker_process import LayerMissing, WorkerLost, WorkerProcess
 from registry import ConfigError
+from registry.ranges import Count, Few, Positive
 
 S = TypeVar("S", bound="Sandbox")
 
@@ -81,17 +82,13 @@ class Limits:
         output_kb: Of what it prints.
     """
 
-    seconds: float = 20.0
-    cpu_seconds: int = 5
-    memory_mb: int = 1000
-    threads: int = 32
-    file_mb: int = 16
-    folder_mb: int = 64
-    output_kb: int = 1000
-
-    def __post_init__(self) -> None:
-        if min(asdict(self).values()) <= 0:
-            raise ValueError("limits must be more than 0")
+    seconds: Positive = 20.0
+    cpu_seconds: Count = 5
+    memory_mb: Count = 1000
+    threads: Few = 32
+    file_mb: Count = 16
+    folder_mb: Count = 64
+    output_kb: Count = 1000
 
 
 DEFAULT_LIMITS = Limits()

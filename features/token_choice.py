@@ -30,13 +30,6 @@ class TokenChoice:
     top_p: float = 1.0
     top_k: int = 0
 
-    def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError(
-                f"temperature ({self.temperature}) and top_k ({self.top_k}) must be 0 or more, "
-                f"top_p ({self.top_p}) above 0 and 1 at most"
-            )
-
     def __call__(
         self, logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]
     ) -> tuple[Int[Tensor, " S"], Float[Tensor, " S"]]:

@@ -19,6 +19,7 @@ from ranking.kmeans import kmeans, kmeans_rows
 from ranking.pool_batch import Contexts
 from ranking.search import AnyPool, as_pool
 from registry import AGGREGATORS, ConfigError
+from registry.ranges import Count, FeatureDim, Few, Width
 
 _ROWS = 8192  # vectors of a pool that are read at once
 
@@ -32,8 +33,6 @@ class Aggregator(nn.Module):
 
     def __init__(self, num_centroids: int) -> None:
         super().__init__()
-        if num_centroids < 1:
-            raise ValueError(f"num_centroids must be at least 1, not {num_centroids}")
         self.num_centroids = num_centroids
 
     def summarise(self, vectors: Float[Tensor, "P n D"], mask: Bool[Tensor, "P n"], seed: int) -> Contexts:
@@ -92,8 +91,6 @@ class Clustering(Aggregator):
 
     def __init__(self, num_centroids: int, assign_dim: int | None) -> None:
         super().__init__(num_centroids)
-        if assign_dim is not None and assign_dim < 1:
-            raise ValueError(f"assign_dim must be at least 1, or null for all, not {assign_dim}")
         self.assign_dim = assign_dim
 
     def assign(self, points: Float[Tensor, "n d"], seed: int) -> Int[Tensor, " n"]:
@@ -139,10 +136,8 @@ class KMeans(Clustering):
         max_iterations: Of Lloyd's algorithm, at the most.
     """
 
-    def __init__(self, num_centroids: int = 20, assign_dim: int | None = 128, max_iterations: int = 20) -> None:
+    def __init__(self, num_centroids: Few = 20, assign_dim: FeatureDim | None = 128, max_iterations: Few = 20) -> None:
         super().__init__(num_centroids, assign_dim)
-        if max_iterations < 1:
-            raise ValueError(f"max_iterations must be at least 1, not {max_iterations}")
         self._options: dict[str, Any] = {"assign_dim": assign_dim, "max_iterations": max_iterations}
 
     def assign(self, points: Float[Tensor, "n d"], seed: int) -> Int[Tensor, " n"]:
@@ -175,11 +170,9 @@ class MiniBatchKMeans(Clustering):
     """
 
     def __init__(
-        self, num_centroids: int = 20, assign_dim: int | None = 128, batch_size: int = 4096, passes: int = 1
+        self, num_centroids: Few = 20, assign_dim: FeatureDim | None = 128, batch_size: Count = 4096, passes: Few = 1
     ) -> None:
         super().__init__(num_centroids, assign_dim)
-        if batch_size < 1 or passes < 1:
-            raise ValueError(f"batch_size ({batch_size}) and passes ({passes}) must be at least 1")
         self.batch_size, self.passes = batch_size, passes
 
     def assign(self, points: Float[Tensor, "n d"], seed: int) -> Int[Tensor, " n"]:
@@ -219,7 +212,9 @@ class Hierarchical(Clustering):
         max_points: A larger set is refused: 20,000 candidates have 1.6 GB of distances.
     """
 
-    def __init__(self, num_centroids: int = 20, assign_dim: int | None = 128, max_points: int = 20_000) -> None:
+    def __init__(
+        self, num_centroids: Few = 20, assign_dim: FeatureDim | None = 128, max_points: Count = 20_000
+    ) -> None:
         super().__init__(num_centroids, assign_dim)
         self.max_points = max_points
 
@@ -246,10 +241,8 @@ class PcaKMeans(KMeans):
         max_iterations: Of Lloyd's algorithm, at the most.
     """
 
-    def __init__(self, num_centroids: int = 20, num_components: int = 256, max_iterations: int = 20) -> None:
+    def __init__(self, num_centroids: Few = 20, num_components: Width = 256, max_iterations: Few = 20) -> None:
         super().__init__(num_centroids, None, max_iterations)
-        if num_components < 1:
-            raise ValueError(f"num_components must be at least 1, not {num_components}")
         self.num_components = num_components
 
     def assign(self, points: Float[Tensor, "n d"], seed: int) -> Int[Tensor, " n"]:
@@ -278,7 +271,7 @@ class SetEncoder(Aggregator):
         num_heads: Of attention; must divide the size of the vectors.
     """
 
-    def __init__(self, feature_dim: int, num_centroids: int = 20, num_heads: int = 8) -> None:
+    def __init__(self, feature_dim: FeatureDim, num_centroids: Few = 20, num_heads: Width = 8) -> None:
         super().__init__(num_centroids)
         if num_heads < 1 or feature_dim % num_heads:
             raise ValueError(f"num_heads ({num_heads}) must divide the size of the vectors ({feature_dim})")

@@ -56,6 +56,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     default_loss: ClassVar[Node] = "listwise_kl"
     metric_kind: ClassVar[Registry[Tensor]] = METRICS
     takes_shared_negatives: ClassVar[bool] = False
+    ranks_pool: ClassVar[bool] = False
 
     encoder: dict[str, Any] | None = None
     """What made the features this ranker reads; saved with it, so that it can be used on text."""
@@ -139,8 +140,6 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         optimizer = OPTIMIZERS.build(self._optimizer, weights, path="ranker.optimizer")
         steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise ConfigError("trainer.max_epochs", "training has no end.", cure="set it, or trainer.max_steps")
         schedule = SCHEDULES.build(self._schedule, optimizer, int(steps), path="ranker.schedule")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 

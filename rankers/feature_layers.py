@@ -16,15 +16,10 @@ class FeatureLayers(nn.Module):
         projection: Map from D to d; None for d = D.
         block: The layer.
         num_blocks: How many of them, each with weights of its own.
-
-    Raises:
-        ValueError: If `num_blocks` is negative.
     """
 
     def __init__(self, feature_dim: int, projection: Node | None, block: Node, num_blocks: int) -> None:
         super().__init__()
-        if num_blocks < 0:
-            raise ValueError(f"num_blocks has to be 0 or more, got {num_blocks}")
         self.projection, self.dim = None, feature_dim
         if projection is not None:
             built: Any = PROJECTIONS.build(projection, path="ranker.projection", feature_dim=feature_dim)

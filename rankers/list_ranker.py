@@ -3,6 +3,7 @@
 from typing import Annotated, Literal, Unpack
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from rankers.feature_layers import FeatureLayers
 from rankers.scaled_similarity import ScaledSimilarity
 from ranking.batch import FeatureBatch
 from registry import BLOCKS, PROJECTIONS, RANKERS, SIMILARITIES, Node
+from registry.ranges import FeatureDim, Temperature
 
 
 @RANKERS.register("list_ranker")
@@ -33,13 +35,13 @@ class ListRanker(Ranker[FeatureBatch]):
 
     def __init__(
         self,
-        feature_dim: int,
+        feature_dim: FeatureDim,
         projection: Annotated[Node, PROJECTIONS] | None = "linear",
         block: Annotated[Node, BLOCKS] = "transformer",
-        num_blocks: int = 1,
+        num_blocks: Annotated[int, Interval(ge=0, le=256)] = 1,
         query: Literal["feature", "learned"] = "feature",
         similarity: Annotated[Node, SIMILARITIES] = "cosine",
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         learn_temperature: bool = False,
         **training: Unpack[Training],
     ) -> None:

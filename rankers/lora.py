@@ -1,11 +1,13 @@
 """Lora: low-rank corrections to a frozen backbone (Hu et al. 2021); the one place that knows PEFT."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import MinLen
 from torch import nn
 
 from registry import ConfigError
+from registry.ranges import Dropout, Positive, Text, Width
 
 
 @dataclass(frozen=True)
@@ -20,16 +22,10 @@ class Lora:
             `[q_proj, v_proj]`.
     """
 
-    rank: int = 32
-    alpha: float = 64.0
-    dropout: float = 0.1
-    targets: Literal["all"] | list[str] = "all"
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError("ranker.lora.rank", f"has to be 1 or more, got {self.rank}.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("ranker.lora.dropout", f"is a share in [0, 1), not {self.dropout:g}.")
+    rank: Width = 32
+    alpha: Positive = 64.0
+    dropout: Dropout = 0.1
+    targets: Literal["all"] | Annotated[list[Text], MinLen(1)] = "all"
 
 
 def add_lora(backbone: Any, lora: Lora | None) -> None:
@@ -44,7 +40,7 @@ def add_lora(backbone: Any, lora: Lora | None) -> None:
     from peft import LoraConfig, inject_adapter_in_model
     from transformers.pytorch_utils import Conv1D
 
-    targets = _targets(backbone, lora)
+    targets = lora_targets(backbone, lora)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
@@ -67,8 +63,12 @@ def is_adapter(name: str) -> bool:
     return ".lora_" in name
 
 
-def _targets(backbone: nn.Module, lora: Lora) -> list[str]:
-    """Full names of the linear layers to correct: blocks are numbered, which poolers and embeddings are not."""
+def lora_targets(backbone: nn.Module, lora: Lora) -> list[str]:
+    """Full names of the linear layers to correct: blocks are numbered, which poolers and embeddings are not.
+
+    Raises:
+        ConfigError: If the backbone has no layer of a name that is asked for.
+    """
     from transformers.pytorch_utils import Conv1D
 
     linear = [

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rankers.aggregators import Aggregator
 from rankers.candidate_encoding import encode_pool
 from rankers.context_projection import ContextProjection
-from rankers.lora import Lora, add_lora, is_adapter
+from rankers.lora import Lora, add_lora, is_adapter, lora_targets
 from rankers.pool_contexts import PoolContexts
 from rankers.pool_ranker import Baseline
 from rankers.prompt import Pooling, check_template
@@ -36,6 +36,7 @@ from registry import (
     ConfigError,
     Node,
 )
+from registry.ranges import Count, FeatureDim, Temperature, Text
 
 DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_SCALING = Backbone(), Lora(), Scaling()
 
@@ -85,18 +86,18 @@ class LRanker(ScaledRanker):
 
     def __init__(
         self,
-        feature_dim: int,
+        feature_dim: FeatureDim,
         backbone: Backbone = DEFAULT_BACKBONE,
-        template: str = "passage_ranking",
+        template: Text = "passage_ranking",
         injection: Injection = "placeholder",
         pooling: Pooling = "query_eos",
         aggregator: Annotated[Node, AGGREGATORS] | None = "kmeans",
         projector: Annotated[Node, PROJECTORS] | None = None,
         lora: Lora | None = DEFAULT_LORA,
         normalize: bool = True,
-        temperature: float = 0.15,
+        temperature: Temperature = 0.15,
         candidates: Literal["cached", "encoded"] = "cached",
-        max_length: int = 256,
+        max_length: Count = 256,
         gradient_checkpointing: bool = False,
         exclude_positive: bool = False,
         scaling: Scaling | None = DEFAULT_SCALING,
@@ -113,8 +114,6 @@ class LRanker(ScaledRanker):
         ],
     ) -> None:
         super().__init__(loss=loss, optimizer=optimizer, schedule=schedule, metrics=metrics)
-        if temperature <= 0:
-            raise ConfigError("ranker.temperature", f"has to be above 0, got {temperature:g}.")
         self.feature_dim, self.max_length = feature_dim, max_length
         self._described = backbone
         self._injection: Injection = injection
@@ -148,9 +147,7 @@ class LRanker(ScaledRanker):
         if self.backbone is not None:
             return
         backbone = self._described.load()
-        longest = getattr(backbone.config, "max_position_embeddings", None)
-        if longest is not None and self.max_length > longest:
-            raise ConfigError("ranker.max_length", f"{self.max_length} is more than the backbone's {longest}.")
+        self._described.check_length(self.max_length, "ranker", backbone.config)
         # Refuses a template that leaves no place for a query, before anything is written.
         _ = self._tokens
         add_lora(backbone, self._lora)
@@ -172,6 +169,25 @@ class LRanker(ScaledRanker):
         self.backbone = backbone
         # Lightning leaves each module in the mode it finds it in, and models are loaded in that of evaluation.
         self.train(self.training)
+
+    def check_backbone(self, *, download: bool) -> None:
+        """Refuse what the backbone cannot do, as far as its config, its tokenizer and the hash of its weights tell.
+
+        Args:
+            download: Whether to get a backbone that is not on this machine; else nothing is known of it.
+
+        Raises:
+            ConfigError: As `configure_model`.
+        """
+        if not download and not self._described.is_here:
+            return
+        if self._described.sha256 is not None:
+            assert self._described.checked_hash
+        outline = self._described.outline()
+        self._described.check_length(self.max_length, "ranker", outline.config)
+        _ = self._tokens
+        if self._lora is not None:
+            lora_targets(outline, self._lora)
 
     def prepare(self, pool: CandidatePool, partitions: Partitions | None) -> None:
         """Summarise a pool and its parts, or read what was summarised before; needed to train and to embed.

@@ -6,6 +6,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from registry import OPTIMIZERS
+from registry.ranges import Dropout, NonNegative, Positive
 
 
 @OPTIMIZERS.register("adamw")
@@ -13,10 +14,10 @@ def adamw(
     params: Iterable[nn.Parameter],
     /,
     *,
-    lr: float = 1e-4,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-4,
+    lr: Positive = 1e-4,
+    betas: tuple[Dropout, Dropout] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 1e-4,
 ) -> AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
@@ -34,10 +35,10 @@ def sgd(
     params: Iterable[nn.Parameter],
     /,
     *,
-    lr: float = 0.1,
-    momentum: float = 0.9,
+    lr: Positive = 0.1,
+    momentum: Dropout = 0.9,
     nesterov: bool = False,
-    weight_decay: float = 1e-4,
+    weight_decay: NonNegative = 1e-4,
 ) -> SGD:
     """Stochastic gradient descent with momentum.
 

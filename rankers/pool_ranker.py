@@ -31,6 +31,7 @@ class PoolRanker(Ranker[PoolBatch]):
     default_loss: ClassVar[Node] = "infonce"
     metric_kind: ClassVar[Registry[Tensor]] = RANK_METRICS
     takes_shared_negatives: ClassVar[bool] = True
+    ranks_pool: ClassVar[bool] = True
 
     normalize: bool = True
     """Whether candidates count as of length one."""

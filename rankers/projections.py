@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from registry import PROJECTIONS
+from registry.ranges import FeatureDim, Width
 
 
 @PROJECTIONS.register("linear")
@@ -21,10 +22,10 @@ class Linear(nn.Module):
         init: `random`, or `identity` to start by passing the first `dim` features on as they are.
     """
 
-    def __init__(self, feature_dim: int, dim: int | None = 64, init: Literal["random", "identity"] = "random") -> None:
+    def __init__(
+        self, feature_dim: FeatureDim, dim: Width | None = 64, init: Literal["random", "identity"] = "random"
+    ) -> None:
         super().__init__()
-        if dim is not None and dim < 1:
-            raise ValueError(f"dim must be at least 1, or null for the {feature_dim} of the features, not {dim}")
         self.dim = feature_dim if dim is None else dim
         self.linear = nn.Linear(feature_dim, self.dim, bias=False)
         if init == "identity":
@@ -44,10 +45,8 @@ class LowRank(nn.Module):
         rank: Size of the space in between.
     """
 
-    def __init__(self, feature_dim: int, rank: int = 64) -> None:
+    def __init__(self, feature_dim: FeatureDim, rank: Width = 64) -> None:
         super().__init__()
-        if rank < 1:
-            raise ValueError(f"rank must be at least 1, not {rank}")
         self.dim = feature_dim
         self.down = nn.Linear(feature_dim, rank, bias=False)
         self.up = nn.Linear(rank, feature_dim, bias=False)

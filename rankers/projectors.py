@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from registry import PROJECTORS
+from registry.ranges import FeatureDim, Few
 
 
 @PROJECTORS.register("mlp")
@@ -28,7 +29,7 @@ class Mlp(nn.Module):
     """
 
     def __init__(
-        self, feature_dim: int, num_centroids: int, dim: int, norm: Literal["batch", "layer"] = "batch"
+        self, feature_dim: FeatureDim, num_centroids: Few, dim: FeatureDim, norm: Literal["batch", "layer"] = "batch"
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(num_centroids * feature_dim, dim)
@@ -55,7 +56,7 @@ class Linear(nn.Module):
         dim: Size H of the outputs.
     """
 
-    def __init__(self, feature_dim: int, num_centroids: int, dim: int) -> None:
+    def __init__(self, feature_dim: FeatureDim, num_centroids: Few, dim: FeatureDim) -> None:
         super().__init__()
         self.linear = nn.Linear(num_centroids * feature_dim, dim)
 

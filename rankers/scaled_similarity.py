@@ -18,15 +18,10 @@ class ScaledSimilarity(nn.Module):
         temperature: What it is divided by. A cosine lies in [-1, 1], where a softmax over it is nearly flat; a smaller
             temperature lets it become sharp.
         learned: Train the temperature, through its logarithm, so that it stays positive.
-
-    Raises:
-        ValueError: If the temperature is not positive.
     """
 
     def __init__(self, similarity: Node, dim: int, temperature: float, learned: bool) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature has to be positive, got {temperature}")
         self.similarity = SIMILARITIES.build(similarity, dim=dim, path="ranker.similarity")
         log_temperature = torch.tensor(math.log(temperature))
         if learned:

@@ -10,10 +10,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from registry import SCHEDULES
+from registry.ranges import Fraction
 
 
 @SCHEDULES.register("constant")
-def constant(optimizer: Optimizer, total_steps: int, /, *, warmup: float = 0.0) -> LambdaLR:
+def constant(optimizer: Optimizer, total_steps: int, /, *, warmup: Fraction = 0.0) -> LambdaLR:
     """The full rate to the end.
 
     Args:
@@ -23,7 +24,7 @@ def constant(optimizer: Optimizer, total_steps: int, /, *, warmup: float = 0.0) 
 
 
 @SCHEDULES.register("linear")
-def linear(optimizer: Optimizer, total_steps: int, /, *, warmup: float = 0.0) -> LambdaLR:
+def linear(optimizer: Optimizer, total_steps: int, /, *, warmup: Fraction = 0.0) -> LambdaLR:
     """Down to 0 on a straight line.
 
     Args:
@@ -33,7 +34,7 @@ def linear(optimizer: Optimizer, total_steps: int, /, *, warmup: float = 0.0) ->
 
 
 @SCHEDULES.register("cosine")
-def cosine(optimizer: Optimizer, total_steps: int, /, *, warmup: float = 0.0) -> LambdaLR:
+def cosine(optimizer: Optimizer, total_steps: int, /, *, warmup: Fraction = 0.0) -> LambdaLR:
     """Down to 0 on half a cosine (Loshchilov and Hutter 2017, without restarts).
 
     Args:
@@ -44,8 +45,6 @@ def cosine(optimizer: Optimizer, total_steps: int, /, *, warmup: float = 0.0) ->
 
 def _schedule(optimizer: Optimizer, total_steps: int, warmup: float, decay: Callable[[float], float]) -> LambdaLR:
     """The rate's factor at each step; `decay` maps the share done of the steps after the warm-up to it."""
-    if not 0 <= warmup <= 1:
-        raise ValueError(f"warmup is a share of all steps, in [0, 1], not {warmup:g}")
     rising = round(warmup * total_steps)
 
     def factor(step: int) -> float:

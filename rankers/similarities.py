@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from registry import SIMILARITIES
+from registry.ranges import FeatureDim
 
 
 @SIMILARITIES.register("dot")
@@ -41,7 +42,7 @@ class Bilinear(nn.Module):
         init: `identity` to start as `dot`, or `random`.
     """
 
-    def __init__(self, dim: int, init: Literal["identity", "random"] = "identity") -> None:
+    def __init__(self, dim: FeatureDim, init: Literal["identity", "random"] = "identity") -> None:
         super().__init__()
         self.map = nn.Linear(dim, dim, bias=False)
         if init == "identity":
@@ -63,7 +64,7 @@ class Mlp(nn.Module):
         The only similarity that holds a hidden vector for every pair of a query and a candidate.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: FeatureDim) -> None:
         super().__init__()
         self.query = nn.Linear(dim, dim)
         self.candidate = nn.Linear(dim, dim, bias=False)

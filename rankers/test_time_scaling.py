@@ -20,9 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -33,6 +34,10 @@ from ranking.pool_batch import Contexts
 from ranking.search import AnyPool
 from ranking.store_files import write_file
 from registry import ConfigError
+from registry.ranges import Probability, Rows, Seed
+
+Parts = Annotated[int, Interval(ge=0, le=1000)]
+Steps = Annotated[int, Interval(ge=0, le=1000)]
 
 
 @dataclass(frozen=True)
@@ -54,29 +59,19 @@ class Scaling:
         in the first step than the share that `keep` would leave them.
     """
 
-    widths: list[int] = field(default_factory=lambda: list(range(1, 11)))
-    max_depth: int = 6
-    keep: float = 0.5
-    limit: int = 100_000
-    seed: int = 0
-    width: int | None = None
-    depth: int | None = None
-    num_queries: int | None = None
+    widths: list[Parts] = field(default_factory=lambda: list(range(1, 11)))
+    max_depth: Steps = 6
+    keep: Probability = 0.5
+    limit: Rows = 100_000
+    seed: Seed = 0
+    width: Parts | None = None
+    depth: Steps | None = None
+    num_queries: Rows | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no step can do."""
+        """Refuse to choose among nothing."""
         if not self.widths and self.width is None:
             raise ConfigError("ranker.scaling.widths", "there is none to choose.", cure="list some, or set width")
-        least = {"max_depth": 0, "limit": 1, "width": 0, "depth": 0, "num_queries": 1}
-        wanted = [
-            ("widths", min(self.widths, default=0), 0),
-            *((name, getattr(self, name), low) for name, low in least.items()),
-        ]
-        for name, value, low in wanted:
-            if value is not None and value < low:
-                raise ConfigError(f"ranker.scaling.{name}", f"{value} is less than {low}.")
-        if not 0 < self.keep <= 1:
-            raise ConfigError("ranker.scaling.keep", f"{self.keep} is no share above 0 and up to 1.")
 
 
 @torch.no_grad()

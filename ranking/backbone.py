@@ -16,6 +16,7 @@ import torch
 
 from ranking.precision import Dtype, Precision, announce_dtype, device_named, resolve_dtype
 from registry import ConfigError
+from registry.ranges import FilePath, Text
 
 _TRANSFORMERS = tuple(int(part) for part in version("transformers").split(".")[:2])
 
@@ -42,11 +43,11 @@ class Backbone:
             bfloat16 on a GPU or processor that has it, else float32.
     """
 
-    model: str = "Qwen/Qwen3-Embedding-0.6B"
-    package: str | None = None
-    revision: str | None = None
-    sha256: str | None = None
-    gguf: str | None = None
+    model: FilePath = "Qwen/Qwen3-Embedding-0.6B"
+    package: Text | None = None
+    revision: Text | None = None
+    sha256: Text | None = None
+    gguf: FilePath | None = None
     dtype: Dtype = "auto"
 
     yaml_path: ClassVar[str] = "ranker.backbone"
@@ -83,6 +84,52 @@ class Backbone:
         spec = importlib.util.find_spec(self.package) if self.package else None
         places = (spec.submodule_search_locations if spec else None) or ()
         return [folder for place in places for folder in (Path(place) / "model", Path(place))]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its files are on this machine, so that nothing has to be downloaded first."""
+        file = self.gguf or "config.json"
+        if Path(self.model).is_dir() or any((folder / file).is_file() for folder in self._packaged):
+            return True
+        from huggingface_hub import try_to_load_from_cache
+
+        try:
+            return isinstance(try_to_load_from_cache(self.model, file, revision=self.revision), str)
+        except ValueError:  # no name of the hub
+            return False
+
+    def config(self) -> Any:
+        """What its config file says.
+
+        Raises:
+            ConfigError: If there is none, or it cannot be read.
+        """
+        from transformers import AutoConfig
+
+        with self._loading("its config"):
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=False, **self._files())
+
+    def outline(self) -> Any:
+        """The model without any head and without weights, on the `meta` device.
+
+        Raises:
+            ConfigError: As `config`.
+        """
+        from transformers import AutoModel
+
+        config = self.config()
+        with self._loading("its model"), torch.device("meta"):
+            return AutoModel.from_config(config, trust_remote_code=False)
+
+    def check_length(self, max_length: int, path: str, config: Any) -> None:
+        """Refuse texts longer than the model has positions for.
+
+        Raises:
+            ConfigError: It names the path.
+        """
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest is not None and max_length > longest:
+            raise ConfigError(f"{path}.max_length", f"{max_length} is more than the {longest} tokens of {self.model}.")
 
     @cached_property
     def checked_hash(self) -> str:

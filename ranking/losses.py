@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from registry import LOSSES
+from registry.ranges import NonNegative, Positive, Rank, Temperature
 
 # Far below any score, yet differences from it stay finite, which -inf would not.
 _NEVER = torch.finfo(torch.float32).min / 4
@@ -109,7 +110,7 @@ def listnet(
     mask: Bool[Tensor, "B K"],
     /,
     *,
-    label_temperature: float = 1.0,
+    label_temperature: Temperature = 1.0,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the top-one probabilities that labels and scores give (ListNet, Cao et al. 2007).
 
@@ -142,9 +143,9 @@ def lambda_loss(
     /,
     *,
     scheme: Literal["lambdarank", "ndcg_loss2", "ndcg_loss2pp"] = "ndcg_loss2pp",
-    sigma: float = 1.0,
-    mu: float = 10.0,
-    k: int | None = None,
+    sigma: Positive = 1.0,
+    mu: NonNegative = 10.0,
+    k: Rank | None = None,
 ) -> Float[Tensor, ""]:
     """Logistic loss of pairs, each weighted by what it means for nDCG (LambdaLoss, Wang et al. 2018).
 

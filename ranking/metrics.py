@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from registry import METRICS, Node, Registry
+from registry.ranges import Rank
 from registry.schema import options
 
 
@@ -35,7 +36,7 @@ def metric_name(node: Node, kind: Registry[Tensor] = METRICS) -> str:
 
 @METRICS.register("hit")
 def hit(
-    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: int = 1
+    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: Rank = 1
 ) -> Float[Tensor, " B"]:
     """Whether a relevant candidate is among the top k; hit@1 is the accuracy of the top candidate.
 
@@ -52,7 +53,7 @@ def hit(
 
 @METRICS.register("mrr")
 def mrr(
-    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: int | None = None
+    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: Rank | None = None
 ) -> Float[Tensor, " B"]:
     """Reciprocal rank of the first relevant candidate; the mean over queries is the MRR.
 
@@ -75,7 +76,7 @@ def ndcg(
     mask: Bool[Tensor, "B K"],
     /,
     *,
-    k: int | None = None,
+    k: Rank | None = None,
     gain: Literal["linear", "exponential"] = "linear",
 ) -> Float[Tensor, " B"]:
     """Discounted cumulative gain relative to the best possible (Jarvelin and Kekalainen 2002).
@@ -102,7 +103,7 @@ def ndcg(
 
 @METRICS.register("recall")
 def recall(
-    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: int
+    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: Rank
 ) -> Float[Tensor, " B"]:
     """Share of the relevant candidates that are among the top k.
 
@@ -120,7 +121,7 @@ def recall(
 
 @METRICS.register("precision")
 def precision(
-    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: int
+    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: Rank
 ) -> Float[Tensor, " B"]:
     """Share of the top k that are relevant; places that a short list leaves empty count as not relevant.
 

@@ -20,6 +20,7 @@ from scipy.special import expi
 from torch import Tensor
 
 from registry import RANK_METRICS
+from registry.ranges import Rank
 
 # A tie is taken place by place up to here; beyond, places that differ by less than a thousandth are taken together.
 _EXACT = 4096
@@ -34,7 +35,7 @@ def hit(
     relevant: Bool[Tensor, "B P"],
     /,
     *,
-    k: int = 1,
+    k: Rank = 1,
 ) -> Float[Tensor, " B"]:
     """Whether a relevant candidate is among the top k.
 
@@ -57,7 +58,7 @@ def mrr(
     relevant: Bool[Tensor, "B P"],
     /,
     *,
-    k: int | None = None,
+    k: Rank | None = None,
 ) -> Float[Tensor, " B"]:
     """Reciprocal rank of the first relevant candidate; the mean over queries is the MRR.
 
@@ -80,7 +81,7 @@ def ndcg(
     relevant: Bool[Tensor, "B P"],
     /,
     *,
-    k: int | None = None,
+    k: Rank | None = None,
     gain: Literal["linear", "exponential"] = "linear",
 ) -> Float[Tensor, " B"]:
     """Discounted cumulative gain relative to the best possible (Jarvelin and Kekalainen 2002).
@@ -117,7 +118,7 @@ def recall(
     relevant: Bool[Tensor, "B P"],
     /,
     *,
-    k: int,
+    k: Rank,
 ) -> Float[Tensor, " B"]:
     """Share of the relevant candidates that are among the top k.
 
@@ -140,7 +141,7 @@ def precision(
     relevant: Bool[Tensor, "B P"],
     /,
     *,
-    k: int,
+    k: Rank,
 ) -> Float[Tensor, " B"]:
     """Share of the top k that are relevant; places that a short list leaves empty count as not relevant.
 

@@ -1,6 +1,8 @@
 """Config: a yaml with its bases and overrides, checked, as one plain mapping."""
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -13,8 +15,11 @@ from registry import schema
 from registry.errors import ConfigError, shown
 from registry.imports import import_modules, imported_modules
 from registry.kinds import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS
+from registry.ranges import FilePath, NonNegative, Seed, Text
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+_MISREAD = re.compile(r"[-+]?(\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|0[\d_]+|(?=[\d.]*\d_)[\d_]*\.?[\d_]*)")
 
 S = TypeVar("S")
 
@@ -28,7 +33,7 @@ class RunConfig:
         datamodule: What it trains on.
         features: How to make the store that the datamodule reads, where there is none yet.
         trainer: Any option of lightning's Trainer.
-        logger: One or several loggers.
+        logger: One or several loggers; null for none.
         callbacks: Callbacks of your own, besides those of every run.
         monitor: The validation metric, higher is better, that decides which checkpoint is the best.
         save_every: Seconds between saves of the point to resume from, besides those at each validation.
@@ -44,10 +49,10 @@ class RunConfig:
     trainer: dict[str, Any] = field(default_factory=dict)
     logger: list[Annotated[dict[str, Any], LOGGERS]] = field(default_factory=lambda: [{"name": "csv"}])
     callbacks: list[Annotated[dict[str, Any], CALLBACKS]] = field(default_factory=list)
-    monitor: str = "val/mrr"
-    save_every: float = 60.0
-    seed: int = 0
-    runs: str = "runs"
+    monitor: Text = "val/mrr"
+    save_every: NonNegative = 60.0
+    seed: Seed = 0
+    runs: FilePath = "runs"
     imports: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,8 +95,8 @@ def load_config(name: str | Path | None, overrides: Sequence[str] = (), *, into:
             raise ConfigError(key, str(error).partition("\n")[0]) from error
         assert isinstance(resolved, dict)
         resolved["imports"] = _import(resolved.get("imports", []), [file.parent] if file else [])
-        if isinstance(logger := resolved.get("logger"), str | Mapping):
-            resolved["logger"] = [logger]
+        if isinstance(logger := resolved.get("logger", []), str | Mapping | None):
+            resolved["logger"] = [] if logger is None else [logger]
         return into(**schema.bind(into, {str(key): value for key, value in resolved.items()}, ""))
     except ConfigError as error:
         error.file = error.file or (file.name if file else "")
@@ -104,11 +109,12 @@ def find_config(name: str | Path) -> Path:
     Raises:
         ConfigError: If there is none; it lists what configs/ holds.
     """
-    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
-        if path.is_file():
-            return path.resolve()
+    with suppress(OSError):  # a name that no file can have
+        for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
+            if path.is_file():
+                return path.resolve()
     known = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "base")
-    raise ConfigError(str(name), "no such file, and no such name in configs/.", given=name, known=known)
+    raise ConfigError(str(name) or "--config", "no such file, and no such name in configs/.", given=name, known=known)
 
 
 def merge(base: Any, child: Any) -> Any:
@@ -138,7 +144,9 @@ def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if file in seen:
         raise ConfigError("base", f"goes in a circle: {' -> '.join(path.name for path in (*seen, file))}.")
     try:
-        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        text = file.read_text(encoding="utf-8")
+        _check_numbers(text)
+        content = OmegaConf.to_container(OmegaConf.create(text or "{}"), resolve=False)
     except OSError as error:
         raise _in_file(ConfigError("", f"cannot be read: {error.strerror}."), file) from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
@@ -173,8 +181,12 @@ def _parse_override(override: str) -> dict[str, Any]:
     key, equals, value = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(override, "expected key=value, such as trainer.max_epochs=3.")
+    if len(value.splitlines()) > 1:
+        raise ConfigError(key, f"a value is one line, got {shown(value)}.", cure='key="a\\nb", with \\n for a new line')
     try:
-        parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}" if value else "value: ''"), resolve=False)
+        text = f"value: {value}" if value else "value: ''"
+        _check_numbers(text, key)
+        parsed = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(key, f"not a yaml value: {value!r}.", cure="quote it: 'key=\"...\"'") from error
     assert isinstance(parsed, dict)
@@ -182,6 +194,21 @@ def _parse_override(override: str) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested
+
+
+def _check_numbers(text: str, key: str = "") -> None:
+    """Refuse what YAML 1.1 reads as another number than is meant: 1:30 as 90, 1_0 as 10, 010 as 8."""
+    stack = [(yaml.compose(text, yaml.SafeLoader), "")]
+    while stack:
+        node, path = stack.pop()
+        if isinstance(node, yaml.MappingNode):
+            stack += [(each, f"{path}.{name.value}") for name, each in reversed(node.value)]
+        elif isinstance(node, yaml.SequenceNode):
+            stack += [(each, f"{path}[{place}]") for place, each in reversed([*enumerate(node.value)])]
+        elif isinstance(node, yaml.ScalarNode) and node.style is None and _MISREAD.fullmatch(node.value):
+            where = key + path.removeprefix(".value") if key else path.removeprefix(".")
+            problem = f"{node.value} could be read as another number."
+            raise ConfigError(where, problem, cure="write the number with digits alone, or a text in quotes")
 
 
 def _in_file(error: ConfigError, file: Path) -> ConfigError:

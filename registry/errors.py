@@ -1,6 +1,7 @@
 """ConfigError: what is wrong in a user's yaml, where, what was probably meant, and what to do."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -35,4 +36,6 @@ class ConfigError(Exception):
 
 def shown(value: object) -> str:
     """A value as it stands in a yaml, texts quoted."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else repr(value)

@@ -1,20 +1,34 @@
 """Schema: the options a factory takes, read off its signature, and values checked against them."""
 
 import dataclasses
+import functools
 import inspect
+import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, Unpack, runtime_checkable
 
+from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from registry.errors import ConfigError, shown
 
 REQUIRED: Any = inspect.Parameter.empty
 _UNIONS = (typing.Union, types.UnionType)
-_CONVERSION = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
+_CONVERSION = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+_SAID_BY_RANGE = {
+    "greater_than",
+    "greater_than_equal",
+    "less_than",
+    "less_than_equal",
+    "string_too_short",
+    "string_too_long",
+    "too_short",
+}
+# Python reads 1_0 and ١ as numbers as well; people who write them in a yaml mean something else.
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 
 Node = str | Mapping[str, Any]
 """A component in yaml: `softmax`, `{name: softmax, temperature: 0.05}`, or `ndcg@10` for `{name: ndcg, k: 10}`."""
@@ -41,7 +55,8 @@ class Option:
     doc: str
 
 
-def options(factory: Callable[..., Any]) -> dict[str, Option]:
+@functools.cache
+def options(factory: Callable[..., Any]) -> Mapping[str, Option]:
     """The options of a function or class, in the order of its signature.
 
     Positional-only parameters belong to the code that calls and are left out. `**options: Unpack[SomeTypedDict]`
@@ -107,7 +122,8 @@ def bind(
 def convert(value: Any, annotation: Any, path: str) -> Any:
     """A value as its annotation wants it; nodes and dataclasses become mappings with every option spelled out.
 
-    A bool is no number here, although it is one in Python. Where a component may be left out, `none` is null.
+    A bool is no number here, although it is one in Python, and neither are nan and infinity. Ranges that the annotation
+    states hold. Where a component may be left out, `none` is null.
 
     Raises:
         ConfigError: If the value does not fit.
@@ -116,8 +132,11 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
     if origin in (typing.NotRequired, typing.Required):
         return convert(value, arguments[0], path)
     if origin is typing.Annotated:
-        kind = _kind(annotation)
-        return kind.check(value, path) if kind else convert(value, arguments[0], path)
+        if kind := _kind(annotation):
+            return kind.check(value, path)
+        if typing.get_origin(arguments[0]) is list:
+            value = convert(value, arguments[0], path)
+        return _validated(value, annotation, path)
     arms = arguments if origin in _UNIONS else (annotation,)
     if types.NoneType in arms and (value is None or (value == "none" and _kind(annotation))):
         return None
@@ -129,6 +148,9 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
             return convert(value, Literal[*(choice for arm in arms for choice in typing.get_args(arm))], path)
     if origin is list and arguments and isinstance(value, Sequence) and not isinstance(value, str):
         return [convert(item, arguments[0], f"{path}[{place}]") for place, item in enumerate(value)]
+    if origin is tuple and isinstance(value, Sequence) and len(value) == len(arguments) and not isinstance(value, str):
+        parts = zip(value, arguments, strict=True)
+        return tuple(convert(item, each, f"{path}[{place}]") for place, (item, each) in enumerate(parts))
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         fields = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
         if not isinstance(fields, Mapping):
@@ -136,13 +158,7 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
         return bind(annotation, fields, path)
     if origin is Literal and value not in arguments:
         raise ConfigError(path, f"no such choice: {shown(value)}.", given=value, known=arguments)
-    if isinstance(value, bool) and bool not in arms and (int in arms or float in arms):
-        raise ConfigError(path, f"expected {describe(annotation)}, got {shown(value)}.")
-    try:
-        return TypeAdapter(annotation, config=_CONVERSION).validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise ConfigError(path, f"expected {describe(annotation)}, got {shown(value)} ({reason}).") from error
+    return _validated(value, annotation, path)
 
 
 def instantiate(factory: Callable[..., Any], bound: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,12 +171,14 @@ def instantiate(factory: Callable[..., Any], bound: Mapping[str, Any]) -> dict[s
     return ready
 
 
+@functools.cache
 def dataclass_of(annotation: Any) -> type | None:
     """The dataclass among the types of an annotation, such as `Encoder` of `Encoder | None`."""
     arms = typing.get_args(annotation) or (annotation,)
     return next((arm for arm in arms if isinstance(arm, type) and dataclasses.is_dataclass(arm)), None)
 
 
+@functools.cache
 def describe(annotation: Any) -> str:
     """A type as a reader of yaml would name it: `int`, `linear | cosine`, `blocks`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -168,7 +186,7 @@ def describe(annotation: Any) -> str:
         return describe(arguments[0])
     if origin is typing.Annotated:
         kind = _kind(annotation)
-        return f"one of {kind.kind}" if kind else describe(arguments[0])
+        return f"one of {kind.kind}" if kind else f"{describe(arguments[0])}{_range(arguments[1:])}"
     if origin is Literal:
         return " | ".join(map(str, arguments))
     if origin in _UNIONS:
@@ -206,12 +224,89 @@ def _hints(target: Any, factory: Any) -> dict[str, Any]:
         raise ConfigError(place, problem, cure=cure) from error
 
 
+@functools.cache
 def _kind(annotation: Any) -> Kind | None:
     """The kind whose node an annotation asks for, be it optional."""
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) in (*_UNIONS, typing.NotRequired, typing.Required):
         return next(filter(None, map(_kind, arguments)), None)
     return next((extra for extra in arguments[1:] if isinstance(extra, Kind)), None)
+
+
+def _validated(value: Any, annotation: Any, path: str) -> Any:
+    """A value as pydantic converts it, where it is one that a yaml would not mean otherwise."""
+    expected = f"expected {describe(annotation)}, got {shown(value)}"
+    for place, leaf in _leaves(value):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise ConfigError(f"{path}{place}", f"{expected}." if leaf is value else f"{shown(leaf)} is no number.")
+        if isinstance(leaf, str) and "\0" in leaf:
+            raise ConfigError(f"{path}{place}", f"{shown(leaf)} holds the character \\0, which no text can.")
+    types_named = set(_types(annotation))
+    if types_named & {int, float}:
+        if isinstance(value, bool) and bool not in types_named:
+            raise ConfigError(path, f"{expected}.")
+        if isinstance(value, str) and str not in types_named and not _NUMBER.fullmatch(value):
+            raise ConfigError(path, f"{expected}.")
+    try:
+        return _adapter(annotation).validate_python(value)
+    except ValidationError as error:
+        found = error.errors()[0]
+        reason = str(found.get("ctx", {}).get("error", found["msg"]))
+        told = f" ({reason})" if found["type"] not in _SAID_BY_RANGE else ""
+        raise ConfigError(path, f"{expected}{told}.") from error
+
+
+@functools.cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=_CONVERSION)
+
+
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """All that is in a value, and where."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _leaves(each, f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from _leaves(each, f"{place}[{number}]")
+    else:
+        yield place, value
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """What an annotation allows a value to be, without ranges; not what is inside of it."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        yield from _types(arguments[0])
+    elif origin in _UNIONS:
+        for arm in arguments:
+            yield from _types(arm)
+    elif origin is Literal:
+        yield from map(type, arguments)
+    else:
+        yield annotation
+
+
+def _range(metadata: Sequence[Any]) -> str:
+    """What an annotation says besides the type, such as ` from 0 to 1`."""
+    flat: list[Any] = []
+    for each in metadata:
+        flat.extend(each if isinstance(each, GroupedMetadata) else [each])
+    limits: dict[type, Any] = {type(each): each for each in flat if isinstance(each, BaseMetadata)}
+    if MinLen in limits:
+        return f" of 1 to {limits[MaxLen].max_length} characters" if MaxLen in limits else ", not empty"
+    if Ge in limits and Le in limits:
+        return f" from {_limit(limits[Ge].ge)} to {_limit(limits[Le].le)}"
+    words = [
+        f"{word} {_limit(getattr(limits[kind], kind.__name__.lower()))}"
+        for kind, word in ((Gt, "above"), (Ge, "of at least"), (Lt, "below"), (Le, "at most"))
+        if kind in limits
+    ]
+    return f" {' and '.join(words)}" if words else ""
+
+
+def _limit(number: Any) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 def _inherited_default(factory: Any, name: str) -> Any:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import train
+from registry import load_config
 
 ABSENT = "tpu" if torch.cuda.is_available() else "gpu"
 
@@ -80,12 +81,15 @@ OVERRIDES = {
         "traner.max_epochs=3",
         "run.yaml: traner: no such option of RunConfig.\n  Did you mean: trainer\n  Known:        ranker,",
     ),
-    "a word for a number": ("ranker.num_blocks=two", "run.yaml: ranker.num_blocks: expected int, got 'two'"),
+    "a word for a number": (
+        "ranker.num_blocks=two",
+        "run.yaml: ranker.num_blocks: expected int from 0 to 256, got 'two'",
+    ),
     "a yes for a number": (
         "datamodule.num_candidates=true",
-        "run.yaml: datamodule.num_candidates: expected int, got true.",
+        "run.yaml: datamodule.num_candidates: expected int from 2 to 100,000, got true.",
     ),
-    "a null for a number": ("seed=null", "run.yaml: seed: expected int, got null"),
+    "a null for a number": ("seed=null", "run.yaml: seed: expected int from 0 to 4,294,967,295, got null"),
     "a name for a list": ("ranker.metrics=mrr", "run.yaml: ranker.metrics: expected list[one of metrics], got 'mrr'"),
     "a choice that is none": (
         "ranker.query=learnt",
@@ -103,7 +107,7 @@ OVERRIDES = {
     "an accelerator that is none": ("trainer.accelerator=cpuu", "trainer: You selected an invalid accelerator name"),
     "no device": ("trainer.devices=0", "trainer: `Trainer(devices=0)` value is not a valid input"),
     "a strategy that is none": ("trainer.strategy=ddpp", "trainer: You selected an invalid strategy name"),
-    "epochs below none": ("trainer.max_epochs=-5", "trainer: `max_epochs` must be"),
+    "epochs below none": ("trainer.max_epochs=-5", "trainer.max_epochs: expected int from -1"),
     "what the run sets itself": ("trainer.logger=csv", "trainer.logger: is set by the run itself.\n  What to do:   "),
     "a metric to monitor that is not reported": (
         "monitor=val/mmr",
@@ -118,10 +122,13 @@ OVERRIDES = {
         "datamodule.depth=0.6",
         "datamodule.depth: the store has no depth 0.6.\n  Known:  ",
     ),
-    "batches of nothing": ("datamodule.batch_size=0", "datamodule.batch_size: has to be 1 or more, got 0."),
+    "batches of nothing": (
+        "datamodule.batch_size=0",
+        "datamodule.batch_size: expected int from 1 to 1,000,000, got 0.",
+    ),
     "a group of one": (
         "datamodule.num_candidates=1",
-        "datamodule.num_candidates: a group needs 2 or more candidates, got 1.",
+        "datamodule.num_candidates: expected int from 2 to 100,000, got 1.",
     ),
     "a contradiction with the data": (
         "ranker.feature_dim=99",
@@ -131,16 +138,19 @@ OVERRIDES = {
         "datamodule.negatives=all",
         "datamodule.negatives: list_ranker scores candidates in the company of their group",
     ),
-    "fewer blocks than none": ("ranker.num_blocks=-1", "ranker: list_ranker: num_blocks has to be 0 or more, got -1"),
+    "fewer blocks than none": ("ranker.num_blocks=-1", "ranker.num_blocks: expected int from 0 to 256, got -1."),
     "heads that do not divide the size": (
         "ranker.block={name: transformer, num_heads: 5}",
         "ranker.block: transformer: num_heads 5 does not divide dim 8; what does: 1, 2, 4, 8",
     ),
     "a projection to nothing": (
         "ranker.projection.dim=0",
-        "ranker.projection: linear: dim must be at least 1, or null",
+        "ranker.projection.dim: expected int from 1 to 65,536, got 0.",
     ),
-    "a temperature of zero": ("ranker.temperature=0", "ranker: list_ranker: temperature has to be positive, got 0"),
+    "a temperature of zero": (
+        "ranker.temperature=0",
+        "ranker.temperature: expected float above 0",
+    ),
     "no key=value": (
         "ranker.num_blocks",
         "run.yaml: ranker.num_blocks: expected key=value, such as trainer.max_epochs=3.",
@@ -159,21 +169,60 @@ OVERRIDES = {
         "imports=[my_ranker.py]",
         "run.yaml: imports[0]: not the name of a module: 'my_ranker.py'.\n  What",
     ),
+    "minutes for a number": (
+        "datamodule.batch_size=1:30",
+        "datamodule.batch_size: 1:30 could be read as another number.\n  What to do:   write the",
+    ),
+    "a number in groups": ("datamodule.batch_size=1_0", "datamodule.batch_size: 1_0 could be read as another number."),
+    "a number that begins with 0": ("ranker.block={name: mlp, ratio: 010}", "ranker.block.ratio: 010 could be read as"),
+    "minutes in a list": ("ranker.scaling.widths=[1, 1:30]", "ranker.scaling.widths[1]: 1:30 could be read as"),
+    "a second line": ("seed=1\nruns: elsewhere", "seed: a value is one line, got '1\\nruns: elsewhere'."),
+    "a new line in a value": ("runs=a\nb", "runs: a value is one line, got 'a\\nb'."),
+    "a logger without an end": ("logger=5", "logger: expected list[one of loggers], got 5"),
+    "a name that no folder can have": (f"runs={'x' * 300}", "runs: expected str, not empty, got 'xxx"),
+    "a folder with a NUL": ('runs="a\\0b"', "runs: 'a\\x00b' holds the character"),
+    "no folder for runs": ("runs=", "runs: expected str, not empty, got ''."),
+    "an endless temperature": (
+        "ranker.temperature=.inf",
+        "ranker.temperature: expected float above 0",
+    ),
+    "a time between saves that is none": (
+        "save_every=.nan",
+        "save_every: expected float from 0 to 1,000,000, got .nan.",
+    ),
+    "features of no size": ("ranker.feature_dim=0", "ranker.feature_dim: expected int from 1 to 67,108,864, got 0."),
+    "a billion blocks": (
+        "ranker.num_blocks=1000000000",
+        "ranker.num_blocks: expected int from 0 to 256",
+    ),
+    "a W&B project in two parts": (
+        "logger={name: wandb, project: a/b}",
+        "logger[0].project: expected str of 1 to 128 characters, got 'a/b' (W&B allows no / in it).",
+    ),
     "a folder that is no store": ("datamodule.path=.", "TMP: not a group store: it has no manifest.json."),
     "devices that are no number": ("trainer.devices=abc", "trainer"),
     "steps of no batch": ("trainer.accumulate_grad_batches=0", "trainer"),
-    "a loss over the top none": ("ranker.loss={name: lambda_loss, k: 0}", "ranker.loss: "),
-    "a loss with a temperature of zero": ("ranker.loss={name: listnet, label_temperature: 0}", "ranker.loss: "),
+    "a loss over the top none": (
+        "ranker.loss={name: lambda_loss, k: 0}",
+        "ranker.loss.k: expected int",
+    ),
+    "a loss with a temperature of zero": (
+        "ranker.loss={name: listnet, label_temperature: 0}",
+        "ranker.loss.label_temperature: ",
+    ),
     "a metric of the top none": ("ranker.metrics=[mrr, ndcg@0]", "ranker.metrics"),
-    "a rate below zero": ("ranker.optimizer.lr=-1", "ranker.optimizer: adamw: "),
-    "a warm-up beyond the end": ("ranker.schedule={name: cosine, warmup: 5}", "ranker.schedule: cosine: "),
+    "a rate below zero": ("ranker.optimizer.lr=-1", "ranker.optimizer.lr: expected float above 0"),
+    "a warm-up beyond the end": (
+        "ranker.schedule={name: cosine, warmup: 5}",
+        "ranker.schedule.warmup: expected",
+    ),
     "stopping by what is not reported": ("callbacks=[{name: early_stopping, monitor: val/mmr}]", "callbacks[0]"),
     "no draws to validate on": ("datamodule.eval_draws=0", "datamodule.eval_draws: "),
     "fewer workers than none": ("datamodule.num_workers=-1", "datamodule.num_workers: "),
     "a seed below zero": ("seed=-1", "seed: "),
     "a file for the folder of runs": ("runs=run.yaml", "run"),
-    "no steps between logs": ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps: has to be above 0, got 0."),
-    "no validation": ("trainer.limit_val_batches=0", "trainer.limit_val_batches: has to be above 0, got 0."),
+    "no steps between logs": ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps: expected int from 1"),
+    "no validation": ("trainer.limit_val_batches=0", "trainer.limit_val_batches: expected int from 1"),
     "two stores": ("features={name: embedding, source: python_functions}", "datamodule.path: there is a `features:`"),
 }
 
@@ -234,7 +283,7 @@ def test_a_check_finds_what_a_run_would(refused: Callable[..., str], run_config:
     ("override", "message"),
     [
         ("features.source.path=nowhere.jsonl", "nowhere.jsonl: no such file or folder."),
-        ("datamodule.num_candidates=1", "datamodule.num_candidates: a group needs 2 or more candidates, got 1."),
+        ("datamodule.num_candidates=1", "datamodule.num_candidates: expected int from 2 to 100,000, got 1."),
         ("datamodule.negatives=all", "datamodule.negatives: list_ranker scores candidates in the company"),
         ("ranker.projection=null ranker.block.num_heads=17", "ranker.block: transformer: num_heads 17 does not divide"),
     ],
@@ -261,6 +310,25 @@ def test_print_config_shows_every_option_and_writes_nothing(
     (tmp_path / "shown.yaml").write_text(shown)
     assert train.main(["--config", str(tmp_path / "shown.yaml"), "--print-config"]) == 0
     assert capsys.readouterr().out == shown
+
+
+def test_a_config_without_a_name_is_no_config(refused: Callable[..., str]) -> None:
+    assert refused(command=("--config", "")).startswith("--config: no such file, and no such name in configs/.\n")
+    assert refused(command=("--config", "x" * 300)).startswith(f"{'x' * 300}: no such file")
+
+
+def test_two_configs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--config", "a.yaml", "--config", "b.yaml"])
+    assert "--config is there 2 times: a config names others with `base:`" in capsys.readouterr().err
+
+
+def test_null_is_no_logger_and_a_tilde_is_the_home_folder(
+    run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    config = load_config(run_config(), ["logger=null", "runs=~/x"])
+    assert (config.logger, config.runs) == ([], "/somewhere/x")
 
 
 @pytest.mark.parametrize("command", [[], ["--config", "a.yaml", "--resume", "b"]])

@@ -28,10 +28,12 @@ def test_a_component_is_shown_with_the_type_default_and_words_of_each_option(
     out = capsys.readouterr().out
     assert out.startswith("\nrankers\n  list_ranker: ListRanker: project query and candidates,")
     for line in (
-        "    feature_dim          int, from the code\n",
+        "    feature_dim          int from 1 to 67,108,864, from the code\n",
         "    projection           one of projections | null, linear\n",
-        "    num_blocks           int, 1\n                           How many of them, each with weights of its own;",
+        "    num_blocks           int from 0 to 256, 1\n",
+        "                           How many of them, each with weights of its own; the paper has",
         "    query                feature | learned, feature\n",
+        "    temperature          float above 0 and at most 1,000, 1.0\n",
         "    learn_temperature    bool, false\n",
         "    loss                 one of losses | null, null\n                           What training minimises;",
         "    metrics              list[one of metrics], ['hit@1', 'mrr', 'ndcg@10', 'recall@5']\n",
@@ -44,7 +46,7 @@ def test_one_kind_is_listed_alone(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "  bce: " in out and "list_ranker" not in out
     assert main(["metrics", "recall"]) == 0
-    assert "    k                    int, required\n" in capsys.readouterr().out
+    assert "    k                    int from 1 to 1,000,000, required\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "problem"), [

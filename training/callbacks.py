@@ -13,18 +13,20 @@ from torch.optim import Optimizer
 from rankers.base import Ranker
 from ranking.evaluation import Judged
 from registry import CALLBACKS
+from registry.ranges import Count, NonNegative, Text
 
 
 @CALLBACKS.register("early_stopping")
-def early_stopping(monitor: str = "val/mrr", patience: int = 3, min_delta: float = 0.0) -> EarlyStopping:
-    """Stop when the monitored metric, higher is better, has not grown for some validations.
+def early_stopping(monitor: Text = "val/mrr", patience: Count = 3, min_delta: NonNegative = 0.0) -> EarlyStopping:
+    """Stop when the monitored value has not become better for some validations.
 
     Args:
-        monitor: The metric.
-        patience: Validations without growth.
-        min_delta: What counts as growth.
+        monitor: A metric of validation, higher is better, or `train/loss`, lower is better.
+        patience: Validations without a better value.
+        min_delta: By how much a better value is better.
     """
-    return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode="max")
+    mode = "min" if monitor == "train/loss" else "max"
+    return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode=mode)
 
 
 def in_training(trainer: Trainer) -> bool:

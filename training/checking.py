@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Callback
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from ranking.group_shard import StoreError
@@ -24,7 +26,6 @@ from registry import (
 )
 from training.trainer import build_trainer
 
-_SEEDS = 2**32
 # Stands in for a size that is not known yet: any usual number of heads divides it, and on `meta` no size costs memory.
 _ANY_DIM = 2**10 * 3**2 * 5 * 7 * 11 * 13
 
@@ -36,40 +37,75 @@ def check(config: RunConfig) -> None:
         ConfigError: For the first mistake.
     """
     build_trainer(config.trainer)
+    check_kind(config)
     _check_ranker(config)
     kind = RANKERS.get(config.ranker["name"]).metric_kind  # type: ignore[attr-defined]
     metrics = [f"val/{metric_name(node, kind)}" for node in config.ranker["metrics"]]
     if config.monitor not in metrics:
         problem = f"{config.monitor!r} is not among what ranker.metrics reports."
         raise ConfigError("monitor", problem, given=config.monitor, known=metrics)
-    for place, node in enumerate(config.callbacks):
-        monitor = getattr(CALLBACKS.build(node, path=f"callbacks[{place}]"), "monitor", None)
-        if monitor not in (None, "train/loss", *metrics):
-            problem = f"{monitor!r} is not logged."
-            raise ConfigError(f"callbacks[{place}].monitor", problem, given=monitor, known=metrics)
+    _check_callbacks(config, metrics)
     if (config.features is None) == (config.datamodule.get("path") is None):
         problem = "which store?" if config.features is None else "there is a `features:` block as well: which store?"
         cure = "name a store there, or say in a `features:` block how to build one"
         raise ConfigError("datamodule.path", problem, cure=cure)
-    if not 0 <= config.seed < _SEEDS:
-        raise ConfigError("seed", f"has to be from 0 to {_SEEDS - 1}, got {config.seed}.")
     if any(folder.exists() and not folder.is_dir() for folder in (Path(config.runs), *Path(config.runs).parents)):
         raise ConfigError("runs", f"{config.runs} cannot be a folder: there is a file of that name.")
 
 
-def check_data(config: RunConfig) -> None:
-    """Refuse data, or options of the datamodule, that could not work; a store still to be built is not missed.
+def check_data(config: RunConfig, *, download: bool = False) -> None:
+    """Refuse data, models or options of the datamodule that could not work; a store still to be built is not missed.
+
+    Args:
+        config: Checked.
+        download: Whether to get models that are not on this machine; else nothing is known of them.
 
     Raises:
         ConfigError: For the first mistake.
     """
     node, to_build = dict(config.datamodule), False
     if config.features is not None:
-        path = EXTRACTORS.build(config.features, path="features").path
-        node["path"], to_build = str(path), not path.exists()
+        extractor: Any = EXTRACTORS.build(config.features, path="features")
+        node["path"], to_build = str(extractor.path), not extractor.path.exists()
+        if to_build:
+            _check_source(extractor.source)
+            _check_encoder(extractor, download)
+            ranker = _make_without_weights(config.ranker)
+            if hasattr(ranker, "check_backbone"):
+                ranker.check_backbone(download=download)
     with suppress(StoreError) if to_build else nullcontext():
         datamodule: Any = DATAMODULES.build(node, path="datamodule")
+        check_steps(config.trainer, datamodule)
         _make_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
+
+
+def check_kind(config: RunConfig) -> None:
+    """Refuse a ranker over a pool where there are groups, and one over groups where there is a pool."""
+    ranker: Any = RANKERS.get(config.ranker["name"])
+    given = getattr(DATAMODULES.get(config.datamodule["name"]), "ranks_pool", ranker.ranks_pool)
+    if given != ranker.ranks_pool:
+        kinds = {True: "a pool that all queries share", False: "groups, each with candidates of its own"}
+        names = [name for name in DATAMODULES.names() if getattr(DATAMODULES.get(name), "ranks_pool", None) != given]
+        problem = f"{config.datamodule['name']} reads {kinds[given]}; {config.ranker['name']} ranks {kinds[not given]}."
+        raise ConfigError("datamodule.name", problem, cure=f"use {' or '.join(names)}, or another ranker")
+
+
+def check_steps(options: Mapping[str, Any], datamodule: Any) -> None:
+    """Refuse limits that leave no batch of the data, and validations that an epoch is too short for."""
+    sizes = {"train": datamodule.steps_per_epoch}
+    sizes |= {split: datamodule.steps(split) for split in ("val", "test")} if hasattr(datamodule, "steps") else {}
+    for split, size in sizes.items():
+        limit = options.get(f"limit_{split}_batches")
+        if isinstance(limit, float) and limit * size < 1:
+            problem = f"{limit:g} of {size} batches is less than one."
+            raise ConfigError(f"trainer.limit_{split}_batches", problem, cure=f"at least {1 / size:.2g}, or a number")
+    limit = options.get("limit_train_batches")
+    longest = int(limit * sizes["train"]) if isinstance(limit, float) else min(limit or sizes["train"], sizes["train"])
+    interval = options.get("val_check_interval")
+    if isinstance(interval, int) and interval > longest and options.get("check_val_every_n_epoch", 1) is not None:
+        problem = f"{interval} is more than the {longest} batches of an epoch."
+        cure = f"{longest} at most, or check_val_every_n_epoch=null to count over all epochs"
+        raise ConfigError("trainer.val_check_interval", problem, cure=cure)
 
 
 def check_negatives(ranker: str, shared: bool) -> None:
@@ -78,6 +114,20 @@ def check_negatives(ranker: str, shared: bool) -> None:
         problem = f"{ranker} scores candidates in the company of their group, not against others."
         cure = "datamodule.negatives=group, or a ranker like point_ranker"
         raise ConfigError("datamodule.negatives", problem, cure=cure)
+
+
+def _check_callbacks(config: RunConfig, metrics: list[str]) -> None:
+    known: dict[str, int] = {}
+    for place, node in enumerate(config.callbacks):
+        callback = CALLBACKS.build(node, path=f"callbacks[{place}]")
+        monitor = getattr(callback, "monitor", None)
+        if monitor not in (None, "train/loss", *metrics):
+            problem = f"{monitor!r} is not logged."
+            raise ConfigError(f"callbacks[{place}].monitor", problem, given=monitor, known=metrics)
+        stateful = is_overridden("state_dict", callback, Callback)
+        if stateful and (first := known.setdefault(callback.state_key, place)) != place:
+            problem = f"does the same as callbacks[{first}], so that their states could not be told apart."
+            raise ConfigError(f"callbacks[{place}]", problem, cure="leave one of them out")
 
 
 def _check_ranker(config: RunConfig) -> None:
@@ -96,10 +146,29 @@ def _check_ranker(config: RunConfig) -> None:
     _make_without_weights(config.ranker)
 
 
-def _make_without_weights(ranker: Mapping[str, Any]) -> None:
-    """Whether it can be made; what a ranker of another kind cannot do without weights, it will do with them."""
+def _check_source(source: Any) -> None:
+    """Read the first of what a source of the user's own files has; its reader says what is wrong with it."""
+    source = getattr(source, "source", source)  # of groups, where they make a pool
+    if not any(hasattr(source, name) for name in ("files", "paths", "folders")):
+        return
+    for what in ("groups", "problems", "candidates"):
+        if hasattr(source, what) and next(iter(getattr(source, what)()), None) is None:
+            files = ", ".join(map(str, getattr(source, "files", ())))
+            raise ConfigError(
+                files or "features.source", f"has no {what}.", cure="name another file in features.source"
+            )
+
+
+def _check_encoder(extractor: Any, download: bool) -> None:
+    encoder = getattr(extractor, "encoder", None)
+    if encoder is not None and (download or encoder.is_here):
+        encoder.check_length(encoder.max_length, "features.encoder", encoder.config())
+
+
+def _make_without_weights(ranker: Mapping[str, Any]) -> Any:
+    """The ranker if it can be made so; what one of another kind cannot do without weights, it will do with them."""
     with torch.device("meta"), suppress(RuntimeError):
-        RANKERS.build(ranker, path="ranker", feature_dim=ranker.get("feature_dim") or _ANY_DIM)
+        return RANKERS.build(ranker, path="ranker", feature_dim=ranker.get("feature_dim") or _ANY_DIM)
 
 
 @contextmanager

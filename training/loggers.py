@@ -2,16 +2,35 @@
 
 import netrc
 import os
+import re
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlparse
 
+from annotated_types import MaxLen, MinLen
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from pydantic import AfterValidator
 
 from registry import LOGGERS
+from registry.ranges import Text
+
+_REFUSED_BY_WANDB = r"/\#?%:"
+_LONGEST_NAME, _LONGEST_ID, _LONGEST_TAG = 128, 64, 64
+
+
+def _wandb_project(name: str) -> str:
+    if found := sorted(set(name) & set(_REFUSED_BY_WANDB)):
+        raise ValueError(f"W&B allows no {' '.join(found)} in it")
+    return name
+
+
+WandbName = Annotated[str, MinLen(1), MaxLen(_LONGEST_NAME)]
+WandbProject = Annotated[str, MinLen(1), MaxLen(_LONGEST_NAME), AfterValidator(_wandb_project)]
+WandbTag = Annotated[str, MinLen(1), MaxLen(_LONGEST_TAG)]
 
 
 @LOGGERS.register("csv")
-def csv(run_dir: str) -> CSVLogger:
+def csv(run_dir: Text) -> CSVLogger:
     """One row a logged step in `csv/version_0/metrics.csv`, version_1 after the first resuming, and so on.
 
     Args:
@@ -21,7 +40,7 @@ def csv(run_dir: str) -> CSVLogger:
 
 
 @LOGGERS.register("tensorboard")
-def tensorboard(run_dir: str) -> TensorBoardLogger:
+def tensorboard(run_dir: Text) -> TensorBoardLogger:
     """Event files for `tensorboard --logdir runs`; needs the extra `tensorboard`.
 
     Args:
@@ -32,11 +51,11 @@ def tensorboard(run_dir: str) -> TensorBoardLogger:
 
 @LOGGERS.register("wandb")
 def wandb(
-    run_dir: str,
-    project: str = "rankers",
-    entity: str | None = None,
-    group: str | None = None,
-    tags: list[str] | None = None,
+    run_dir: Text,
+    project: WandbProject = "rankers",
+    entity: Text | None = None,
+    group: WandbName | None = None,
+    tags: list[WandbTag] | None = None,
 ) -> WandbLogger:
     """Weights & Biases: online where a key is configured, else offline; it never asks.
 
@@ -56,13 +75,19 @@ def wandb(
         entity=entity,
         group=group,
         tags=tags,
-        name=f"{folder.parent.name}/{folder.name}",
-        id=f"{folder.parent.name}-{folder.name}",
+        name=f"{folder.parent.name}/{folder.name}"[-_LONGEST_NAME:],
+        id=_wandb_id(folder),
         save_dir=run_dir,
         mode=mode,
         resume="allow",
         settings={"silent": True},
     )
+
+
+def _wandb_id(folder: Path) -> str:
+    """Config and time of a run, without what W&B refuses in an id."""
+    config = re.sub(rf"[{re.escape(_REFUSED_BY_WANDB)}\s]+", "-", folder.parent.name)
+    return f"{config[: _LONGEST_ID - len(folder.name) - 1]}-{folder.name}"
 
 
 def has_wandb_key() -> bool:

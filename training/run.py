@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -25,7 +26,7 @@ from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, Confi
 from registry.config import to_yaml
 from training.by_k import ByK
 from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScalingMap, ScoreHistograms
-from training.checking import check, check_data, check_negatives
+from training.checking import check, check_data, check_negatives, check_steps
 from training.memory import keep_freed_memory
 from training.processes import RUN_DIR, Processes
 from training.progress import ProgressBar
@@ -95,6 +96,7 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     processes = Processes(config.trainer)
     path = _find_store(config, processes)
     datamodule = _build_datamodule(config, path)
+    check_steps(config.trainer, datamodule)
     config = dataclasses.replace(config, ranker=RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
     ranker = _build_ranker(config, datamodule)
     if resume:
@@ -103,8 +105,8 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     try:
         return _run(config, folder, ranker, datamodule, began, console)
     except ConfigError:
-        with suppress(OSError):
-            folder.rmdir()  # a start that failed leaves no folder behind; one that holds anything stays
+        if not resume and not any(folder.glob("*.ckpt")):
+            _forget(folder)
         raise
 
 
@@ -159,7 +161,7 @@ def _find_store(config: RunConfig, processes: Processes) -> str:
     extractor = EXTRACTORS.build(config.features, path="features")
     processes.wait_for(extractor.path)
     if not extractor.path.exists():
-        check_data(config)
+        check_data(config, download=True)
     return str(extractor.run(to_train=True))
 
 
@@ -205,6 +207,14 @@ def _new_folder(config: RunConfig, name: str) -> Path:
     except OSError as error:
         raise ConfigError("runs", f"{folder} cannot be made: {error.strerror}.") from error
     return folder
+
+
+def _forget(folder: Path) -> None:
+    """Leave nothing behind of a start that failed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()
 
 
 def _announce(

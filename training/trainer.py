@@ -4,26 +4,52 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict, Union, get_type_hints
 
 import torch
+from annotated_types import Gt, Interval, Le
 from lightning import Callback, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ranking.precision import announce_dtype, device_named, resolve_dtype
 from registry import ConfigError, schema
+from registry.ranges import Count, NonNegative
 from training.resuming import WholeCheckpoints
 
 DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
-NOT_ZERO = (
-    "accumulate_grad_batches",
-    "log_every_n_steps",
-    "limit_train_batches",
-    "limit_val_batches",
-    "limit_test_batches",
-)
-SET_BY_THE_RUN = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler")
+SET_BY_THE_RUN = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_checkpointing")
+IMPOSSIBLE = {
+    "overfit_batches": "groups are drawn anew each epoch; use trainer.limit_train_batches",
+    "barebones": "a run saves and logs; use trainer.enable_progress_bar=false",
+    "fast_dev_run": "it saves nothing that could be tested; use trainer.max_steps=2 and trainer.limit_val_batches=2",
+}
+_FORKING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+_Batches = Union[Count, Annotated[float, Gt(0), Le(1)]]  # noqa: UP007
+
+
+class TrainerRanges(TypedDict, total=False):
+    """What Lightning's options can be; it states their types, and no ranges."""
+
+    accumulate_grad_batches: Count
+    check_val_every_n_epoch: Count | None
+    gradient_clip_val: NonNegative | None
+    limit_predict_batches: _Batches | None
+    limit_test_batches: _Batches | None
+    limit_train_batches: _Batches | None
+    limit_val_batches: _Batches | None
+    log_every_n_steps: Count | None
+    max_epochs: Annotated[int, Interval(ge=-1, le=1_000_000)] | None
+    max_steps: Annotated[int, Interval(ge=-1, le=2**31 - 1)]
+    min_epochs: Annotated[int, Interval(ge=0, le=1_000_000)] | None
+    min_steps: Annotated[int, Interval(ge=0, le=2**31 - 1)] | None
+    num_nodes: Count
+    num_sanity_val_steps: Annotated[int, Interval(ge=-1, le=1_000_000)] | None
+    reload_dataloaders_every_n_epochs: Annotated[int, Interval(ge=0, le=1_000_000)]
+    val_check_interval: _Batches | None
+
+
+RANGES = get_type_hints(TrainerRanges, include_extras=True)
 
 
 def build_trainer(
@@ -49,14 +75,18 @@ def build_trainer(
         if option in options:
             cure = "use the top-level keys logger, callbacks and runs"
             raise ConfigError(f"trainer.{option}", "is set by the run itself.", cure=cure)
+    for option, cure in IMPOSSIBLE.items():
+        if options.get(option):
+            raise ConfigError(f"trainer.{option}", "is no option of these runs.", cure=cure)
+    if str(options.get("strategy", "")).startswith(_FORKING):
+        raise ConfigError("trainer.strategy", f"{options['strategy']} keeps the results from the run.", cure="ddp")
     given = {**DEFAULTS, **options}
     given |= resolve_precision(given)
     bound = schema.bind(Trainer, given, "trainer")
+    for option in given.keys() & RANGES.keys():
+        bound[option] = schema.convert(given[option], RANGES[option], f"trainer.{option}")
     if asked := given.get("precision"):
         announce_dtype("trainer.precision", str(asked), str(asked), "trainer.precision=auto", device_of(given))
-    for option in NOT_ZERO:
-        if (value := bound[option]) is not None and value <= 0:
-            raise ConfigError(f"trainer.{option}", f"has to be above 0, got {value}.")
     try:
         trainer = Trainer(
             **{key: bound[key] for key in given},
@@ -67,6 +97,8 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError("trainer", str(error)) from error
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise ConfigError("trainer.max_epochs", "training has no end.", cure="set it, or trainer.max_steps")
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeCheckpoints()
     return trainer

@@ -24,6 +24,7 @@ from ranking.candidate_pool_writer import CandidatePoolWriter
 from ranking.store_files import StoreError
 from ranking.store_writer import check_settings
 from registry import EXTRACTORS, SOURCES, ConfigError, Node
+from registry.ranges import Few, FilePath, Rows
 
 DEFAULT_ENCODER = Encoder()
 
@@ -50,16 +51,14 @@ class CandidatePoolExtractor:
         self,
         source: Annotated[Node, SOURCES],
         encoder: Encoder | None = DEFAULT_ENCODER,
-        path: str | None = None,
+        path: FilePath | None = None,
         dtype: Literal["float16", "bfloat16", "float32"] = "float16",
-        chunk_size: int = 16384,
-        devices: int = 1,
+        chunk_size: Rows = 16384,
+        devices: Few = 1,
         own_lists: bool = False,
         unknown_ids: Unknown = "error",
         duplicates: Literal["keep", "drop"] = "keep",
     ) -> None:
-        if chunk_size < 1 or devices < 1:
-            raise ValueError(f"chunk_size ({chunk_size}) and devices ({devices}) must be at least 1")
         self.source = pool_source(SOURCES.build(source, path="features.source"), own_lists=own_lists)
         self.encoder, self.dtype, self.chunk_size = encoder, dtype, chunk_size
         self.devices = devices if encoder else 1

@@ -22,6 +22,7 @@ from ranking.group_store import GroupStore
 from ranking.group_store_writer import GroupStoreWriter, check_settings
 from ranking.search import inverse_norms, top_k
 from registry import EXTRACTORS, SOURCES, ConfigError, Node
+from registry.ranges import FilePath, Rank, Rows
 
 DEFAULT_ENCODER = Encoder()
 
@@ -45,13 +46,11 @@ class EmbeddingExtractor:
         self,
         source: Annotated[Node, SOURCES],
         encoder: Encoder | None = DEFAULT_ENCODER,
-        path: str | None = None,
-        retrieve: int | None = None,
+        path: FilePath | None = None,
+        retrieve: Rank | None = None,
         dtype: Literal["float16", "bfloat16", "float32"] = "float16",
-        chunk_size: int = 1024,
+        chunk_size: Rows = 1024,
     ) -> None:
-        if chunk_size < 1 or (retrieve is not None and retrieve < 1):
-            raise ValueError(f"chunk_size ({chunk_size}) and retrieve ({retrieve}) must be at least 1")
         self.source, self.encoder = SOURCES.build(source, path="features.source"), encoder
         self.retrieve, self.dtype, self.chunk_size = retrieve, dtype, chunk_size
         self._path = path

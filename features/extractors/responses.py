@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Interval
+
 from features.generators.transformers import TransformersGenerator
 from features.language_model import LanguageModel
 from features.problems import ProblemSource
@@ -14,6 +16,7 @@ from features.rule_verifier import DEFAULT_WORKERS, Workers, build_verifier
 from ranking.group_store import GroupStore
 from ranking.group_store_writer import check_settings
 from registry import EXTRACTORS, GENERATORS, SOURCES, VERIFIERS, ConfigError, Node
+from registry.ranges import Few, FilePath, Rows
 
 _FEWEST_BEAMS = 2
 
@@ -47,13 +50,13 @@ class ResponsesExtractor:
         generator: Annotated[Node, GENERATORS],
         verifier: Annotated[Node, VERIFIERS] | None = None,
         reader: LanguageModel | None = None,
-        path: str | None = None,
-        stages: str | None = None,
+        path: FilePath | None = None,
+        stages: FilePath | None = None,
         dtype: Literal["float16", "bfloat16", "float32"] = "float16",
-        chunk_size: int | None = None,
+        chunk_size: Rows | None = None,
         workers: Workers = DEFAULT_WORKERS,
-        beams: int | None = None,
-        devices: int = 1,
+        beams: Annotated[int, Interval(ge=_FEWEST_BEAMS, le=1000)] | None = None,
+        devices: Few = 1,
     ) -> None:
         self.source: ProblemSource = SOURCES.build(source, path="features.source")  # type: ignore[assignment]
         if not isinstance(self.source, ProblemSource):
@@ -68,8 +71,6 @@ class ResponsesExtractor:
             cure = f"{where}: {{model: ..., depths: [0.6]}}"
             raise ConfigError(f"{where}.depths", "no hidden states are asked for.", cure=cure)
         self.reader = reads
-        if (chunk_size is not None and chunk_size < 1) or devices < 1:
-            raise ValueError(f"chunk_size ({chunk_size}) and devices ({devices}) must be at least 1")
         if devices > 1 and (self.reader.device_map or getattr(self.generator, "device_map", None)):
             cure = "devices: 1, for device_map spreads one model over all GPUs"
             raise ConfigError("features.devices", "cannot be had together with device_map.", cure=cure)
@@ -79,8 +80,6 @@ class ResponsesExtractor:
                 cure = "beams: null, or the generator `transformers`"
                 name = self.generator.settings()["name"]
                 raise ConfigError("features.beams", f"the generator {name} cannot search.", cure=cure)
-            if beams < _FEWEST_BEAMS:
-                raise ValueError(f"beams ({beams}) must be at least {_FEWEST_BEAMS}, or null")
             # All that sampling alone depends on is left at its default, so that it changes nothing here.
             drawing = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": 0}
             self.beam_generator = self.generator.twin(num_beams=beams, num_responses=1, depths=[], **drawing)

@@ -12,6 +12,7 @@ from features.chat_endpoint import ChatEndpoint, Choice, RequestFailed, key_of
 from features.generation import Generated, Report
 from features.problems import Problem, Response
 from registry import GENERATORS, ConfigError
+from registry.ranges import Count, Few, Positive, Probability, SamplingTemperature, Seed, Text
 
 # What a response does not depend on.
 _OF_A_RUN = ("url", "api_key_variable", "num_responses", "parallel", "requests_per_minute", "timeout", "attempts")
@@ -43,33 +44,21 @@ class OpenAICompatibleGenerator:
         attempts: How often a request is made in all where the server is busy, fails or does not answer.
     """
 
-    model: str
-    url: str = "http://localhost:8000/v1"
-    api_key_variable: str | None = None
-    num_responses: int = 10
-    responses_a_request: int = 8
-    temperature: float = 1.0
-    top_p: float = 1.0
-    stop: list[str] = field(default_factory=list)
-    max_new_tokens: int = 1024
-    seed: int = 0
+    model: Text
+    url: Text = "http://localhost:8000/v1"
+    api_key_variable: Text | None = None
+    num_responses: Count = 10
+    responses_a_request: Few = 8
+    temperature: SamplingTemperature = 1.0
+    top_p: Probability = 1.0
+    stop: list[Text] = field(default_factory=list)
+    max_new_tokens: Count = 1024
+    seed: Seed = 0
     options: dict[str, Any] = field(default_factory=dict)
-    parallel: int = 8
-    requests_per_minute: float | None = None
-    timeout: float = 300.0
-    attempts: int = 6
-
-    def __post_init__(self) -> None:
-        if min(self.num_responses, self.responses_a_request, self.max_new_tokens, self.parallel, self.attempts) < 1:
-            raise ValueError(
-                "num_responses, responses_a_request, max_new_tokens, parallel and attempts must be at least 1"
-            )
-        if (
-            (self.requests_per_minute is not None and self.requests_per_minute <= 0)
-            or self.temperature < 0
-            or not 0 < self.top_p <= 1
-        ):
-            raise ValueError("requests_per_minute must be above 0, temperature 0 or more, top_p above 0 and 1 at most")
+    parallel: Few = 8
+    requests_per_minute: Positive | None = None
+    timeout: Positive = 300.0
+    attempts: Few = 6
 
     def settings(self) -> dict[str, Any]:
         """All that one response depends on; the address is not among it, for servers move."""

@@ -8,6 +8,7 @@ from features.generation import Generated, Report
 from features.language_model import LanguageModel
 from features.problems import Problem
 from registry import GENERATORS
+from registry.ranges import Count
 
 
 @GENERATORS.register("recorded")
@@ -39,11 +40,7 @@ class RecordedGenerator(LanguageModel):
         num_responses: To each problem, the first ones; null for all.
     """
 
-    num_responses: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch_tokens < 1 or (self.num_responses is not None and self.num_responses < 1):
-            raise ValueError("num_responses and batch_tokens must be at least 1")
+    num_responses: Count | None = None
 
     def settings(self) -> dict[str, Any]:
         """Nothing: the responses depend on their source alone."""

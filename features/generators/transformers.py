@@ -4,9 +4,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Interval
 
 from features.beam_search import search
 from features.chunks import chunks_of
@@ -16,6 +17,7 @@ from features.problems import Problem, Response
 from features.sampling import Prompt, Sampler, StopTexts
 from features.token_choice import TokenChoice
 from registry import GENERATORS
+from registry.ranges import Count, Few, Probability, SamplingTemperature, Seed, Text
 
 # What a response does not depend on.
 _OF_A_RUN = ("num_responses", "depths", "layer_offset", "batch_size")
@@ -54,26 +56,21 @@ class TransformersGenerator(LanguageModel):
         batch_size: Responses that grow at once; on a GPU, as many as its memory allows.
     """
 
-    num_responses: int = 10
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    stop: list[str] = field(default_factory=list)
-    max_new_tokens: int = 1024
-    seed: int = 0
-    num_beams: int = 1
-    batch_size: int = 64
+    num_responses: Count = 10
+    temperature: SamplingTemperature = 1.0
+    top_p: Probability = 1.0
+    top_k: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
+    stop: list[Text] = field(default_factory=list)
+    max_new_tokens: Count = 1024
+    seed: Seed = 0
+    num_beams: Few = 1
+    batch_size: Count = 64
 
     writes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if min(self.num_responses, self.max_new_tokens, self.num_beams, self.batch_size, self.batch_tokens) < 1:
-            raise ValueError("num_responses, max_new_tokens, num_beams, batch_size and batch_tokens must be at least 1")
         if 1 < self.num_beams < self.num_responses:
             raise ValueError(f"num_responses ({self.num_responses}) is more than num_beams ({self.num_beams})")
-        TokenChoice(self.temperature, self.top_p, self.top_k)
-        if not all(self.stop):
-            raise ValueError("an empty stop string would end every response")
 
     def settings(self) -> dict[str, Any]:
         """All that one response depends on."""

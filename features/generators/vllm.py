@@ -5,14 +5,16 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
 
 from features.generation import Generated, Report
 from features.language_model import LanguageModel
 from features.problems import Problem, Response
 from features.sampling import StopTexts
-from features.token_choice import TokenChoice
 from registry import GENERATORS, ConfigError
+from registry.ranges import Count, FilePath, Probability, SamplingTemperature, Seed, Text
 
 # What a response does not depend on.
 _OF_A_RUN = ("num_responses", "depths", "layer_offset", "engine")
@@ -61,28 +63,23 @@ class VllmGenerator(LanguageModel):
         engine: Given to vLLM's `LLM`, such as `{tensor_parallel_size: 2, gpu_memory_utilization: 0.8}`.
     """
 
-    model: str = "Qwen/Qwen2.5-7B-Instruct"
-    num_responses: int = 10
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    stop: list[str] = field(default_factory=list)
-    max_new_tokens: int = 1024
-    seed: int = 0
+    model: FilePath = "Qwen/Qwen2.5-7B-Instruct"
+    num_responses: Count = 10
+    temperature: SamplingTemperature = 1.0
+    top_p: Probability = 1.0
+    top_k: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
+    stop: list[Text] = field(default_factory=list)
+    max_new_tokens: Count = 1024
+    seed: Seed = 0
     engine: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if min(self.num_responses, self.max_new_tokens, self.batch_tokens) < 1:
-            raise ValueError("num_responses, max_new_tokens and batch_tokens must be at least 1")
         if self.gguf:
             raise ValueError("GGUF files are for the generator `transformers`")
-        TokenChoice(self.temperature, self.top_p, self.top_k)
         if self.engine.get("logprobs_mode", _LOG_PROBABILITIES) != _LOG_PROBABILITIES:
             raise ValueError(
                 f"engine.logprobs_mode must be {_LOG_PROBABILITIES}: those of the model's own distribution"
             )
-        if not all(self.stop):
-            raise ValueError("an empty stop string would end every response")
 
     def settings(self) -> dict[str, Any]:
         """All that one response depends on."""

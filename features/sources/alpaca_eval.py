@@ -9,6 +9,7 @@ from features.problems import Problem
 from features.prompts import instruction
 from features.published_data import PublishedData
 from registry import SOURCES
+from registry.ranges import FilePath, Rows
 
 DOWNLOADS = {
     "all": Download(
@@ -32,8 +33,8 @@ class AlpacaEval:
 
     def __init__(
         self,
-        path: str | None = None,
-        num_test: int | None = None,
+        path: FilePath | None = None,
+        num_test: Rows | None = None,
         splits: Literal["published", "drawn"] = "published",
     ) -> None:
         self.data = PublishedData(path, _PARTS, DOWNLOADS, "alpaca_eval.json, or a folder that has it")

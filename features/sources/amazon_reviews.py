@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import MinLen
 
 from features.downloads import Download, fetch_all
 from features.draws import draw_key
@@ -15,6 +17,7 @@ from features.line_formats import LineError
 from features.pool_sources import PoolQuery, PoolText
 from features.text_files import TextFile, find_file, number
 from registry import SOURCES, ConfigError
+from registry.ranges import FilePath, NonNegative, Text
 
 _TERMS = "no licence is stated; McAuley Lab, UCSD, asks to be cited"
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
@@ -57,13 +60,13 @@ class AmazonReviews:
 
     def __init__(
         self,
-        path: str | None = None,
-        category: str = "Toys_and_Games",
+        path: FilePath | None = None,
+        category: Text = "Toys_and_Games",
         edition: Literal[2014, 2018, 2023] = 2014,
         pool: Literal["reviewed", "all"] = "reviewed",
         windows: Windows = DEFAULT_WINDOWS,
-        min_rating: float | None = None,
-        fields: list[Field] = ["title", "brand", "categories"],  # noqa: B006
+        min_rating: NonNegative | None = None,
+        fields: Annotated[list[Field], MinLen(1)] = ["title", "brand", "categories"],  # noqa: B006
     ) -> None:
         self.path, self.category, self.edition, self.pool = path, category, edition, pool
         self.windows, self.min_rating, self.fields = windows, min_rating, fields

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval, MinLen
 
 from features.draws import draw_key
 from features.problems import Message, Problem
 from registry import SOURCES, ConfigError
+from registry.ranges import Seed
 
 Operation = Literal["sum", "difference", "product"]
 
@@ -45,19 +48,15 @@ class Arithmetic:
 
     def __init__(
         self,
-        num_train: int = 1200,
-        num_test: int = 400,
-        operations: list[Operation] | None = None,
-        largest: int = 99,
-        largest_factor: int = 30,
-        seed: int = 0,
+        num_train: Annotated[int, Interval(ge=0, le=1_000_000)] = 1200,
+        num_test: Annotated[int, Interval(ge=0, le=1_000_000)] = 400,
+        operations: Annotated[list[Operation], MinLen(1)] | None = None,
+        largest: Annotated[int, Interval(ge=_SMALLEST, le=1_000_000)] = 99,
+        largest_factor: Annotated[int, Interval(ge=_SMALLEST, le=1_000_000)] = 30,
+        seed: Seed = 0,
     ) -> None:
-        if min(num_train, num_test) < 0 or num_train + num_test == 0:
-            raise ValueError(f"num_train ({num_train}) and num_test ({num_test}) must be 0 or more, one of them more")
-        if min(largest, largest_factor) < _SMALLEST:
-            raise ValueError(f"largest ({largest}) and largest_factor ({largest_factor}) must be at least {_SMALLEST}")
-        if operations is not None and not operations:
-            raise ValueError("operations must name one at least, or be null for all")
+        if num_train + num_test == 0:
+            raise ValueError("num_train and num_test are both 0: set one of them")
         self.num_train, self.num_test, self.seed = num_train, num_test, seed
         self.operations: list[Operation] = list(_KINDS) if operations is None else list(dict.fromkeys(operations))
         self.largest, self.largest_factor = largest, largest_factor

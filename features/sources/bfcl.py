@@ -1,7 +1,9 @@
 """bfcl: tasks of the Berkeley function-calling leaderboard, each with the values that its calls may have."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import MinLen
 
 from features.call_syntax import parameter_names
 from features.downloads import Download
@@ -10,6 +12,7 @@ from features.problems import Problem
 from features.prompts import function_calling
 from features.published_data import PublishedData
 from registry import SOURCES, ConfigError
+from registry.ranges import FilePath
 
 Category = Literal["simple_python", "multiple", "parallel", "parallel_multiple"]
 
@@ -56,8 +59,13 @@ class Bfcl:
 
     def __init__(
         self,
-        path: str | None = None,
-        categories: list[Category] = ["simple_python", "multiple", "parallel", "parallel_multiple"],  # noqa: B006
+        path: FilePath | None = None,
+        categories: Annotated[list[Category], MinLen(1)] = [  # noqa: B006
+            "simple_python",
+            "multiple",
+            "parallel",
+            "parallel_multiple",
+        ],
         splits: Literal["published", "drawn"] = "published",
     ) -> None:
         self.categories, self.splits = categories, splits

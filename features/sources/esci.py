@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import MinLen
 
 from features.downloads import Download, fetch
 from features.draws import draw_key, drawn, pool_of
@@ -13,6 +15,7 @@ from features.pool_sources import PoolQuery, PoolText
 from features.text_files import TextFile
 from features.text_groups import Split
 from registry import SOURCES, ConfigError
+from registry.ranges import FilePath, Rows, Seed
 
 _TERMS = "Apache-2.0"
 _SITE = "https://media.githubusercontent.com/media/amazon-science/esci-data/main/shopping_queries_dataset"
@@ -64,16 +67,16 @@ class Esci:
 
     def __init__(
         self,
-        path: str | None = None,
+        path: FilePath | None = None,
         locale: Literal["us", "es", "jp"] = "us",
         version: Literal["small", "large"] = "small",
         pool: Literal["judged", "catalogue"] = "judged",
-        num_candidates: int | None = None,
-        num_queries: int | None = None,
+        num_candidates: Rows | None = None,
+        num_queries: Rows | None = None,
         relevance: Literal["one", "exact", "graded"] = "one",
         splits: Literal["drawn", "published"] = "drawn",
-        fields: list[Field] = ["title", "brand", "color"],  # noqa: B006
-        seed: int = 0,
+        fields: Annotated[list[Field], MinLen(1)] = ["title", "brand", "color"],  # noqa: B006
+        seed: Seed = 0,
     ) -> None:
         self.path, self.locale, self.version, self.pool = path, locale, version, pool
         self.num_candidates, self.num_queries = num_candidates, num_queries

@@ -10,6 +10,7 @@ from features.problems import Problem, Response
 from features.prompts import coding
 from features.published_data import PublishedData
 from registry import SOURCES
+from registry.ranges import FilePath
 
 DOWNLOADS = {
     "all": Download(
@@ -37,7 +38,7 @@ class HumanEval:
 
     def __init__(
         self,
-        path: str | None = None,
+        path: FilePath | None = None,
         splits: Literal["published", "drawn"] = "published",
         solutions: bool = False,
     ) -> None:

@@ -14,6 +14,7 @@ from features.record_files import RecordFile
 from features.text_files import TextFile
 from features.text_groups import TextGroup
 from registry import SOURCES, ConfigError
+from registry.ranges import FilePath
 
 FORMATS: dict[str, tuple[str, Callable[[Record, str], TextGroup]]] = {
     "groups": ("candidates", read_groups),
@@ -43,7 +44,7 @@ class JsonLines:
 
     def __init__(
         self,
-        path: str,
+        path: FilePath,
         format: Literal["auto", "groups", "flagembedding", "tevatron", "preferences"] = "auto",
         equal_pairs: Literal["error", "drop"] = "error",
     ) -> None:

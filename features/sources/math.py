@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval, MinLen
 
 from features.answers import last_boxed
 from features.downloads import Download
@@ -17,6 +19,7 @@ from features.prompts import mathematics
 from features.published_data import PublishedData
 from features.text_groups import Split
 from registry import SOURCES
+from registry.ranges import FilePath, Rows, Seed
 
 _ARCHIVE = Download(
     "https://people.eecs.berkeley.edu/~hendrycks/MATH.tar",
@@ -60,12 +63,12 @@ class Math:
 
     def __init__(
         self,
-        path: str | None = None,
-        num_train: int | None = 1000,
-        num_test: int | None = 1000,
-        subjects: list[Subject] | None = None,
-        levels: list[int] | None = None,
-        seed: int = 0,
+        path: FilePath | None = None,
+        num_train: Rows | None = 1000,
+        num_test: Rows | None = 1000,
+        subjects: Annotated[list[Subject], MinLen(1)] | None = None,
+        levels: Annotated[list[Annotated[int, Interval(ge=1, le=5)]], MinLen(1)] | None = None,
+        seed: Seed = 0,
     ) -> None:
         self.data = PublishedData(
             path, _PARTS, DOWNLOADS, "a folder with train.jsonl and test.jsonl, or with MATH.tar's"

@@ -12,6 +12,7 @@ from features.prompts import coding
 from features.published_data import PublishedData
 from features.text_groups import Split
 from registry import SOURCES
+from registry.ranges import FilePath, Rows, Seed
 
 _SITE = "https://raw.githubusercontent.com/google-research/google-research/f82046ba5aabbbb427dbfd38a254d26bff08b533"
 DOWNLOADS = {
@@ -44,13 +45,13 @@ class Mbpp:
 
     def __init__(
         self,
-        path: str | None = None,
-        num_train: int | None = None,
-        num_test: int | None = None,
-        num_val: int | None = None,
+        path: FilePath | None = None,
+        num_train: Rows | None = None,
+        num_test: Rows | None = None,
+        num_val: Rows | None = None,
         prompting: bool = False,
         solutions: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         self.data = PublishedData(path, _PARTS, DOWNLOADS, "a folder with mbpp.jsonl")
         self.num_train, self.num_test, self.num_val = num_train, num_test, num_val

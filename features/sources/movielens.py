@@ -13,6 +13,7 @@ from features.line_formats import LineError
 from features.pool_sources import PoolQuery, PoolText
 from features.text_files import TextFile, find_file, number
 from registry import SOURCES, ConfigError
+from registry.ranges import FilePath, NonNegative
 
 _GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
@@ -52,10 +53,10 @@ class MovieLens:
 
     def __init__(
         self,
-        path: str | None = None,
+        path: FilePath | None = None,
         edition: Literal["ml-1m", "ml-100k", "ml-latest-small"] = "ml-1m",
         windows: Windows = DEFAULT_WINDOWS,
-        min_rating: float | None = None,
+        min_rating: NonNegative | None = None,
     ) -> None:
         self.path, self.download = path, DOWNLOADS[edition]
         self.windows, self.min_rating = windows, min_rating

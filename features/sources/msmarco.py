@@ -11,6 +11,7 @@ from features.passage_files import Answers, Collection, Part, Passages
 from features.pool_sources import PoolQuery, PoolText
 from features.text_groups import Split
 from registry import SOURCES, ConfigError
+from registry.ranges import FilePath, Rows, Seed
 
 _TERMS = "MS MARCO's terms: for non-commercial research"
 _HUB = "https://huggingface.co/datasets/microsoft/ms_marco/resolve/a47ee7aae8d7d466ba15f9f0bfac3b3681087b3a"
@@ -61,14 +62,14 @@ class MsMarco:
 
     def __init__(
         self,
-        path: str | None = None,
+        path: FilePath | None = None,
         edition: Literal["v1.1", "v2.1", "passages"] = "v1.1",
         pool: Literal["queries", "collection"] = "queries",
-        num_candidates: int | None = None,
-        num_queries: int | None = None,
+        num_candidates: Rows | None = None,
+        num_queries: Rows | None = None,
         relevance: Literal["one", "all"] = "one",
         splits: Literal["drawn", "published"] = "drawn",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         self.path, self.edition, self.pool = path, edition, pool
         self.num_candidates, self.num_queries = num_candidates, num_queries

@@ -21,6 +21,7 @@ from features.record_files import Columns, RecordFile, find_files
 from features.text_files import TextFile, number
 from features.text_groups import Split
 from registry import SOURCES, ConfigError
+from registry.ranges import FilePath, NonNegative, Text
 
 C = TypeVar("C", "CandidateColumns", "QueryColumns")
 
@@ -48,10 +49,10 @@ class CandidateColumns:
         feature: A vector made elsewhere.
     """
 
-    id: str = "id"
-    text: str = "text"
-    title: str | None = None
-    feature: str | None = None
+    id: Text = "id"
+    text: Text = "text"
+    title: Text | None = None
+    feature: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ class QueryColumns:
         feature: A vector made elsewhere.
     """
 
-    id: str = "id"
-    text: str = "text"
-    relevant: str | None = None
-    split: str | None = None
-    history: str | None = None
-    candidates: str | None = None
-    feature: str | None = None
+    id: Text = "id"
+    text: Text = "text"
+    relevant: Text | None = None
+    split: Text | None = None
+    history: Text | None = None
+    candidates: Text | None = None
+    feature: Text | None = None
 
 
 DEFAULT_CANDIDATE_COLUMNS, DEFAULT_QUERY_COLUMNS = CandidateColumns(), QueryColumns()
@@ -105,15 +106,15 @@ class PoolFiles:
 
     def __init__(
         self,
-        candidates: str | list[str],
-        queries: str | list[str] | None = None,
-        qrels: str | list[str] | None = None,
+        candidates: FilePath | list[FilePath],
+        queries: FilePath | list[FilePath] | None = None,
+        qrels: FilePath | list[FilePath] | None = None,
         candidate_columns: CandidateColumns = DEFAULT_CANDIDATE_COLUMNS,
         query_columns: QueryColumns = DEFAULT_QUERY_COLUMNS,
         candidate_tsv: Columns = ["id", "text"],  # noqa: B006
         query_tsv: Columns = ["id", "text"],  # noqa: B006
         split: Split | None = None,
-        min_label: float | None = None,
+        min_label: NonNegative | None = None,
     ) -> None:
         self.paths = {"candidates": candidates, "queries": queries, "qrels": qrels}
         self.candidate_columns, self.query_columns = candidate_columns, query_columns

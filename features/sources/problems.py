@@ -14,6 +14,7 @@ from features.record_files import RecordFile, find_files
 from features.text_files import TextFile
 from features.text_groups import Split
 from registry import SOURCES, ConfigError
+from registry.ranges import FilePath
 
 _ROLES = ("assistant", "system", "tool", "user")
 _REFERENCES = ("answer", "tests", "calls", "accepted", "reference")
@@ -34,7 +35,7 @@ class Problems:
         prompt: What a query is put in where there are no messages; `plain` is the query alone.
     """
 
-    def __init__(self, path: str | list[str], prompt: PromptName = "plain") -> None:
+    def __init__(self, path: FilePath | list[FilePath], prompt: PromptName = "plain") -> None:
         self.path = path
         self.prompt: PromptName = prompt
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from features.text_groups import Candidate, TextGroup
 from registry import SOURCES
+from registry.ranges import Few
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -33,7 +34,7 @@ class PythonFunctions:
         min_words: Shorter sentences, such as `Return True.`, describe nothing and are left out.
     """
 
-    def __init__(self, min_words: int = 4) -> None:
+    def __init__(self, min_words: Few = 4) -> None:
         self.min_words = min_words
 
     def fingerprint(self) -> dict[str, Any]:

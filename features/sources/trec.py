@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
 
 from features.judgements import read_judgements
 from features.line_formats import LineError
@@ -13,6 +15,7 @@ from features.pool_sources import PoolQuery, PoolText
 from features.text_files import TextFile, find_file
 from features.text_groups import Split
 from registry import SOURCES, ConfigError
+from registry.ranges import FilePath
 
 _FILES = ("collection.tsv", "queries.tsv", "qrels.txt")
 _SPLITS: tuple[Split | None, ...] = ("train", "val", "test", None)
@@ -35,14 +38,12 @@ class Trec:
 
     def __init__(
         self,
-        train: str | list[str] | None = None,
-        val: str | list[str] | None = None,
-        test: str | list[str] | None = None,
-        path: str | list[str] | None = None,
-        min_label: int = 2,
+        train: FilePath | list[FilePath] | None = None,
+        val: FilePath | list[FilePath] | None = None,
+        test: FilePath | list[FilePath] | None = None,
+        path: FilePath | list[FilePath] | None = None,
+        min_label: Annotated[int, Interval(ge=1, le=1000)] = 2,
     ) -> None:
-        if min_label < 1:
-            raise ValueError(f"min_label ({min_label}) must be at least 1")
         given = [[each] if isinstance(each, str) else each or [] for each in (train, val, test, path)]
         self.folders: list[tuple[Path, Split | None]] = [
             (Path(folder), split) for split, folders in zip(_SPLITS, given, strict=True) for folder in folders

@@ -13,6 +13,7 @@ from features.prompts import function_calling
 from features.published_data import PublishedData
 from features.text_groups import Split
 from registry import SOURCES
+from registry.ranges import Few, FilePath, Rows, Seed
 
 DOWNLOADS = {
     "all": Download(
@@ -40,11 +41,11 @@ class Xlam:
 
     def __init__(
         self,
-        path: str | None = None,
-        num_train: int = 1000,
-        num_test: int = 500,
-        min_functions: int = 4,
-        seed: int = 0,
+        path: FilePath | None = None,
+        num_train: Rows = 1000,
+        num_test: Rows = 500,
+        min_functions: Few = 4,
+        seed: Seed = 0,
     ) -> None:
         self.data = PublishedData(path, _PARTS, DOWNLOADS, "xlam_function_calling_60k.json, or a folder that has it")
         self.num_train, self.num_test, self.min_functions, self.seed = num_train, num_test, min_functions, seed

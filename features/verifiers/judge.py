@@ -16,6 +16,7 @@ from features.reply_cache import ReplyCache
 from features.thoughts import without_thoughts
 from features.verification import Verdict
 from registry import VERIFIERS, ConfigError
+from registry.ranges import Count, Few, FilePath, Positive, SamplingTemperature, Text
 
 _SCORE = re.compile(r"score\W{0,10}\d", re.IGNORECASE)
 _STATED = re.compile(
@@ -63,21 +64,19 @@ class Judge:
 
     def __init__(
         self,
-        model: str,
-        url: str = "http://localhost:8000/v1",
-        api_key_variable: str | None = None,
-        rubric: str | None = None,
-        temperature: float | None = 0.0,
-        max_tokens: int = 256,
-        replies: int = 3,
-        parallel: int = 8,
-        requests_per_minute: float | None = None,
-        timeout: float = 120.0,
-        attempts: int = 6,
-        cache: str = "data/judge.sqlite",
+        model: Text,
+        url: Text = "http://localhost:8000/v1",
+        api_key_variable: Text | None = None,
+        rubric: Text | None = None,
+        temperature: SamplingTemperature | None = 0.0,
+        max_tokens: Count = 256,
+        replies: Few = 3,
+        parallel: Few = 8,
+        requests_per_minute: Positive | None = None,
+        timeout: Positive = 120.0,
+        attempts: Few = 6,
+        cache: FilePath = "data/judge.sqlite",
     ) -> None:
-        if min(replies, parallel, max_tokens) < 1:
-            raise ValueError("replies, parallel and max_tokens must be at least 1")
         self.rubric = RUBRIC if rubric is None else rubric
         if "{query}" not in self.rubric or "{response}" not in self.rubric.partition("{query}")[2]:
             raise ValueError("the rubric must have {query} in it, and {response} after it")

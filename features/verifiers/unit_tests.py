@@ -14,6 +14,7 @@ from features.sandbox import DEFAULT_LIMITS, Isolation, Limits, Outcome, Program
 from features.thoughts import without_thoughts
 from features.verification import Verdict
 from registry import VERIFIERS
+from registry.ranges import Few
 
 _MARKED = re.compile(
     r"^[^\S\n]*#[^\S\n]*START OF CODE[^\n]*\n(.*?)(?=^[^\S\n]*#[^\S\n]*END OF CODE|\Z)", re.DOTALL | re.MULTILINE | re.I
@@ -43,10 +44,8 @@ class UnitTests:
         partial: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         isolation: Isolation = "auto",
-        processes: int | None = None,
+        processes: Few | None = None,
     ) -> None:
-        if processes is not None and processes < 1:
-            raise ValueError(f"processes ({processes}) must be at least 1")
         self.partial, self.limits, self.processes = partial, limits, processes
         self.isolation: Isolation = isolation
 

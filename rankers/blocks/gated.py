@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from rankers.blocks.mlp import last_linear
 from registry import BLOCKS
+from registry.ranges import Dropout, FeatureDim, Ratio
 
 
 @BLOCKS.register("gated")
@@ -21,10 +22,8 @@ class Gated(nn.Module):
         identity_init: Start as the identity, with a last layer of zeros.
     """
 
-    def __init__(self, dim: int, ratio: int = 4, dropout: float = 0.0, identity_init: bool = False) -> None:
+    def __init__(self, dim: FeatureDim, ratio: Ratio = 4, dropout: Dropout = 0.0, identity_init: bool = False) -> None:
         super().__init__()
-        if ratio < 1:
-            raise ValueError(f"ratio must be at least 1, not {ratio}")
         hidden_dim = 2 * ratio * dim // 3
         self.norm = nn.LayerNorm(dim)
         self.gate_and_expand = nn.Linear(dim, 2 * hidden_dim)

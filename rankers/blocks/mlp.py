@@ -4,6 +4,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from registry import BLOCKS
+from registry.ranges import Dropout, FeatureDim, Ratio
 
 
 @BLOCKS.register("mlp")
@@ -19,10 +20,8 @@ class Mlp(nn.Module):
         identity_init: Start as the identity, with a last layer of zeros.
     """
 
-    def __init__(self, dim: int, ratio: int = 4, dropout: float = 0.0, identity_init: bool = False) -> None:
+    def __init__(self, dim: FeatureDim, ratio: Ratio = 4, dropout: Dropout = 0.0, identity_init: bool = False) -> None:
         super().__init__()
-        if ratio < 1:
-            raise ValueError(f"ratio must be at least 1, not {ratio}")
         self.norm = nn.LayerNorm(dim)
         self.expand = nn.Linear(dim, ratio * dim)
         self.contract = last_linear(ratio * dim, dim, zero=identity_init)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rankers.blocks.mlp import Mlp, last_linear
 from registry import BLOCKS
+from registry.ranges import Dropout, FeatureDim, Ratio, Width
 
 
 @BLOCKS.register("transformer")
@@ -31,10 +32,10 @@ class Transformer(nn.Module):
 
     def __init__(
         self,
-        dim: int,
-        num_heads: int | None = None,
-        ratio: int = 4,
-        dropout: float = 0.0,
+        dim: FeatureDim,
+        num_heads: Width | None = None,
+        ratio: Ratio = 4,
+        dropout: Dropout = 0.0,
         identity_init: bool = False,
     ) -> None:
         super().__init__()

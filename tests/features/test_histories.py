@@ -89,7 +89,6 @@ def test_no_window_at_all_is_an_error_that_says_what_to_set() -> None:
         queries([])
 
 
-@pytest.mark.parametrize("options", [{"history": 0}, {"stride": 0}, {"max_windows": -1}, {"min_history": 21}])
-def test_windows_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=rf"{next(iter(options))} \("):
-        Windows(**options)
+def test_a_smallest_history_above_the_largest_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"min_history \(21\)"):
+        Windows(min_history=21)

@@ -539,7 +539,7 @@ def test_a_stop_ends_waiting(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("options", "problem"), [
-    ({"parallel": 0}, "must be at least 1"),
+    ({"parallel": 0}, "parallel: expected int from 1 to 1,000, got 0"),
     ({"rubric": "Is this good? {response}"}, "must have {query}"),
     ({"rubric": "{response} {query}"}, "must have {query}"),
     ({"api_key_variable": "A_VARIABLE_NOBODY_HAS"}, "the environment variable A_VARIABLE_NOBODY_HAS is not set"),

@@ -297,8 +297,6 @@ def test_a_beam_search_that_cannot_be_made_is_told(tmp_path: Path, language_mode
     source, model = {"name": "problems", "path": str(path)}, {"model": str(language_model), "depths": [0.5]}
     with pytest.raises(ConfigError, match=r"features.beams: the generator recorded cannot search"):
         ResponsesExtractor(source, {"name": "recorded", **model}, beams=4)
-    with pytest.raises(ValueError, match="at least 2"):
-        ResponsesExtractor(source, {"name": "transformers", **model}, beams=1)
 
 
 def test_several_processes_and_one_model_on_several_devices_are_not_had_together(

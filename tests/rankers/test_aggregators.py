@@ -189,11 +189,11 @@ def test_principal_components_are_those_of_scikit_learn() -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"name": "kmeans", "num_centroids": 0}, "num_centroids must be at least 1, not 0"),
-        ({"name": "kmeans", "assign_dim": 0}, "assign_dim must be at least 1, or null for all, not 0"),
-        ({"name": "kmeans", "max_iterations": 0}, "max_iterations must be at least 1, not 0"),
-        ({"name": "minibatch_kmeans", "passes": 0}, r"batch_size \(4096\) and passes \(0\) must be at least 1"),
-        ({"name": "pca_kmeans", "num_components": 0}, "num_components must be at least 1, not 0"),
+        ({"name": "kmeans", "num_centroids": 0}, "num_centroids: expected int from 1 to 1,000, got 0"),
+        ({"name": "kmeans", "assign_dim": 0}, "assign_dim: expected int from 1 to 67,108,864, got 0"),
+        ({"name": "kmeans", "max_iterations": 0}, "max_iterations: expected int from 1 to 1,000, got 0"),
+        ({"name": "minibatch_kmeans", "passes": 0}, "passes: expected int from 1 to 1,000, got 0"),
+        ({"name": "pca_kmeans", "num_components": 0}, "num_components: expected int from 1 to 65,536, got 0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(node: dict, message: str) -> None:

@@ -142,5 +142,5 @@ def test_heads_that_do_not_divide_the_size_are_refused_with_those_that_do(num_he
 
 @pytest.mark.parametrize("name", ["gated", "mlp", "transformer"])
 def test_a_hidden_layer_of_no_width_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="ratio must be at least 1, not 0"):
+    with pytest.raises(ConfigError, match="ratio: expected int from 1 to 256, got 0"):
         BLOCKS.build({"name": name, "ratio": 0}, dim=12)

@@ -37,8 +37,8 @@ def test_low_rank_starts_as_the_identity_and_learns_a_correction_of_its_rank() -
 
 
 @pytest.mark.parametrize(("node", "cure"), [
-    ({"name": "linear", "dim": 0}, "dim must be at least 1, or null for the 20 of the features, not 0"),
-    ({"name": "low_rank", "rank": -1}, "rank must be at least 1, not -1"),
+    ({"name": "linear", "dim": 0}, "dim: expected int from 1 to 65,536, got 0"),
+    ({"name": "low_rank", "rank": -1}, "rank: expected int from 1 to 65,536, got -1"),
 ])  # fmt: skip
 def test_sizes_below_1_are_refused(node: dict, cure: str) -> None:
     with pytest.raises(ConfigError, match=cure):

@@ -344,23 +344,9 @@ def test_the_heat_map_is_a_picture_written_whole(tmp_path: Path) -> None:
     heat_map(torch.full((1, 1), 0.5), [3], tmp_path / "heat.png", "mrr")  # direct ranking, one value
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"widths": []}, "ranker.scaling.widths: there is none"),
-        ({"widths": [3, -1]}, "ranker.scaling.widths: -1 is less than 0"),
-        ({"keep": 0.0}, "ranker.scaling.keep: 0.0 is no share"),
-        ({"keep": 1.5}, "ranker.scaling.keep: 1.5 is no share"),
-        ({"limit": 0}, "ranker.scaling.limit: 0 is less than 1"),
-        ({"max_depth": -1}, "ranker.scaling.max_depth: -1 is less than 0"),
-        ({"depth": -2}, "ranker.scaling.depth: -2 is less than 0"),
-        ({"num_queries": 0}, "ranker.scaling.num_queries: 0 is less than 1"),
-    ],
-)
-def test_settings_that_no_step_can_follow_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        Scaling(**options)
-    assert message in str(error.value)
+def test_no_width_to_choose_from_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ranker\.scaling\.widths: there is none"):
+        Scaling(widths=[])
 
 
 def test_one_width_needs_no_others_to_choose_from() -> None:

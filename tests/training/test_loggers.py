@@ -1,10 +1,12 @@
 """W&B is online where a key is configured, and nothing else makes a run ask or stop."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from training.loggers import has_wandb_key
+from registry import LOGGERS, ConfigError
+from training.loggers import has_wandb_key, wandb
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,21 @@ def test_a_key_is_looked_for_where_wandb_keeps_it(
     assert has_wandb_key() is (content is not None and "example.org" in content)
     monkeypatch.setenv("WANDB_API_KEY", "abc")
     assert has_wandb_key()
+
+
+def test_a_run_of_any_config_name_has_an_id_that_wandb_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for config in ("quick", "my:config #1", "a/b?c%d\\e"[2:], "x" * 200):
+        logger = wandb(str(tmp_path / config / "2026-01-31_12-00-00"))
+        identity, name = str(logger._wandb_init["id"]), str(logger._wandb_init["name"])
+        assert len(identity) <= 64 and not set(identity) & set("/\\#?%: ") and identity.endswith("-2026-01-31_12-00-00")
+        assert len(name) <= 128 and name.endswith("/2026-01-31_12-00-00")
+
+
+@pytest.mark.parametrize("options", [
+    {"project": "a/b"}, {"project": "a:b"}, {"project": "a#b"}, {"project": "x" * 129}, {"project": ""},
+    {"group": ""}, {"group": "x" * 129}, {"tags": [""]}, {"tags": ["x" * 65]}, {"entity": ""},
+])  # fmt: skip
+def test_names_that_wandb_refuses_are_refused_in_the_yaml(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^loggers.{next(iter(options))}"):
+        LOGGERS.check({"name": "wandb", **options})

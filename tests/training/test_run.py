@@ -94,7 +94,7 @@ def test_a_loss_that_is_no_number_names_step_and_queries_and_keeps_the_last_good
     run_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = run_config(ranker={"name": "point_ranker", "similarity": "dot", "loss": "mse"}, save_every=0)
-    steep = ["ranker.optimizer={name: sgd, lr: 1e30, momentum: 0}", "trainer.max_epochs=3"]
+    steep = ["ranker.optimizer={name: sgd, lr: 1e6, momentum: 0}", "ranker.temperature=1e-6", "trainer.max_epochs=3"]
 
     assert train.main(["--config", str(config), *steep]) == 1
 

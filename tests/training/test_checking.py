@@ -1,0 +1,130 @@
+"""What a run's schema cannot see is refused before anything is built or written, and by `--check`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_bert import tiny_bert
+
+import train
+from registry import CALLBACKS
+
+__all__ = ["tiny_bert"]
+
+MONITORS = {"val/mrr": "max", "train/loss": "min"}
+
+
+@pytest.fixture
+def refused(
+    run_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Try overrides with and without `--check`; the one message that both end in."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str, store: bool = True) -> str:
+        path, messages = run_config(), []
+        if not store:
+            path.write_text("".join(line for line in path.read_text().splitlines(True) if "path:" not in line))
+        before = sorted(tmp_path.rglob("*"))
+        for flags in (["--check"], []):
+            assert train.main(["--config", str(path), *flags, *overrides]) == 1
+            messages.append(capsys.readouterr().err)
+            assert sorted(tmp_path.rglob("*")) == before
+        assert messages[0] == messages[1]
+        return messages[0].removeprefix("run.yaml: ")
+
+    return run
+
+
+@pytest.mark.parametrize(("option", "message"), [
+    ("val_check_interval=0", "expected int from 1 to 1,000,000 | float above 0 and at most 1 | null, got 0."),
+    ("val_check_interval=1000", "1000 is more than the 3 batches of an epoch.\n  What to do:   3 at most"),
+    ("check_val_every_n_epoch=0", "expected int from 1 to 1,000,000, got 0."),
+    ("limit_test_batches=0.001", "0.001 of 1 batches is less than one."),
+    ("limit_val_batches=0.5", "0.5 of 1 batches is less than one.\n  What to do:   at least 1, or a number"),
+    ("limit_train_batches=0.1", "0.1 of 3 batches is less than one.\n  What to do:   at least 0.33, or a number"),
+    ("enable_checkpointing=false", "is set by the run itself."),
+    ("gradient_clip_val=.nan", ".nan is no number."),
+    ("gradient_clip_val=-1", "expected float from 0 to 1,000,000, got -1."),
+    ("overfit_batches=1", "is no option of these runs.\n  What to do:   groups are drawn anew each epoch"),
+    ("fast_dev_run=true", "is no option of these runs."),
+    ("barebones=true", "is no option of these runs."),
+    ("strategy=ddp_spawn", "ddp_spawn keeps the results from the run.\n  What to do:   ddp"),
+    ("max_epochs=-1", "training has no end.\n  What to do:   set it, or trainer.max_steps"),
+    ("max_steps=-2", "expected int from -1 to 2,147,483,647, got -2."),
+    ("min_epochs=-1", "expected int from 0 to 1,000,000, got -1."),
+    ("num_sanity_val_steps=-7", "expected int from -1 to 1,000,000, got -7."),
+    ("reload_dataloaders_every_n_epochs=-1", "expected int from 0 to 1,000,000, got -1."),
+])  # fmt: skip
+def test_an_option_of_the_trainer_that_could_only_fail_later_is_refused(
+    option: str, message: str, refused: Callable[..., str]
+) -> None:
+    found = refused(f"trainer.{option}")
+    assert found.startswith(f"trainer.{option.partition('=')[0]}: {message}")
+
+
+def test_stopping_twice_by_the_same_metric_is_refused(refused: Callable[..., str]) -> None:
+    found = refused("callbacks=[early_stopping, {name: early_stopping, patience: 9}]")
+    assert found.startswith("callbacks[1]: does the same as callbacks[0]")
+
+
+def test_early_stopping_waits_for_a_lower_loss_and_a_higher_metric() -> None:
+    modes = {monitor: CALLBACKS.build({"name": "early_stopping", "monitor": monitor}).mode for monitor in MONITORS}  # type: ignore[attr-defined]
+    assert modes == MONITORS
+
+
+def test_a_ranker_of_groups_over_a_pool_is_refused(refused: Callable[..., str]) -> None:
+    found = refused("datamodule={name: partitioned_candidates}")
+    assert found.startswith(
+        "datamodule.name: partitioned_candidates reads a pool that all queries share; list_ranker ranks groups, each"
+        " with candidates of its own.\n  What to do:   use grouped_features, or another ranker"
+    )
+
+
+def test_a_ranker_over_a_pool_is_refused_where_there_are_groups(refused: Callable[..., str]) -> None:
+    assert refused("ranker={name: lranker}", "monitor=val/mrr").startswith(
+        "datamodule.name: grouped_features reads groups, each with candidates of its own; lranker ranks a pool"
+    )
+
+
+@pytest.fixture
+def late(tiny_bert: Path, tmp_path: Path, refused: Callable[..., str]) -> Callable[..., str]:
+    """What a run over a pool still to be embedded is refused for."""
+    (tmp_path / "pool.tsv").write_text("".join(f"c{number}\tsort a list\n" for number in range(40)))
+    (tmp_path / "queries.tsv").write_text("".join(f"q{number}\topen the file\n" for number in range(20)))
+    (tmp_path / "qrels.txt").write_text("".join(f"q{number} 0 c{number} 1\n" for number in range(20)))
+    source = {"name": "pool_files", "candidates": "pool.tsv", "queries": "queries.tsv", "qrels": "qrels.txt"}
+    encoder = {"model": str(tiny_bert), "max_length": 32}
+    backbone = f"{{model: {tiny_bert}}}"
+    ranker = f"{{name: lranker, backbone: {backbone}, template: context_first, max_length: 48, scaling: null}}"
+    features = {"name": "candidate_pool", "encoder": encoder, "source": source}
+
+    def run(*overrides: str) -> str:
+        node = f"features={json.dumps(features)}"
+        return refused(f"ranker={ranker}", node, "datamodule={name: partitioned_candidates}", *overrides)
+
+    return run
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("ranker.max_length=640", "ranker.max_length: 640 is more than the 64 tokens of "),
+    ("ranker.max_length=4", "ranker.max_length: 4 leaves no place for a query: the prompt alone has "),
+    ("ranker.lora={targets: [q_prj]}", "ranker.lora.targets: the backbone's blocks have no linear layer 'q_prj'."),
+    ("ranker.backbone.sha256=abc", "ranker.backbone.sha256: the weights in "),
+    ("features.encoder.max_length=65", "features.encoder.max_length: 65 is more than the 64 tokens of "),
+    ("ranker.template=no place", "ranker.template: 'no place' is no template's name"),
+])  # fmt: skip
+def test_what_a_backbone_cannot_do_is_known_before_anything_is_embedded(
+    override: str, message: str, late: Callable[..., str]
+) -> None:
+    assert late(override).startswith(message)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b'{"query": "a", "candidates": [{"text": "caf\xe9"}]}\n', b'{"quer'])
+def test_a_file_without_a_line_that_can_be_read_is_refused(
+    content: bytes, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    (tmp_path / "groups.jsonl").write_bytes(content)
+    features = "features={name: embedding, encoder: null, source: {name: jsonl, path: groups.jsonl}}"
+    assert "groups.jsonl" in refused(features, store=False)
