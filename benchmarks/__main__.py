@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from registry import ConfigError
+from registry.streams import prepare_streams
 
 BENCHMARKS = {
     "fit": "an epoch of training, against plain PyTorch loops",
@@ -79,4 +80,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main())

@@ -16,11 +16,11 @@ from features.devices import share_out
 from features.generators.transformers import TransformersGenerator
 from features.language_model import LanguageModel
 from features.problems import Problem, ProblemSource, Response
-from features.progress import WorkProgress
 from features.response_stages import Responses, StageWork, States, Verdicts
 from features.verification import Verdict, Verifier
 from ranking.group_shard import BEAM
 from ranking.group_store_writer import GroupStoreWriter
+from ranking.progress import WorkProgress
 from ranking.store_files import as_json, write_file
 from registry import ConfigError
 

@@ -1,7 +1,6 @@
 """python -m registry [kind [name]]: every component a yaml can name, with its options."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from registry import KINDS, ConfigError, schema
 from registry.errors import shown
 from registry.imports import import_modules
+from registry.streams import prepare_streams
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,5 +62,5 @@ def _print_options(factory: Callable[..., Any], prefix: str, provided: Sequence[
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+    prepare_streams()
     raise SystemExit(main())

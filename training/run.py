@@ -21,6 +21,7 @@ from features.analysis import Analysis
 from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import describe_anew
 from ranking.store_files import lock_folder, write_file
+from ranking.tables import print_table
 from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
 from registry.config import to_yaml
 from training.by_k import ByK
@@ -28,7 +29,7 @@ from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, Scal
 from training.checking import check, check_data, check_negatives
 from training.memory import keep_freed_memory
 from training.processes import RUN_DIR, Processes
-from training.progress import ProgressBar
+from training.progress import progress_callback
 from training.provenance import provenance
 from training.report import Report, write_json, write_per_query, write_trec_run
 from training.resuming import (
@@ -185,7 +186,7 @@ def _callbacks(config: RunConfig, folder: Path) -> list[Callback]:
     always = [StepSeed(config.seed), GradientNorm(), ReferenceLines(), RankedSamples(), ScoreHistograms()]
     always.append(ScalingMap(folder))
     if config.trainer.get("enable_progress_bar", True):
-        always.append(ProgressBar())
+        always.append(progress_callback(config.monitor))
     if config.logger:
         always.append(LearningRateMonitor(logging_interval="step"))
     return [*always, *chosen, ResumePoint(folder, config.save_every)]
@@ -286,7 +287,7 @@ def _finish(
         logger.finalize("success")
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
-    console.print(test.table("test"))
+    print_table(console, test.table("test"))
     console.print(f"in {folder}: {METRICS}, per_query.csv, run.trec, {BEST}", soft_wrap=True)
     return Run(folder, metrics)
 
