@@ -1,0 +1,69 @@
+"""Where there is no terminal, a run prints a line now and then and after each validation; on one, a bar."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from registry import load_config
+from training import progress, run
+from training.progress import TrainingBar, TrainingLines, progress_callback
+
+VALIDATED = r"val/hit@1 0\.\d{3}, val/mrr 0\.\d{3}, val/ndcg@10 0\.\d{3}, val/recall@5 0\.\d{3}"
+
+
+class Ticking:
+    """A clock on which some time passes whenever somebody looks at it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.now = seconds, 0.0
+
+    def __call__(self) -> float:
+        self.now += self.seconds
+        return self.now
+
+
+@pytest.fixture
+def lines(
+    run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., list[str]]:
+    """What a run of two epochs of three steps prints on stderr, where the clock ticks so many seconds at a look."""
+
+    def train(seconds: float, *overrides: str) -> list[str]:
+        monkeypatch.setattr(run, "progress_callback", lambda monitor: TrainingLines(clock=Ticking(seconds)))
+        config = run_config(trainer={"enable_progress_bar": True, "max_epochs": 2})
+        run.train(load_config(config, overrides), "run")
+        return capsys.readouterr().err.splitlines()
+
+    return train
+
+
+def test_each_validation_has_a_line_with_what_it_found(lines: Callable[..., list[str]]) -> None:
+    found = lines(0.001)
+    assert len(found) == 2
+    for epoch, line in enumerate(found, start=1):
+        start = rf"Epoch {epoch} of 2, step {3 * epoch} of 6, loss \d\.\d{{3}}, lr 0\.001, "
+        assert re.fullmatch(rf"{start}{VALIDATED}, [\d,.]+ steps/s, 0:00:00 left", line), line
+
+
+def test_where_steps_take_long_there_are_lines_between_with_the_time_left(lines: Callable[..., list[str]]) -> None:
+    found = lines(20)
+    steps = [line for line in found if line.startswith("Epoch") and "val/" not in line]
+    assert len(steps) >= 2
+    for line in steps:
+        assert re.fullmatch(
+            r"Epoch [12] of 2, step \d of 6, loss \d\.\d{3}, lr 0\.001, 0\.\d steps/s, \d:\d\d:\d\d left", line
+        )
+    assert any(re.fullmatch(r"Validation: 1 of 1 batches, \d+ s, 0:00:00 left", line) for line in found)
+    assert any(re.fullmatch(r"Test: 1 of 1 batches, \d+ s, 0:00:00 left", line) for line in found)
+
+
+def test_a_bar_is_drawn_where_it_can_be_and_shows_the_loss_and_one_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(progress_callback("val/mrr"), TrainingLines)
+    monkeypatch.setattr(progress, "can_redraw", lambda console: True)
+    bar = progress_callback("val/mrr")
+    assert isinstance(bar, TrainingBar)
+    every = {"v_num": 3, "train/loss": 0.5, "val/mrr": 0.25, "val/ndcg@10": 0.75}
+    monkeypatch.setattr(progress.RichProgressBar, "get_metrics", lambda *_: every)
+    assert bar.get_metrics(None, None) == {"train/loss": 0.5, "val/mrr": 0.25}  # type: ignore[arg-type]
