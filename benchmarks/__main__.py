@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from ranking.tables import print_table
 from registry import ConfigError
 from registry.streams import prepare_streams
 
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in chosen.names or BENCHMARKS:
             benchmark = importlib.import_module(f"benchmarks.{name}")
             if name in TABLES:
-                console.print(benchmark.TABLE.table(benchmark.TABLE.run(chosen.results, chosen.runs, console)))
+                print_table(console, benchmark.TABLE.table(benchmark.TABLE.run(chosen.results, chosen.runs, console)))
                 continue
             try:
                 found = benchmark.measure(chosen.data or Path(temporary), size, chosen.repeats)

@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
+from rich.markup import escape
 
 from features.analysis import Analysis
 from rankers.base import NonFiniteLossError, Ranker
@@ -217,8 +218,8 @@ def _announce(
         logger.log_hyperparams(content)
     counts = ", ".join(f"{datamodule.num_queries(split):,} {split}" for split in ("train", "val", "test"))
     weights = _num_parameters(ranker)
-    message = f"[bold]{config.ranker['name']}[/]: {weights:,} weights to train; queries: {counts}\nrun: {folder}"
-    console.print(message, soft_wrap=True)
+    message = f"[bold]{escape(config.ranker['name'])}[/]: {weights:,} weights to train; queries: {counts}"
+    console.print(f"{message}\nrun: {escape(str(folder))}", soft_wrap=True, highlight=False)
 
 
 def _fit(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any) -> None:
@@ -288,7 +289,8 @@ def _finish(
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
     print_table(console, test.table("test"))
-    console.print(f"in {folder}: {METRICS}, per_query.csv, run.trec, {BEST}", soft_wrap=True)
+    files = f"in {folder}: {METRICS}, per_query.csv, run.trec, {BEST}"
+    console.print(files, soft_wrap=True, markup=False, highlight=False)
     return Run(folder, metrics)
 
 
