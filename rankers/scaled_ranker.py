@@ -14,6 +14,7 @@ from rankers.pool_ranker import PoolRanker
 from rankers.query_embedder import QueryEmbedder
 from rankers.scaling_grid import ScalingGrid
 from rankers.test_time_scaling import Scaling, scale, scale_grid
+from ranking.decimals import decimal
 from ranking.evaluation import Judged
 from ranking.places import Places
 from ranking.pool_batch import Contexts, PoolBatch
@@ -101,7 +102,14 @@ class ScaledRanker(PoolRanker):
     def judge(self, split: str) -> Judged:
         """As ever, once all queries are read."""
         self.end_progress()
-        return super().judge(split)
+        chooses = self._chooses
+        judged = super().judge(split)
+        if chooses and self.grid is not None:
+            width, depth = self.grid.chosen
+            best = f"{self.grid.metric} {decimal(float(self.grid.values.max()))}"
+            with self.progress(0, doing="", done="", unit="") as shown:
+                shown.say(f"Chose width {width} and depth {depth} of scaling: validation's highest {best}.")
+        return judged
 
     @property
     def tells_progress(self) -> bool:

@@ -11,6 +11,8 @@ from rich import get_console
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ranking.decimals import short
+
 P = TypeVar("P", bound="WorkProgress")
 R = TypeVar("R", bound="ReadingProgress")
 Clock = Callable[[], float]
@@ -49,6 +51,11 @@ class Pace:
             return False
         self._next = now + _SECONDS_BETWEEN_LINES
         return True
+
+    def rate(self, done: float | int) -> str:
+        """How much is done a second, in a few digits."""
+        rate = done / max(self.seconds, 1e-9)
+        return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 1 else short(rate, 2)
 
     def left(self, done: float | int, total: float | int) -> str:
         """The time that is left if it goes on like this; nothing while nothing is done or the end is not known.
@@ -109,7 +116,8 @@ class WorkProgress:
         self.count, self.tokens, self.cut = self.count + count, self.tokens + tokens, self.cut + cut
         rate = f", {self._rate()}{self._pace.left(self.count, self._total - self._skipped)}"
         self._bar.update(self._task, advance=count, rate=rate)
-        if self._pace.due() and not self._as_bar:
+        finished = self.count + self._skipped >= self._total  # its last line follows
+        if self._pace.due() and not (self._as_bar or finished):
             self.say(f"{self._done} {self.count + self._skipped:,} of {self._total:,} {self._unit}{rate}.")
 
     def skip(self, count: int) -> None:
@@ -142,10 +150,9 @@ class WorkProgress:
             self.say(f"{self._done} {self.count:,} {self._unit}{tokens} in {seconds} ({self._rate()}){cut}.")
 
     def _rate(self) -> str:
-        seconds = max(self._pace.seconds, 1e-9)
         if self.tokens:
-            return f"{self.tokens / seconds:,.0f} tokens/s"
-        return f"{self.count / seconds:,.1f} {self._unit}/s"
+            return f"{self._pace.rate(self.tokens)} tokens/s"
+        return f"{self._pace.rate(self.count)} {self._unit}/s"
 
 
 class ReadingProgress:
@@ -167,8 +174,8 @@ class ReadingProgress:
         self._count += texts
         self._bar.update(self._task, advance=texts)
         if self._pace.due() and not self._as_bar:
-            rate = self._count / self._pace.seconds
-            self._console.print(f"Read {self._count:,} texts, {rate:,.0f} texts/s.", highlight=False, soft_wrap=True)
+            rate = self._pace.rate(self._count)
+            self._console.print(f"Read {self._count:,} texts, {rate} texts/s.", highlight=False, soft_wrap=True)
 
     def __enter__(self: R) -> R:
         self._pace.restart()

@@ -128,8 +128,8 @@ class TrainingLines(ProgressBar):
     def _batch_done(self, what: str, pl_module: LightningModule, batch_idx: int, total: int | float) -> None:
         if isinstance(pl_module, Ranker) and pl_module.tells_progress:
             return
-        if self._judging.due():
-            done, seconds = batch_idx + 1, self._judging.seconds
+        if (done := batch_idx + 1) < total and self._judging.due():
+            seconds = self._judging.seconds
             of = "" if total == float("inf") else f" of {total:,}"
             self._say(f"{what}: {done:,}{of} batches, {seconds:,.0f} s{self._judging.left(done, total)}")
 
@@ -145,9 +145,8 @@ class TrainingLines(ProgressBar):
 
     def _rate(self, trainer: Trainer) -> str:
         done = trainer.global_step - self._first_step
-        rate = done / max(self._training.seconds, 1e-9)
         left = self._training.left(done, trainer.estimated_stepping_batches - self._first_step)
-        return f", {rate:,.1f} steps/s{left}" if done else ""
+        return f", {self._training.rate(done)} steps/s{left}" if done else ""
 
     def _say(self, line: str) -> None:
         if self._enabled:

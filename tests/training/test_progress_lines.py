@@ -28,12 +28,13 @@ class Ticking:
 def lines(
     run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., list[str]]:
-    """What a run of two epochs of three steps prints on stderr, where the clock ticks so many seconds at a look."""
+    """What a run of two epochs of eight steps prints on stderr, where the clock ticks so many seconds at a look."""
 
-    def train(seconds: float, *overrides: str) -> list[str]:
+    def train(seconds: float) -> list[str]:
         monkeypatch.setattr(run, "progress_callback", lambda monitor: TrainingLines(clock=Ticking(seconds)))
-        config = run_config(trainer={"enable_progress_bar": True, "max_epochs": 2})
-        run.train(load_config(config, overrides), "run")
+        data = {"batch_size": 8}
+        config = run_config(trainer={"enable_progress_bar": True, "max_epochs": 2}, datamodule=data)
+        run.train(load_config(config), "run")
         return capsys.readouterr().err.splitlines()
 
     return train
@@ -43,7 +44,7 @@ def test_each_validation_has_a_line_with_what_it_found(lines: Callable[..., list
     found = lines(0.001)
     assert len(found) == 2
     for epoch, line in enumerate(found, start=1):
-        start = rf"Epoch {epoch} of 2, step {3 * epoch} of 6, loss \d\.\d{{3}}, lr 0\.001, "
+        start = rf"Epoch {epoch} of 2, step {8 * epoch} of 16, loss \d\.\d{{3}}, lr 0\.0001, "
         assert re.fullmatch(rf"{start}{VALIDATED}, [\d,.]+ steps/s, 0:00:00 left", line), line
 
 
@@ -53,10 +54,10 @@ def test_where_steps_take_long_there_are_lines_between_with_the_time_left(lines:
     assert len(steps) >= 2
     for line in steps:
         assert re.fullmatch(
-            r"Epoch [12] of 2, step \d of 6, loss \d\.\d{3}, lr 0\.001, 0\.\d steps/s, \d:\d\d:\d\d left", line
+            r"Epoch [12] of 2, step \d+ of 16, loss \d\.\d{3}, lr 0\.0001, 0\.\d+ steps/s, \d:\d\d:\d\d left", line
         )
-    assert any(re.fullmatch(r"Validation: 1 of 1 batches, \d+ s, 0:00:00 left", line) for line in found)
-    assert any(re.fullmatch(r"Test: 1 of 1 batches, \d+ s, 0:00:00 left", line) for line in found)
+    assert any(re.fullmatch(r"Validation: [12] of 3 batches, \d+ s, \d:\d\d:\d\d left", line) for line in found)
+    assert any(re.fullmatch(r"Test: [12] of 3 batches, \d+ s, \d:\d\d:\d\d left", line) for line in found)
 
 
 def test_a_bar_is_drawn_where_it_can_be_and_shows_the_loss_and_one_metric(monkeypatch: pytest.MonkeyPatch) -> None:
