@@ -67,12 +67,12 @@ def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
 
 
 def print_line(console: Console, head: str, text: str, style: str = "") -> None:
-    """Print a label or an id, and as much of a text as the line has room for: all of it where there is no terminal."""
+    """Print a head whole, and as much of a text as the line has room for: all of it where there is no terminal."""
     text = " ".join(text[:_MOST_READ].split())[:_MOST_SHOWN]
-    room = max(console.width - cell_len(head) - 2, _LEAST_ROOM)
+    room = max(console.width - cell_len(head), _LEAST_ROOM)
     if console.is_terminal and cell_len(text) > room:
         text = set_cell_size(text, room - 3).rstrip() + "..."
-    console.print(Text(f"{head}  {text}" if text else head, style=style), soft_wrap=True)
+    console.print(Text(f"{head}{text}".rstrip(), style=style), soft_wrap=True)
 
 
 def padded(id: str) -> str:
@@ -127,12 +127,12 @@ def _groups_with(store: GroupStore, slots: Tensor) -> Tensor:
 
 def _group(store: GroupStore, group: int) -> Iterator[tuple[str, str, str]]:
     """A line for the query and one for each candidate: what to print whole, a text, and a style."""
-    yield f"\n{store.query_id(group)}:", store.query_text(group), "bold"
+    yield f"\n{store.query_id(group)}: ", store.query_text(group), "bold"
     for slot in range(int(store.offsets[group]), int(store.offsets[group + 1])):
         label = float(store.label[slot])
         shown = "?" if math.isnan(label) else f"{short(label)}{' injected' if store.injected[slot] else ''}"
         text = store.candidate_text(int(store.candidate[slot]))
-        yield f"{shown:12}{padded(store.slot_id(slot))}", text, "green" if label > 0 else ""
+        yield f"{shown:12}{padded(store.slot_id(slot))}  ", text, "green" if label > 0 else ""
 
 
 def encoder_line(encoder: dict[str, Any] | None) -> str:

@@ -68,7 +68,7 @@ def _labels(label: Tensor) -> str:
 def _query(pool: CandidatePool, query: int) -> Iterator[tuple[str, str, str]]:
     """A line for the query and one for each of its first relevant candidates: see `print_line`."""
     queries = pool.queries
-    yield f"\n{queries.id(query)}:", queries.text(query), "bold"
+    yield f"\n{queries.id(query)}: ", queries.text(query), "bold"
     start, end = queries.relevant_offsets[query : query + 2].tolist()
     for place in range(start, min(end, start + _SHOWN_RELEVANT)):
         yield _candidate(pool, int(queries.relevant[place]), f"{short(float(queries.label[place])):<12}")
@@ -77,4 +77,4 @@ def _query(pool: CandidatePool, query: int) -> Iterator[tuple[str, str, str]]:
 
 
 def _candidate(pool: CandidatePool, row: int, label: str = "") -> tuple[str, str, str]:
-    return f"{label}{padded(pool.id(row))}", pool.text(row), "green" if label else ""
+    return f"{label}{padded(pool.id(row))}  ", pool.text(row), "green" if label else ""

@@ -18,7 +18,8 @@ def prepare_streams() -> None:
         except OSError:
             # Otherwise the next file that is opened gets this number, and the errors of C libraries are written to it.
             os.open(os.devnull, os.O_RDWR)
-    sys.stdout, sys.stderr = _lasting(sys.stdout, 1), _lasting(sys.stderr, 2)
+    sys.stdout = sys.__stdout__ = _lasting(sys.stdout, 1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _lasting(sys.stderr, 2)  # type: ignore[misc]
 
 
 def _lasting(stream: TextIO | None, number: int) -> TextIO:

@@ -33,7 +33,7 @@ def test_no_fact_is_cut(width: int, terminal: bool) -> None:
 def test_a_label_and_an_id_are_whole_and_a_text_is_cut_to_the_line_of_a_terminal(width: int, text: str) -> None:
     for terminal in (True, False):
         file = io.StringIO()
-        print_line(Console(file=file, width=width, force_terminal=terminal, color_system=None), "0.25  an_id", text)
+        print_line(Console(file=file, width=width, force_terminal=terminal, color_system=None), "0.25  an_id  ", text)
         shown = file.getvalue()
         assert shown.startswith(f"0.25  an_id  {text[:5]}") and shown.count("\n") == 1
         assert (shown.rstrip("\n") == f"0.25  an_id  {text.strip()}") != terminal

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -56,8 +58,17 @@ def test_where_steps_take_long_there_are_lines_between_with_the_time_left(lines:
         assert re.fullmatch(
             r"Epoch [12] of 2, step \d+ of 16, loss \d\.\d{3}, lr 0\.0001, 0\.\d+ steps/s, \d:\d\d:\d\d left", line
         )
-    assert any(re.fullmatch(r"Validation: [12] of 3 batches, \d+ s, \d:\d\d:\d\d left", line) for line in found)
-    assert any(re.fullmatch(r"Test: [12] of 3 batches, \d+ s, \d:\d\d:\d\d left", line) for line in found)
+
+
+def test_a_validation_or_test_of_many_batches_tells_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    now = iter([0, 0, 0, 4, 6, 6, 6, 20, 36, 36, 36])
+    lines = TrainingLines(clock=lambda: float(next(now)))
+    trainer: Any = SimpleNamespace(num_val_batches=[4], num_test_batches=[4])
+    ranker: Any = None
+    lines.on_test_start(trainer, ranker)
+    for batch in range(4):
+        lines.on_test_batch_end(trainer, ranker, None, None, batch)
+    assert capsys.readouterr().err == "Test: 2 of 4 batches, 6 s, 0:00:06 left\n"
 
 
 def test_a_bar_is_drawn_where_it_can_be_and_shows_the_loss_and_one_metric(monkeypatch: pytest.MonkeyPatch) -> None:
