@@ -7,6 +7,7 @@ from pathlib import Path
 
 from registry import ConfigError, RunConfig, load_config
 from registry.config import to_yaml
+from registry.streams import prepare_streams
 
 EXAMPLES = """examples:
   python train.py --config quickstart.yaml
@@ -37,15 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
     given = chosen.resume / "config.yaml" if chosen.config is None else chosen.config
     try:
         if chosen.resume and not (chosen.resume / "config.yaml").is_file():
-            raise ConfigError("--resume", "no run to go on with: there is no config.yaml in it.")
+            raise ConfigError(str(chosen.resume), "no run to go on with: there is no config.yaml in it.")
         config = load_config(given, chosen.overrides)
         if chosen.print_config:
             print(to_yaml(dataclasses.asdict(config)), end="")
             return 0
         return go(config, chosen)
     except ConfigError as error:
-        if error.path != chosen.config:
-            error.file = error.file or Path(chosen.config or chosen.resume or "").name
+        if chosen.resume:
+            # Of a run's folder all of the path: its name alone is a time, and looks like that of a log's line.
+            in_run = chosen.resume in (Path(error.path), Path(error.path).parent)
+            error.file = "" if in_run else str(chosen.resume / "config.yaml")
+        elif error.path != chosen.config:
+            error.file = error.file or Path(chosen.config).name
         print(error, file=sys.stderr)
         return 1
 
@@ -71,4 +76,5 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main())

@@ -8,7 +8,9 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from ranking.tables import print_table
 from registry import ConfigError
+from registry.streams import prepare_streams
 
 BENCHMARKS = {
     "fit": "an epoch of training, against plain PyTorch loops",
@@ -64,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in chosen.names or BENCHMARKS:
             benchmark = importlib.import_module(f"benchmarks.{name}")
             if name in TABLES:
-                console.print(benchmark.TABLE.table(benchmark.TABLE.run(chosen.results, chosen.runs, console)))
+                print_table(console, benchmark.TABLE.table(benchmark.TABLE.run(chosen.results, chosen.runs, console)))
                 continue
             try:
                 found = benchmark.measure(chosen.data or Path(temporary), size, chosen.repeats)
@@ -79,4 +81,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main())

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from benchmarks.cells import Cells, Column, Finding
+from ranking.decimals import decimal, interval
 
 
 def _metric(scorer: str | None, metric: str) -> Column:
@@ -14,7 +15,8 @@ def _metric(scorer: str | None, metric: str) -> Column:
 
 def _gain(cell: Finding) -> str:
     difference = cell["differences"]["encoder"]["mrr"]
-    return f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+    bounds = interval(difference["low"], difference["high"], signed=True)
+    return f"{decimal(difference['mean'], signed=True)} [{bounds}]"
 
 
 def _scaling(cell: Finding) -> str | None:

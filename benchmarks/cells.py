@@ -13,6 +13,8 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.comparison import in_own_process
+from ranking.decimals import decimal
+from ranking.tables import new_table
 from registry import RunConfig, load_config
 from training.provenance import provenance
 from training.report import write_json
@@ -68,7 +70,7 @@ class Cells:
 
     def table(self, content: Mapping[str, Any]) -> Table:
         """The variants as rows; numbers are means over seeds, with each seed's behind where there are several."""
-        table = Table("", *self.columns, title=self.question, title_justify="left")
+        table = new_table("", *self.columns, title=self.question)
         for row in self._rows(content):
             table.add_row(*row)
         return table
@@ -116,5 +118,5 @@ def _shown(values: Sequence[float | str | None]) -> str:
     if any(isinstance(value, str) for value in values):
         return " / ".join(str(value) for value in dict.fromkeys(values))
     numbers = [float(value) for value in values if value is not None]
-    text = f"{mean(numbers):.3f}"
-    return text if len(numbers) == 1 else f"{text} ({' / '.join(f'{number:.3f}' for number in numbers)})"
+    text = decimal(mean(numbers))
+    return text if len(numbers) == 1 else f"{text} ({' / '.join(map(decimal, numbers))})"

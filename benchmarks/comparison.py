@@ -10,9 +10,10 @@ from statistics import median
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import machine
+from ranking.decimals import decimal
+from ranking.tables import new_table, print_table
 from training.provenance import provenance
 from training.report import write_json
 
@@ -95,27 +96,27 @@ class Comparison:
 
     def show(self, console: Console) -> None:
         """Print the ways, then the ratios."""
-        ways = Table("way", "what", title=f"{self.name}: {self.question}", title_justify="left")
-        for column in ("median s", "fastest", "slowest"):
-            ways.add_column(column, justify="right")
+        ways = new_table("way", "median s", "fastest", "slowest", title=f"{self.name}: {self.question}")
         for name, what in self.ways.items():
             seconds = self.seconds[name]
-            ways.add_row(name, what, *(f"{value:.3f}" for value in (median(seconds), min(seconds), max(seconds))))
-        ratios = Table("times as long", "median", "lowest", "highest", "wished for")
+            ways.add_row(f"{name}: {what}", *map(decimal, (median(seconds), min(seconds), max(seconds))))
+        ratios = new_table("times as long", "median", "lowest", "highest", "wished for")
         for ratio in self.ratios:
             values = self.ratio(ratio)
             style = "" if not ratio.wish() else "green" if ratio.holds(median(values)) else "red"
-            cells = (f"{value:.2f}" for value in (median(values), min(values), max(values)))
+            cells = (decimal(value, 2) for value in (median(values), min(values), max(values)))
             ratios.add_row(f"{ratio.of} / {ratio.to}", *cells, ratio.wish(), style=style)
-        console.print(ways, ratios)
+        print_table(console, ways)
+        console.print()
+        print_table(console, ratios)
         for name, fact in self.facts.items():
-            console.print(f"[dim]{name}: {fact}[/]")
+            console.print(f"{name}: {fact}", style="dim", soft_wrap=True, markup=False)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The ratios of what a comparison wrote, for the documentation; what a wish asks for stands beside each."""
     rows = (
-        f"| {name} | {ratio['median']:.2f} | {ratio['wish'] + ('' if ratio['holds'] else ': missed')} |"
+        f"| {name} | {decimal(ratio['median'], 2)} | {ratio['wish'] + ('' if ratio['holds'] else ': missed')} |"
         for name, ratio in results["ratios"].items()
     )
     return "\n".join(["| times as long | median | wished for |", "|---|---|---|", *rows])

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from rich.progress import track
 from torch import Tensor
 
 from datamodules.judgements import Judgements
 from ranking.candidate_pool import CandidatePool
+from ranking.progress import WorkProgress
 from ranking.search import inverse_norms, top_k
 
 _QUERIES_A_SCAN = 1 << 13
@@ -53,13 +53,16 @@ class MinedLists:
         """
         norms = None if pool.normalized else inverse_norms(pool)
         rows, scores = [], []
-        parts = queries.split(_QUERIES_A_SCAN)
-        for part in track(parts, "negatives from the encoder's top lists", transient=True, disable=len(parts) < 2):
-            vectors = _unit(pool.queries.features(part)).to(device)
-            removed = torch.stack(judgements.not_wrong(part), dim=1)
-            found = top_k(vectors, pool, depth, inverse_norms=norms, removed=removed, distributed=distributed)
-            scores.append(found[0].cpu())
-            rows.append(found[1].cpu().int())
+        with WorkProgress(
+            len(queries), doing="Negatives", done="Searched negatives for", unit="queries", brief=True
+        ) as shown:
+            for part in queries.split(_QUERIES_A_SCAN):
+                vectors = _unit(pool.queries.features(part)).to(device)
+                removed = torch.stack(judgements.not_wrong(part), dim=1)
+                found = top_k(vectors, pool, depth, inverse_norms=norms, removed=removed, distributed=distributed)
+                scores.append(found[0].cpu())
+                rows.append(found[1].cpu().int())
+                shown.report(len(part))
         return cls(pool, queries, torch.cat(rows), torch.cat(scores))
 
     def of(self, queries: Int[Tensor, " B"]) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:

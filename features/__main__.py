@@ -20,6 +20,7 @@ from ranking.store_files import as_json, make_folder, write_file
 from ranking.store_format import format_of
 from registry import EXTRACTORS, ConfigError
 from registry.config import FeaturesConfig, RunConfig, load_config
+from registry.streams import prepare_streams
 
 _MORE = """commands, each with its own --help:
   inspect  show what is in a store or a pool
@@ -168,4 +169,5 @@ def _parser(command: str, description: str, more: str) -> argparse.ArgumentParse
 
 
 if __name__ == "__main__":
+    prepare_streams()
     raise SystemExit(main())

@@ -6,16 +6,20 @@ from typing import Any
 
 import torch
 from jaxtyping import UInt8
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from features.analysis import Analysis
+from ranking.decimals import decimal, short
 from ranking.group_store import GroupStore
 from ranking.store_format import SPLITS
 
 _SHOWN_LABELS = 10
+_ID_WIDTH = 24
+# Characters of a text: looked at, and printed at most; and the least that is worth a line of its own.
+_MOST_READ, _MOST_SHOWN, _LEAST_ROOM = 2000, 300, 24
 
 
 def show(store: GroupStore, console: Console, num_groups: int = 3) -> None:
@@ -23,7 +27,7 @@ def show(store: GroupStore, console: Console, num_groups: int = 3) -> None:
     print_facts(console, f"Group store {store.path}", summary(store))
     for group in range(min(num_groups, store.num_groups)):
         for line in _group(store, group):
-            console.print(line, no_wrap=True, overflow="ellipsis")
+            print_line(console, *line)
 
 
 def summary(store: GroupStore) -> dict[str, str]:
@@ -51,11 +55,29 @@ def summary(store: GroupStore) -> dict[str, str]:
 
 def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
     """Print a title and what there is to say, by name."""
-    console.print(Text(title, style="bold"))
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    widest = max(map(len, facts))
+    room = console.width - widest - 2
     for name, value in facts.items():
-        table.add_row(Text(name, style="cyan"), Text(value))
-    console.print(table)
+        label = Text(f"{name:{widest}}  " if room >= _LEAST_ROOM else f"{name}: ", style="cyan")
+        parts = Text(value).wrap(console, room, overflow="fold") if room >= _LEAST_ROOM else [Text(value)]
+        for place, part in enumerate(parts):
+            part.rstrip()
+            console.print(label if not place else Text(" " * len(label)), part, sep="", end="\n", soft_wrap=True)
+
+
+def print_line(console: Console, head: str, text: str, style: str = "") -> None:
+    """Print a head whole, and as much of a text as the line has room for: all of it where there is no terminal."""
+    text = " ".join(text[:_MOST_READ].split())[:_MOST_SHOWN]
+    room = max(console.width - cell_len(head), _LEAST_ROOM)
+    if console.is_terminal and cell_len(text) > room:
+        text = set_cell_size(text, room - 3).rstrip() + "..."
+    console.print(Text(f"{head}{text}".rstrip(), style=style), soft_wrap=True)
+
+
+def padded(id: str) -> str:
+    """An id, filled up so that the texts beside ids of usual length stand below one another."""
+    return id + " " * (_ID_WIDTH - cell_len(id))
 
 
 def splits_line(split: UInt8[Tensor, " Q"]) -> str:
@@ -69,10 +91,10 @@ def _labels(store: GroupStore) -> str:
     values, counts = torch.unique(known, return_counts=True)
     unknown = int(store.valid.sum()) - len(known)
     if len(values) <= _SHOWN_LABELS:
-        parts = [f"{value:g}: {count:,}" for value, count in zip(values.tolist(), counts.tolist(), strict=True)]
+        parts = [f"{short(value)}: {count:,}" for value, count in zip(values.tolist(), counts.tolist(), strict=True)]
     else:
         cuts = torch.quantile(known.double(), torch.tensor([0, 0.25, 0.5, 0.75, 1]).double()).tolist()
-        parts = [f"{len(known):,} with quartiles " + " ".join(f"{cut:.4g}" for cut in cuts)]
+        parts = [f"{len(known):,} with quartiles " + " ".join(short(cut, 4) for cut in cuts)]
     return ", ".join(parts + [f"none: {unknown:,}"] * (unknown > 0))
 
 
@@ -88,7 +110,7 @@ def _responses(store: GroupStore) -> dict[str, str]:
     if store.num_tokens is None:
         return {}
     found = Analysis.of(store)
-    passes = ", ".join(f"pass@{k} {found.pass_at(k):.3f}" for k in found.ks)
+    passes = ", ".join(f"pass@{k} {decimal(found.pass_at(k))}" for k in found.ks)
     lengths = f"{int(found.lengths.min())} to {int(found.lengths.max())} {found.unit}"
     return {
         "pass@k": passes or "no labels",
@@ -103,14 +125,14 @@ def _groups_with(store: GroupStore, slots: Tensor) -> Tensor:
     return torch.zeros(store.num_groups, dtype=torch.int64).index_add_(0, group, slots.long()) > 0
 
 
-def _group(store: GroupStore, group: int) -> Iterator[Text]:
-    """A line for the query and one for each candidate."""
-    yield Text(f"\n{store.query_id(group)}: {_line(store.query_text(group))}", style="bold")
+def _group(store: GroupStore, group: int) -> Iterator[tuple[str, str, str]]:
+    """A line for the query and one for each candidate: what to print whole, a text, and a style."""
+    yield f"\n{store.query_id(group)}: ", store.query_text(group), "bold"
     for slot in range(int(store.offsets[group]), int(store.offsets[group + 1])):
         label = float(store.label[slot])
-        shown = "?" if math.isnan(label) else f"{label:g}{' injected' if store.injected[slot] else ''}"
-        text = _line(store.candidate_text(int(store.candidate[slot])))
-        yield Text(f"{shown:12}{store.slot_id(slot):36.36}  {text}", style="green" if label > 0 else "")
+        shown = "?" if math.isnan(label) else f"{short(label)}{' injected' if store.injected[slot] else ''}"
+        text = store.candidate_text(int(store.candidate[slot]))
+        yield f"{shown:12}{padded(store.slot_id(slot))}  ", text, "green" if label > 0 else ""
 
 
 def encoder_line(encoder: dict[str, Any] | None) -> str:
@@ -119,10 +141,6 @@ def encoder_line(encoder: dict[str, Any] | None) -> str:
         return "none: the features came with the source"
     known = (f"{name} {encoder[name]}" for name in ("pooling", "max_length", "dtype", "template") if name in encoder)
     return ", ".join((str(encoder.get("model", "without a name")), *known))
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:300]
 
 
 def shorten(value: object) -> str:

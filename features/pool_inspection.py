@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import torch
 from rich.console import Console
-from rich.text import Text
 from torch import Tensor
 
-from features.inspection import encoder_line, print_facts, shorten, splits_line
+from features.inspection import encoder_line, padded, print_facts, print_line, shorten, splits_line
 from ranking.candidate_pool import CandidatePool
+from ranking.decimals import short
 
 _SHOWN_RELEVANT = 5
 
@@ -18,10 +18,10 @@ def show_pool(pool: CandidatePool, console: Console, num_queries: int = 3) -> No
     print_facts(console, f"Candidate pool {pool.path}", summary(pool))
     for query in range(min(num_queries, pool.queries.num_queries)):
         for line in _query(pool, query):
-            console.print(line, no_wrap=True, overflow="ellipsis")
+            print_line(console, *line)
     if not pool.queries.num_queries:
         for row in range(min(num_queries, pool.num_candidates)):
-            console.print(_candidate(pool, row), no_wrap=True, overflow="ellipsis")
+            print_line(console, *_candidate(pool, row))
 
 
 def summary(pool: CandidatePool) -> dict[str, str]:
@@ -61,24 +61,20 @@ def _labels(label: Tensor) -> str:
     values, counts = torch.unique(label, return_counts=True)
     pairs = list(zip(values.tolist(), counts.tolist(), strict=True))
     if len(pairs) > 10:
-        return f"{len(label):,} from {pairs[0][0]:g} to {pairs[-1][0]:g}"
-    return ", ".join(f"{value:g}: {count:,}" for value, count in pairs) or "none"
+        return f"{len(label):,} from {short(pairs[0][0])} to {short(pairs[-1][0])}"
+    return ", ".join(f"{short(value)}: {count:,}" for value, count in pairs) or "none"
 
 
-def _query(pool: CandidatePool, query: int) -> Iterator[Text]:
-    """A line for the query and one for each of its first relevant candidates."""
+def _query(pool: CandidatePool, query: int) -> Iterator[tuple[str, str, str]]:
+    """A line for the query and one for each of its first relevant candidates: see `print_line`."""
     queries = pool.queries
-    yield Text(f"\n{queries.id(query)}: {_line(queries.text(query))}", style="bold")
+    yield f"\n{queries.id(query)}: ", queries.text(query), "bold"
     start, end = queries.relevant_offsets[query : query + 2].tolist()
     for place in range(start, min(end, start + _SHOWN_RELEVANT)):
-        yield _candidate(pool, int(queries.relevant[place]), f"{float(queries.label[place]):<12g}")
+        yield _candidate(pool, int(queries.relevant[place]), f"{short(float(queries.label[place])):<12}")
     if end - start > _SHOWN_RELEVANT:
-        yield Text(f"... and {end - start - _SHOWN_RELEVANT:,} more")
+        yield f"... and {end - start - _SHOWN_RELEVANT:,} more", "", ""
 
 
-def _candidate(pool: CandidatePool, row: int, label: str = "") -> Text:
-    return Text(f"{label}{pool.id(row):36.36}  {_line(pool.text(row))}", style="green" if label else "")
-
-
-def _line(text: str) -> str:
-    return " ".join(text[:2000].split())[:300]
+def _candidate(pool: CandidatePool, row: int, label: str = "") -> tuple[str, str, str]:
+    return f"{label}{padded(pool.id(row))}  ", pool.text(row), "green" if label else ""

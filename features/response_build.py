@@ -16,11 +16,12 @@ from features.devices import share_out
 from features.generators.transformers import TransformersGenerator
 from features.language_model import LanguageModel
 from features.problems import Problem, ProblemSource, Response
-from features.progress import WorkProgress
 from features.response_stages import Responses, StageWork, States, Verdicts
 from features.verification import Verdict, Verifier
+from ranking.decimals import short
 from ranking.group_shard import BEAM
 from ranking.group_store_writer import GroupStoreWriter
+from ranking.progress import WorkProgress
 from ranking.store_files import as_json, write_file
 from registry import ConfigError
 
@@ -260,7 +261,7 @@ class ResponseBuild:
         counts["cut at the longest length"] += sum(responses[number].finish == "length" for number in numbers)
         for number in numbers:
             verdict = verdicts[number]
-            label = "no label" if verdict.label is None else f"{verdict.label:g}"
+            label = "no label" if verdict.label is None else short(verdict.label)
             # The kind of a reason: what follows is different in each response.
             reason = verdict.reason.partition(":")[0]
             self.counts["verdicts"][f"{label}: {reason}" if reason else label] += 1

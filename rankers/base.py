@@ -160,6 +160,14 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         """What validation has decided besides the best checkpoint, as plain values for the run's results."""
         return {}
 
+    @property
+    def tells_progress(self) -> bool:
+        """Whether its validation and test tell themselves how far they are, in smaller steps than batches."""
+        return False
+
+    def end_progress(self) -> None:
+        """Take away what shows its own progress, as after Ctrl-C in the middle."""
+
     def judge(self, split: str) -> Judged:
         """What the steps of a validation or test have collected, over all processes; they start anew after it."""
         evaluation = self._state.compute()

@@ -11,7 +11,6 @@ from typing import IO, Any
 import torch
 from jaxtyping import Bool, Int
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from rankers.aggregators import Aggregator
 from ranking.candidate_pool import CandidatePool
 from ranking.partitions import Partitions
 from ranking.pool_batch import Contexts
+from ranking.progress import WorkProgress, bar_console
 from ranking.store_files import sha256_of, write_file
 from registry import ConfigError
 
@@ -159,12 +159,11 @@ class _Folder:
         self._path = path
         # Why nothing can be kept.
         self._problem, self._told = problem, False
-        self._console = console or Console(stderr=True)
+        self._console = console or bar_console()
         self._lock: IO[str] | None = None
-        columns = (TextColumn("Centroids"), BarColumn(), MofNCompleteColumn(), TextColumn("sets"))
-        hidden = not self._console.is_terminal
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True, disable=hidden)
-        self._task = self._bar.add_task("sets", total=total)
+        self._bar = WorkProgress(
+            total, self._console, doing="Centroids", done="Summarised", unit="sets of candidates", brief=True
+        )
 
     def __enter__(self) -> "_Folder":
         try:
@@ -175,11 +174,11 @@ class _Folder:
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
         except OSError as error:
             self._problem = f"{self._path} cannot be written ({error.strerror})"
-        self._bar.start()
+        self._bar.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
         if self._lock is not None:
             self._lock.close()
 
@@ -200,7 +199,7 @@ class _Folder:
             return None
         if "centroids" not in found or found["centroids"].shape != shape or (members and "member" not in found):
             return None
-        self._bar.advance(self._task, shape[0])
+        self._bar.skip(shape[0])
         return found
 
     def write(
@@ -213,7 +212,7 @@ class _Folder:
         parts = []
         for each in sets:
             parts.append(summarise(*each))
-            self._bar.advance(self._task)
+            self._bar.report(1)
         found = {key: torch.cat([part[key].cpu() for part in parts]) for key in parts[0] if key != "member"}
         if "member" in parts[0]:
             found["member"] = torch.stack([part["member"] for part in parts]).amax(dim=0)

@@ -1,5 +1,7 @@
 """PoolRanker: a ranker that embeds queries and ranks a whole pool by inner products; subclasses embed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -14,6 +16,8 @@ from ranking.evaluation import Judged
 from ranking.places import Places
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Qrels, best
+from ranking.progress import WorkProgress
+from ranking.search import WatchedPool
 from registry import RANK_METRICS, Node, Registry
 
 # How far down metrics look and a run file goes, as is the custom at TREC, unless a metric's k is larger; and candidates
@@ -76,13 +80,14 @@ class PoolRanker(Ranker[PoolBatch]):
         """Rank the pool for all queries that were collected."""
         queries, vectors = self._state.compute()
         self._state.reset()
-        data, pool = self.trainer.datamodule, self.candidates_to_rank()  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         qrels, depth = Qrels.of(data.pool, queries), self._depth
         own, removed = data.restrictions(queries)
         limits = {"own": own, "removed": removed, "distributed": self.trainer.world_size > 1}
         given = {**limits, "inverse_norms": self.candidate_scales()}
         vectors = vectors.to(self.device)
-        found = qrels.places(vectors, pool, **given).to_depth(depth)
+        with self._scan(own) as pool:
+            found = qrels.places(vectors, pool, **given).to_depth(depth)
         chosen, others = self.judge_variants(found, qrels)
         if self._references is None or self._references.table is not self._pool_table:
             self._references = PoolBaselines(self._pool_table)
@@ -90,7 +95,8 @@ class PoolRanker(Ranker[PoolBatch]):
         ours = Places(*(each[chosen] for each in found))
         scorers = {**{name: each.to_depth(depth) for name, each in baselines.items()}, **others, self._name: ours}
         shown = _GLANCE_DEPTH if self.trainer.state.fn == "fit" else depth
-        top = best(vectors[:, chosen], pool, min(shown, data.pool.num_candidates), **given)
+        with self._scan(own) as pool:
+            top = best(vectors[:, chosen], pool, min(shown, data.pool.num_candidates), **given)
         return PoolEvaluation(self._name, qrels, scorers, *top)
 
     def candidates_to_rank(self) -> Any:
@@ -100,6 +106,29 @@ class PoolRanker(Ranker[PoolBatch]):
     def candidate_scales(self) -> Float[Tensor, " N"] | None:
         """One over each candidate's length; None where they all count as they are."""
         return self._pool_table.inverse_norms if self.normalize else None
+
+    def progress(self, total: int, *, doing: str, done: str, unit: str) -> WorkProgress:
+        """A bar or lines for a part of a validation or test, where the run shows any.
+
+        Args:
+            total: How much there is to do.
+            doing: What is done.
+            done: The same when it is over.
+            unit: What is counted.
+        """
+        silent = self.trainer.progress_bar_callback is None or not self.trainer.is_global_zero
+        return WorkProgress(total, doing=doing, done=done, unit=unit, brief=True, silent=silent)
+
+    @contextmanager
+    def _scan(self, own: Tensor | None) -> Iterator[Any]:
+        """The candidates to rank, while it is shown how many of them are; only where queries rank the whole pool."""
+        if own is not None:
+            yield self.candidates_to_rank()
+            return
+        # Each process ranks a share.
+        share = -(-self.pool.num_candidates // self.trainer.world_size)
+        with self.progress(share, doing="Ranking", done="Ranked", unit="candidates") as shown:
+            yield WatchedPool(self.candidates_to_rank(), shown.report)
 
     @property
     def _depth(self) -> int:

@@ -1,6 +1,8 @@
 """ScaledRanker: a ranker over a pool that reads queries in parts of it, too; subclasses embed and summarise."""
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from rankers.pool_ranker import PoolRanker
 from rankers.query_embedder import QueryEmbedder
 from rankers.scaling_grid import ScalingGrid
 from rankers.test_time_scaling import Scaling, scale, scale_grid
+from ranking.decimals import decimal
+from ranking.evaluation import Judged
 from ranking.places import Places
 from ranking.pool_batch import Contexts, PoolBatch
 from ranking.pool_evaluation import Qrels
@@ -35,6 +39,9 @@ class ScaledRanker(PoolRanker):
 
     grid: ScalingGrid | None = None
     """What validation found of each width and depth."""
+
+    _shown: ExitStack | None = None
+    _count_contexts: Callable[[int], None] | None = None
 
     def embedder(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> QueryEmbedder:
         """What embeds these queries in any contexts, `[B, P, K, D]`, into `[B, P, E]`; without gradients."""
@@ -76,13 +83,44 @@ class ScaledRanker(PoolRanker):
             "own": batch.own,
             "removed": batch.removed,
         }
-        embed = self.embedder(batch.tokens, batch.lengths)
+        embed = self._watched(self.embedder(batch.tokens, batch.lengths))
         sets = embed, self.candidates_to_rank(), self.aggregator, self.whole_contexts(batch)
         if self._chooses:
             return scale_grid(*sets, widths=self._widths, max_depth=self._max_depth, **given).flatten(1, 2)
         assert scaling.width is not None and scaling.depth is not None
         steps = scale(*sets, width=scaling.width, depth=scaling.depth, **given)
         return torch.stack([steps[:, 0], steps.mean(dim=1)], dim=1)
+
+    def on_validation_epoch_start(self) -> None:
+        """Show how far the choice of width and depth is, or the scaling that was chosen."""
+        self._begin("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Show how far scaling is."""
+        self._begin("test")
+
+    def judge(self, split: str) -> Judged:
+        """As ever, once all queries are read."""
+        self.end_progress()
+        chooses = self._chooses
+        judged = super().judge(split)
+        if chooses and self.grid is not None:
+            width, depth = self.grid.chosen
+            best = f"{self.grid.metric} {decimal(float(self.grid.values.max()))}"
+            with self.progress(0, doing="", done="", unit="") as shown:
+                shown.say(f"Chose width {width} and depth {depth} of scaling: validation's highest {best}.")
+        return judged
+
+    @property
+    def tells_progress(self) -> bool:
+        """Where a query is read many times, contexts are counted rather than batches."""
+        return not self._ranks_directly
+
+    def end_progress(self) -> None:
+        """Take the bar away, if there is one."""
+        self._count_contexts = None
+        if self._shown is not None:
+            self._shown.close()
 
     def judge_variants(self, places: Places, qrels: Qrels) -> tuple[int, dict[str, Places]]:
         """The chosen width and depth, with direct ranking beside it."""
@@ -111,6 +149,34 @@ class ScaledRanker(PoolRanker):
         if self.scaling is not None:
             described["ranker"]["scaling"] = dataclasses.asdict(self.scaling)
         return described
+
+    def _begin(self, split: str) -> None:
+        if self._ranks_directly:
+            return
+        queries = len(self.trainer.datamodule.queries(split))  # type: ignore[attr-defined]
+        assert self.scaling is not None
+        depth, widths, doing, done = self.scaling.depth, [self.scaling.width], "Scaling", "Read the queries in"
+        if self._chooses:
+            depth, widths, doing = self._max_depth, self._widths, "Choosing width and depth"
+            done = "To choose width and depth, read the queries in"
+            queries = min(queries, self.scaling.num_queries or queries)
+        contexts = 1 + sum(width or 0 for width in widths) * (depth or 0)
+        total = -(-queries * contexts // self.trainer.world_size)
+        self._shown = ExitStack()
+        shown = self._shown.enter_context(self.progress(total, doing=doing, done=done, unit="contexts"))
+        self._count_contexts = shown.report
+
+    def _watched(self, embed: QueryEmbedder) -> QueryEmbedder:
+        """The same, which counts the contexts it reads queries in."""
+        if (count := self._count_contexts) is None:
+            return embed
+
+        def counted(contexts: Contexts) -> Float[Tensor, "B P E"]:
+            found = embed(contexts)
+            count(found.shape[0] * found.shape[1])
+            return found
+
+        return counted
 
     @property
     def _ranks_directly(self) -> bool:

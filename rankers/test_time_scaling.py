@@ -30,6 +30,7 @@ from torch import Tensor
 from rankers.aggregators import Aggregator
 from rankers.elimination import Elimination
 from rankers.query_embedder import QueryEmbedder
+from ranking.decimals import decimal
 from ranking.pool_batch import Contexts
 from ranking.search import AnyPool
 from ranking.store_files import write_file
@@ -184,7 +185,9 @@ def heat_map(values: Float[Tensor, "W depths"], widths: Sequence[int], path: Pat
     middle = float(values.min() + values.max()) / 2
     for place, (_, depth, value) in enumerate(_cells(values, widths)):
         dark = value < middle
-        axes.text(depth, place // values.shape[1], f"{value:.4f}", color="w" if dark else "k", ha="center", va="center")
+        axes.text(
+            depth, place // values.shape[1], decimal(value, 4), color="w" if dark else "k", ha="center", va="center"
+        )
     width, depth = choose(values, widths)
     row = list(widths).index(width) if width in widths else 0
     axes.add_patch(Rectangle((depth - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red", linewidth=2.5))

@@ -5,7 +5,7 @@ import hashlib
 import importlib.util
 import textwrap
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -14,7 +14,17 @@ from typing import Any, ClassVar
 
 import torch
 
-from ranking.precision import Dtype, Precision, announce_dtype, device_named, resolve_dtype
+from ranking.library_bars import no_bars
+from ranking.precision import (
+    Dtype,
+    Precision,
+    announce_dtype,
+    device_named,
+    is_first_process,
+    print_once,
+    resolve_dtype,
+)
+from ranking.progress import bar_console, can_redraw
 from registry import ConfigError
 from registry.ranges import FilePath, Text
 
@@ -217,6 +227,8 @@ class Backbone:
                 problem = f"{device_map!r} needs the package accelerate, which is not installed."
                 raise ConfigError(f"{self.yaml_path}.device_map", problem, cure="pip install accelerate")
             options["device_map"] = device_map
+        if is_first_process():
+            print_once(f"Loading {self.folder / self.gguf if self.gguf else self.model}")
         with self._loading("its model"):
             model, info = kind.from_pretrained(
                 self.folder,
@@ -266,30 +278,35 @@ class Backbone:
         """Without bars on the screen, and with mistakes as the user's."""
         from transformers.utils import logging
 
-        bars, told = logging.is_progress_bar_enabled(), logging.get_verbosity()
-        logging.disable_progress_bar()
+        told = logging.get_verbosity()
         if self.gguf:
             # It warns of packed weights, which it does not use here.
             logging.set_verbosity_error()
         try:
-            yield
+            with no_bars():
+                yield
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = textwrap.shorten(str(error), 160, placeholder=" ...")
             problem = f"{self.folder}: {what} cannot be loaded: {reason}"
             raise ConfigError(f"{self.yaml_path}.model", problem) from error
         finally:
             logging.set_verbosity(told)
-            if bars:
-                logging.enable_progress_bar()
 
     def _download(self) -> Path:
         from huggingface_hub import snapshot_download
 
         weights = self.gguf or "*.safetensors"
+        in_log = not can_redraw(bar_console())
+        if in_log and is_first_process():
+            print_once(f"Fetching {self.model} from the Hugging Face hub")
         try:
-            folder = snapshot_download(
-                self.model, revision=self.revision, allow_patterns=[*_TOKENIZER_FILES, weights], ignore_patterns=["*/*"]
-            )
+            with no_bars() if in_log else nullcontext():
+                folder = snapshot_download(
+                    self.model,
+                    revision=self.revision,
+                    allow_patterns=[*_TOKENIZER_FILES, weights],
+                    ignore_patterns=["*/*"],
+                )
         except (OSError, ValueError) as error:
             reason = textwrap.shorten(str(error), 160, placeholder=" ...")
             problem = f"{self.model!r} is no folder, and the hub does not give it: {reason}"

@@ -64,18 +64,18 @@ def announce_dtype(option: str, dtype: str, chosen: str, cure: str, device: torc
         cure: What to set where bfloat16 is emulated.
         device: The device of the computation.
     """
-    if multiprocessing.parent_process() is not None or os.environ.get("LOCAL_RANK", "0") != "0":
-        return  # the first process of a run has said it
+    if not is_first_process():
+        return
     if dtype == "auto":
         place = {"cpu": "processor", "cuda": "GPU"}.get(device.type, device.type)
-        _print_once(f"{option}: auto is {chosen} on this {place}")
+        print_once(f"{option}: auto is {chosen} on this {place}")
     elif dtype.startswith(("bf16", "bfloat16")) and device.type == "cpu" and not has_bfloat16("cpu"):
         _warn_of_emulation(option, dtype, cure)
 
 
 @cache
 def _warn_of_emulation(option: str, dtype: str, cure: str) -> None:
-    _print_once(
+    print_once(
         f"{option}: {dtype} is emulated: this processor has no bfloat16, and a matrix product takes "
         f"{bfloat16_slowdown():.1f} times as long as in float32. Faster here: {cure}",
         style="yellow",
@@ -83,8 +83,14 @@ def _warn_of_emulation(option: str, dtype: str, cure: str) -> None:
 
 
 @cache
-def _print_once(message: str, style: str | None = None) -> None:
-    Console(stderr=True).print(message, style=style, soft_wrap=True, highlight=False)
+def print_once(message: str, style: str | None = None) -> None:
+    """Print a line on stderr, unless it was printed before."""
+    Console(stderr=True).print(message, style=style, soft_wrap=True, highlight=False, markup=False)
+
+
+def is_first_process() -> bool:
+    """Whether no other process of the same work says the same."""
+    return multiprocessing.parent_process() is None and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _shortest_time(work: Callable[[], object], repeats: int = 3) -> float:

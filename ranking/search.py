@@ -9,7 +9,7 @@ A pool is a tensor, several tensors one after the other, or anything that has `n
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -257,6 +257,29 @@ class _Tensors:
         for place in part.unique().tolist():
             found[part == place] = self._parts[place][rows[part == place] - self._starts[place]]
         return found
+
+
+class WatchedPool:
+    """A pool that tells how much of it is read.
+
+    Args:
+        pool: What is read.
+        report: Told of each block, by its number of candidates.
+    """
+
+    def __init__(self, pool: AnyPool, report: Callable[[int], None]) -> None:
+        self._pool, self._report = as_pool(pool), report
+        self.num_candidates, self.dtype, self.features = (
+            self._pool.num_candidates,
+            self._pool.dtype,
+            self._pool.features,
+        )
+
+    def blocks(self, start: int = 0, stop: int | None = None, size: int = 65536) -> Iterator[Float[Tensor, "n D"]]:
+        """The vectors in the order of their rows; a block is reported when the next one is asked for."""
+        for block in self._pool.blocks(start, stop, size):
+            yield block
+            self._report(len(block))
 
 
 def as_pool(pool: AnyPool) -> Pool:

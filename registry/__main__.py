@@ -1,14 +1,16 @@
 """python -m registry [kind [name]]: every component a yaml can name, with its options."""
 
 import argparse
-import signal
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from registry import KINDS, ConfigError, schema
 from registry.errors import shown
 from registry.imports import import_modules
+from registry.streams import prepare_streams
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _print_component(name: str, factory: Callable[..., Any], provided: Sequence[str]) -> None:
-    print(f"  {name}: {schema.first_line(factory)}")
+    _print(f"  {name}: ", schema.first_line(factory), indent=4)
     _print_options(factory, "", provided)
 
 
@@ -54,13 +56,25 @@ def _print_options(factory: Callable[..., Any], prefix: str, provided: Sequence[
             default = "as below"
         else:
             default = option.default if isinstance(option.default, str) else shown(option.default)
-        print(f"    {prefix + option.name:20} {schema.describe(option.annotation)}, {default}")
+        _print(f"    {prefix + option.name:20} ", f"{schema.describe(option.annotation)}, {default}", indent=25)
         if option.doc:
-            print(f"    {'':20}   {option.doc}")
+            _print(" " * 27, option.doc, indent=27)
         if nested is not None:
             _print_options(nested, f"{prefix}{option.name}.")
 
 
+def _print(head: str, text: str, indent: int) -> None:
+    """Print a line, broken between words where the terminal is narrow; whole where there is none, for `grep`."""
+    if not sys.stdout.isatty():
+        print(head + text)
+        return
+    width = shutil.get_terminal_size().columns
+    # In a very narrow terminal the indent would leave no room.
+    blank = " " * min(indent, width // 2)
+    head = head if head.strip() else blank
+    print(textwrap.fill(head + text, width, subsequent_indent=blank, break_long_words=False, break_on_hyphens=False))
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+    prepare_streams()
     raise SystemExit(main())

@@ -268,10 +268,9 @@ def test_a_misspelt_config_is_told_what_there_is(refused: Callable[..., str]) ->
 
 
 def test_a_folder_that_is_no_run_cannot_go_on(refused: Callable[..., str]) -> None:
-    assert refused(command=("--resume", "nowhere")).startswith("nowhere: --resume: no run")
-    assert refused(command=("--resume", ".")).startswith(
-        "--resume: no run to go on with: there is no config.yaml in it."
-    )
+    for run in ("runs/quickstart/2026-01-31_12-00-00", "."):
+        message = refused(command=("--resume", run))
+        assert message.startswith(f"{run}: no run to go on with: there is no config.yaml in it.")
 
 
 def test_a_check_finds_what_a_run_would(refused: Callable[..., str], run_config: Callable[..., Path]) -> None:

@@ -10,10 +10,11 @@ import torch
 
 from rankers.base import Ranker
 from ranking.evaluation import EvaluationState
-from ranking.significance import Interval, mean_interval
+from ranking.progress import WorkProgress
+from ranking.significance import Interval
 from ranking.store_files import write_file
 from registry import RANKERS
-from training.report import BOUND
+from training.report import BOUND, mean_of
 
 _LADDER = (1, 3, 5, 10, 20, 50)
 _DRAWS = 10
@@ -48,14 +49,16 @@ class ByK:
         device, metrics = next(ranker.parameters()).device, {metric: ranker.metrics[metric]}
         means: dict[str, list[Interval]] = {}
         ranker.eval()
-        for k in ks:
-            state = EvaluationState()
-            for batch in datamodule.evaluation_batches("test", k, _DRAWS if k < most else 1):
-                state.update(batch, ranker(batch.to(device)).float().cpu())
-            found = state.compute()
-            values = {name: found.per_query(metrics), **found.baselines(metrics)}
-            for scorer, of in values.items():
-                means.setdefault(scorer, []).append(mean_interval(of[metric].numpy()))
+        with WorkProgress(len(ks), doing="By K", done="By K: judged", unit="values of K", brief=True) as shown:
+            for k in ks:
+                state = EvaluationState()
+                for batch in datamodule.evaluation_batches("test", k, _DRAWS if k < most else 1):
+                    state.update(batch, ranker(batch.to(device)).float().cpu())
+                found = state.compute()
+                values = {name: found.per_query(metrics), **found.baselines(metrics)}
+                for scorer, of in values.items():
+                    means.setdefault(scorer, []).append(mean_of(of[metric]))
+                shown.report(1)
         return cls(metric, ks, means)
 
     def results(self) -> dict[str, Any]:

@@ -1,16 +1,158 @@
-"""Progress: Lightning's rich progress bar, without what only Lightning wants to know."""
+"""Progress: Lightning's bar on a terminal, without what only Lightning wants to know, and lines in a log."""
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
+
+from rankers.base import Ranker
+from ranking.decimals import decimal, short
+from ranking.progress import Clock, Pace, bar_console, can_redraw
+from training.callbacks import in_training
 
 
-class ProgressBar(RichProgressBar):
-    """Losses and metrics beside the bar; the loggers' version numbers are left out."""
+def progress_callback(monitor: str) -> ProgressBar:
+    """A bar where one can be drawn on stderr, else lines there.
+
+    Args:
+        monitor: The metric shown beside the bar.
+    """
+    return TrainingBar(monitor) if can_redraw(bar_console()) else TrainingLines()
+
+
+class TrainingBar(RichProgressBar):
+    """The loss and one metric beside the bar: more would break it into several lines.
+
+    Args:
+        monitor: The metric.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        super().__init__(theme=RichProgressBarTheme(metrics_format="z.3f"), console_kwargs={"stderr": True})
+        self._shown = ("train/loss", monitor)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What is shown."""
         metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
+        return {name: value for name, value in metrics.items() if name in self._shown}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the last epoch on the screen; what validation and test found stands in the table."""
+        if stage != TrainerFn.FITTING and self.progress is not None:
+            self.progress.live.transient = True
+        super().teardown(trainer, pl_module, stage)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the bars away, so that what is printed next stands alone."""
+        if isinstance(pl_module, Ranker):
+            pl_module.end_progress()
+        super().on_exception(trainer, pl_module, exception)
+
+
+class TrainingLines(ProgressBar):
+    """A line in the log after a few seconds, then about every half minute, and after each validation.
+
+    Args:
+        console: Where to print; stderr by default.
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Clock = time.monotonic) -> None:
+        super().__init__()
+        self._console, self._clock = console or Console(stderr=True), clock
+        self._training, self._judging, self._enabled = Pace(clock), Pace(clock), True
+
+    def disable(self) -> None:
+        """Print nothing: Lightning asks this of all processes but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Print."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure from here: what a resumed run did before says nothing of how fast this one is."""
+        self._training.restart()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print epoch, step, loss, learning rate, steps a second and time left, if it is time."""
+        if self._training.due():
+            self._say(f"{self._place(trainer)}{self._loss(trainer)}{self._rate(trainer)}")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure from here."""
+        self._judging.restart()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure from here."""
+        self._judging.restart()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Print how far validation is, if it is time."""
+        self._batch_done("Validation", pl_module, batch_idx, sum(trainer.num_val_batches))
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Print how far the test is, if it is time."""
+        self._batch_done("Test", pl_module, batch_idx, sum(trainer.num_test_batches))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print what validation found, while training goes on."""
+        if in_training(trainer) and not trainer.sanity_checking:
+            found = "".join(f", {name} {decimal(float(value))}" for name, value in _of(trainer, "val/").items())
+            self._say(f"{self._place(trainer)}{self._loss(trainer)}{found}{self._rate(trainer)}")
+
+    def _batch_done(self, what: str, pl_module: LightningModule, batch_idx: int, total: int | float) -> None:
+        if isinstance(pl_module, Ranker) and pl_module.tells_progress:
+            return
+        if (done := batch_idx + 1) < total and self._judging.due():
+            seconds = self._judging.seconds
+            of = "" if total == float("inf") else f" of {total:,}"
+            self._say(f"{what}: {done:,}{of} batches, {seconds:,.0f} s{self._judging.left(done, total)}")
+
+    def _place(self, trainer: Trainer) -> str:
+        epochs, steps = trainer.max_epochs or -1, trainer.estimated_stepping_batches
+        of_epochs = f" of {epochs:,}" if epochs > 0 else ""
+        of_steps = "" if steps == float("inf") else f" of {int(steps):,}"
+        return f"Epoch {trainer.current_epoch + 1:,}{of_epochs}, step {trainer.global_step:,}{of_steps}"
+
+    def _loss(self, trainer: Trainer) -> str:
+        losses = "".join(f", loss {decimal(float(value))}" for value in _of(trainer, "train/loss").values())
+        return f"{losses}, lr {short(trainer.optimizers[0].param_groups[0]['lr'], 3)}"
+
+    def _rate(self, trainer: Trainer) -> str:
+        done = trainer.global_step - self._first_step
+        left = self._training.left(done, trainer.estimated_stepping_batches - self._first_step)
+        return f", {self._training.rate(done)} steps/s{left}" if done else ""
+
+    def _say(self, line: str) -> None:
+        if self._enabled:
+            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _of(trainer: Trainer, prefix: str) -> Mapping[str, Any]:
+    """What was logged under names that begin so."""
+    return {name: value for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,19 +10,23 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
 from rankers.scaled_ranker import DIRECT
+from ranking.decimals import decimal, interval
 from ranking.evaluation import Judged, Metrics
 from ranking.pool_evaluation import PoolEvaluation
 from ranking.significance import Interval, mean_interval, paired_difference
 from ranking.store_files import as_json, write_file
+from ranking.tables import new_table
 
 BOUND = "oracle"
 # The ranker's metrics where judged candidates that the pool lacks do not count.
 WITHIN = "within the pool"
+# What is known of values of which one is no number.
+_UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Report:
     def means(self) -> dict[str, dict[str, Interval]]:
         """Each scorer's metrics with a 95 % bootstrap interval over queries."""
         return {
-            scorer: {metric: mean_interval(values.numpy()) for metric, values in metrics.items()}
+            scorer: {metric: mean_of(values) for metric, values in metrics.items()}
             for scorer, metrics in self.per_query.items()
         }
 
@@ -67,7 +70,7 @@ class Report:
         """For each other scorer and metric, the paired bootstrap interval of the ranker's difference to it."""
         ours = self.per_query[self.name]
         return {
-            scorer: {metric: paired_difference(ours[metric].numpy(), values.numpy()) for metric, values in them.items()}
+            scorer: {metric: _difference(ours[metric], values) for metric, values in them.items()}
             for scorer, them in self.per_query.items()
             if scorer not in (self.name, BOUND, WITHIN)
         }
@@ -75,7 +78,8 @@ class Report:
     def best_baseline(self, metric: str) -> str | None:
         """The baseline with the highest mean, if there is one."""
         baselines = [scorer for scorer in self.differences if scorer != DIRECT]
-        return max(baselines, key=lambda scorer: self.means[scorer][metric].mean, default=None)
+        known = [scorer for scorer in baselines if not math.isnan(self.means[scorer][metric].mean)]
+        return max(known or baselines, key=lambda scorer: self.means[scorer][metric].mean, default=None)
 
     def results(self) -> dict[str, Any]:
         """Everything as plain values for a json file."""
@@ -95,13 +99,12 @@ class Report:
     def table(self, split: str) -> Table:
         """Scorers by metrics, and the difference that the run made."""
         metrics = list(self.per_query[self.name])
-        table = Table(title=f"{split}: {len(self.queries):,} queries, 95 % bootstrap intervals", title_justify="left")
-        table.add_column("")
-        for metric in metrics:
-            table.add_column(metric, justify="right")
+        count = "1 query, which has no interval" if len(self.queries) == 1 else f"{len(self.queries):,} queries"
+        intervals = "" if len(self.queries) == 1 else ", 95 % bootstrap intervals"
+        table = new_table("", *metrics, title=f"{split}: {count}{intervals}")
         for scorer, means in self.means.items():
-            cells = [f"{mean.mean:.3f}\n[dim]{mean.low:.3f}-{mean.high:.3f}[/]" for mean in means.values()]
-            table.add_row(scorer, *cells, style="bold" if scorer == self.name else None)
+            cells = [decimal(mean.mean) + _bounds(mean) for mean in means.values()]
+            table.add_row(escape(scorer), *cells, style="bold" if scorer == self.name else None)
         table.add_section()
         rows = {"difference": [(self.best_baseline(metric), metric) for metric in metrics]}
         if DIRECT in self.differences:
@@ -113,18 +116,10 @@ class Report:
     def _difference(self, scorer: str | None, metric: str) -> str:
         if scorer is None:
             return ""
-        interval = self.differences[scorer][metric]
-        style = "green" if interval.low > 0 else "red" if interval.high < 0 else "yellow"
-        bounds = re.sub(r"(?<=[+-])0", "", f"{interval.low:+.3f}..{interval.high:+.3f}")
-        over = "" if scorer == DIRECT else f"\nover {scorer}"
-        return f"[{style}]{interval.mean:+.3f}[/]\n[dim]{bounds}[/]{over}"
-
-    def text(self, split: str) -> str:
-        """The table as plain text."""
-        console = Console(file=io.StringIO(), width=140)
-        console.print(self.table(split))
-        assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue()
+        found = self.differences[scorer][metric]
+        style = "green" if found.low > 0 else "red" if found.high < 0 else "yellow"
+        over = "" if scorer == DIRECT else f"\nover {escape(scorer)}"
+        return f"[{style}]{decimal(found.mean, signed=True)}[/]{_bounds(found, signed=True)}{over}"
 
 
 def write_per_query(path: Path, report: Report, query_id: Callable[[int], str]) -> None:
@@ -160,6 +155,23 @@ def write_trec_run(path: Path, evaluation: Judged, datamodule: Any, tag: str) ->
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Plain values as json that a person can read."""
     write_file(path, as_json(content))
+
+
+def mean_of(values: Tensor) -> Interval:
+    """The mean over queries with its interval; nan where the value of a query is no number."""
+    return mean_interval(values.numpy()) if bool(values.isfinite().all()) else _UNKNOWN
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> Interval:
+    known = bool(ours.isfinite().all() and theirs.isfinite().all())
+    return paired_difference(ours.numpy(), theirs.numpy()) if known else _UNKNOWN
+
+
+def _bounds(found: Interval, *, signed: bool = False) -> str:
+    """The line below a number; none where a single query, or a value that is no number, leaves no interval."""
+    if not math.isfinite(found.low):
+        return ""
+    return f"\n[dim]{interval(found.low, found.high, signed=signed)}[/]"
 
 
 def _plain(interval: Interval) -> dict[str, float | None]:

@@ -17,11 +17,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
+from rich.markup import escape
 
 from features.analysis import Analysis
 from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import describe_anew
 from ranking.store_files import lock_folder, write_file
+from ranking.tables import print_table
 from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
 from registry.config import to_yaml
 from training.by_k import ByK
@@ -29,7 +31,7 @@ from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, Scal
 from training.checking import check, check_data, check_negatives, check_steps
 from training.memory import keep_freed_memory
 from training.processes import RUN_DIR, Processes
-from training.progress import ProgressBar
+from training.progress import progress_callback
 from training.provenance import provenance
 from training.report import Report, write_json, write_per_query, write_trec_run
 from training.resuming import (
@@ -187,7 +189,7 @@ def _callbacks(config: RunConfig, folder: Path) -> list[Callback]:
     always = [StepSeed(config.seed), GradientNorm(), ReferenceLines(), RankedSamples(), ScoreHistograms()]
     always.append(ScalingMap(folder))
     if config.trainer.get("enable_progress_bar", True):
-        always.append(ProgressBar())
+        always.append(progress_callback(config.monitor))
     if config.logger:
         always.append(LearningRateMonitor(logging_interval="step"))
     return [*always, *chosen, ResumePoint(folder, config.save_every)]
@@ -226,8 +228,8 @@ def _announce(
         logger.log_hyperparams(content)
     counts = ", ".join(f"{datamodule.num_queries(split):,} {split}" for split in ("train", "val", "test"))
     weights = _num_parameters(ranker)
-    message = f"[bold]{config.ranker['name']}[/]: {weights:,} weights to train; queries: {counts}\nrun: {folder}"
-    console.print(message, soft_wrap=True)
+    message = f"[bold]{escape(config.ranker['name'])}[/]: {weights:,} weights to train; queries: {counts}"
+    console.print(f"{message}\nrun: {escape(str(folder))}", soft_wrap=True, highlight=False)
 
 
 def _fit(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any) -> None:
@@ -296,8 +298,9 @@ def _finish(
         logger.finalize("success")
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
-    console.print(test.table("test"))
-    console.print(f"in {folder}: {METRICS}, per_query.csv, run.trec, {BEST}", soft_wrap=True)
+    print_table(console, test.table("test"))
+    files = f"in {folder}: {METRICS}, per_query.csv, run.trec, {BEST}"
+    console.print(files, soft_wrap=True, markup=False, highlight=False)
     return Run(folder, metrics)
 
 

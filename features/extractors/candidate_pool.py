@@ -18,9 +18,9 @@ from features.equal_texts import DistinctPool
 from features.pool_shards import ShardWork, embed
 from features.pool_sources import PoolQuery, PoolSource, pool_source
 from features.pool_survey import PoolSurvey, Unknown, survey
-from features.progress import ReadingProgress, WorkProgress
 from ranking.candidate_pool import CandidatePool
 from ranking.candidate_pool_writer import CandidatePoolWriter
+from ranking.progress import ReadingProgress, WorkProgress
 from ranking.store_files import StoreError
 from ranking.store_writer import check_settings
 from registry import EXTRACTORS, SOURCES, ConfigError, Node

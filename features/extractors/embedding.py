@@ -15,11 +15,11 @@ from torch import Tensor
 
 from features.alike import Alike
 from features.encoder import Encoder
-from features.progress import WorkProgress
 from features.slots import Item, Slot, given_slots, in_chunks, item_of, number_items, pool_ids, retrieved_slots
 from features.text_groups import TextGroup, checked
 from ranking.group_store import GroupStore
 from ranking.group_store_writer import GroupStoreWriter, check_settings
+from ranking.progress import WorkProgress
 from ranking.search import inverse_norms, top_k
 from registry import EXTRACTORS, SOURCES, ConfigError, Node
 from registry.ranges import FilePath, Rank, Rows

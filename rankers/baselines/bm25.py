@@ -1,12 +1,11 @@
 """BM25: ranks by the words that query and candidate share (Robertson and Zaragoza 2009), through bm25s."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import bm25s
 import torch
 from jaxtyping import Float, Int
-from rich.progress import track
 from torch import Tensor
 
 from ranking.places import Places
@@ -48,6 +47,7 @@ class BM25:
         *,
         own: Int[Tensor, "Q L"] | None = None,
         removed: Int[Tensor, "E 2"] | None = None,
+        report: Callable[[int], None] | None = None,
     ) -> Places:
         """Where each judged candidate stands, `[Q, P]`.
 
@@ -56,10 +56,11 @@ class BM25:
             qrels: Their judged candidates.
             own: Each query's own candidates, -1 beyond their end, where it ranks only these.
             removed: Pairs (place of the query, row) that are no candidates.
+            report: Told of each query.
         """
         check_texts("texts", texts)
         found = Places.nowhere(*qrels.mask.shape)
-        for place, text in enumerate(track(texts, "BM25", transient=True, disable=len(texts) < 1000)):
+        for place, text in enumerate(texts):
             scores = self.scores(text)
             there = torch.ones(len(scores), dtype=torch.bool)
             if own is not None:
@@ -73,4 +74,6 @@ class BM25:
             not_above = torch.searchsorted(others, judged, right=True)
             found.above[place, at] = (len(others) - not_above).double()
             found.tied[place, at] = (not_above - torch.searchsorted(others, judged) - 1).double()
+            if report:
+                report(1)
         return found

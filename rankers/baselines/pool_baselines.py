@@ -12,6 +12,7 @@ from rankers.baselines.bm25 import BM25
 from rankers.pool_table import PoolTable
 from ranking.places import Places
 from ranking.pool_evaluation import Qrels
+from ranking.progress import WorkProgress
 
 Baseline = Literal["bm25", "encoder"]
 
@@ -56,7 +57,8 @@ class PoolBaselines:
 
     def _bm25_places(self, qrels: Qrels, distributed: bool, limits: dict[str, Any]) -> Places:
         texts = [self.table.pool.queries.text(query) for query in qrels.queries.tolist()]
-        return self._bm25.places(texts, qrels, **limits)
+        with WorkProgress(len(texts), doing="BM25", done="BM25: ranked", unit="queries", brief=True) as shown:
+            return self._bm25.places(texts, qrels, **limits, report=shown.report)
 
     def _encoder_places(self, qrels: Qrels, distributed: bool, limits: dict[str, Any]) -> Places:
         """By cosine of the encoder's own vectors: zero-shot."""

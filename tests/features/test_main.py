@@ -62,7 +62,7 @@ def test_inspect_tells_what_is_in_a_store(
     assert main(["inspect", str(tmp_path / "store"), "--groups", "1", "--verify"]) == 0
     shown = capsys.readouterr().out
     for line in (
-        r"queries +2 ",
+        r"queries +2\n",
         r"candidates +5 stored once, in 5 slots",
         r"per query +2 to 3, 2.50 on average",
         r"features +2 x float16, embedding",
@@ -109,7 +109,7 @@ def test_a_pool_is_built_and_shown_too(
     assert main(["inspect", str(tmp_path / "pool"), "--queries", "1", "--verify"]) == 0
     shown = capsys.readouterr().out
     for line in (
-        r"candidates +3 ",
+        r"candidates +3\n",
         r"splits +train 1, test 1",
         r"relevant +0 to 2 a query, 1.00 on average; none for 1 queries",
         r"labels +1: 1, 2: 1",

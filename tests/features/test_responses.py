@@ -193,7 +193,7 @@ BUILD = """
 import signal
 import torch, transformers, features.extractors.responses, features.generators.transformers
 from features.__main__ import main
-from features.progress import WorkProgress
+from ranking.progress import WorkProgress
 from features.stage import Stage
 
 def dying(function, left, name):

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 
 from ranking import backbone as backbone_module
 from ranking.backbone import Backbone
+from ranking.precision import print_once
 from registry import ConfigError
 
 
@@ -225,3 +226,47 @@ def test_what_a_download_asks_for_is_the_model_alone(
     assert Backbone(model="some/model", revision="abc").load().dtype == torch.float32
     assert Backbone(model="some/model", gguf="tiny.gguf").folder == gguf_folder
     assert asked == [("some/model", "abc", "*.safetensors", ["*/*"]), ("some/model", None, "tiny.gguf", ["*/*"])]
+
+
+@pytest.mark.parametrize("file", [None, "tiny.gguf"])
+def test_loading_prints_one_line_and_no_bar(
+    file: str | None, gguf_folder: Path, tiny_llama: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    print_once.cache_clear()
+    folder = gguf_folder if file else tiny_llama
+    Backbone(model=str(folder), gguf=file, dtype="float32").load()
+    assert capfd.readouterr().err == f"Loading {folder / file if file else folder}\n"
+
+
+def test_a_program_that_loads_a_model_keeps_its_bars(gguf_folder: Path) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers import modeling_gguf_pytorch_utils
+    from transformers.utils import logging
+
+    bar = modeling_gguf_pytorch_utils.tqdm
+    disable_progress_bars("peft.of_mine")
+    try:
+        Backbone(model=str(gguf_folder), gguf="tiny.gguf").load()
+        assert logging.is_progress_bar_enabled() and modeling_gguf_pytorch_utils.tqdm is bar
+        assert are_progress_bars_disabled("peft.of_mine") and not are_progress_bars_disabled()
+        with pytest.raises(ConfigError):
+            Backbone(model=str(gguf_folder)).load()
+        assert logging.is_progress_bar_enabled()
+    finally:
+        enable_progress_bars()
+
+
+def test_bars_of_a_download_are_off_in_a_log(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    seen = []
+
+    def download(*_: object, **__: object) -> str:
+        seen.append(are_progress_bars_disabled())
+        return str(tiny_llama)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert Backbone(model="some/model").folder == tiny_llama
+    monkeypatch.setattr("ranking.backbone.can_redraw", lambda console: True)
+    assert Backbone(model="some/model").folder == tiny_llama
+    assert seen == [True, False]

@@ -49,6 +49,7 @@ def test_an_override_that_would_make_it_another_run_is_refused_and_nothing_is_wr
     before = contents(finished)
     assert train.main(["--resume", str(finished), override]) == 1
     error = capsys.readouterr().err
+    assert error.startswith(f"{finished / 'config.yaml'}: "), "the folder's name alone looks like the time of a log"
     assert override.partition("=")[0] in error and "trainer.max_epochs" in error and "Traceback" not in error
     assert contents(finished) == before
 
@@ -124,7 +125,7 @@ def test_a_damaged_last_checkpoint_is_named_and_nothing_is_overwritten(
     before = contents(finished)
     assert train.main(["--resume", str(finished), "trainer.max_epochs=3"]) == 1
     error = capsys.readouterr().err
-    assert str(finished / "last.ckpt") in error and "Traceback" not in error
+    assert error.startswith(f"{finished / 'last.ckpt'}: ") and "Traceback" not in error
     assert contents(finished) == before
 
 

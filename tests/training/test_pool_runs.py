@@ -1,7 +1,10 @@
 """Whole runs of LRanker: trained, scaled, judged over a pool, stopped, resumed, shared by processes, and served."""
 
+import itertools
 import json
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,10 @@ from tiny_bert import tiny_bert
 from tiny_llama import tiny_llama
 
 from datamodules.partitioned_candidates import PartitionedCandidates
+from rankers import pool_ranker
 from rankers.checkpoint import load_ranker
 from ranking.candidate_pool import CandidatePool
+from ranking.progress import WorkProgress
 from registry import ConfigError, load_config
 from registry.config import merge, to_yaml
 from serving.searcher import Searcher
@@ -70,6 +75,21 @@ def run(pool_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Ca
         return train_config(load_config(pool_config(**changes), overrides), "run")
 
     return start
+
+
+def test_in_a_log_the_choice_of_width_and_depth_and_the_ranking_tell_how_far_they_are(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = itertools.count(0, 7)  # a clock on which seven seconds pass whenever somebody looks at it
+    monkeypatch.setattr(pool_ranker, "WorkProgress", partial(WorkProgress, clock=lambda: float(next(looks))))
+    run("trainer.enable_progress_bar=true", "trainer.max_epochs=1", "datamodule.batch_size=4")
+    told = capsys.readouterr().err
+    # 12 queries, each in the whole pool and then twice in two and in three parts of it.
+    choosing = r"To choose width and depth, read the queries in {} contexts"
+    assert re.search(choosing.format(r"\d+ of 132") + r", \d\.\d contexts/s, \d:\d\d:\d\d left\.\n", told), told
+    assert re.search(choosing.format(132) + r" in \d+ s \(\d\.\d contexts/s\)\.\n", told), told
+    assert re.search(r"\nRanked 200 candidates in \d+ s", told), told
+    assert told.count("Epoch 1 of 1, step") == 1 and "Validation:" not in told
 
 
 def test_a_run_over_a_pool_is_what_ir_measures_finds_in_its_run_file(

@@ -8,7 +8,7 @@ from training.trainer import build_trainer
 
 @pytest.fixture(autouse=True)
 def _nothing_announced_yet() -> None:
-    precision._print_once.cache_clear()
+    precision.print_once.cache_clear()
     precision._warn_of_emulation.cache_clear()
 
 
