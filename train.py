@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
             # Of a run's folder all of the path: its name alone is a time, and looks like that of a log's line.
             in_run = chosen.resume in (Path(error.path), Path(error.path).parent)
             error.file = "" if in_run else str(chosen.resume / "config.yaml")
-        elif error.path != chosen.config:
+        elif chosen.config and error.path != chosen.config:
             error.file = error.file or Path(chosen.config).name
         print(error, file=sys.stderr)
         return 1
