@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from features.progress import WorkProgress
+from ranking.progress import WorkProgress
 from ranking.store_format import StoreFormat, check_hashes
 
 _MEGABYTE = 10**6
