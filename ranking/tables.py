@@ -18,7 +18,8 @@ def new_table(*headers: str, title: str | None = None) -> Table:
         headers: Of the columns.
         title: Printed above it.
     """
-    table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    whole = None if title is None else Text(title)
+    table = Table(title=whole, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for place, header in enumerate(headers):
         table.add_column(escape(header), justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
     return table

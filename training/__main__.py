@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from registry import ConfigError
+from registry.streams import prepare_streams
 
 _EXAMPLE = "example: python -m training verify runs/quickstart/2026-01-31_12-00-00"
 
@@ -24,17 +25,19 @@ def main(arguments: list[str] | None = None) -> int:
     )
     check.add_argument("run", type=Path, help="the run's folder")
     chosen = parser.parse_args(arguments)
-    from training.verification import TOLERANCE, verify  # not above: --help need not wait for torch
+    from ranking.tables import print_table  # not above: --help need not wait for torch
+    from training.verification import TOLERANCE, verify
 
     try:
         found = verify(chosen.run)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    Console().print(found.table())
+    print_table(Console(), found.table())
     print(f"all agree to {TOLERANCE:g}" if found.equal else f"some differ by more than {TOLERANCE:g}")
     return 0 if found.equal else 1
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main())

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 from sklearn.metrics import dcg_score
 
 from features.extractors.candidate_pool import CandidatePoolExtractor
 from ranking.candidate_pool import POOL, CandidatePool
+from ranking.decimals import decimal
 from ranking.group_store import GroupStore
 from ranking.metrics import metric_name
 from ranking.store_format import format_of
+from ranking.tables import new_table
 from registry import EXTRACTORS, RANKERS, ConfigError, RunConfig, load_config
 from training.report import trec_id
 
@@ -83,14 +86,13 @@ class Verification:
 
     def table(self) -> Table:
         """The metrics twice, side by side."""
-        table = Table(title=f"{self.run}: judged by {self.judged_by}", title_justify="left")
-        for column in ("metric", "table", "ir-measures", "furthest apart", "queries", "left out"):
-            table.add_column(column, justify="left" if column == "metric" else "right", overflow="fold")
+        columns = ("metric", "table", "ir-measures", "furthest apart", "queries", "left out")
+        table = new_table(*columns, title=f"{self.run}: judged by {self.judged_by}")
         for check in self.checks:
-            measured = [f"{check.measured:.6f}", f"{check.furthest:.1e}"] if check.known else ["not known", ""]
+            measured = [decimal(check.measured, 6), f"{check.furthest:.1e}"] if check.known else ["not known", ""]
             style = None if check.equal else "red"
             counts = f"{check.compared:,}", f"{check.left_out:,}"
-            table.add_row(check.metric, f"{check.table:.6f}", *measured, *counts, style=style)
+            table.add_row(escape(check.metric), decimal(check.table, 6), *measured, *counts, style=style)
         return table
 
 
