@@ -117,18 +117,18 @@ def test_relevance_comes_from_trec_judgements_and_tsv_files_need_no_header(tmp_p
         PoolQuery("2", "two", {"11": 1.0}, "test", [], origin="queries.tsv, line 2"),
     ]
     (tmp_path / "qrels.txt").write_text("query-id\tcorpus-id\tscore\n1\t11\t1\n")
-    assert [query.relevant for query in pool_files(tmp_path).queries()] == [{"11": 1.0}, {}]
+    assert [query.relevant for query in pool_files(tmp_path).queries()] == [{"11": 1.0}, None]
 
 
 QRELS = {
     "tabs, and a header": ("query-id\tcorpus-id\tscore\nq 0\td 0\t1\nq1\td1\t2\n", [{"d 0": 1.0}, {"d1": 2.0}]),
     "tabs with TREC's column": ("q 0\t0\td 0\t1\nq1\tQ0\td1\t2\n", [{"d 0": 1.0}, {"d1": 2.0}]),
     "tabs between blanks": ("q 0 \t0\td 0\t 1\n\nq1\t0\td1\t2\n", [{"d 0": 1.0}, {"d1": 2.0}]),
-    "blanks": ("q1 0  d1   1\nq1 0 d2 1.5\n", [{}, {"d1": 1.0, "d2": 1.5}]),
-    "Windows' line ends": ("q1 0 d1 1\r\nq1 0 d2 -1\r\n", [{}, {"d1": 1.0}]),
-    "the same line twice": ("q1 0 d1 1\nq1 0 d1 1\n", [{}, {"d1": 1.0}]),
-    "blanks that are part of an id": ("q\u00a00 d1 1\nq1 d1 2\n", [{}, {"d1": 2.0}]),
-    "another header": ("query_id doc_id relevance\nq1 d1 1\n", [{}, {"d1": 1.0}]),
+    "blanks": ("q1 0  d1   1\nq1 0 d2 1.5\n", [None, {"d1": 1.0, "d2": 1.5}]),
+    "Windows' line ends": ("q1 0 d1 1\r\nq1 0 d2 -1\r\n", [None, {"d1": 1.0}]),
+    "the same line twice": ("q1 0 d1 1\nq1 0 d1 1\n", [None, {"d1": 1.0}]),
+    "blanks that are part of an id": ("q\u00a00 d1 1\nq1 d1 2\n", [None, {"d1": 2.0}]),
+    "another header": ("query_id doc_id relevance\nq1 d1 1\n", [None, {"d1": 1.0}]),
 }
 
 
