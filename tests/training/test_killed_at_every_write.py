@@ -1,0 +1,104 @@
+"""A run that is killed at any fsync or rename ends, once resumed, like the run that was not."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from forks import run_in_forks
+from pools import pool
+from tiny_bert import tiny_bert
+
+from ranking.candidate_pool import CandidatePool
+from registry.config import to_yaml
+
+__all__ = ["pool", "tiny_bert"]
+
+# The first word is the run's folder, the second the write at which to be killed; 0 for none.
+TRAIN = """
+import signal
+from pathlib import Path
+import train, training.run
+def run(arguments):
+    folder, last, config = arguments
+    os.environ["RANKERS_RUN_DIR"], count = folder, 0
+    def counted(function):
+        def call(*given, **named):
+            nonlocal count
+            count += 1
+            if count == int(last):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*given, **named)
+        return call
+    for name in ("fsync", "replace", "rename"):
+        setattr(os, name, counted(getattr(os, name)))
+    begun = Path(folder, "config.yaml").exists()
+    status = train.main(["--resume", folder] if begun else ["--config", config])
+    print("writes", count, flush=True)
+    return status
+"""
+
+
+def write_config(path: Path, ranker: dict, datamodule: dict) -> Path:
+    """A run whose best epoch is not the last one."""
+    config = {
+        "ranker": ranker,
+        "datamodule": {"batch_size": 16, **datamodule},
+        "trainer": {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False},
+        "save_every": 0,
+        "runs": str(path.parent / "runs"),
+    }
+    path.write_text(to_yaml(config))
+    return path
+
+
+def sweep(config: Path, folder: Path, *, every: int = 1) -> None:
+    """Kill a run at each write, or every so many, resume it, and compare."""
+    whole = folder / "whole"
+    [status], out, errors = run_in_forks(folder, TRAIN, [[str(whole), "0", str(config)]])
+    assert status == 0, errors
+    best = torch.load(whole / "best.ckpt", weights_only=True)
+    assert best["global_step"] < torch.load(whole / "last.ckpt", weights_only=True)["global_step"], "the last is best"
+    count = int(next(line for line in out.splitlines() if line.startswith("writes")).split()[1])
+    assert count > 20
+    places = range(1, count + 1, every)
+    commands = [[str(folder / str(n)), last, str(config)] for n in places for last in (str(n), "0")]
+    statuses, _, errors = run_in_forks(folder, TRAIN, commands)
+    assert statuses == [-signal.SIGKILL, 0] * len(places), errors
+    results = json.loads((whole / "metrics.json").read_text())
+    for n in places:
+        there = folder / str(n)
+        weights = torch.load(there / "best.ckpt", weights_only=True)["state_dict"]
+        for name, weight in best["state_dict"].items():
+            assert torch.equal(weights[name], weight), (n, name)
+        assert (there / "run.trec").read_bytes() == (whole / "run.trec").read_bytes(), n
+        found = json.loads((there / "metrics.json").read_text())
+        assert all(found[key] == results[key] for key in ("test", "val", "steps")), n
+
+
+@pytest.mark.slow
+def test_a_ranker_of_groups_loses_nothing_at_any_write(store: Path, tmp_path: Path) -> None:
+    ranker = {
+        "name": "list_ranker",
+        "projection": {"name": "linear", "dim": 8},
+        "optimizer": {"name": "adamw", "lr": 3.0},
+    }
+    config = write_config(tmp_path / "run.yaml", ranker, {"name": "grouped_features", "path": str(store)})
+    sweep(config, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_ranker_over_a_pool_loses_nothing_at_its_writes(pool: CandidatePool, tiny_bert: Path, tmp_path: Path) -> None:
+    ranker = {
+        "name": "lranker",
+        "backbone": {"model": str(tiny_bert)},
+        "template": "the value of {query} <|embedding|> key",
+        "max_length": 64,
+        "aggregator": {"name": "kmeans", "num_centroids": 4},
+        "lora": {"rank": 4},
+        "optimizer": {"name": "adamw", "lr": 0.5},
+        "scaling": {"widths": [2], "max_depth": 1},
+    }
+    data = {"name": "partitioned_candidates", "path": str(pool.path), "num_partitions": 4, "num_splits": 2}
+    sweep(write_config(tmp_path / "run.yaml", ranker, data), tmp_path, every=5)
