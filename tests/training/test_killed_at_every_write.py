@@ -56,11 +56,13 @@ def write_config(path: Path, ranker: dict, datamodule: dict) -> Path:
 def sweep(config: Path, folder: Path, *, every: int = 1) -> None:
     """Kill a run at each write, or every so many, resume it, and compare."""
     whole = folder / "whole"
-    [status], out, errors = run_in_forks(folder, TRAIN, [[str(whole), "0", str(config)]])
-    assert status == 0, errors
+    # The first run also writes what all of them share, such as the contexts of a pool.
+    twice = [[str(each), "0", str(config)] for each in (folder / "first", whole)]
+    statuses, out, errors = run_in_forks(folder, TRAIN, twice)
+    assert statuses == [0, 0], errors
     best = torch.load(whole / "best.ckpt", weights_only=True)
     assert best["global_step"] < torch.load(whole / "last.ckpt", weights_only=True)["global_step"], "the last is best"
-    count = int(next(line for line in out.splitlines() if line.startswith("writes")).split()[1])
+    count = int([line for line in out.splitlines() if line.startswith("writes")][1].split()[1])
     assert count > 20
     places = range(1, count + 1, every)
     commands = [[str(folder / str(n)), last, str(config)] for n in places for last in (str(n), "0")]
