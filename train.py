@@ -7,6 +7,7 @@ from pathlib import Path
 
 from registry import ConfigError, RunConfig, load_config
 from registry.config import to_yaml
+from registry.light_imports import lighten_imports
 from registry.streams import prepare_streams
 
 EXAMPLES = """examples:
@@ -77,4 +78,6 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     prepare_streams()
+    if "--check" in sys.argv:
+        lighten_imports()
     sys.exit(main())

@@ -10,6 +10,7 @@ from typing import Any
 from registry import KINDS, ConfigError, schema
 from registry.errors import shown
 from registry.imports import import_modules
+from registry.light_imports import lighten_imports
 from registry.streams import prepare_streams
 
 
@@ -77,4 +78,5 @@ def _print(head: str, text: str, indent: int) -> None:
 
 if __name__ == "__main__":
     prepare_streams()
+    lighten_imports()
     raise SystemExit(main())

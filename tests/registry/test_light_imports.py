@@ -1,0 +1,19 @@
+"""A command that only answers does not load what lightning imports in case; what is asked for is there all the same."""
+
+import subprocess
+import sys
+
+
+def test_lightning_comes_without_all_of_torchmetrics_until_something_of_it_is_asked_for() -> None:
+    code = """
+import sys
+from registry.light_imports import lighten_imports
+lighten_imports()
+import lightning
+import torchmetrics
+assert "torchmetrics.functional" not in sys.modules and "transformers" not in sys.modules
+assert issubclass(torchmetrics.MeanMetric, torchmetrics.Metric)
+assert torchmetrics.functional.accuracy and type(torchmetrics) is type(sys)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
