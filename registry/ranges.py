@@ -28,6 +28,8 @@ Few = Annotated[int, Interval(ge=1, le=1000)]
 """How many of what costs memory, time or a process each."""
 Rows = Annotated[int, Interval(ge=1, le=2**31 - 1)]
 """How many rows of a data set or a pool."""
+Limit = Annotated[int, Interval(ge=0, le=2**31 - 1)]
+"""How many rows of a data set at most; 0 for none of them."""
 Rank = Annotated[int, Interval(ge=1, le=1_000_000)]
 """A place in a ranking."""
 Width = Annotated[int, Interval(ge=1, le=2**16)]

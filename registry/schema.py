@@ -178,7 +178,6 @@ def dataclass_of(annotation: Any) -> type | None:
     return next((arm for arm in arms if isinstance(arm, type) and dataclasses.is_dataclass(arm)), None)
 
 
-@functools.cache
 def describe(annotation: Any) -> str:
     """A type as a reader of yaml would name it: `int`, `linear | cosine`, `blocks`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)

@@ -9,7 +9,7 @@ from features.problems import Problem
 from features.prompts import instruction
 from features.published_data import PublishedData
 from registry import SOURCES
-from registry.ranges import FilePath, Rows
+from registry.ranges import FilePath, Limit
 
 DOWNLOADS = {
     "all": Download(
@@ -34,7 +34,7 @@ class AlpacaEval:
     def __init__(
         self,
         path: FilePath | None = None,
-        num_test: Rows | None = None,
+        num_test: Limit | None = None,
         splits: Literal["published", "drawn"] = "published",
     ) -> None:
         self.data = PublishedData(path, _PARTS, DOWNLOADS, "alpaca_eval.json, or a folder that has it")

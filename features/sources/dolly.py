@@ -10,7 +10,7 @@ from features.problems import Problem
 from features.prompts import instruction
 from features.published_data import PublishedData
 from registry import SOURCES
-from registry.ranges import FilePath, Rows
+from registry.ranges import FilePath, Limit
 
 _REVISION = "bdd27f4d94b9c1f951818a7da7fd7aeea5dbff1a"
 DOWNLOADS = {
@@ -38,7 +38,7 @@ class Dolly:
         num_train: How many, from the first on; null takes all.
     """
 
-    def __init__(self, path: FilePath | None = None, num_train: Rows | None = 1000) -> None:
+    def __init__(self, path: FilePath | None = None, num_train: Limit | None = 1000) -> None:
         self.data = PublishedData(path, _PARTS, DOWNLOADS, "a folder with databricks-dolly-15k.jsonl")
         self.num_train = num_train
 

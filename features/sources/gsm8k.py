@@ -11,7 +11,7 @@ from features.prompts import mathematics
 from features.published_data import PublishedData
 from features.text_groups import Split
 from registry import SOURCES
-from registry.ranges import FilePath, Rows, Seed
+from registry.ranges import FilePath, Limit, Seed
 
 _SITE = "https://raw.githubusercontent.com/openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c"
 DOWNLOADS = {
@@ -48,7 +48,11 @@ class Gsm8k:
     """
 
     def __init__(
-        self, path: FilePath | None = None, num_train: Rows | None = None, num_test: Rows | None = None, seed: Seed = 0
+        self,
+        path: FilePath | None = None,
+        num_train: Limit | None = None,
+        num_test: Limit | None = None,
+        seed: Seed = 0,
     ) -> None:
         self.data = PublishedData(path, _PARTS, DOWNLOADS, "a folder with train.jsonl and test.jsonl")
         self.num_train, self.num_test, self.seed = num_train, num_test, seed

@@ -19,7 +19,7 @@ from features.prompts import mathematics
 from features.published_data import PublishedData
 from features.text_groups import Split
 from registry import SOURCES
-from registry.ranges import FilePath, Rows, Seed
+from registry.ranges import FilePath, Limit, Seed
 
 _ARCHIVE = Download(
     "https://people.eecs.berkeley.edu/~hendrycks/MATH.tar",
@@ -64,8 +64,8 @@ class Math:
     def __init__(
         self,
         path: FilePath | None = None,
-        num_train: Rows | None = 1000,
-        num_test: Rows | None = 1000,
+        num_train: Limit | None = 1000,
+        num_test: Limit | None = 1000,
         subjects: Annotated[list[Subject], MinLen(1)] | None = None,
         levels: Annotated[list[Annotated[int, Interval(ge=1, le=5)]], MinLen(1)] | None = None,
         seed: Seed = 0,

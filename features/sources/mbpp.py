@@ -12,7 +12,7 @@ from features.prompts import coding
 from features.published_data import PublishedData
 from features.text_groups import Split
 from registry import SOURCES
-from registry.ranges import FilePath, Rows, Seed
+from registry.ranges import FilePath, Limit, Seed
 
 _SITE = "https://raw.githubusercontent.com/google-research/google-research/f82046ba5aabbbb427dbfd38a254d26bff08b533"
 DOWNLOADS = {
@@ -46,9 +46,9 @@ class Mbpp:
     def __init__(
         self,
         path: FilePath | None = None,
-        num_train: Rows | None = None,
-        num_test: Rows | None = None,
-        num_val: Rows | None = None,
+        num_train: Limit | None = None,
+        num_test: Limit | None = None,
+        num_val: Limit | None = None,
         prompting: bool = False,
         solutions: bool = False,
         seed: Seed = 0,

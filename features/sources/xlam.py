@@ -13,7 +13,7 @@ from features.prompts import function_calling
 from features.published_data import PublishedData
 from features.text_groups import Split
 from registry import SOURCES
-from registry.ranges import Few, FilePath, Rows, Seed
+from registry.ranges import Few, FilePath, Limit, Seed
 
 DOWNLOADS = {
     "all": Download(
@@ -42,8 +42,8 @@ class Xlam:
     def __init__(
         self,
         path: FilePath | None = None,
-        num_train: Rows = 1000,
-        num_test: Rows = 500,
+        num_train: Limit = 1000,
+        num_test: Limit = 500,
         min_functions: Few = 4,
         seed: Seed = 0,
     ) -> None:

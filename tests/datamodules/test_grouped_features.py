@@ -10,7 +10,7 @@ from datamodules.grouped_features import GroupedFeatures
 from ranking.batch import FeatureBatch
 from ranking.group_store import GroupStore
 from ranking.group_store_writer import GroupStoreWriter
-from registry import ConfigError
+from registry import DATAMODULES, ConfigError
 
 SPLIT_OF = ("train", "train", "val", "train", "test")
 
@@ -143,12 +143,12 @@ def test_a_split_that_would_be_empty_is_refused(tmp_path: Path) -> None:
         ({"batch_size": 0}, "datamodule.batch_size"),
         ({"groups_per_query": 0}, "datamodule.groups_per_query"),
         ({"num_candidates": 1}, "datamodule.num_candidates"),
-        ({"split_shares": (0.0, 0.0, 0.0)}, "datamodule.split_shares"),
+        ({"split_shares": [0.0, 0.0, 0.0]}, "datamodule.split_shares"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_by_name(store_path: Path, options: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError, match=path):
-        datamodule(store_path, **options)
+        DATAMODULES.build({"name": "grouped_features", "path": str(store_path), **options}, path="datamodule")
 
 
 def test_what_a_ranker_can_know_beforehand(store_path: Path) -> None:

@@ -426,13 +426,13 @@ def test_what_a_run_asks_for(pool: CandidatePool) -> None:
 @pytest.mark.parametrize(
     ("options", "path", "problem"),
     [
-        ({"batch_size": 0}, "datamodule.batch_size", "1 or more"),
-        ({"num_partitions": 0}, "datamodule.num_partitions", "1 or more"),
+        ({"batch_size": 0}, "datamodule.batch_size", "from 1 to 1,000,000, got 0"),
+        ({"num_partitions": 0}, "datamodule.num_partitions", "from 1 to"),
         ({"num_partitions": 201}, "datamodule.num_partitions", "200 candidates cannot be split into 201 parts"),
-        ({"num_splits": 0}, "datamodule.num_splits", "1 or more"),
-        ({"num_negatives": 0}, "datamodule.num_negatives", "1 or more"),
-        ({"num_workers": -1}, "datamodule.num_workers", "0 or more"),
-        ({"split_shares": (0.0, 0.0, 0.0)}, "datamodule.split_shares", "three shares"),
+        ({"num_splits": 0}, "datamodule.num_splits", "from 1 to"),
+        ({"num_negatives": 0}, "datamodule.num_negatives", "from 1 to"),
+        ({"num_workers": -1}, "datamodule.num_workers", "from 0 to"),
+        ({"split_shares": [0.0, 0.0, 0.0]}, "datamodule.split_shares", "three shares"),
         ({"negatives": "batch", "batch_size": 1}, "datamodule.batch_size", "no other's positive"),
         ({"candidates": "own", "num_partitions": 1}, "datamodule.candidates", "60 of 60 queries have no list"),
         ({"encoder": "some/model"}, "pool", "no known encoder, not from some/model"),
@@ -441,8 +441,9 @@ def test_what_a_run_asks_for(pool: CandidatePool) -> None:
 def test_options_that_make_no_sense_are_refused_by_name(
     pool: CandidatePool, options: dict[str, Any], path: str, problem: str
 ) -> None:
+    node = {"name": "partitioned_candidates", "path": str(pool.path), **options}
     with pytest.raises(ConfigError) as refused:
-        datamodule(pool, **options)
+        DATAMODULES.build(node, path="datamodule")
     assert path in str(refused.value)
     assert problem in str(refused.value)
 

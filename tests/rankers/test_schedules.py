@@ -4,7 +4,7 @@ import transformers
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from registry import SCHEDULES
+from registry import SCHEDULES, ConfigError
 
 TWINS = {
     "constant": lambda optimizer, warmup, total: transformers.get_constant_schedule_with_warmup(optimizer, warmup),
@@ -49,5 +49,5 @@ def test_a_schedule_goes_on_from_its_saved_state() -> None:
 
 @pytest.mark.parametrize("warmup", [-0.1, 1.5])
 def test_a_warmup_that_is_no_share_is_refused(warmup: float) -> None:
-    with pytest.raises(ValueError, match=r"share of all steps, in \[0, 1\]"):
-        SCHEDULES.get("cosine")(optimizer(), 50, warmup=warmup)
+    with pytest.raises(ConfigError, match="warmup: expected float from 0 to 1, got"):
+        SCHEDULES.build({"name": "cosine", "warmup": warmup}, optimizer(), 50)

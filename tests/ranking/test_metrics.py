@@ -158,7 +158,7 @@ def test_a_nan_score_is_refused_with_its_row(name: str) -> None:
 @pytest.mark.parametrize("name", ["hit", "mrr", "ndcg", "recall", "precision"])
 def test_a_cutoff_below_1_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="k must be at least 1, not 0"):
-        METRICS.bind({"name": name, "k": 0})(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool))
+        METRICS.get(name)(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool), k=0)
 
 
 def test_metrics_are_named_as_a_yaml_writes_them() -> None:

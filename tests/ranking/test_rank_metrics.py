@@ -179,4 +179,4 @@ def test_what_is_no_place_is_refused(name: str, place: float) -> None:
 @pytest.mark.parametrize("name", ["hit", "mrr", "ndcg", "recall", "precision"])
 def test_a_cutoff_below_1_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="k must be at least 1, not 0"):
-        RANK_METRICS.bind({"name": name, "k": 0})(*[torch.ones(1, 2)] * 3, torch.ones(1, 2) > 0)
+        RANK_METRICS.get(name)(*[torch.ones(1, 2)] * 3, torch.ones(1, 2) > 0, k=0)
