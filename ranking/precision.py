@@ -46,12 +46,12 @@ def has_bfloat16(device_type: str) -> bool:
     return bool(native and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def bfloat16_slowdown() -> float:
-    """How many times as long a matrix product takes on this processor in bfloat16 as in float32; measured."""
+def bfloat16_slowdown(device: torch.device) -> float:
+    """How many times as long a matrix product takes on a device in bfloat16 as in float32; measured."""
     # Numbers of its own: those of the run must not depend on whether this was measured.
-    left, right = torch.randn(2, _SIZE, _SIZE, generator=torch.Generator().manual_seed(0))
+    left, right = torch.randn(2, _SIZE, _SIZE, generator=torch.Generator().manual_seed(0)).to(device)
     rounded = left.bfloat16(), right.bfloat16()
-    return _shortest_time(lambda: rounded[0] @ rounded[1]) / _shortest_time(lambda: left @ right)
+    return _shortest_time(lambda: rounded[0] @ rounded[1], device) / _shortest_time(lambda: left @ right, device)
 
 
 def announce_dtype(option: str, dtype: str, chosen: str, cure: str, device: torch.device) -> None:
@@ -66,18 +66,18 @@ def announce_dtype(option: str, dtype: str, chosen: str, cure: str, device: torc
     """
     if not is_first_process():
         return
+    place = {"cpu": "processor", "cuda": "GPU"}.get(device.type, device.type)
     if dtype == "auto":
-        place = {"cpu": "processor", "cuda": "GPU"}.get(device.type, device.type)
         print_once(f"{option}: auto is {chosen} on this {place}")
-    elif dtype.startswith(("bf16", "bfloat16")) and device.type == "cpu" and not has_bfloat16("cpu"):
-        _warn_of_emulation(option, dtype, cure)
+    elif dtype.startswith(("bf16", "bfloat16")) and device.type in ("cpu", "cuda") and not has_bfloat16(device.type):
+        _warn_of_emulation(option, dtype, cure, device, place)
 
 
 @cache
-def _warn_of_emulation(option: str, dtype: str, cure: str) -> None:
+def _warn_of_emulation(option: str, dtype: str, cure: str, device: torch.device, place: str) -> None:
     print_once(
-        f"{option}: {dtype} is emulated: this processor has no bfloat16, and a matrix product takes "
-        f"{bfloat16_slowdown():.1f} times as long as in float32. Faster here: {cure}",
+        f"{option}: {dtype} is emulated: this {place} has no bfloat16, and a matrix product takes "
+        f"{bfloat16_slowdown(device):.1f} times as long as in float32. Faster here: {cure}",
         style="yellow",
     )
 
@@ -93,12 +93,15 @@ def is_first_process() -> bool:
     return multiprocessing.parent_process() is None and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _shortest_time(work: Callable[[], object], repeats: int = 3) -> float:
+def _shortest_time(work: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
     """Of several calls after one to warm up: other work on the machine only ever adds time."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     work()
+    wait()
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
         work()
+        wait()
         seconds.append(time.perf_counter() - started)
     return min(seconds)

@@ -43,7 +43,7 @@ from training.resuming import (
     check_changes,
     check_resume_point,
 )
-from training.trainer import build_trainer, resolve_precision
+from training.trainer import build_trainer, resolve_backbone, resolve_precision
 
 CONFIG, METRICS = "config.yaml", "metrics.json"
 _DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -74,7 +74,8 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
         ConfigError: For what can be known to be wrong before training, and for a loss that is no number.
         InterruptedRunError: After Ctrl-C or SIGTERM, when everything is saved.
     """
-    config = dataclasses.replace(config, trainer=resolve_precision(config.trainer))
+    ranker = resolve_backbone(config.ranker, config.trainer)
+    config = dataclasses.replace(config, ranker=ranker, trainer=resolve_precision(config.trainer))
     if resume:
         check_changes(load_config(resume / CONFIG, []), config)
     check(config)

@@ -119,6 +119,17 @@ def resolve_precision(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "precision": precision}
 
 
+def resolve_backbone(ranker: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A ranker's options with what `backbone.dtype: auto` stands for where a trainer with these options computes."""
+    backbone = ranker.get("backbone")
+    if not isinstance(backbone, Mapping) or backbone.get("dtype") != "auto":
+        return dict(ranker)
+    device = device_of(options)
+    dtype = resolve_dtype("auto", device)
+    announce_dtype("ranker.backbone.dtype", "auto", dtype, "", device)
+    return {**ranker, "backbone": {**backbone, "dtype": dtype}}
+
+
 def _quiet() -> None:
     """Keep Lightning's greetings off the screen, and advice that is wrong here: a batch is one gather."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

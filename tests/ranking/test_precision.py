@@ -65,7 +65,7 @@ def test_auto_is_float32_elsewhere(tiny_llama: Path, capsys: pytest.CaptureFixtu
 def test_an_emulated_bfloat16_is_obeyed_with_one_warning_that_names_the_factor(
     tiny_llama: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "bfloat16_slowdown", lambda: 7.25)
+    monkeypatch.setattr(precision, "bfloat16_slowdown", lambda device: 7.25)
     for _ in range(2):
         assert Backbone(model=str(tiny_llama), dtype="bfloat16").load().dtype == torch.bfloat16
     warning = capsys.readouterr().err
@@ -130,8 +130,8 @@ def test_the_factor_is_the_quotient_of_two_times_and_draws_no_number_of_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seconds = iter([6.0, 2.0])
-    monkeypatch.setattr(precision, "_shortest_time", lambda work: (work(), next(seconds))[1])
+    monkeypatch.setattr(precision, "_shortest_time", lambda work, device: (work(), next(seconds))[1])
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    assert bfloat16_slowdown() == 3.0 and torch.equal(torch.rand(3), expected)
+    assert bfloat16_slowdown(CPU) == 3.0 and torch.equal(torch.rand(3), expected)

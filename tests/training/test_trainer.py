@@ -1,9 +1,10 @@
 """The trainer's precision: bfloat16 where the hardware has it, and no surprise where it has not."""
 
 import pytest
+import torch
 
 from ranking import precision
-from training.trainer import build_trainer
+from training.trainer import build_trainer, resolve_backbone
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +32,14 @@ def test_an_emulated_precision_of_the_trainer_is_obeyed_with_one_warning(
     warning = capsys.readouterr().err
     assert warning.startswith(f"trainer.precision: {asked} is emulated") and warning.count("\n") == 1
     assert "Faster here: trainer.precision=auto" in warning
+
+
+def test_a_backbone_has_the_dtype_of_the_device_that_the_trainer_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device_type: device_type == "cuda")
+    monkeypatch.setattr("training.trainer.device_named", lambda: torch.device("cuda"))
+    ranker = {"name": "lranker", "backbone": {"model": "m", "dtype": "auto"}}
+    for accelerator, dtype in {"cpu": "float32", "auto": "bfloat16"}.items():
+        assert resolve_backbone(ranker, {"accelerator": accelerator})["backbone"] == {"model": "m", "dtype": dtype}
+    explicit = {"name": "lranker", "backbone": {"model": "m", "dtype": "float16"}}
+    assert resolve_backbone(explicit, {"accelerator": "cpu"}) == explicit
+    assert resolve_backbone({"name": "list_ranker"}, {}) == {"name": "list_ranker"}
