@@ -30,6 +30,7 @@ TOLERANCE = 1e-6
 
 # Queries with longer ties than this are not compared: each place of a tie is another run for ir-measures.
 _LONGEST_TIE = 100
+_HELD = 1_000_000  # lines of runs that ir-measures gets at once
 
 Ranking = list[tuple[str, float]]
 
@@ -193,8 +194,8 @@ class _Orders:
         self._measure, self._linear, self._cutoff = measure, by_grade or _is_linear(measure), cutoff
         self._qrels: list[Any] = []
         self._run: list[Any] = []
-        self._weights: dict[str, tuple[str, str, float]] = {}
-        self._computed: list[tuple[str, float]] = []
+        self._weights: dict[str, tuple[str, float]] = {}
+        self._sums: dict[str, float] = defaultdict(float)
         self._left_out: set[str] = set()
         self._draws: dict[str, set[str]] = defaultdict(set)
 
@@ -216,29 +217,35 @@ class _Orders:
         weighted = _turned(ids, ties) if self._linear else _first_at_each_place(ids, ties, grades)
         for order, weight in weighted:
             name = str(len(self._weights))
-            self._weights[name] = query, draw, weight
+            self._weights[name] = query, weight
             shown = order[: self._cutoff] if self._cutoff else order
             self._run += [ir_measures.ScoredDoc(name, each, -float(rank)) for rank, each in enumerate(shown)]
             self._qrels += [ir_measures.Qrel(name, each, int(grade)) for each, grade in grades.items()]
             if not grades:
                 self._qrels.append(ir_measures.Qrel(name, "", 0))
+        if len(self._run) > _HELD:
+            self._measure_all()
 
     def add_value(self, query: str, draw: str, value: float) -> None:
         """What was computed elsewhere."""
         self._draws[query].add(draw)
-        self._computed.append((query, value))
+        self._sums[query] += value
 
     def values(self) -> dict[str, float]:
         """The measure of each query: the mean over its draws."""
+        self._measure_all()
+        return {
+            query: self._sums[query] / len(draws) for query, draws in self._draws.items() if query not in self._left_out
+        }
+
+    def _measure_all(self) -> None:
+        """Let ir-measures judge what is held, and let go of it."""
         import ir_measures
 
-        found: dict[str, float] = defaultdict(float)
         for value in ir_measures.iter_calc([self._measure], self._qrels, self._run):
-            query, _, weight = self._weights[value.query_id]
-            found[query] += weight * value.value / len(self._draws[query])
-        for query, value in self._computed:
-            found[query] += value / len(self._draws[query])
-        return {query: found[query] for query in self._draws if query not in self._left_out}
+            query, weight = self._weights[value.query_id]
+            self._sums[query] += weight * value.value
+        self._qrels, self._run, self._weights = [], [], {}
 
 
 def _ties(ranking: Ranking, grades: Mapping[str, float]) -> Iterator[tuple[int, int]]:
