@@ -216,7 +216,8 @@ class TrainingBatches:
             table = Table.gather(self._slots.store, self._slots.rows(slot[slot >= 0]), self._depth)
         shared = self._negatives != "group"
         batch = self._slots.batch(groups, drawn, self._depth, table=table, shared_negatives=shared)
-        return dataclasses.replace(batch, weight=len(picked) * self._world / self._batch_size)
+        full = min(self._batch_size, self._num_groups)
+        return dataclasses.replace(batch, weight=len(picked) * self._world / full)
 
     def _plan(self, epoch: int) -> None:
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)

@@ -107,7 +107,7 @@ class TrainingPoolBatches:
             lengths=lengths,
             partition=partition,
             own=draw.own,
-            weight=len(mine) * self._world / self._batch_size,
+            weight=len(mine) * self._world / min(self._batch_size, self._num_queries),
             **_encoded(self._candidate_tokens, table),
         )
 

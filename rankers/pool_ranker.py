@@ -20,9 +20,10 @@ from ranking.progress import WorkProgress
 from ranking.search import WatchedPool
 from registry import RANK_METRICS, Node, Registry
 
-# How far down metrics look and a run file goes, as is the custom at TREC, unless a metric's k is larger; and candidates
-# that are only looked at while training goes on.
-_RUN_DEPTH, _GLANCE_DEPTH = 1000, 10
+RUN_DEPTH = 1000
+"""How far down metrics look and a run file goes, as is the custom at TREC, unless a metric's k is larger."""
+
+_GLANCE_DEPTH = 10  # candidates that are only looked at while training goes on
 
 
 class PoolRanker(Ranker[PoolBatch]):
@@ -45,7 +46,7 @@ class PoolRanker(Ranker[PoolBatch]):
 
     _attached: CandidatePool | None = None
     _table: PoolTable | None = None
-    _references: PoolBaselines | None = None
+    _pool_baselines: PoolBaselines | None = None
 
     @property
     def pool(self) -> CandidatePool:
@@ -89,9 +90,9 @@ class PoolRanker(Ranker[PoolBatch]):
         with self._scan(own) as pool:
             found = qrels.places(vectors, pool, **given).to_depth(depth)
         chosen, others = self.judge_variants(found, qrels)
-        if self._references is None or self._references.table is not self._pool_table:
-            self._references = PoolBaselines(self._pool_table)
-        baselines = self._references.places(self.baselines, qrels, **limits)
+        if self._pool_baselines is None or self._pool_baselines.table is not self._pool_table:
+            self._pool_baselines = PoolBaselines(self._pool_table)
+        baselines = self._pool_baselines.places(self.baselines, qrels, **limits)
         ours = Places(*(each[chosen] for each in found))
         scorers = {**{name: each.to_depth(depth) for name, each in baselines.items()}, **others, self._name: ours}
         shown = _GLANCE_DEPTH if self.trainer.state.fn == "fit" else depth
@@ -133,7 +134,7 @@ class PoolRanker(Ranker[PoolBatch]):
     @property
     def _depth(self) -> int:
         """How far down the order metrics look."""
-        return max(_RUN_DEPTH, *(node.get("k") or 0 for node in self.description()["ranker"]["metrics"]))
+        return max(RUN_DEPTH, *(node.get("k") or 0 for node in self.description()["ranker"]["metrics"]))
 
     @property
     def _pool_table(self) -> PoolTable:

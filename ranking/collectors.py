@@ -9,6 +9,7 @@ from torch import Tensor
 from ranking.places import Places
 
 _CELL = 32  # scores of which only the maximum is looked at first
+_MANY = 32  # from so many candidates of a query on, sorting all scores is faster than comparing with each
 
 
 class Best:
@@ -139,7 +140,9 @@ class Ranks:
             self._views[chunk.start] = _View(self, chunk)
         view = self._views[chunk.start]
         outnumber, apart = self.counts
-        for pairs, query in view.layers:
+        if len(view.layers) > _MANY:
+            self._add_sorted(view, scores)
+        for pairs, query in view.layers if len(view.layers) <= _MANY else ():
             above = (scores if query is None else scores[query]) - self.scores[pairs].unsqueeze(1)
             broken = above.amax(dim=1).isnan()  # the sign of nan is 0
             outnumber[pairs] += above.sign_().sum(dim=1).masked_fill_(broken, torch.nan)
@@ -149,6 +152,19 @@ class Ranks:
             itself = (scores[query, row - first] - self.scores[pairs]).sign()
             outnumber[pairs] -= itself
             apart[pairs] -= itself.abs()
+
+    def _add_sorted(self, view: "_View", scores: Float[Tensor, "q n"]) -> None:
+        """The same sums, from the scores in order: that takes as long for any number of candidates to rank."""
+        rising = scores.sort(dim=1).values
+        own = self.scores[view.pairs]
+        padded = scores.new_zeros(len(scores), len(view.layers))
+        padded[view.query, view.nth] = own
+        lower = torch.searchsorted(rising, padded)[view.query, view.nth]
+        not_higher = torch.searchsorted(rising, padded, right=True)[view.query, view.nth]
+        broken = rising[:, -1].isnan()[view.query] | own.isnan()  # nan comes last
+        higher = scores.shape[1] - not_higher
+        self.counts[0, view.pairs] += (higher - lower).double().masked_fill_(broken, torch.nan)
+        self.counts[1, view.pairs] += (higher + lower).double()
 
     def found(self, num_candidates: int) -> Places:
         """Where the candidates stand, in the order in which the pairs were given.
@@ -172,6 +188,7 @@ class _View:
         query = ranks.query[pairs] - chunk.start
         counts = query.bincount()
         nth = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]
+        self.pairs, self.query, self.nth = (each.to(device) for each in (pairs, query, nth))
         self.layers: list[tuple[Tensor, Tensor | None]] = []
         for layer in range(int(counts.max()) if len(counts) else 0):
             of_layer = query[nth == layer]

@@ -228,7 +228,7 @@ def _pairs(labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"]) -> tuple[Int
     negatives these are few, so that W x K is far less than K x K.
     """
     floor = _keep(labels, mask, torch.inf).amin(dim=-1, keepdim=True)
-    num_winners = int((mask & (labels > floor)).sum(dim=-1).max())
+    num_winners = int((mask & (labels > floor)).sum(dim=-1).max()) if len(labels) else 0
     labels = _keep(labels, mask, -torch.inf)
     best, winners = labels.topk(num_winners, dim=-1)
     return winners, (best.unsqueeze(-1) > labels.unsqueeze(-2)) & mask.unsqueeze(-2)

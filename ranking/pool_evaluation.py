@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from ranking.evaluation import Ranked, joined
 from ranking.places import Places
+from ranking.products import Scorer, full_precision
 from ranking.search import places, top_k
 
 _BUDGET = 2**24  # scores of own candidate lists that are held at once
@@ -261,8 +262,12 @@ def _own_scores(
     parts = []
     for some, at in zip(vectors.split(size), rows.split(size), strict=True):
         features = pool[at.flatten()] if isinstance(pool, Tensor) else pool.features(at.flatten())
-        parts.append(torch.einsum("qve,qle->qvl", some, features.cpu().float().view(*at.shape, -1)))
-    scores = torch.cat(parts)
+        with torch.no_grad(), full_precision(vectors.device):
+            for query, listed in zip(some, features.cpu().float().view(*at.shape, -1), strict=True):
+                # As in a scan of the pool: a product of all at once would round equal candidates differently.
+                scorer = Scorer(query, torch.float32, len(listed))
+                parts.append(scorer.score(slice(None), scorer.load(listed))[:, : len(listed)])
+    scores = torch.stack(parts) if parts else vectors.new_zeros(*vectors.shape[:2], own.shape[1])
     if inverse_norms is not None:
         scores *= inverse_norms.cpu()[rows].unsqueeze(1)
     return scores.masked_fill((own < 0).unsqueeze(1), -torch.inf)

@@ -49,8 +49,9 @@ def full_precision(device: torch.device) -> Iterator[None]:
 class Scorer:
     """Inner products of fixed queries with one block of vectors after another.
 
-    Equal vectors get equal products, wherever and in whichever block they stand. oneDNN of PyTorch 2.13 or newer always
-    adds in the same order; other kernels do for matrices of the same shape, so blocks are filled up to the largest.
+    Equal vectors get equal products, wherever and in whichever block they stand. oneDNN of PyTorch 2.13 or newer adds
+    in the same order for all blocks of two rows or more; other kernels do for matrices of the same shape. So blocks are
+    filled up to two rows, or to the largest.
 
     On CUDA, blocks of half precision are multiplied as they are: each query is split into parts of that precision whose
     sum is the query (two of fp16, three of bf16), so that nothing but the order of summation is rounded.
@@ -65,6 +66,7 @@ class Scorer:
         self._queries, self._device = queries.float().contiguous(), queries.device
         self._size = -(-size // _COLUMNS) * _COLUMNS
         self._any_shape = queries.device.type == "cpu" and _ONEDNN is not None and _ONEDNN_KEEPS_ORDER
+        self._least = 2 if self._any_shape else self._size
         self._split = dtype in _PARTS and _WITH_OUT_DTYPE and queries.device.type == "cuda"
         self._buffer = torch.empty(0)
         if self._split:
@@ -77,10 +79,10 @@ class Scorer:
             if not len(self._buffer):
                 self._buffer = torch.zeros(self._size, block.shape[1])
             self._buffer[: len(block)].copy_(block)
-            return self._buffer[: len(block)] if self._any_shape else self._buffer
+            return self._buffer[: max(self._least, len(block))]
         block = block.to(self._device, non_blocking=True)
-        if not self._any_shape and len(block) < self._size:
-            block = F.pad(block, (0, 0, 0, self._size - len(block)))
+        if len(block) < self._least:
+            block = F.pad(block, (0, 0, 0, self._least - len(block)))
         return block if self._split else block.float()
 
     def score(self, chunk: slice, block: Float[Tensor, "M D"]) -> Float[Tensor, "Q M"]:

@@ -108,7 +108,7 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     try:
         return _run(config, folder, ranker, datamodule, began, console)
     except ConfigError:
-        if not resume and not any(folder.glob("*.ckpt")):
+        if not resume:
             _forget(folder)
         raise
 
@@ -198,22 +198,27 @@ def _callbacks(config: RunConfig, folder: Path) -> list[Callback]:
 
 def _new_folder(config: RunConfig, name: str) -> Path:
     """A folder no other run has; the processes that Lightning starts for this run inherit its name."""
-    if RUN_DIR not in os.environ:
-        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        folder, copies = Path(config.runs) / name / stamp, 1
-        while folder.exists():
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    inherited = os.environ.get(RUN_DIR)
+    folder, copies = Path(inherited or Path(config.runs) / name / stamp), 1
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=bool(inherited))
+            break
+        except FileExistsError:  # by a run that was started in the same second
             folder, copies = folder.with_name(f"{stamp}_{copies}"), copies + 1
-        os.environ[RUN_DIR] = str(folder)
-    folder = Path(os.environ[RUN_DIR])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("runs", f"{folder} cannot be made: {error.strerror}.") from error
+        except OSError as error:
+            raise ConfigError("runs", f"{folder} cannot be made: {error.strerror}.") from error
+    os.environ[RUN_DIR] = str(folder)
     return folder
 
 
 def _forget(folder: Path) -> None:
-    """Leave nothing behind of a start that failed."""
+    """Leave nothing behind of a start that failed, unless another process is at this run."""
+    lock = lock_folder(folder) if folder.is_dir() and not any(folder.glob("*.ckpt")) else None
+    if lock is None:
+        return
+    os.close(lock)
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         folder.parent.rmdir()

@@ -7,7 +7,7 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rich.table import Table
 from sklearn.metrics import dcg_score
 
 from features.extractors.candidate_pool import CandidatePoolExtractor
+from rankers.pool_ranker import RUN_DEPTH
 from ranking.candidate_pool import POOL, CandidatePool
 from ranking.decimals import decimal
 from ranking.group_store import GroupStore
@@ -62,8 +63,8 @@ class Check:
 
     @property
     def equal(self) -> bool:
-        """Whether both agree, query by query."""
-        return not self.known or self.furthest <= TOLERANCE
+        """Whether both agree, query by query; there must be some."""
+        return not self.known or (self.compared > 0 and self.furthest <= TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,11 @@ def verify(run: Path) -> Verification:
             raise ConfigError(str(run), f"no finished run: there is no {name} in it.", cure=cure)
     config = load_config(run / "config.yaml", [])
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    rankings, judgements = _rankings(run / "run.trec"), _judgements(config)
     per_query = _per_query(run / "per_query.csv", config.ranker["name"])
+    rankings, judgements = _rankings(run / "run.trec", per_query), _judgements(config)
+    if lacking := per_query.keys() - rankings.keys():
+        problem = f"has no line of {len(lacking):,} of {len(per_query):,} queries, such as {min(lacking)}."
+        raise ConfigError(str(run / "run.trec"), problem, cure="test the run again, or compare its files")
     kind = RANKERS.get(config.ranker["name"]).metric_kind  # type: ignore[attr-defined]
     nodes = {metric_name(node, kind): kind.check(node) for node in config.ranker["metrics"]}
     checks = [_check(name, node, rankings, judgements, per_query) for name, node in nodes.items()]
@@ -168,7 +172,7 @@ def _check(
             if by_grade and grades and not (whole and linear_gain):
                 orders.add_value(query, draw, _ndcg(ranking, grades, node))
                 continue
-            ends_early = judgements.whole_pool is not None and len(ranking) < judgements.whole_pool
+            ends_early = judgements.whole_pool is not None and RUN_DEPTH <= len(ranking) < judgements.whole_pool
             orders.add(query, draw, ranking, grades, ends_early=ends_early)
     found = orders.values()
     for query, values in per_query.items():
@@ -206,8 +210,10 @@ class _Orders:
         reach = self._cutoff or len(ranking)
         ties = [(start, end) for start, end in _ties(ranking, grades) if start < reach]
         ties = ties if self._linear else ties[:1]
+        # The last tie may go on below the end of the file, with candidates that are judged or not.
         last = next(place for place, (_, score) in enumerate(ranking) if score == ranking[-1][1])
-        cut = ends_early and last < min(reach, len(ranking) - 1) and not grades.keys() <= dict(ranking).keys()
+        below = not grades.keys() <= dict(ranking).keys() or any(candidate in grades for candidate, _ in ranking[last:])
+        cut = ends_early and last < reach and below
         decided = not self._linear and ties and ties[0][0] < last
         if any(end - start > _LONGEST_TIE for start, end in ties) or (cut and not decided):
             self._left_out.add(query)
@@ -316,15 +322,12 @@ def _is_linear(measure: Any) -> bool:
     return str(measure).partition("@")[0] in ("R", "P")
 
 
-def _rankings(path: Path) -> dict[str, dict[str, Ranking]]:
-    """By query and draw, the candidates and scores of a run file."""
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    names = {line[0] for line in lines}
-    drawn_often = all("#" in name and name.rpartition("#")[2].isdecimal() for name in names)
-    drawn_often = drawn_often and all(f"{name.rpartition('#')[0]}#1" in names for name in names)
+def _rankings(path: Path, queries: Collection[str]) -> dict[str, dict[str, Ranking]]:
+    """By query and draw, the candidates and scores of a run file; `q#2` is the second draw of q where q is a query."""
     found: dict[str, dict[str, Ranking]] = defaultdict(lambda: defaultdict(list))
-    for name, _, candidate, _, score, _ in lines:
-        query, _, draw = name.rpartition("#") if drawn_often else (name, "", "1")
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, _, candidate, _, score, _ = line.split()
+        query, _, draw = (name, "", "1") if name in queries else name.rpartition("#")
         found[query][draw].append((candidate, float(score)))
     return found
 

@@ -77,6 +77,22 @@ def test_places_in_own_lists_leave_all_others_out(pool: Any) -> None:
     assert at(found, 0, 1, 0) == brute_force(scores[1], 1)
 
 
+@pytest.mark.parametrize("variants", [1, 2, 7])
+@pytest.mark.parametrize("length", [2, 4, 10, 50])
+def test_equal_candidates_of_own_lists_tie(pool: Any, variants: int, length: int) -> None:
+    half = torch.stack([torch.randperm(NUM_CANDIDATES, generator=torch.Generator().manual_seed(n)) for n in range(30)])
+    table = random(NUM_CANDIDATES, 384, seed=0).repeat(2, 1)  # everything is there twice
+    own = torch.cat([half[:, : length // 2], half[:, : length // 2] + NUM_CANDIDATES], dim=1)
+    own = own[:, torch.randperm(length, generator=torch.Generator().manual_seed(1))]
+    judged = torch.ones(30, 1)
+    qrels = Qrels(torch.arange(30), own[:, :1], judged, judged > 0, torch.zeros(30, 1))
+    vectors = random(30, 1, 384, seed=2).repeat(1, variants, 1)
+    found = qrels.places(vectors, table, own=own)
+    assert found.tied.unique().tolist() == [1]
+    scores, _ = best(vectors[:, 0], table, length, own=own)
+    assert torch.equal(scores[:, ::2], scores[:, 1::2])
+
+
 def test_a_judged_candidate_that_is_not_in_the_own_list_is_nowhere(pool: Any) -> None:
     qrels = Qrels.of(pool, torch.tensor([0]))
     table, vectors = random(NUM_CANDIDATES, DIM, seed=0), random(1, 1, DIM, seed=1)

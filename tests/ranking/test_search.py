@@ -215,3 +215,32 @@ def test_a_gpu_finds_what_a_processor_finds(dtype: torch.dtype) -> None:
         found = search.search(queries.cuda(), other, **options)
         assert listed(found.places) == listed(expected.places)
         torch.testing.assert_close(found.scores.cpu(), expected.scores, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_block_of_one_row_is_no_exception(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    queries, different = torch.randn(30, 384, generator=draw), torch.randn(64, 384, generator=draw).to(dtype)
+    everything_twice = torch.cat([different, different])
+    for query in range(30):  # one pair is looked up in a block of its own
+        found = places(queries, everything_twice, torch.tensor([query]), torch.tensor([query]))
+        assert found.tied.tolist() == [1]
+    last_alone = torch.cat([different[:1], everything_twice[:62], different[:1]])
+    parts = [last_alone[:-1], last_alone[-1:]]
+    found = places(queries, parts, torch.arange(30), torch.zeros(30, dtype=torch.int64))
+    assert found.tied.tolist() == [2] * 30
+
+
+@pytest.mark.parametrize("removed", [None, 300])
+def test_many_candidates_of_one_query_are_placed_by_sorting(removed: int | None) -> None:
+    queries, candidates = whole_numbers()
+    query, rows = torch.tensor([3] * 200 + [5] * 2), torch.cat([torch.arange(200), torch.tensor([7, 8])])
+    pairs_removed = None if removed is None else torch.stack(pairs(removed), dim=1)
+    pairs_removed = None if pairs_removed is None else pairs_removed[pairs_removed[:, 0] != 3]
+    own = all_scores(queries, candidates)
+    expected = brute_force_places(all_scores(queries, candidates, pairs_removed), own, query, rows)
+    assert listed(places(queries, candidates, query, rows, removed=pairs_removed)) == listed(expected)
+    broken = candidates.clone()
+    broken[600] = torch.nan
+    with pytest.raises(ValueError, match="nan"):
+        places(queries, broken, query, rows)

@@ -44,7 +44,9 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return writer.finish()
 
 
-def after_three_steps(store: GroupStore, loss: str, *, world: int, accumulated: int) -> list[torch.Tensor]:
+def after_three_steps(
+    store: GroupStore, loss: str, *, world: int, accumulated: int, batch_size: int = 18
+) -> list[torch.Tensor]:
     """The weights, gradients being the mean over the processes of the mean over the accumulated batches."""
     torch.manual_seed(0)
     ranker = RANKERS.build(
@@ -58,7 +60,7 @@ def after_three_steps(store: GroupStore, loss: str, *, world: int, accumulated: 
             torch.arange(40),
             depth=0,
             num_candidates=7,
-            batch_size=18 // accumulated,
+            batch_size=batch_size // accumulated,
             negatives="group",
             keep=None,
             seed=1,
@@ -87,6 +89,13 @@ def test_each_loss_gives_the_same_weights_however_groups_are_shared_out(loss: st
         found = after_three_steps(store, loss, world=world, accumulated=accumulated)
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_a_batch_size_beyond_the_epoch_weighs_like_the_epoch(uneven: Path) -> None:
+    store = GroupStore.open(uneven)
+    expected = after_three_steps(store, "mse", world=1, accumulated=1, batch_size=40)
+    found = after_three_steps(store, "mse", world=1, accumulated=1, batch_size=256)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ from ir_measures import RR, Qrel, R, nDCG
 
 import train
 from ranking.group_store import GroupStore
+from ranking.store_files import lock_folder
 from registry import load_config
-from training.run import Run
+from training.run import Run, _forget, _new_folder
 from training.run import train as train_config
 
 
@@ -153,3 +155,24 @@ def test_a_run_of_few_steps_has_its_loss_logged_all_the_same(run: Callable[..., 
     finished = run("datamodule.batch_size=128")
     with (finished.path / "csv" / "version_0" / "metrics.csv").open() as file:
         assert sum(bool(row["train/loss"]) for row in csv.DictReader(file)) == 1
+
+
+def test_runs_that_start_in_one_second_have_folders_of_their_own(
+    run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folders = load_config(run_config(), []), []
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # as for one that looks before the other makes its folder
+    for _ in range(3):
+        monkeypatch.delenv("RANKERS_RUN_DIR", raising=False)
+        folders.append(_new_folder(config, "run"))
+    assert len(set(folders)) == 3 and all(folder.is_dir() for folder in folders)
+
+
+def test_a_failed_start_leaves_the_folder_of_another_process_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    lock = lock_folder(tmp_path)
+    _forget(tmp_path)
+    assert (tmp_path / "config.yaml").exists() and lock is not None
+    os.close(lock)
+    _forget(tmp_path)
+    assert not tmp_path.exists()

@@ -1,10 +1,12 @@
 """python -m training verify: whole runs on every kind of source, judged by ir-measures from their own run.trec."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ir_measures
 import pytest
 from tiny_bert import tiny_bert
 
@@ -12,7 +14,7 @@ from registry import ConfigError, load_config
 from registry.config import to_yaml
 from training.__main__ import main
 from training.run import train
-from training.verification import verify
+from training.verification import _Orders, verify
 
 __all__ = ["tiny_bert"]
 
@@ -155,3 +157,31 @@ def test_changed_results_are_found_out(
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tmp_path)]) == 1
     assert "no finished run: there is no config.yaml in it" in capsys.readouterr().err
+
+
+def test_a_run_file_without_lines_is_no_agreement(run: Callable[..., Path], tmp_path: Path) -> None:
+    folder = run(groups(tmp_path), "list_ranker")
+    (folder / "run.trec").write_text("")
+    with pytest.raises(ConfigError, match=r"run\.trec: has no line of \d+ of \d+ queries, such as q"):
+        verify(folder)
+
+
+def test_ids_that_end_in_a_number_sign_and_a_number_are_queries(run: Callable[..., Path], tmp_path: Path) -> None:
+    source = groups(tmp_path)
+    text = (tmp_path / "groups.jsonl").read_text()
+    (tmp_path / "groups.jsonl").write_text(re.sub(r'"query_id": "q(\d+)"', r'"query_id": "q#\1"', text))
+    found = verify(run(source, "list_ranker"))
+    assert found.equal and all(check.compared > 0 for check in found.checks)
+    again = verify(run({**source}, "list_ranker", num_candidates=4, eval_draws=2))
+    assert again.equal and all(check.compared > 0 for check in again.checks)
+
+
+def test_a_last_tie_that_may_go_on_below_the_run_file_is_left_out() -> None:
+    measure = ir_measures.R @ 3
+    for ranking in ([("a", 2.0), ("b", 1.0), ("c", 1.0)], [("x", 3.0), ("y", 2.0), ("b", 1.0)]):
+        orders = _Orders(measure, False, 3)
+        orders.add("q", "1", ranking, {"b": 1}, ends_early=True)
+        assert orders.values() == {}
+        orders = _Orders(measure, False, 3)
+        orders.add("q", "1", ranking, {"b": 1}, ends_early=False)
+        assert orders.values() == {"q": 1.0}
