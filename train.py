@@ -64,7 +64,7 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
         if chosen.check:
             run.check(config)
             run.check_data(config)
-            print(f"{chosen.config or chosen.resume}: everything in it fits")
+            print(f"{chosen.config or chosen.resume}: everything in it fits; of data, the first lines were read")
         else:
             run.train(config, Path(chosen.config or chosen.resume.parent).stem, chosen.resume)
     except run.InterruptedRunError as error:

@@ -150,6 +150,8 @@ def _split(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if len(chosen.into) != len(chosen.shares) or len(set(chosen.into)) < len(chosen.into):
         parser.error(f"--into names {len(set(chosen.into))} folders, and there are {len(chosen.shares)} --shares")
+    if not all(0 < share <= 1 for share in chosen.shares):
+        parser.error(f"--shares must be above 0 and at most 1, got {' '.join(map(str, chosen.shares))}")
     for path in split(chosen.path, dict(zip(chosen.into, chosen.shares, strict=True)), chosen.seed):
         print(f"{path} is ready: {_open(path)}")
     return 0

@@ -116,7 +116,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
             raise ConfigError("ranker.loss", f"{error}.", cure="a loss for such labels") from error
         if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(loss))):
             raise NonFiniteLossError(self.global_step, batch.group.tolist())
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.group))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.group), sync_dist=True)
         return loss * batch.weight
 
     def validation_step(self, batch: AnyBatch, batch_idx: int) -> None:

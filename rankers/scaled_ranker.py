@@ -196,9 +196,9 @@ class ScaledRanker(PoolRanker):
     @property
     def _widths(self) -> list[int]:
         assert self.scaling is not None
-        return self.scaling.widths if self.scaling.width is None else [self.scaling.width]
+        return self.scaling.widths
 
     @property
     def _max_depth(self) -> int:
         assert self.scaling is not None
-        return self.scaling.max_depth if self.scaling.depth is None else self.scaling.depth
+        return self.scaling.max_depth

@@ -51,8 +51,8 @@ class Scaling:
         keep: Share of each part's candidates that stays, rounded up; at least one does.
         limit: Candidates that the first step leaves a query at most, an equal share a part: for pools of millions.
         seed: Of the random parts and of the clusterings.
-        width: The one width to use; null to choose it on validation.
-        depth: The one depth to use; null to choose it on validation.
+        width: The one width to use; null to choose it on validation, and the depth with it.
+        depth: The one depth to use; null to choose it on validation, and the width with it.
         num_queries: Validation queries that the choice is made on; null for all.
 
     Note:
@@ -70,7 +70,9 @@ class Scaling:
     num_queries: Rows | None = None
 
     def __post_init__(self) -> None:
-        """Refuse to choose among nothing."""
+        """Refuse to choose among nothing, and one of two things."""
+        if (self.width is None) != (self.depth is None):
+            raise ConfigError("ranker.scaling", "one of width and depth is set.", cure="set both, or neither to choose")
         if not self.widths and self.width is None:
             raise ConfigError("ranker.scaling.widths", "there is none to choose.", cure="list some, or set width")
 

@@ -4,7 +4,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +92,17 @@ def check_changes(before: RunConfig, after: RunConfig) -> None:
             raise ConfigError(option, problem, cure=cure)
 
 
-def check_resume_point(folder: Path, ranker: Ranker[Any]) -> None:
+def check_resume_point(folder: Path, ranker: Ranker[Any], options: Mapping[str, Any]) -> None:
     """Look through what a run needs to go on, before anything of it is overwritten.
 
     Args:
         folder: The run's.
         ranker: As its config makes it.
+        options: What stands under `trainer:`.
 
     Raises:
-        ConfigError: If `last.ckpt` or `best.ckpt` is damaged, missing or another ranker's.
+        ConfigError: If `last.ckpt` or `best.ckpt` is damaged, missing or another ranker's, or if the run has been
+            trained for longer than the options say.
     """
     path = folder / LAST
     if not path.is_file():
@@ -122,6 +124,11 @@ def check_resume_point(folder: Path, ranker: Ranker[Any]) -> None:
         if option.endswith("dtype") and before[option] != now[option]:
             problem = f"is {now[option]} on this machine; the run began in {before[option]}."
             raise ConfigError(f"ranker.{option}", problem, cure=f"ranker.{option}={before[option]}")
+    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"], checkpoint["global_step"]
+    for option, count in zip(("max_epochs", "max_steps"), done, strict=True):
+        if (most := options.get(option)) not in (None, -1) and most < count:
+            problem = f"{most:,} is less than the {count:,} that the run has been trained for."
+            raise ConfigError(f"trainer.{option}", problem, cure=f"{count} or more")
     states = [state for key, state in checkpoint["callbacks"].items() if key.startswith(ModelCheckpoint.__name__)]
     if any(state["best_model_path"] for state in states):
         read_checkpoint(folder / BEST)
@@ -159,6 +166,14 @@ class ResumePoint(Callback):
         self._saved_step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             self._before = {each: signal.signal(each, self._receive) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop a validation that comes after training at once: all is saved."""
+        self._stop_at_once(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop a test at once: all is saved."""
+        self._stop_at_once(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember how far the batches had come; let the run's folder have moved, and `patience` have changed."""
@@ -202,6 +217,13 @@ class ResumePoint(Callback):
         for signum, before in self._before.items():
             signal.signal(signum, before)
         self._before = {}
+
+    def _stop_at_once(self, trainer: Trainer) -> None:
+        def stop(signum: int, frame: Any) -> None:
+            raise InterruptedRunError(signum=signum)
+
+        if trainer.state.fn != "fit" and threading.current_thread() is threading.main_thread():
+            self._before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)

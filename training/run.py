@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -103,7 +104,7 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     config = dataclasses.replace(config, ranker=RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
     ranker = _build_ranker(config, datamodule)
     if resume:
-        check_resume_point(resume, ranker)
+        check_resume_point(resume, ranker, config.trainer)
     folder = resume or Path(processes.decided(lambda: str(_new_folder(config, name))))
     try:
         return _run(config, folder, ranker, datamodule, began, console)
@@ -139,9 +140,10 @@ def _run(config: RunConfig, folder: Path, ranker: Ranker[Any], datamodule: Any, 
         seconds = {"features": started - began, "fit": time.time() - started}
         try:
             return _finish(config, folder, trainer, ranker, datamodule, best, seconds, console)
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, InterruptedRunError) as error:
             how = f"test it with:\n  python train.py --resume {folder}"
-            raise InterruptedRunError(f"stopped after training; {how}") from error
+            signum = error.signum if isinstance(error, InterruptedRunError) else signal.SIGINT
+            raise InterruptedRunError(f"stopped after training; {how}", signum) from error
 
 
 @contextmanager

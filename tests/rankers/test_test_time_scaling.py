@@ -350,4 +350,6 @@ def test_no_width_to_choose_from_is_refused() -> None:
 
 
 def test_one_width_needs_no_others_to_choose_from() -> None:
-    assert Scaling(widths=[], width=2).width == 2
+    assert Scaling(widths=[], width=2, depth=1).width == 2
+    with pytest.raises(ConfigError, match="one of width and depth is set"):
+        Scaling(depth=3)

@@ -217,6 +217,32 @@ def test_a_signal_saves_says_how_to_go_on_and_is_the_exit_status(
     assert json.loads((folder / "metrics.json").read_text())["steps"] == 6
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("hook", ["on_test_batch_start", "on_test_end"])
+def test_a_signal_in_the_test_says_how_to_test_and_is_the_exit_status(
+    name: str, hook: str, run_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "killer.py").write_text(KILLER)
+    number, folder = int(getattr(signal, name)), tmp_path / "stopped"
+    node = f"{{name: stop_at, hook: {hook}, step: 1, signal_number: {number}, marker: {tmp_path / 'marker'}}}"
+    config = run_config(imports=["killer"])
+    commands = [[str(folder), "--config", str(config), f"callbacks=[{node}]"], ["unused", "--resume", str(folder)]]
+    statuses, _, errors = run_in_forks(tmp_path, TRAIN, commands)
+    assert statuses == [128 + number, 0], errors
+    assert f"stopped after training; test it with:\n  python train.py --resume {folder}" in errors
+    assert (folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("override", ["trainer.max_epochs=0", "trainer.max_steps=1"])
+def test_less_training_than_there_was_is_refused_and_nothing_is_written(
+    override: str, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (finished / "config.yaml").read_bytes()
+    assert train.main(["--resume", str(finished), override]) == 1
+    assert "is less than the" in capsys.readouterr().err
+    assert (finished / "config.yaml").read_bytes() == before
+
+
 def test_signals_are_only_taken_over_in_the_main_thread(finished: Path) -> None:
     statuses: list[int] = []
     thread = threading.Thread(target=lambda: statuses.append(train.main(["--resume", str(finished)])))
