@@ -4,9 +4,10 @@ import itertools
 import math
 from dataclasses import dataclass
 
-import numpy as np
+import torch
 
 from ranking.group_store import GroupStore
+from ranking.progress import WorkProgress
 
 _GROUPS = 128
 
@@ -25,19 +26,35 @@ class Alike:
 
     @classmethod
     def of(cls, store: GroupStore) -> "Alike":
-        """Count them; all vectors are read."""
+        """Count them; the vectors of groups with different labels are read."""
         alike = labelled = 0
-        for first in range(0, store.num_groups, _GROUPS):
-            offsets = store.offsets[first : first + _GROUPS + 1].tolist()
-            start, end = offsets[0], offsets[-1]
-            vectors = store.candidate_features(store.candidate[start:end]).float().flatten(1).numpy()
-            _, same = np.unique(vectors, axis=0, return_inverse=True)
-            codes, labels = same.reshape(-1).tolist(), store.label[start:end].tolist()
-            for one, other in itertools.pairwise(offsets):
-                part = slice(one - start, other - start)
-                pairs = zip(codes[part], labels[part], strict=True)
-                given = [(code, label) for code, label in pairs if not math.isnan(label)]
-                if len({label for _, label in given}) > 1:
-                    labelled += 1
-                    alike += len(set(given)) > len({code for code, _ in given})
+        with WorkProgress(store.num_groups, doing="Comparing", done="Compared", unit="groups", brief=True) as progress:
+            for first in range(0, store.num_groups, _GROUPS):
+                offsets = store.offsets[first : first + _GROUPS + 1].tolist()
+                given = (_given(store, *span) for span in itertools.pairwise(offsets))
+                groups = [group for group in given if len(set(group.values())) > 1]
+                labelled += len(groups)
+                alike += _num_alike(store, groups)
+                progress.report(len(offsets) - 1)
         return cls(alike, labelled)
+
+
+def _given(store: GroupStore, start: int, end: int) -> dict[int, float]:
+    """The labels of a group, by slot; not those that are missing."""
+    labels = enumerate(store.label[start:end].tolist(), start=start)
+    return {slot: label for slot, label in labels if not math.isnan(label)}
+
+
+def _num_alike(store: GroupStore, groups: list[dict[int, float]]) -> int:
+    """In how many of these groups one vector has two labels."""
+    slots = torch.tensor([slot for group in groups for slot in group], dtype=torch.long)
+    if not len(slots):
+        return 0
+    # -0.0 equals 0.0, in other bytes; the sum is 0.0.
+    vectors = store.candidate_features(store.candidate[slots]).float().flatten(1).numpy() + 0.0
+    rows = iter(vectors)
+    count = 0
+    for group in groups:
+        given = {(next(rows).tobytes(), label) for label in group.values()}
+        count += len(given) > len({vector for vector, _ in given})
+    return count

@@ -1,6 +1,7 @@
 """Equal texts: candidates of a pool that a ranker cannot tell apart, counted, and dropped where that is wanted."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,45 +20,52 @@ def hash_texts(candidates: Iterable[PoolText]) -> NDArray[np.int64]:
     return hash_ids([_seen(each) for each in candidates])
 
 
-def repeated(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The values that come more than once, in order."""
-    ordered = np.sort(hashes)
-    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-
-
 @dataclass(frozen=True)
 class EqualTexts:
     """The candidates of a pool whose text another one before them has.
 
     Args:
-        first: For each of them, by id, the id of the first candidate with that text.
+        count: How many there are.
+        first: For each of them, by id, the id of the first candidate with that text; for some of them where none is to
+            be dropped.
     """
 
+    count: int
     first: Mapping[str, str]
 
     @classmethod
-    def of(cls, read: Callable[[], Iterable[PoolText]], twice: NDArray[np.int64]) -> "EqualTexts":
-        """Find them among the candidates whose hash comes twice; others are not held."""
+    def counted(cls, read: Callable[[], Iterable[PoolText]], hashes: NDArray[np.int64]) -> "EqualTexts":
+        """Count them by the hashes of all texts, in order; a few are read, to be shown."""
+        places, firsts = _repeats(hashes)
+        pairs = list(zip(places[:_MOST_SHOWN].tolist(), firsts[:_MOST_SHOWN].tolist(), strict=True))
+        wanted = {place for pair in pairs for place in pair}
+        ids: dict[int, str] = {}
+        for place, each in enumerate(read() if wanted else ()):
+            if place in wanted:
+                ids[place] = each.id
+                if len(ids) == len(wanted):
+                    break
+        return cls(len(places), {ids[place]: ids[first] for place, first in pairs})
+
+    @classmethod
+    def found(cls, read: Callable[[], Iterable[PoolText]], hashes: NDArray[np.int64]) -> "EqualTexts":
+        """Find all of them; texts are compared where their hashes are equal, and other candidates are not held."""
+        places, firsts = _repeats(hashes)
+        flagged = np.zeros(len(hashes), dtype=bool)
+        flagged[places] = flagged[firsts] = True
         known: dict[bytes, str] = {}
         first: dict[str, str] = {}
-        if len(twice):
-            flagged = frozenset(twice.tolist())
-            for each in read():
-                if hash_texts([each]).item() in flagged:
-                    digest = hashlib.blake2b(_seen(each).encode(), digest_size=16).digest()
-                    if (kept := known.setdefault(digest, each.id)) != each.id:
-                        first[each.id] = kept
-        return cls(first)
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self.first)
+        for each in itertools.compress(read() if len(places) else (), flagged.tobytes()):
+            digest = hashlib.blake2b(_seen(each).encode(), digest_size=16).digest()
+            if (kept := known.setdefault(digest, each.id)) != each.id:
+                first[each.id] = kept
+        return cls(len(first), first)
 
     @property
     def examples(self) -> str:
         """Some of them."""
-        shown = [f"{id!r} that of {kept!r}" for id, kept in list(self.first.items())[:_MOST_SHOWN]]
-        return ", ".join(shown) + (", ..." if len(self) > len(shown) else "")
+        shown = [f"{id!r} that of {kept!r}" for id, kept in itertools.islice(self.first.items(), _MOST_SHOWN)]
+        return ", ".join(shown) + (", ..." if self.count > len(shown) else "")
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,19 @@ class DistinctPool:
 
     def _kept(self, id: str) -> str:
         return self.equal.first.get(id, id)
+
+
+def _repeats(hashes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The places of values that were there before, in order, and where each of them was first."""
+    ordered = np.sort(hashes)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(twice):
+        return twice, twice
+    flagged = np.flatnonzero(np.take(twice, np.searchsorted(twice, hashes), mode="clip") == hashes)
+    _, index, inverse = np.unique(hashes[flagged], return_index=True, return_inverse=True)
+    firsts = flagged[index[inverse]]
+    again = firsts != flagged
+    return flagged[again], firsts[again]
 
 
 def _seen(each: PoolText) -> str:

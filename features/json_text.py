@@ -16,7 +16,7 @@ def parse_object(line: str) -> dict[str, Any]:
     record, end = _decode(line, _skip(line, 0))
     if _skip(line, end) < len(line):
         rest = line[_skip(line, end) :].rstrip()
-        found = {",": "a comma", "{": "another object"}.get(rest if rest == "," else rest[0], "something else")
+        found = {",": "a comma", "{": "another object"}.get(rest if rest == "," else rest[:1], "something else")
         cure = "write one object on each line, and nothing after it"
         raise LineError(
             "", f"not valid JSON lines: {found} after the object, at character {_skip(line, end) + 1}", cure

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.chunks import chunks_of
-from features.equal_texts import EqualTexts, hash_texts, repeated
+from features.equal_texts import EqualTexts, hash_texts
 from features.pool_sources import PoolQuery, PoolSource, PoolText
 from ranking.id_index import hash_ids
 from registry import ConfigError
 
 Unknown = Literal["error", "drop"]
+Duplicates = Literal["keep", "drop"]
 
 _RUN = 16384
 _MOST_SHOWN = 10
@@ -45,7 +46,12 @@ class PoolSurvey:
 
 
 def survey(
-    source: PoolSource, *, with_features: bool, unknown_ids: Unknown, report: Callable[[int], None]
+    source: PoolSource,
+    *,
+    with_features: bool,
+    unknown_ids: Unknown,
+    duplicates: Duplicates,
+    report: Callable[[int], None],
 ) -> PoolSurvey:
     """Read all of a source; of each id and each text 64 bits are held.
 
@@ -53,6 +59,7 @@ def survey(
         source: Of candidates and queries.
         with_features: Whether each must have a vector.
         unknown_ids: Whether ids that are not in the pool are an error.
+        duplicates: Whether candidates with the text of another one are counted, or all found, so as to drop them.
         report: Told how many candidates and queries were read.
 
     Raises:
@@ -74,7 +81,8 @@ def survey(
     queries = np.sort(np.concatenate(parts)) if parts else known[:0]
     _refuse_twice(queries, source.queries, "query")
     links.raise_for_unknown()
-    equal = EqualTexts.of(source.candidates, repeated(np.concatenate(texts)))
+    find = EqualTexts.found if duplicates == "drop" else EqualTexts.counted
+    equal = find(source.candidates, np.concatenate(texts))
     left_out = links.num_missing, links.num_left_out
     return PoolSurvey(len(known), len(queries), look.feature_dim, links.without_relevant, *left_out, equal)
 

@@ -78,15 +78,19 @@ class RecordFile:
 
     @property
     def fields(self) -> list[str]:
-        """The names of its columns; in JSON, of the fields that one of the first rows has."""
+        """The names of its columns; in JSON, of the fields that one of the first rows has.
+
+        Raises:
+            ConfigError: If lines end as on an old Mac.
+        """
         if self.form == "parquet":
             return column_names(self.path)
         if self.form == "tsv" and self.tsv_columns != "header":
             return self.tsv_columns
         if self.form == "tsv":
-            return self.text.first_line().split("\t")
+            return self._header.split("\t")
         if self.form == "csv":
-            return next(csv.reader([self.text.first_line()], delimiter=self._delimiter), [])
+            return next(csv.reader([self._header], delimiter=self._delimiter), [])
         rows = (row for _, row in self._json() if isinstance(row, dict))
         return list(dict.fromkeys(name for row in itertools.islice(rows, _LOOKED_AT) for name in row))
 
@@ -201,19 +205,30 @@ class RecordFile:
                     yield line.replace(b"\0", b"").decode(errors="replace") + "\n"
 
         reader = csv.reader(decoded(), delimiter=self._delimiter, strict=True)
-        end = 0
+        end, in_header = 0, True
         try:
             for fields in reader:
                 start, end = end + 1, reader.line_num
                 if wrong:
                     yield start, wrong.pop(0)
                     wrong.clear()
-                elif fields and start > 1 and len(fields) != len(names):
+                    in_header = False
+                elif in_header:
+                    in_header = not any(field.strip() for field in fields)
+                elif fields and len(fields) != len(names):
                     yield start, LineError("", f"has {len(fields)} fields, expected {len(names)}: {', '.join(names)}")
-                elif fields and start > 1:
+                elif fields:
                     yield start, dict(zip(names, fields, strict=True))
         except csv.Error as error:
             yield end + 1, LineError("", f"not valid CSV: {error}", "put a field with quotes in quotes, each twice")
+
+    @property
+    def _header(self) -> str:
+        first = self.text.first_line()
+        if "\r" in first:
+            cure = f"give it those of Linux: tr '\\r' '\\n' < {self.path.name} > NEW"
+            raise ConfigError(str(self.path), "its lines end as on an old Mac, with \\r alone.", cure=cure)
+        return first
 
     @cached_property
     def _delimiter(self) -> str:

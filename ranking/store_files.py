@@ -118,7 +118,8 @@ def check_size(path: Path, size: int) -> None:
 
 def _hash_of(document: Mapping[str, Any]) -> str:
     content = {name: value for name, value in document.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    as_read = json.loads(json.dumps(content))  # its keys are texts then, which sort in another order than numbers
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def damaged(path: Path, problem: str) -> StoreError:

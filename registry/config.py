@@ -19,7 +19,9 @@ from registry.ranges import FilePath, NonNegative, Seed, Text
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
-_MISREAD = re.compile(r"[-+]?(\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|0[\d_]+|(?=[\d.]*\d_)[\d_]*\.?[\d_]*)")
+_MISREAD = re.compile(
+    r"[-+]?(\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|0[\d_]+|0b[01_]+|0x[\da-fA-F_]+|(?=[\d.]*\d_)[\d_]*\.?[\d_]*)"
+)
 
 S = TypeVar("S")
 
@@ -153,7 +155,7 @@ def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise _in_file(ConfigError(where, f"not valid yaml: {reason}."), file) from error
+        raise _in_file(ConfigError(where, f"not valid yaml: {reason.rstrip('.')}."), file) from error
     if not isinstance(content, dict):
         raise _in_file(ConfigError("", "expected `key: value` lines at the top level."), file)
     content = {str(key): value for key, value in content.items()}
@@ -197,10 +199,13 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 
 def _check_numbers(text: str, key: str = "") -> None:
-    """Refuse what YAML 1.1 reads as another number than is meant: 1:30 as 90, 1_0 as 10, 010 as 8."""
-    stack = [(yaml.compose(text, yaml.SafeLoader), "")]
+    """Refuse what YAML 1.1 reads as another number than is meant: 1:30 as 90, 1_0 as 10, 010 as 8, 0b1 as 1."""
+    stack, seen = [(yaml.compose(text, yaml.SafeLoader), "")], set()
     while stack:
         node, path = stack.pop()
+        if id(node) in seen:  # an alias, which may stand for what it is part of
+            continue
+        seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             stack += [(each, f"{path}.{name.value}") for name, each in reversed(node.value)]
         elif isinstance(node, yaml.SequenceNode):

@@ -8,25 +8,18 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, Unpack, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, Unpack, runtime_checkable
 
-from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from registry.errors import ConfigError, shown
 
 REQUIRED: Any = inspect.Parameter.empty
 _UNIONS = (typing.Union, types.UnionType)
 _CONVERSION = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True, allow_inf_nan=False)
-_SAID_BY_RANGE = {
-    "greater_than",
-    "greater_than_equal",
-    "less_than",
-    "less_than_equal",
-    "string_too_short",
-    "string_too_long",
-    "too_short",
-}
+T = TypeVar("T")
 # Python reads 1_0 and ١ as numbers as well; people who write them in a yaml mean something else.
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 
@@ -171,7 +164,22 @@ def instantiate(factory: Callable[..., Any], bound: Mapping[str, Any]) -> dict[s
     return ready
 
 
-@functools.cache
+def _cached(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Remember what a function makes of each annotation; some hold what has no hash, such as `Annotated[int, {}]`."""
+    remembered = functools.cache(function)
+
+    @functools.wraps(function)
+    def call(annotation: Any) -> T:
+        try:
+            hash(annotation)
+        except TypeError:
+            return function(annotation)
+        return remembered(annotation)
+
+    return call
+
+
+@_cached
 def dataclass_of(annotation: Any) -> type | None:
     """The dataclass among the types of an annotation, such as `Encoder` of `Encoder | None`."""
     arms = typing.get_args(annotation) or (annotation,)
@@ -223,7 +231,7 @@ def _hints(target: Any, factory: Any) -> dict[str, Any]:
         raise ConfigError(place, problem, cure=cure) from error
 
 
-@functools.cache
+@_cached
 def _kind(annotation: Any) -> Kind | None:
     """The kind whose node an annotation asks for, be it optional."""
     arguments = typing.get_args(annotation)
@@ -247,17 +255,29 @@ def _validated(value: Any, annotation: Any, path: str) -> Any:
         if isinstance(value, str) and str not in types_named and not _NUMBER.fullmatch(value):
             raise ConfigError(path, f"{expected}.")
     try:
-        return _adapter(annotation).validate_python(value)
+        converted = _adapter(annotation).validate_python(value)
     except ValidationError as error:
         found = error.errors()[0]
-        reason = str(found.get("ctx", {}).get("error", found["msg"]))
-        told = f" ({reason})" if found["type"] not in _SAID_BY_RANGE else ""
-        raise ConfigError(path, f"{expected}{told}.") from error
+        context = found.get("ctx", {})
+        reason = str(context.get("error", found["msg"]))
+        said = any(context.get(name) == limit for name, limit in _limits_in(annotation))
+        raise ConfigError(path, f"{expected}." if said else f"{expected} ({reason}).") from error
+    _refuse_rewritten(value, converted, path)
+    return converted
 
 
-@functools.cache
+@_cached
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation, config=_CONVERSION)
+
+
+def _refuse_rewritten(value: Any, converted: Any, path: str) -> None:
+    """Raise if a text was made of a decimal fraction: yaml reads 1.10 as 1.1, and the text 1234e56 as 1.234e+59."""
+    texts = {place for place, leaf in _leaves(converted) if isinstance(leaf, str)}
+    for place, leaf in _leaves(value):
+        if isinstance(leaf, float) and place in texts:
+            problem = f"expected a text, got the number {leaf!r}, which may be written otherwise than you wrote it."
+            raise ConfigError(f"{path}{place}", problem, cure='quote it: "1.10", in a command \'key="1.10"\'')
 
 
 def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -288,20 +308,37 @@ def _types(annotation: Any) -> Iterator[Any]:
 
 def _range(metadata: Sequence[Any]) -> str:
     """What an annotation says besides the type, such as ` from 0 to 1`."""
-    flat: list[Any] = []
+    limits = _limits(metadata)
+    if "min_length" in limits:
+        return f" of 1 to {limits['max_length']} characters" if "max_length" in limits else ", not empty"
+    if "ge" in limits and "le" in limits:
+        return f" from {_limit(limits['ge'])} to {_limit(limits['le'])}"
+    words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "at most"}
+    said = [f"{word} {_limit(limits[name])}" for name, word in words.items() if name in limits]
+    return f" {' and '.join(said)}" if said else ""
+
+
+def _limits(metadata: Sequence[Any]) -> dict[str, Any]:
+    """The limits that `_range` has words for, by pydantic's names of them."""
+    limits: dict[str, Any] = {}
     for each in metadata:
-        flat.extend(each if isinstance(each, GroupedMetadata) else [each])
-    limits: dict[type, Any] = {type(each): each for each in flat if isinstance(each, BaseMetadata)}
-    if MinLen in limits:
-        return f" of 1 to {limits[MaxLen].max_length} characters" if MaxLen in limits else ", not empty"
-    if Ge in limits and Le in limits:
-        return f" from {_limit(limits[Ge].ge)} to {_limit(limits[Le].le)}"
-    words = [
-        f"{word} {_limit(getattr(limits[kind], kind.__name__.lower()))}"
-        for kind, word in ((Gt, "above"), (Ge, "of at least"), (Lt, "below"), (Le, "at most"))
-        if kind in limits
-    ]
-    return f" {' and '.join(words)}" if words else ""
+        if isinstance(each, GroupedMetadata):
+            limits |= _limits(list(each))
+        elif isinstance(each, FieldInfo):
+            limits |= _limits(each.metadata)
+        elif isinstance(each, Gt | Ge | Lt | Le | MinLen | MaxLen):
+            limits |= dataclasses.asdict(each)
+    if limits.get("min_length") == 1:
+        return limits
+    return {name: limit for name, limit in limits.items() if not name.endswith("_length")}
+
+
+def _limits_in(annotation: Any) -> Iterator[tuple[str, Any]]:
+    """Those of an annotation and of all that it names."""
+    if hasattr(annotation, "__metadata__"):
+        yield from _limits(annotation.__metadata__).items()
+    for each in typing.get_args(annotation)[: 1 if hasattr(annotation, "__metadata__") else None]:
+        yield from _limits_in(each)
 
 
 def _limit(number: Any) -> str:

@@ -17,7 +17,7 @@ from features.encoder import Encoder
 from features.equal_texts import DistinctPool
 from features.pool_shards import ShardWork, embed
 from features.pool_sources import PoolQuery, PoolSource, pool_source
-from features.pool_survey import PoolSurvey, Unknown, survey
+from features.pool_survey import Duplicates, PoolSurvey, Unknown, survey
 from ranking.candidate_pool import CandidatePool
 from ranking.candidate_pool_writer import CandidatePoolWriter
 from ranking.progress import ReadingProgress, WorkProgress
@@ -57,13 +57,13 @@ class CandidatePoolExtractor:
         devices: Few = 1,
         own_lists: bool = False,
         unknown_ids: Unknown = "error",
-        duplicates: Literal["keep", "drop"] = "keep",
+        duplicates: Duplicates = "keep",
     ) -> None:
         self.source = pool_source(SOURCES.build(source, path="features.source"), own_lists=own_lists)
         self.encoder, self.dtype, self.chunk_size = encoder, dtype, chunk_size
         self.devices = devices if encoder else 1
         self.unknown_ids: Unknown = unknown_ids
-        self.duplicates = duplicates
+        self.duplicates: Duplicates = duplicates
         self._path = path
 
     @property
@@ -119,7 +119,7 @@ class CandidatePoolExtractor:
         )
         source, num_candidates = self.source, found.num_candidates
         if self.duplicates == "drop":
-            source, num_candidates = DistinctPool(source, found.equal), num_candidates - len(found.equal)
+            source, num_candidates = DistinctPool(source, found.equal), num_candidates - found.equal.count
         with writer, WorkProgress(num_candidates + found.num_queries) as progress:
             build = _Build(self, source, writer, progress)
             build.add_candidates(num_candidates)
@@ -133,6 +133,7 @@ class CandidatePoolExtractor:
                 self.source,
                 with_features=self.encoder is None,
                 unknown_ids=self.unknown_ids,
+                duplicates=self.duplicates,
                 report=reading.report,
             )
         if to_train and not found.num_queries:
@@ -141,8 +142,8 @@ class CandidatePoolExtractor:
         if found.missing:
             line = "judged candidates are not in the pool: they count as never found. Metrics stand without them too."
             _say(console, f"{found.missing:,} {line}")
-        if found.equal:
-            lead = f"{len(found.equal):,} of {found.num_candidates:,} candidates have the text of another one"
+        if found.equal.count:
+            lead = f"{found.equal.count:,} of {found.num_candidates:,} candidates have the text of another one"
             kept = f"({found.equal.examples}); features.duplicates=drop keeps the first of each."
             dropped = f"and were dropped ({found.equal.examples}); judgements of them count for the first of each."
             _say(console, f"{lead} {dropped if self.duplicates == 'drop' else kept}")

@@ -74,3 +74,29 @@ def test_like_faults_are_told_once_by_the_first_of_them(tmp_path: Path) -> None:
     ) as e:
         rows(tmp_path / "a.json")
     assert "the first of them: found 1, expected an object {...}" in str(e.value)
+
+
+@pytest.mark.parametrize("before", ["", "\n\n", " \n\t\n", "\r\n"])
+@pytest.mark.parametrize(("name", "tab"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_blank_lines_before_the_header_are_no_rows(before: str, name: str, tab: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(f"{before}id{tab}text\n1{tab}hello\n", newline="")
+    line = before.count("\n") + 2
+    assert rows(tmp_path / name) == [({"id": "1", "text": "hello"}, f"{name}, line {line}")]
+
+
+def test_a_header_with_a_bad_byte_is_a_bad_line_and_no_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\nid,t\xffxt\n1,a\n")
+    with pytest.raises(ConfigError, match=r"a\.csv, line 2: not UTF-8") as raised:
+        rows(tmp_path / "a.csv")
+    assert "line 3" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "tab"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_line_ends_of_old_macs_are_named(name: str, tab: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(f"id{tab}text\r1{tab}hello\r".encode())
+    with pytest.raises(ConfigError) as raised:
+        rows(tmp_path / name)
+    assert str(raised.value) == (
+        f"{tmp_path / name}: its lines end as on an old Mac, with \\r alone.\n"
+        f"  What to do:   give it those of Linux: tr '\\r' '\\n' < {name} > NEW"
+    )

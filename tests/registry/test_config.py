@@ -169,6 +169,8 @@ def test_what_has_to_be_set_says_so(write: Callable[..., Path]) -> None:
     ("seed: 1\nseed: 2\n", "run.yaml: line 2, column 1: not valid yaml: found duplicate key seed."),
     ("seed: *nowhere\n", "run.yaml: line 1, column 7: not valid yaml: found undefined alias"),
     ("seed: !!python/object/apply:os.getcwd []\n", "run.yaml: line 1, column 7: not valid yaml: could not determine"),
+    ("a: &a [*a]\n", "run.yaml: line 1, column 4: not valid yaml: YAML recursive aliases are not supported."),
+    ("a: &a {b: {c: *a}}\n", "run.yaml: line 1, column 4: not valid yaml: YAML recursive aliases are not supported."),
     ("- one\n- two\n", "run.yaml: expected `key: value` lines at the top level."),
     ("", "run.yaml: ranker: RunConfig needs this option."),
     (PLAIN + "traner: {}\n", "run.yaml: traner: no such option of RunConfig.\n  Did you mean: trainer\n"),
@@ -214,3 +216,28 @@ def test_a_module_that_is_nowhere_is_told_where_to_put_it(write: Callable[..., P
     for wrong in ("'my_block.py'", "blocks/mine", "''", ".mine", "3"):
         problem = message(write(PLAIN + f"imports: [{wrong}]"))
         assert problem.startswith(f"run.yaml: imports[0]: not the name of a module: '{wrong.strip(chr(39))}'.")
+
+
+def test_aliases_of_aliases_are_looked_at_once() -> None:
+    lines = ["a0: &a0 [1]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40))]
+    config._check_numbers("\n".join(lines))
+    with pytest.raises(ConfigError, match=r"^a0\[0\]: 1:30 could be read as another number"):
+        config._check_numbers("\n".join(["a0: &a0 [1:30]", *lines[1:]]))
+
+
+@pytest.mark.parametrize("number", ["1234e56", "12e3"])
+def test_a_text_that_yaml_reads_as_a_number_with_a_point_is_refused(write: Callable[..., Path], number: str) -> None:
+    # PyYAML takes 12e3 for a text; OmegaConf for 12000.0.
+    with pytest.raises(ConfigError, match=r"^run\.yaml: runs: expected a text, got the number 1"):
+        load_config(write(), [f"runs={number}"])
+    assert load_config(write(), [f"runs='{number}'"]).runs == number
+    assert load_config(write(), ["runs=2024"]).runs == "2024"
+
+
+@pytest.mark.parametrize("number", ["0b1", "0b1_0", "0x1F", "-0x10"])
+def test_numbers_that_are_not_written_in_decimal_are_refused(write: Callable[..., Path], number: str) -> None:
+    cure = "write the number with digits alone, or a text in quotes"
+    expected = f"run.yaml: runs: {number} could be read as another number.\n  What to do:   {cure}"
+    assert message(write(), [f"runs={number}"]) == expected
+    assert load_config(write(), [f"runs='{number}'"]).runs == number
+    assert load_config(write(), ["runs=0b12abc"]).runs == "0b12abc"

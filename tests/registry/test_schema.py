@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict, Unpack
 
+import pydantic
 import pytest
+from annotated_types import Gt, Le, MaxLen, MinLen
 
 from registry import ConfigError, Node, Registry, schema
 
@@ -110,6 +112,11 @@ def test_a_missing_option_is_told_what_it_is_for() -> None:
     (int, "3", 3),
     (int, 3.0, 3),
     (str, 7, "7"),
+    (str | float, 1.1, 1.1),
+    (dict[str, Any], {"a": 1.1}, {"a": 1.1}),
+    (list[str], ["a", 2024], ["a", "2024"]),
+    (Annotated[int, {"x": 1}], 3, 3),
+    (list[Annotated[int, {"x": 1}]], [3], [3]),
     (str, "learned", "learned"),
     (Literal["feature", "learned"], "learned", "learned"),
     (Literal[16, 32] | Literal["bf16"] | None, "bf16", "bf16"),
@@ -145,6 +152,19 @@ def test_values_become_what_the_annotation_says(annotation: Any, value: Any, exp
     (list[int], "12", "here.option: expected list[int], got '12'"),
     (tuple[float, float], [1], "here.option: expected tuple[float, float], got [1]"),
     (bool, "maybe", "here.option: expected bool, got 'maybe'"),
+    (str, 1.1, "here.option: expected a text, got the number 1.1, which may be written otherwise than you wrote it.\n"
+     "  What to do:   quote it: \"1.10\", in a command 'key=\"1.10\"'"),
+    (str | None, 12000.0, "here.option: expected a text, got the number 12000.0,"),
+    (list[str], ["a", 1.5], "here.option[1]: expected a text, got the number 1.5,"),
+    (dict[str, str], {"a": 1.5}, "here.option.a: expected a text, got the number 1.5,"),
+    (str | list[str], [1.5], "here.option[0]: expected a text, got the number 1.5,"),
+    (Annotated[int, pydantic.Field(gt=0)], 0, "here.option: expected int above 0, got 0."),
+    (Annotated[int, Le(9), pydantic.Field(gt=0)], 0, "here.option: expected int above 0 and at most 9, got 0."),
+    (Annotated[int, pydantic.Field(multiple_of=2)], 3,
+     "here.option: expected int, got 3 (Input should be a multiple of 2)"),
+    (Annotated[str, MinLen(3)], "ab", "here.option: expected str, got 'ab' (String should have at least 3 characters)"),
+    (Annotated[str, MaxLen(1)], "ab", "here.option: expected str, got 'ab' (String should have at most 1 character)"),
+    (Annotated[int, {"x": 1}, Gt(0)], 0, "here.option: expected int above 0, got 0."),
     (str, ["a"], "here.option: expected str, got ['a']"),
     (Literal["cosine", "dot"], "cosin", "here.option: no such choice: 'cosin'.\n  Did you mean: cosine\n"),
     (Literal[16] | Literal["bf16", "16"] | None, "bf_16",
