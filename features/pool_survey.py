@@ -163,7 +163,11 @@ class _Links:
             self.num_wrong += 1
             if self.num_wrong <= _MOST_SHOWN:
                 query = run[place]
-                self._shown.append(f"{query.origin or query.id}: {id!r} in `{field}` of query {query.id!r}")
+                # Judgements often stand in another file than the query does.
+                if field == "relevant":
+                    self._shown.append(f"{id!r}, judged for query {query.id!r}")
+                else:
+                    self._shown.append(f"{query.origin or query.id}: {id!r} in `{field}` of query {query.id!r}")
 
     def raise_for_unknown(self) -> None:
         """Raise if ids are unknown and that is an error, or if no query has a relevant candidate."""
@@ -172,7 +176,7 @@ class _Links:
             more = f"\n  and {self.num_wrong - len(self._shown):,} more" * (self.num_wrong > len(self._shown))
             count = "one id is" if self.num_wrong == 1 else f"{self.num_wrong:,} ids are"
             problem = f"{count} not among the {len(self.known):,} candidates:{listing}{more}"
-            cure = "add them to the candidates; features.unknown_ids=drop leaves those in `relevant` and `history` out"
+            cure = "add them to the candidates; features.unknown_ids=drop counts the judged ones as never found"
             raise ConfigError("features.source", problem, cure=cure)
         if self.num_queries and self.without_relevant == self.num_queries:
             problem = f"none of its {self.num_queries:,} queries has a relevant candidate in the pool."

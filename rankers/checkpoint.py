@@ -119,7 +119,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # damaged bytes can make an unpickler raise anything
         reason = (str(error).splitlines() or [""])[0]
-        raise ConfigError(str(path), f"not a whole checkpoint: {type(error).__name__}: {reason}") from error
+        problem, cure = f"not a whole checkpoint: {type(error).__name__}: {reason}", "copy it back, or train again"
+        raise ConfigError(str(path), problem, cure=cure) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ConfigError(str(path), "holds no weights of a ranker.")
     _check(checkpoint.get("ranker"), path)

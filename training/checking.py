@@ -140,6 +140,9 @@ def _check_ranker(config: RunConfig) -> None:
     for place, node in enumerate(config.ranker["metrics"]):
         with _refused_as(f"ranker.metrics[{place}]"):
             kind.bind(node)(*([labels] * (3 if kind is RANK_METRICS else 2)), mask)
+    names = [metric_name(node, kind) for node in config.ranker["metrics"]]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError("ranker.metrics", f"{twice} is there twice.", cure="name each once")
     optimizer = OPTIMIZERS.build(config.ranker["optimizer"], [nn.Parameter(labels)], path="ranker.optimizer")
     SCHEDULES.build(config.ranker["schedule"], optimizer, 100, path="ranker.schedule")
     check_negatives(config.ranker["name"], config.datamodule.get("negatives", "group") != "group")

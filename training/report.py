@@ -101,7 +101,8 @@ class Report:
         metrics = list(self.per_query[self.name])
         count = "1 query, which has no interval" if len(self.queries) == 1 else f"{len(self.queries):,} queries"
         intervals = "" if len(self.queries) == 1 else ", 95 % bootstrap intervals"
-        table = new_table("", *metrics, title=f"{split}: {count}{intervals}")
+        lacking = f"; {self.num_missing:,} judged candidates are not in the pool" if self.num_missing else ""
+        table = new_table("", *metrics, title=f"{split}: {count}{intervals}{lacking}")
         for scorer, means in self.means.items():
             cells = [decimal(mean.mean) + _bounds(mean) for mean in means.values()]
             table.add_row(escape(scorer), *cells, style="bold" if scorer == self.name else None)

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rankers.base import Ranker
 from rankers.checkpoint import read_checkpoint, write_checkpoint
 from registry import ConfigError, RunConfig
+from registry.errors import shown
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -87,7 +88,7 @@ def check_changes(before: RunConfig, after: RunConfig) -> None:
     old, new = (dict(_flat(dataclasses.asdict(config))) for config in (before, after))
     for option in {**old, **new}:
         if old.get(option) != new.get(option) and not option.startswith(MAY_CHANGE):
-            problem = f"cannot change in a run that goes on: it began with {old.get(option)!r}."
+            problem = f"cannot change in a run that goes on: it began with {shown(old.get(option))}."
             cure = f"leave it out, or begin a new run; what may change: {', '.join(MAY_CHANGE)}"
             raise ConfigError(option, problem, cure=cure)
 

@@ -75,11 +75,11 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
         ConfigError: For what can be known to be wrong before training, and for a loss that is no number.
         InterruptedRunError: After Ctrl-C or SIGTERM, when everything is saved.
     """
-    ranker = resolve_backbone(config.ranker, config.trainer)
-    config = dataclasses.replace(config, ranker=ranker, trainer=resolve_precision(config.trainer))
+    config = dataclasses.replace(config, trainer=resolve_precision(config.trainer))
     if resume:
         check_changes(load_config(resume / CONFIG, []), config)
     check(config)
+    config = dataclasses.replace(config, ranker=resolve_backbone(config.ranker, config.trainer))
     keep_freed_memory()
     try:
         return _train(config, name, resume)

@@ -326,7 +326,7 @@ FAULTS: dict[str, tuple[list[PoolText], list[PoolQuery], str]] = {
     "an unknown relevant id": (
         [],
         [query(), query("2", relevant={"a": 1.0, "x": 1.0})],
-        "2: 'x' in `relevant` of query '2'",
+        "'x', judged for query '2'",
     ),
     "an unknown id in a history": ([], [query(history=["a", "y"])], "one id is not .*\n.*'y' in `history`"),
     "an unknown id in a list": ([], [query(candidates=["a", "z"])], "'z' in `candidates`"),

@@ -128,3 +128,9 @@ def test_a_file_without_a_line_that_can_be_read_is_refused(
     (tmp_path / "groups.jsonl").write_bytes(content)
     features = "features={name: embedding, encoder: null, source: {name: jsonl, path: groups.jsonl}}"
     assert "groups.jsonl" in refused(features, store=False)
+
+
+def test_a_metric_that_is_there_twice_is_refused(refused: Callable[..., str]) -> None:
+    assert refused("ranker.metrics=[mrr, ndcg@10, {name: ndcg, k: 10}]").startswith(
+        "ranker.metrics: ndcg@10 is there twice."
+    )

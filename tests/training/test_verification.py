@@ -122,10 +122,12 @@ def test_a_run_over_groups_has_the_numbers_of_ir_measures(run: Callable[..., Pat
 
 
 def test_candidates_that_the_pool_lacks_count_and_both_numbers_are_given(
-    run: Callable[..., Path], tmp_path: Path
+    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run(trec(tmp_path))
     test = json.loads((folder / "metrics.json").read_text())["test"]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{test['judged_but_not_in_the_pool']} judged candidates are not in the pool" in shown
     # Of the passages 3 q to 3 q + 7 of the queries 15 to 18, the collection ends at 53, and grades of 0 do not count.
     lacking = [place for id in range(15, 19) for place in range(8) if 3 * id + place >= 54 and (id + place) % 4]
     assert test["judged_but_not_in_the_pool"] == len(lacking) > 0
