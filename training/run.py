@@ -79,7 +79,6 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
     if resume:
         check_changes(load_config(resume / CONFIG, []), config)
     check(config)
-    config = dataclasses.replace(config, ranker=resolve_backbone(config.ranker, config.trainer))
     keep_freed_memory()
     try:
         return _train(config, name, resume)
@@ -101,7 +100,8 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     path = _find_store(config, processes)
     datamodule = _build_datamodule(config, path)
     check_steps(config.trainer, datamodule)
-    config = dataclasses.replace(config, ranker=RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
+    ranker_options = RANKERS.complete(config.ranker, datamodule.facts, "ranker")
+    config = dataclasses.replace(config, ranker=resolve_backbone(ranker_options, config.trainer))
     ranker = _build_ranker(config, datamodule)
     if resume:
         check_resume_point(resume, ranker, config.trainer)
