@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ranking.library_bars import no_bars
+from ranking.loading_bars import no_bars
 from ranking.precision import (
     Dtype,
     Precision,

@@ -1,4 +1,4 @@
-"""Library bars: the bars of transformers and of the hub, switched off for a while and given back as they were."""
+"""Loading bars: those that transformers and the hub draw, switched off for a while and given back as they were."""
 
 import importlib
 from collections.abc import Iterator
