@@ -5,15 +5,15 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from console.streams import prepare_streams
 from registry import ConfigError, RunConfig, load_config
 from registry.config import to_yaml
 from registry.light_imports import lighten_imports
-from registry.streams import prepare_streams
 
 EXAMPLES = """examples:
   python train.py --config quickstart.yaml
   python train.py --config quickstart.yaml ranker.optimizer.lr=1e-3 trainer.max_epochs=5 logger=wandb
-  python train.py --config listranker_jsonl.yaml features.source.path=groups.jsonl
+  python train.py --config list_ranker_jsonl.yaml features.source.path=groups.jsonl
   python train.py --config quickstart.yaml --check
   python train.py --resume runs/quickstart/2026-01-31_12-00-00
   python -m registry                 every name a yaml can hold, with its options"""

@@ -8,26 +8,33 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from ranking.tables import print_table
+from console.streams import prepare_streams
+from console.tables import print_table
 from registry import ConfigError
-from registry.streams import prepare_streams
 
-BENCHMARKS = {
-    "fit": "an epoch of training, against plain PyTorch loops",
-    "store": "opening and reading a store, against reading its files",
-    "projection": "projecting each vector once a batch, against once a group",
-    "training_throughput": "training with texts encoded in each step, against sentence-transformers",
-    "search": "the best of a million candidates, against faiss",
-    "kmeans": "one large clustering and a thousand small ones, against faiss and scikit-learn",
-    "pool_memory": "ranking 6.8 million candidates on disk, 14 GB, against reading them",
-    "sampling": "64 responses to one prompt, against generate and the matrix products alone",
-    "kept_states": "the same with hidden states kept, against without",
-    "hidden_states": "states of responses that exist, against the plain full forward",
-    "scaling": "test-time scaling of LRanker, prefixes shared, against whole prompts",
-    "sandbox": "running 1,000 short programs with their tests, against a new interpreter for each",
-    "mutants": "MBPP's solutions, and these with one thing changed, against an interpreter for each",
-    "verification": "judging 10,000 recorded answers of MATH, against the checks alone and a pool without timeouts",
+SPEED = {
+    "training": {
+        "fit": "an epoch of training, against plain PyTorch loops",
+        "store": "opening and reading a store, against reading its files",
+        "projection": "projecting each vector once a batch, against once a group",
+        "training_throughput": "training with texts encoded in each step, against sentence-transformers",
+    },
+    "vectors": {
+        "search": "the best of a million candidates, against faiss",
+        "kmeans": "one large clustering and a thousand small ones, against faiss and scikit-learn",
+        "pool_memory": "ranking 6.8 million candidates on disk, 14 GB, against reading them",
+        "scaling": "test-time scaling of LRanker, prefixes shared, against whole prompts",
+    },
+    "responses": {
+        "sampling": "64 responses to one prompt, against generate and the matrix products alone",
+        "kept_states": "the same with hidden states kept, against without",
+        "hidden_states": "states of responses that exist, against the plain full forward",
+        "sandbox": "running 1,000 short programs with their tests, against a new interpreter for each",
+        "mutants": "MBPP's solutions, and these with one thing changed, against an interpreter for each",
+        "verification": "judging 10,000 recorded answers of MATH, against the checks alone and a pool without timeouts",
+    },
 }
+BENCHMARKS = {name: what for kind in SPEED.values() for name, what in kind.items()}
 TABLES = {
     "ablations": "what each part of LRanker adds: nine runs of the quickstart",
     "templates": "how much the centroids matter, by template, pooling and injection: sixteen runs",
@@ -58,13 +65,15 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := [name for name in chosen.names if name not in BENCHMARKS | TABLES]:
         parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS | TABLES)}")
 
-    from benchmarks import machine, workload  # here, so that --help need not wait for torch
+    from benchmarks import machine
+    from benchmarks.speed.training import workload  # here, so that --help need not wait for torch
 
     machine.limit_cores(chosen.cores)
     size, console, holds = workload.TINY if chosen.tiny else workload.MBPP, Console(), True
     with TemporaryDirectory() as temporary:
         for name in chosen.names or BENCHMARKS:
-            benchmark = importlib.import_module(f"benchmarks.{name}")
+            folder = next((f"speed.{kind}." for kind, names in SPEED.items() if name in names), "")
+            benchmark = importlib.import_module(f"benchmarks.{folder}{name}")
             if name in TABLES:
                 print_table(console, benchmark.TABLE.table(benchmark.TABLE.run(chosen.results, chosen.runs, console)))
                 continue

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from benchmarks.cells import Cells, Column, Finding
-from ranking.decimals import decimal, interval
+from console.decimals import decimal, interval
 
 
 def _metric(scorer: str | None, metric: str) -> Column:

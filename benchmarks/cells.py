@@ -13,11 +13,11 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.comparison import in_own_process
-from ranking.decimals import decimal
-from ranking.tables import new_table
+from console.decimals import decimal
+from console.tables import new_table
 from registry import RunConfig, load_config
-from training.provenance import provenance
-from training.report import write_json
+from training.results.provenance import provenance
+from training.results.report import write_json
 
 Finding = dict[str, Any]
 

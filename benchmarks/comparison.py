@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from benchmarks import machine
-from ranking.decimals import decimal
-from ranking.tables import new_table, print_table
-from training.provenance import provenance
-from training.report import write_json
+from console.decimals import decimal
+from console.tables import new_table, print_table
+from training.results.provenance import provenance
+from training.results.report import write_json
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ import torch
 
 from benchmarks.cells import Cells, Column, Finding
 from rankers.checkpoint import load_ranker
-from ranking.candidate_pool import CandidatePool
-from ranking.partitions import Partitions
 from ranking.pool_batch import Contexts
+from ranking.stores.candidate_pool import CandidatePool
+from ranking.vectors.partitions import Partitions
 from registry import DATAMODULES, EXTRACTORS, load_config
 
 NUM_QUERIES, NUM_CONTEXTS = 16, 10

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datamodules.drawing import draw_slots, slots_of
 from ranking.batch import FeatureBatch
-from ranking.group_store import GroupStore
+from ranking.stores.group_store import GroupStore
 from registry import ConfigError
 
 _EVALUATION_BYTES = 1 << 26

@@ -14,7 +14,7 @@ from datamodules.epoch_loader import EpochLoader
 from datamodules.feature_batches import EvaluationBatches, Slots, TrainingBatches
 from datamodules.splits import SPLITS, assign_splits
 from ranking.batch import FeatureBatch
-from ranking.group_store import GroupStore
+from ranking.stores.group_store import GroupStore
 from registry import DATAMODULES, ConfigError
 from registry.ranges import Count, Few, FilePath, NonNegative, Probability, Seed
 

@@ -13,17 +13,17 @@ from rich.console import Console
 from torch import Tensor
 
 from datamodules.epoch_loader import EpochLoader
-from datamodules.judgements import Judgements
-from datamodules.mining import MinedLists
-from datamodules.negative_samples import FromMined, FromOwn, FromParts, no_sample
-from datamodules.negatives import CandidateTable, Negatives, OneTable, Sampled, WholeParts
-from datamodules.pool_batches import EvaluationPoolBatches, TrainingPoolBatches
+from datamodules.pools.judgements import Judgements
+from datamodules.pools.mining import MinedLists
+from datamodules.pools.negative_samples import FromMined, FromOwn, FromParts, no_sample
+from datamodules.pools.negatives import CandidateTable, Negatives, OneTable, Sampled, WholeParts
+from datamodules.pools.pool_batches import EvaluationPoolBatches, TrainingPoolBatches
+from datamodules.pools.token_lists import TokenLists
 from datamodules.splits import SPLITS, assign_splits
-from datamodules.token_lists import TokenLists
-from ranking.candidate_pool import CandidatePool
-from ranking.partitions import Partitions
 from ranking.pool_batch import PoolBatch
-from ranking.store_files import StoreError
+from ranking.stores.candidate_pool import CandidatePool
+from ranking.stores.files import StoreError
+from ranking.vectors.partitions import Partitions
 from registry import DATAMODULES, ConfigError
 from registry.ranges import Count, Few, FilePath, NonNegative, Rank, Seed, Text
 

@@ -8,19 +8,19 @@ from typing import Any
 
 from rich.console import Console
 
-from features.analysis import Analysis
-from features.inspection import show
-from features.pool_inspection import show_pool
-from features.store_checking import verify
-from features.store_merging import merge, split
-from ranking.candidate_pool import POOL, CandidatePool
-from ranking.group_shard import GROUP_STORE
-from ranking.group_store import GroupStore
-from ranking.store_files import as_json, make_folder, write_file
-from ranking.store_format import format_of
+from console.streams import prepare_streams
+from features.commands.inspect_groups import show
+from features.commands.inspect_pool import show_pool
+from features.commands.merge import merge, split
+from features.commands.verify import verify
+from ranking.response_analysis import Analysis
+from ranking.stores.candidate_pool import POOL, CandidatePool
+from ranking.stores.files import as_json, make_folder, write_file
+from ranking.stores.format import format_of
+from ranking.stores.group_store import GroupStore
+from ranking.stores.group_tables import GROUP_STORE
 from registry import EXTRACTORS, ConfigError
 from registry.config import FeaturesConfig, RunConfig, load_config
-from registry.streams import prepare_streams
 
 _MORE = """commands, each with its own --help:
   inspect  show what is in a store or a pool

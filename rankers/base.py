@@ -54,7 +54,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     """
 
     default_loss: ClassVar[Node] = "listwise_kl"
-    metric_kind: ClassVar[Registry[Tensor]] = METRICS
+    metric_kind: ClassVar[Registry] = METRICS
     takes_shared_negatives: ClassVar[bool] = False
     ranks_pool: ClassVar[bool] = False
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from rankers.base import Ranker
-from ranking.store_files import as_signed_json, make_folder, sha256_of, signed, write_file
+from ranking.stores.files import as_signed_json, make_folder, sha256_of, signed, write_file
 from registry import RANKERS, ConfigError
 from registry.imports import import_modules
 

@@ -8,16 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
+from console.progress import WorkProgress
 from rankers.base import Ranker
-from rankers.baselines.pool_baselines import Baseline, PoolBaselines
 from rankers.pool_table import PoolTable
-from ranking.candidate_pool import CandidatePool
+from rankers.references.pool_references import Baseline, PoolBaselines
 from ranking.evaluation import Judged
 from ranking.places import Places
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Qrels, best
-from ranking.progress import WorkProgress
-from ranking.search import WatchedPool
+from ranking.stores.candidate_pool import CandidatePool
+from ranking.vectors.search import WatchedPool
 from registry import RANK_METRICS, Node, Registry
 
 RUN_DEPTH = 1000
@@ -34,7 +34,7 @@ class PoolRanker(Ranker[PoolBatch]):
     """
 
     default_loss: ClassVar[Node] = "infonce"
-    metric_kind: ClassVar[Registry[Tensor]] = RANK_METRICS
+    metric_kind: ClassVar[Registry] = RANK_METRICS
     takes_shared_negatives: ClassVar[bool] = True
     ranks_pool: ClassVar[bool] = True
 

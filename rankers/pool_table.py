@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ranking.candidate_pool import CandidatePool
-from ranking.search import inverse_norms
+from ranking.stores.candidate_pool import CandidatePool
+from ranking.vectors.search import inverse_norms
 
 # A pool that takes no more than this share of a GPU's free memory is kept there.
 _RESIDENT = 0.6

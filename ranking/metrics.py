@@ -20,7 +20,7 @@ from registry.ranges import Rank
 from registry.schema import options
 
 
-def metric_name(node: Node, kind: Registry[Tensor] = METRICS) -> str:
+def metric_name(node: Node, kind: Registry = METRICS) -> str:
     """What a metric is logged as: its name and cut-off, and other options where they are not the defaults.
 
     Example:

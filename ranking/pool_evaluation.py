@@ -11,8 +11,8 @@ from torchmetrics import Metric
 
 from ranking.evaluation import Ranked, joined
 from ranking.places import Places
-from ranking.products import Scorer, full_precision
-from ranking.search import places, top_k
+from ranking.vectors.products import Scorer, full_precision
+from ranking.vectors.search import places, top_k
 
 _BUDGET = 2**24  # scores of own candidate lists that are held at once
 

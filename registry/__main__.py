@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from console.streams import prepare_streams
 from registry import KINDS, ConfigError, schema
 from registry.errors import shown
 from registry.imports import import_modules
 from registry.light_imports import lighten_imports
-from registry.streams import prepare_streams
 
 
 def main(arguments: list[str] | None = None) -> int:

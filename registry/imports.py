@@ -11,8 +11,11 @@ from pathlib import Path
 from registry.errors import ConfigError
 
 OURS = frozenset(
-    {"benchmarks", "datamodules", "features", "rankers", "ranking", "registry", "serving", "train", "training"}
-)
+    {
+        "benchmarks", "console", "datamodules", "features", "language_models", "rankers", "ranking", "registry",
+        "sandbox", "serving", "train", "training",
+    }
+)  # fmt: skip
 """What this repository itself has at its top: its components need no import."""
 
 _imported: dict[str, str] = {}

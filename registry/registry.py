@@ -3,32 +3,32 @@
 import functools
 import importlib
 import importlib.util
-import pkgutil
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from registry import schema
 from registry.errors import ConfigError, shown
 from registry.schema import Node
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Registry(Generic[T]):
+class Registry:
     """All components of one kind.
 
     Args:
         kind: What they are called together, such as `blocks`.
-        home: The package whose files are the components' names, or the module that defines them all.
+        home: The package whose files, in whatever subfolder, are the components' names; or the module that defines
+            them all.
         provided: Options that code supplies when it builds one, such as a block's `dim`; a yaml need not name them.
     """
 
     def __init__(self, kind: str, home: str, *, provided: Sequence[str] = ()) -> None:
         self.kind, self.home, self.provided = kind, home, tuple(provided)
-        self._factories: dict[str, Callable[..., T]] = {}
+        self._factories: dict[str, Callable[..., Any]] = {}
         self._unavailable: dict[str, ImportError] = {}
 
     def register(self, name: str) -> Callable[[F], F]:
@@ -47,7 +47,7 @@ class Registry(Generic[T]):
                 try:
                     self._import_home_of(name)
                 except ImportError as error:
-                    where = f"{self.home}.{name}, which cannot be imported here ({error})"
+                    where = f"{self._files()[name][0]}, which cannot be imported here ({error})"
                     raise self._taken(name, where, factory) from error
             taken = self._factories.get(name)
             if taken is not None and _place(taken) != _place(factory):
@@ -57,7 +57,7 @@ class Registry(Generic[T]):
 
         return add
 
-    def get(self, name: str, path: str = "") -> Callable[..., T]:
+    def get(self, name: str, path: str = "") -> Callable[..., Any]:
         """The factory of that name; imports the file of that name first, the rest only before giving up.
 
         Raises:
@@ -78,32 +78,41 @@ class Registry(Generic[T]):
             problem = f"{name!r} is not among the {self.kind}."
             names = self.names()
             for module, error in self._unavailable.items():
-                problem += f" ({self.home}.{module} cannot be imported: {error}.)"
+                problem += f" ({module} cannot be imported: {error}.)"
             raise ConfigError(path, problem, given=name, known=names, cure=cure)
         return self._factories[name]
 
     def names(self) -> list[str]:
         """Every name; files that lack an optional dependency are left out."""
-        home = importlib.import_module(self.home)
-        for module in pkgutil.iter_modules(getattr(home, "__path__", ())):
-            if module.ispkg or module.name.startswith("_"):
-                continue
-            try:
-                importlib.import_module(f"{self.home}.{module.name}")
-            except ImportError as error:
-                self._unavailable[module.name] = error
+        importlib.import_module(self.home)
+        for modules in self._files().values():
+            for module in modules:
+                try:
+                    importlib.import_module(module)
+                except ImportError as error:
+                    self._unavailable[module] = error
         return sorted(self._factories)
 
-    def _import_home_of(self, name: str) -> None:
-        """Import the file of the home that has this name; a home that is one module as a whole."""
+    def _files(self) -> dict[str, list[str]]:
+        """The modules below the home, by their file names; none if the home is a module itself."""
         home = importlib.import_module(self.home)
-        if hasattr(home, "__path__") and name.isidentifier() and importlib.util.find_spec(f"{self.home}.{name}"):
-            importlib.import_module(f"{self.home}.{name}")
+        found: dict[str, list[str]] = {}
+        for folder in getattr(home, "__path__", ()):
+            for file in sorted(Path(folder).rglob("*.py")):
+                module = ".".join((self.home, *file.relative_to(folder).with_suffix("").parts))
+                if not file.stem.startswith("_"):
+                    found.setdefault(file.stem, []).append(module)
+        return found
+
+    def _import_home_of(self, name: str) -> None:
+        """Import the files below the home that have this name."""
+        for module in self._files().get(name, ()):
+            importlib.import_module(module)
 
     def _taken(self, name: str, by: str, factory: Callable[..., Any]) -> ValueError:
         return ValueError(f"{self.kind}: the name {name!r} is taken by {by}; give {_place(factory)} another.")
 
-    def name_of(self, factory: Callable[..., T]) -> str | None:
+    def name_of(self, factory: Callable[..., Any]) -> str | None:
         """The name a class or function was registered under."""
         return next((name for name, known in self._factories.items() if known is factory), None)
 
@@ -136,7 +145,7 @@ class Registry(Generic[T]):
         name, bound = _pop_name(self.check(node, path))
         return functools.partial(self.get(name), **bound)
 
-    def build(self, node: Node, /, *arguments: Any, path: str = "", **provided: Any) -> T:
+    def build(self, node: Node, /, *arguments: Any, path: str = "", **provided: Any) -> Any:
         """The component made from a node.
 
         Args:
@@ -156,7 +165,7 @@ class Registry(Generic[T]):
             raise ConfigError(path or self.kind, f"{name}: {error}") from error
 
 
-def _split(node: Node, path: str, registry: Registry[Any]) -> tuple[str, dict[str, Any]]:
+def _split(node: Node, path: str, registry: Registry) -> tuple[str, dict[str, Any]]:
     """Name and options of a node in any of its forms."""
     if isinstance(node, str):
         name, at, cutoff = node.partition("@")

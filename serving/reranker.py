@@ -9,14 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from features.encoder import Encoder
-from features.generation import Generated
-from features.language_model import LanguageModel
-from features.problems import Message, Problem, Response
+from features.responses.generation import Generated
+from features.responses.states import with_states
+from features.texts.tasks import Problem, Response
+from language_models.chat_template import Message
+from language_models.encoder import Encoder
+from language_models.language_model import LanguageModel
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker, save_pretrained
 from ranking.batch import FeatureBatch
-from ranking.text_lists import check_texts
+from ranking.texts import check_texts
 
 R = TypeVar("R", bound="Reranker")
 
@@ -136,7 +138,7 @@ def _states(
         raise ValueError("the query is empty")
     asked = Problem("query", messages[-1]["content"], messages)
     given = [Response(str(place), text) for place, text in enumerate(responses)]
-    (found,) = model.with_states([Generated(asked, given)])
+    (found,) = with_states(model, [Generated(asked, given)])
     if found.refusal or found.dropped or found.query_states is None or found.response_states is None:
         lost = found.refusal or f"{found.dropped} of {len(responses)} responses are too long with their prompt"
         raise ValueError(f"the model cannot read this: {lost}")

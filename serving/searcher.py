@@ -8,11 +8,11 @@ from typing import TypeVar
 import torch
 
 from rankers.checkpoint import load_ranker
-from rankers.lranker import LRanker
-from ranking.candidate_pool import CandidatePool
+from rankers.lranker.lranker import LRanker
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import best
-from ranking.text_lists import check_texts
+from ranking.stores.candidate_pool import CandidatePool
+from ranking.texts import check_texts
 from registry import ConfigError
 
 S = TypeVar("S", bound="Searcher")

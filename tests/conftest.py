@@ -1,4 +1,4 @@
-"""A small group store, and small runs on it; small candidate pools."""
+"""A small group store, and small runs on it; small candidate pools and language models."""
 
 import os
 import re
@@ -17,12 +17,14 @@ if "PYTEST_XDIST_WORKER" not in os.environ and not re.search("-m ?gpu", " ".join
 import pytest
 import torch
 from pools import listed_pool, pool
+from tiny_bert import WORDS, tiny_bert
+from tiny_llama import tiny_llama, tiny_qwen3
 
-from ranking.group_store_writer import GroupStoreWriter
+from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import KINDS, imports
 from registry.config import merge, to_yaml
 
-__all__ = ["listed_pool", "pool"]
+__all__ = ["listed_pool", "pool", "tiny_bert", "tiny_llama", "tiny_qwen3"]
 
 NUM_QUERIES, NUM_CANDIDATES, DIM = 120, 12, 16
 
@@ -99,3 +101,11 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name in set(imports._imported) - before:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def sentences() -> list[str]:
+    """Texts of 1 to 40 words, in no order."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = torch.randint(1, 41, (40,), generator=draw).tolist()
+    return [" ".join(WORDS[place] for place in torch.randint(0, len(WORDS), (size,), generator=draw)) for size in sizes]

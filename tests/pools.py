@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ranking.candidate_pool import CandidatePool
-from ranking.candidate_pool_writer import CandidatePoolWriter
+from ranking.stores.candidate_pool import CandidatePool
+from ranking.stores.candidate_pool_writer import CandidatePoolWriter
 
 NUM_CANDIDATES, NUM_QUERIES, DIM, OWN = 200, 60, 16, 20
 WORDS = [

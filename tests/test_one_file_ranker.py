@@ -14,7 +14,7 @@ import torch
 import train
 from rankers.checkpoint import load_ranker, save_pretrained
 from ranking.batch import FeatureBatch
-from ranking.group_store import GroupStore
+from ranking.stores.group_store import GroupStore
 from registry import RANKERS, load_config
 from registry.imports import import_modules
 

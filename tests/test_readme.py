@@ -5,19 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_bert import tiny_bert
 
-from features.encoder import Encoder
+from language_models.encoder import Encoder
 from rankers.checkpoint import save_pretrained
-from rankers.point_ranker import PointRanker
+from rankers.language_ranker.point_ranker import PointRanker
 from registry import load_config
 from registry.config import find_config
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-
-__all__ = ["tiny_bert"]
 
 
 def test_it_is_short_and_starts_with_exactly_two_commands() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from console.streams import prepare_streams
 from registry import ConfigError
-from registry.streams import prepare_streams
 
 _EXAMPLE = "example: python -m training verify runs/quickstart/2026-01-31_12-00-00"
 
@@ -25,8 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     check.add_argument("run", type=Path, help="the run's folder")
     chosen = parser.parse_args(arguments)
-    from ranking.tables import print_table  # not above: --help need not wait for torch
-    from training.verification import TOLERANCE, verify
+    from console.tables import print_table  # not above: --help need not wait for torch
+    from training.results.verification import TOLERANCE, verify
 
     try:
         found = verify(chosen.run)

@@ -10,8 +10,8 @@ from lightning import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
-from ranking.group_shard import StoreError
 from ranking.metrics import metric_name
+from ranking.stores.group_tables import StoreError
 from registry import (
     CALLBACKS,
     DATAMODULES,

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTh
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
+from console.decimals import decimal, short
+from console.progress import Clock, Pace, bar_console, can_redraw
 from rankers.base import Ranker
-from ranking.decimals import decimal, short
-from ranking.progress import Clock, Pace, bar_console, can_redraw
 from training.callbacks import in_training
 
 

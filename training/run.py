@@ -20,21 +20,21 @@ from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 from rich.markup import escape
 
-from features.analysis import Analysis
+from console.tables import print_table
 from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import describe_anew
-from ranking.store_files import lock_folder, write_file
-from ranking.tables import print_table
+from ranking.response_analysis import Analysis
+from ranking.stores.files import lock_folder, write_file
 from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
 from registry.config import to_yaml
-from training.by_k import ByK
 from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScalingMap, ScoreHistograms
 from training.checking import check, check_data, check_negatives, check_steps
 from training.memory import keep_freed_memory
 from training.processes import RUN_DIR, Processes
 from training.progress import progress_callback
-from training.provenance import provenance
-from training.report import Report, write_json, write_per_query, write_trec_run
+from training.results.by_k import ByK
+from training.results.provenance import provenance
+from training.results.report import Report, write_json, write_per_query, write_trec_run
 from training.resuming import (
     BEST,
     LAST,

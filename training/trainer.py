@@ -12,7 +12,7 @@ from lightning import Callback, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from ranking.precision import announce_dtype, device_named, resolve_dtype
+from language_models.precision import announce_dtype, device_named, resolve_dtype
 from registry import ConfigError, schema
 from registry.ranges import Count, NonNegative
 from training.resuming import WholeCheckpoints

@@ -11,18 +11,18 @@ from jaxtyping import Bool, Int
 from rich.console import Console
 from torch import Tensor
 
-from features.chunks import Chunks, chunks_of
-from features.devices import share_out
-from features.encoder import Encoder
-from features.equal_texts import DistinctPool
-from features.pool_shards import ShardWork, embed
-from features.pool_sources import PoolQuery, PoolSource, pool_source
-from features.pool_survey import Duplicates, PoolSurvey, Unknown, survey
-from ranking.candidate_pool import CandidatePool
-from ranking.candidate_pool_writer import CandidatePoolWriter
-from ranking.progress import ReadingProgress, WorkProgress
-from ranking.store_files import StoreError
-from ranking.store_writer import check_settings
+from console.progress import ReadingProgress, WorkProgress
+from features.building.chunks import Chunks, chunks_of
+from features.building.pool_shards import ShardWork, embed
+from features.building.processes import share_out
+from features.texts.equal_texts import DistinctPool
+from features.texts.pools import PoolQuery, PoolSource, pool_source
+from features.texts.survey import Duplicates, PoolSurvey, Unknown, survey
+from language_models.encoder import Encoder
+from ranking.stores.candidate_pool import CandidatePool
+from ranking.stores.candidate_pool_writer import CandidatePoolWriter
+from ranking.stores.files import StoreError
+from ranking.stores.writer import check_settings
 from registry import EXTRACTORS, SOURCES, ConfigError, Node
 from registry.ranges import Few, FilePath, Rows
 

@@ -13,14 +13,23 @@ from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
-from features.alike import Alike
-from features.encoder import Encoder
-from features.slots import Item, Slot, given_slots, in_chunks, item_of, number_items, pool_ids, retrieved_slots
-from features.text_groups import TextGroup, checked
-from ranking.group_store import GroupStore
-from ranking.group_store_writer import GroupStoreWriter, check_settings
-from ranking.progress import WorkProgress
-from ranking.search import inverse_norms, top_k
+from console.progress import WorkProgress
+from features.building.alike import Alike
+from features.building.group_rows import (
+    Item,
+    Slot,
+    given_slots,
+    in_chunks,
+    item_of,
+    number_items,
+    pool_ids,
+    retrieved_slots,
+)
+from features.texts.groups import TextGroup, checked
+from language_models.encoder import Encoder
+from ranking.stores.group_store import GroupStore
+from ranking.stores.group_store_writer import GroupStoreWriter, check_settings
+from ranking.vectors.search import inverse_norms, top_k
 from registry import EXTRACTORS, SOURCES, ConfigError, Node
 from registry.ranges import FilePath, Rank, Rows
 

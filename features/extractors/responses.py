@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 
 from features.generators.transformers import TransformersGenerator
-from features.language_model import LanguageModel
-from features.problems import ProblemSource
-from features.response_build import Plan, ResponseBuild
-from features.rule_verifier import DEFAULT_WORKERS, Workers, build_verifier
-from ranking.group_store import GroupStore
-from ranking.group_store_writer import check_settings
+from features.responses.build import Plan, ResponseBuild
+from features.texts.tasks import ProblemSource
+from features.verification.rule_verifier import DEFAULT_WORKERS, Workers, build_verifier
+from language_models.language_model import LanguageModel
+from ranking.stores.group_store import GroupStore
+from ranking.stores.group_store_writer import check_settings
 from registry import EXTRACTORS, GENERATORS, SOURCES, VERIFIERS, ConfigError, Node
 from registry.ranges import Few, FilePath, Rows
 

@@ -8,9 +8,10 @@ from functools import cached_property
 from threading import Event
 from typing import Any
 
-from features.chat_endpoint import ChatEndpoint, Choice, RequestFailed, key_of
-from features.generation import Generated, Report
-from features.problems import Problem, Response
+from console.progress import Report
+from features.responses.generation import Generated
+from features.texts.tasks import Problem, Response
+from language_models.chat_endpoint import ChatEndpoint, Choice, RequestFailed, key_of
 from registry import GENERATORS, ConfigError
 from registry.ranges import Count, Few, Positive, Probability, SamplingTemperature, Seed, Text
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from features.generation import Generated, Report
-from features.language_model import LanguageModel
-from features.problems import Problem
+from console.progress import Report
+from features.responses.generation import Generated
+from features.texts.tasks import Problem
+from language_models.language_model import LanguageModel
 from registry import GENERATORS
 from registry.ranges import Count
 

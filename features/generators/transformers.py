@@ -9,13 +9,15 @@ from typing import Annotated, Any, ClassVar
 import torch
 from annotated_types import Interval
 
-from features.beam_search import search
-from features.chunks import chunks_of
-from features.generation import Generated, Report
-from features.language_model import LanguageModel
-from features.problems import Problem, Response
-from features.sampling import Prompt, Sampler, StopTexts
-from features.token_choice import TokenChoice
+from console.progress import Report
+from features.building.chunks import chunks_of
+from features.responses.generation import Generated
+from features.responses.states import with_states
+from features.texts.tasks import Problem, Response
+from language_models.language_model import LanguageModel
+from language_models.sampling.beam_search import search
+from language_models.sampling.sampler import Prompt, Sampler, StopTexts
+from language_models.sampling.token_choice import TokenChoice
 from registry import GENERATORS
 from registry.ranges import Count, Few, Probability, SamplingTemperature, Seed, Text
 
@@ -93,7 +95,7 @@ class TransformersGenerator(LanguageModel):
         prompts = [Prompt(problem.query_id, self.chat.prompt(problem.messages)) for problem in problems]
         if self.num_beams > 1:
             found = self._searched(list(zip(problems, prompts, strict=True)), numbers, report)
-            yield from found if not self.depths else self.with_states(found)
+            yield from found if not self.depths else with_states(self, found)
             return
         for problem, sampled in zip(problems, self._sampler.sample(prompts, numbers, report), strict=True):
             responses = [

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 from annotated_types import Interval
 
-from features.generation import Generated, Report
-from features.language_model import LanguageModel
-from features.problems import Problem, Response
-from features.sampling import StopTexts
+from console.progress import Report
+from features.responses.generation import Generated
+from features.texts.tasks import Problem, Response
+from language_models.language_model import LanguageModel
+from language_models.sampling.sampler import StopTexts
 from registry import GENERATORS, ConfigError
 from registry.ranges import Count, FilePath, Probability, SamplingTemperature, Seed, Text
 

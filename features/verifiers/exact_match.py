@@ -1,9 +1,9 @@
 """exact_match: whether a response is the reference, word for word."""
 
-from features.answers import stated_answer
-from features.problems import Problem
-from features.thoughts import without_thoughts
-from features.verification import Verdict
+from features.texts.tasks import Problem
+from features.verification.answers import stated_answer
+from features.verification.thoughts import without_thoughts
+from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
 

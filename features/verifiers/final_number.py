@@ -4,10 +4,10 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
-from features.answers import stated_answer
-from features.problems import Problem
-from features.thoughts import without_thoughts
-from features.verification import Verdict
+from features.texts.tasks import Problem
+from features.verification.answers import stated_answer
+from features.verification.thoughts import without_thoughts
+from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
 _NUMBER = re.compile(

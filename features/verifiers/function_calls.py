@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from features.call_syntax import Call, calls_in
-from features.problems import Problem
-from features.verification import Verdict
+from features.texts.tasks import Problem
+from features.verification.calls import Call, calls_in
+from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
 # What the leaderboard's own checker leaves out of texts before it compares them.

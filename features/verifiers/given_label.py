@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from features.problems import Problem
-from features.verification import Verdict
+from features.texts.tasks import Problem
+from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
 

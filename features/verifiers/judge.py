@@ -9,12 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from features.chat_endpoint import ChatEndpoint, RequestFailed, key_of, shortened
-from features.problems import Problem
-from features.prompts import RUBRIC, rubric
-from features.reply_cache import ReplyCache
-from features.thoughts import without_thoughts
-from features.verification import Verdict
+from features.texts.prompts import RUBRIC, rubric
+from features.texts.tasks import Problem
+from features.verification.thoughts import without_thoughts
+from features.verification.verdict import Verdict
+from language_models.chat_endpoint import ChatEndpoint, RequestFailed, key_of, shortened
+from language_models.reply_cache import ReplyCache
 from registry import VERIFIERS, ConfigError
 from registry.ranges import Count, Few, FilePath, Positive, SamplingTemperature, Text
 

@@ -8,10 +8,10 @@ from typing import Any
 import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 
-from features.answers import stated_answer
-from features.problems import Problem
-from features.thoughts import without_thoughts
-from features.verification import Verdict
+from features.texts.tasks import Problem
+from features.verification.answers import stated_answer
+from features.verification.thoughts import without_thoughts
+from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
 PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")

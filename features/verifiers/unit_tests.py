@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from features.problems import Problem
-from features.sandbox import DEFAULT_LIMITS, Isolation, Limits, Outcome, Program, Sandbox
-from features.thoughts import without_thoughts
-from features.verification import Verdict
+from features.texts.tasks import Problem
+from features.verification.thoughts import without_thoughts
+from features.verification.verdict import Verdict
 from registry import VERIFIERS
 from registry.ranges import Few
+from sandbox.sandbox import DEFAULT_LIMITS, Isolation, Limits, Outcome, Program, Sandbox
 
 _MARKED = re.compile(
     r"^[^\S\n]*#[^\S\n]*START OF CODE[^\n]*\n(.*?)(?=^[^\S\n]*#[^\S\n]*END OF CODE|\Z)", re.DOTALL | re.MULTILINE | re.I

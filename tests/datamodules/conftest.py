@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ranking.group_store import GroupStore
-from ranking.group_store_writer import GroupStoreWriter
+from ranking.stores.group_store import GroupStore
+from ranking.stores.group_store_writer import GroupStoreWriter
 
 SIZES = [0, 1, 2, 3, 5, 8, 9, 4, 12, 7, 6, 10] * 5
 NUM_CANDIDATES, DIM = 90, 3

@@ -6,7 +6,7 @@ import torch
 from datamodules.drawing import draw_slots, has_order, has_relevant
 from datamodules.feature_batches import EvaluationBatches, Slots, TrainingBatches
 from ranking.batch import FeatureBatch
-from ranking.group_store import GroupStore
+from ranking.stores.group_store import GroupStore
 from registry import ConfigError
 
 K = 5

@@ -8,8 +8,8 @@ import torch
 from datamodules.epoch_loader import EpochLoader
 from datamodules.grouped_features import GroupedFeatures
 from ranking.batch import FeatureBatch
-from ranking.group_store import GroupStore
-from ranking.group_store_writer import GroupStoreWriter
+from ranking.stores.group_store import GroupStore
+from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import DATAMODULES, ConfigError
 
 SPLIT_OF = ("train", "train", "val", "train", "test")

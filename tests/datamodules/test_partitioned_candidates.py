@@ -11,9 +11,9 @@ from lightning import LightningModule, Trainer
 
 from datamodules.epoch_loader import EpochLoader
 from datamodules.partitioned_candidates import PartitionedCandidates
-from ranking.candidate_pool import CandidatePool
-from ranking.candidate_pool_writer import CandidatePoolWriter
 from ranking.pool_batch import PoolBatch
+from ranking.stores.candidate_pool import CandidatePool
+from ranking.stores.candidate_pool_writer import CandidatePoolWriter
 from registry import DATAMODULES, ConfigError
 
 SPLIT_OF = ("train", "train", "val", "train", "test")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from features.__main__ import main
-from features.encoder import Encoder
-from ranking.group_store import GroupStore
+from language_models.encoder import Encoder
+from ranking.stores.group_store import GroupStore
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rankers.base import Ranker, Training
 from rankers.checkpoint import load_ranker, save_pretrained
-from rankers.list_ranker import ListRanker
+from rankers.language_ranker.list_ranker import ListRanker
 from ranking.batch import FeatureBatch
 from registry import RANKERS, ConfigError
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker, save_pretrained
-from rankers.list_ranker import ListRanker
-from rankers.point_ranker import PointRanker
+from rankers.language_ranker.list_ranker import ListRanker
+from rankers.language_ranker.point_ranker import PointRanker
 from ranking.batch import FeatureBatch
 from registry import BLOCKS, METRICS, PROJECTIONS, RANKERS, SIMILARITIES, schema
 

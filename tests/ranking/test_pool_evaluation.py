@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rankers.baselines.bm25 import BM25
+from rankers.references.bm25 import BM25
 from ranking.places import Places
 from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Qrels, best, ragged
 from ranking.rank_metrics import hit, mrr, ndcg, recall

@@ -187,10 +187,10 @@ def test_a_builtin_name_is_refused_even_where_its_file_was_never_imported(tmp_pa
     mine, expected = (
         tmp_path / "mine.py",
         {
-            "blocks: the name 'transformer'": "rankers/blocks/transformer.py: Transformer",
-            "similarities: the name 'cosine'": "rankers/similarities.py: Cosine",
+            "blocks: the name 'transformer'": "rankers/language_ranker/blocks/transformer.py: Transformer",
+            "similarities: the name 'cosine'": "rankers/language_ranker/similarities.py: Cosine",
             "losses: the name 'bce'": "ranking/losses.py: bce",
-            "sources: the name 'jsonl'": "features/sources/jsonl.py: JsonLines",
+            "sources: the name 'jsonl'": "features/sources/own/jsonl.py: JsonLines",
         },
     )
     assert done.stdout.splitlines() == [

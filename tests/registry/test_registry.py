@@ -29,13 +29,13 @@ class Square:
 
 
 @pytest.fixture
-def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
+def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Make a registry whose home is a package with one file, square.py."""
     home = tmp_path / "shapes_of_a_test"
     home.mkdir()
     (home / "__init__.py").touch()
     (home / "square.py").write_text(SQUARE)
-    made: Registry[Any] = Registry("shapes", home.name, provided=("colour",))
+    made: Registry = Registry("shapes", home.name, provided=("colour",))
     module = types.ModuleType("registry.testing_shapes")
     module.SHAPES = made  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -46,7 +46,7 @@ def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
 
 
 @pytest.fixture
-def add(shapes: Registry[Any], tmp_path: Path) -> Callable[[str, str], None]:
+def add(shapes: Registry, tmp_path: Path) -> Callable[[str, str], None]:
     """Write another file of the home package."""
 
     def write(name: str, text: str) -> None:
@@ -56,7 +56,7 @@ def add(shapes: Registry[Any], tmp_path: Path) -> Callable[[str, str], None]:
 
 
 def test_a_component_is_imported_when_it_is_first_asked_for(
-    shapes: Registry[Any], add: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+    shapes: Registry, add: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     add("broken", "raise RuntimeError('nobody asked for this file')")
     assert capsys.readouterr().out == ""
@@ -72,15 +72,13 @@ def test_the_registry_is_imported_without_anything_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_all_names_are_known_once_all_files_are_imported(
-    shapes: Registry[Any], add: Callable[[str, str], None]
-) -> None:
+def test_all_names_are_known_once_all_files_are_imported(shapes: Registry, add: Callable[[str, str], None]) -> None:
     add("circle", SQUARE.replace("square", "circle").replace("Square", "Circle"))
     add("_private", "raise RuntimeError('not a component')")
     assert shapes.names() == ["circle", "square"]
 
 
-def test_an_unknown_name_is_told_what_was_meant_what_exists_and_how_to_add_it(shapes: Registry[Any]) -> None:
+def test_an_unknown_name_is_told_what_was_meant_what_exists_and_how_to_add_it(shapes: Registry) -> None:
     with pytest.raises(ConfigError) as error:
         shapes.get("sqare", "ranker.shape")
     assert str(error.value) == (
@@ -91,13 +89,13 @@ def test_an_unknown_name_is_told_what_was_meant_what_exists_and_how_to_add_it(sh
     )
 
 
-def test_a_name_that_is_no_identifier_is_unknown_like_any_other(shapes: Registry[Any]) -> None:
+def test_a_name_that_is_no_identifier_is_unknown_like_any_other(shapes: Registry) -> None:
     for name in ("../square", "square.py", "", "os.path", "__init__"):
         with pytest.raises(ConfigError, match="is not among the shapes"):
             shapes.get(name)
 
 
-def test_a_taken_name_shows_both_places(shapes: Registry[Any], tmp_path: Path) -> None:
+def test_a_taken_name_shows_both_places(shapes: Registry, tmp_path: Path) -> None:
     shapes.get("square")
     with pytest.raises(ValueError) as error:
 
@@ -113,7 +111,7 @@ def test_a_taken_name_shows_both_places(shapes: Registry[Any], tmp_path: Path) -
 
 @pytest.mark.parametrize("package", ["", "import a_package_nobody_has\n"])
 def test_the_name_of_a_file_of_the_home_is_taken_before_that_file_is_imported(
-    shapes: Registry[Any], add: Callable[[str, str], None], tmp_path: Path, package: str
+    shapes: Registry, add: Callable[[str, str], None], tmp_path: Path, package: str
 ) -> None:
     add("square", package + SQUARE)
     with pytest.raises(ValueError, match=r"shapes: the name 'square' is taken by .*square.*; give .*other another"):
@@ -123,7 +121,7 @@ def test_the_name_of_a_file_of_the_home_is_taken_before_that_file_is_imported(
 
 
 def test_a_file_of_the_home_that_is_no_component_leaves_its_name_free(
-    shapes: Registry[Any], add: Callable[[str, str], None]
+    shapes: Registry, add: Callable[[str, str], None]
 ) -> None:
     add("corners", "NUMBER = 4")
 
@@ -136,7 +134,7 @@ def test_a_file_of_the_home_that_is_no_component_leaves_its_name_free(
 def test_the_names_of_a_home_that_is_one_module_are_taken_before_it_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: Registry[Any] = Registry("noises", "noises_of_a_test")
+    made: Registry = Registry("noises", "noises_of_a_test")
     module = types.ModuleType("registry.testing_noises")
     module.NOISES = made  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -148,12 +146,12 @@ def test_the_names_of_a_home_that_is_one_module_are_taken_before_it_is_imported(
 
 
 @pytest.mark.parametrize("name", ["", "ndcg@10", "none", None, 3, print])
-def test_a_name_that_no_yaml_could_hold_is_not_registered(shapes: Registry[Any], name: Any) -> None:
+def test_a_name_that_no_yaml_could_hold_is_not_registered(shapes: Registry, name: Any) -> None:
     with pytest.raises(ValueError, match=r'write @SHAPES\.register\("my_name"\); .* is no name a yaml can hold'):
         shapes.register(name)
 
 
-def test_the_same_definition_may_register_twice_as_a_notebook_cell_does(shapes: Registry[Any]) -> None:
+def test_the_same_definition_may_register_twice_as_a_notebook_cell_does(shapes: Registry) -> None:
     def cell() -> type:
         @shapes.register("dot")
         class Dot:
@@ -166,7 +164,7 @@ def test_the_same_definition_may_register_twice_as_a_notebook_cell_does(shapes: 
 
 
 def test_a_named_file_that_cannot_be_imported_says_why_itself(
-    shapes: Registry[Any], add: Callable[[str, str], None]
+    shapes: Registry, add: Callable[[str, str], None]
 ) -> None:
     add("fractal", "import a_package_nobody_has.inner")
     with pytest.raises(
@@ -179,7 +177,7 @@ def test_a_named_file_that_cannot_be_imported_says_why_itself(
 
 
 def test_a_file_that_lacks_its_dependency_is_no_obstacle_to_others_but_is_named(
-    shapes: Registry[Any], add: Callable[[str, str], None]
+    shapes: Registry, add: Callable[[str, str], None]
 ) -> None:
     add("fractal", "import a_package_nobody_has")
     assert shapes.names() == ["square"]
@@ -188,7 +186,7 @@ def test_a_file_that_lacks_its_dependency_is_no_obstacle_to_others_but_is_named(
 
 
 def test_a_home_that_is_one_module_is_imported_on_first_lookup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: Registry[Any] = Registry("sounds", "sounds_of_a_test")
+    made: Registry = Registry("sounds", "sounds_of_a_test")
     module = types.ModuleType("registry.testing_sounds")
     module.SOUNDS = made  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -199,12 +197,12 @@ def test_a_home_that_is_one_module_is_imported_on_first_lookup(tmp_path: Path, m
     assert made.names() == ["beep"]
 
 
-def test_a_component_knows_the_name_it_was_registered_under(shapes: Registry[Any]) -> None:
+def test_a_component_knows_the_name_it_was_registered_under(shapes: Registry) -> None:
     assert shapes.name_of(shapes.get("square")) == "square"
     assert shapes.name_of(int) is None
 
 
-def test_a_node_is_a_name_or_a_mapping_or_a_name_with_a_cutoff(shapes: Registry[Any]) -> None:
+def test_a_node_is_a_name_or_a_mapping_or_a_name_with_a_cutoff(shapes: Registry) -> None:
     @shapes.register("best")
     def best(scores: list[float], /, *, k: int = 1) -> list[float]:
         return sorted(scores)[-k:]
@@ -231,18 +229,18 @@ def test_a_node_is_a_name_or_a_mapping_or_a_name_with_a_cutoff(shapes: Registry[
     ({"name": "square", "sid": 2}, "metrics.sid: no such option of Square."),
     ({"name": "square", "side": "long"}, "metrics.side: expected float, got 'long'"),
 ])  # fmt: skip
-def test_a_node_that_makes_no_sense_is_refused_by_its_path(shapes: Registry[Any], node: Any, message: str) -> None:
+def test_a_node_that_makes_no_sense_is_refused_by_its_path(shapes: Registry, node: Any, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         shapes.check(node, "metrics")
     assert str(error.value).startswith(message)
 
 
-def test_build_makes_a_component_from_its_options(shapes: Registry[Any]) -> None:
+def test_build_makes_a_component_from_its_options(shapes: Registry) -> None:
     assert shapes.build("square").side == 1.0
     assert shapes.build({"name": "square", "side": 3}).side == 3.0
 
 
-def test_build_passes_on_what_the_signature_asks_for_and_nothing_else(shapes: Registry[Any]) -> None:
+def test_build_passes_on_what_the_signature_asks_for_and_nothing_else(shapes: Registry) -> None:
     @shapes.register("painted")
     def painted(corners: list[int], /, colour: str, size: int = 1) -> tuple[Any, ...]:
         return corners, colour, size
@@ -251,13 +249,13 @@ def test_build_passes_on_what_the_signature_asks_for_and_nothing_else(shapes: Re
     assert shapes.build("square", colour="red").side == 1.0
 
 
-def test_what_a_component_refuses_is_an_error_in_the_yaml(shapes: Registry[Any]) -> None:
+def test_what_a_component_refuses_is_an_error_in_the_yaml(shapes: Registry) -> None:
     with pytest.raises(ConfigError) as error:
         shapes.build({"name": "square", "side": -1}, path="ranker.shape")
     assert str(error.value) == "ranker.shape: square: side has to be positive, got -1"
 
 
-def test_an_option_that_code_provides_may_be_missing_from_the_yaml_but_others_may_not(shapes: Registry[Any]) -> None:
+def test_an_option_that_code_provides_may_be_missing_from_the_yaml_but_others_may_not(shapes: Registry) -> None:
     @shapes.register("poster")
     def poster(colour: str, text: str) -> None:
         """A poster.
@@ -273,7 +271,7 @@ def test_an_option_that_code_provides_may_be_missing_from_the_yaml_but_others_ma
     assert str(error.value) == "wall.text: poster needs this option.\n  What to do:   What it says."
 
 
-def test_complete_adds_the_facts_that_the_signature_asks_for(shapes: Registry[Any]) -> None:
+def test_complete_adds_the_facts_that_the_signature_asks_for(shapes: Registry) -> None:
     @shapes.register("scaled")
     def scaled(feature_dim: int, bias: bool = False) -> None: ...
 

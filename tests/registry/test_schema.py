@@ -10,7 +10,7 @@ from annotated_types import Gt, Le, MaxLen, MinLen
 
 from registry import ConfigError, Node, Registry, schema
 
-COLOURS: Registry[str] = Registry("colours", __name__)
+COLOURS: Registry = Registry("colours", __name__)
 
 
 @COLOURS.register("red")

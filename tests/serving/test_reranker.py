@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import train
-from features.encoder import Encoder
+from language_models.encoder import Encoder
 from rankers.checkpoint import load_ranker, save_pretrained
-from rankers.list_ranker import ListRanker
-from rankers.point_ranker import PointRanker
+from rankers.language_ranker.list_ranker import ListRanker
+from rankers.language_ranker.point_ranker import PointRanker
 from registry import ConfigError
 from serving.reranker import Reranker
 
@@ -129,8 +129,8 @@ def test_texts_go_in_and_a_reranker_comes_out_by_one_config(
         "trainer.enable_progress_bar=false",
     ]
 
-    assert train.main(["--config", "listranker_jsonl.yaml", *overrides]) == 0, capsys.readouterr().err
+    assert train.main(["--config", "list_ranker_jsonl.yaml", *overrides]) == 0, capsys.readouterr().err
 
-    (folder,) = (tmp_path / "runs" / "listranker_jsonl").iterdir()
+    (folder,) = (tmp_path / "runs" / "list_ranker_jsonl").iterdir()
     ranked = Reranker.from_pretrained(folder).rank("sort 3", DOCUMENTS, top_k=3)
     assert len(ranked) == 3 and ranked[0].score >= ranked[2].score

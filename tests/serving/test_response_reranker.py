@@ -10,8 +10,8 @@ from lightning import seed_everything
 
 import train
 from features.extractors.responses import ResponsesExtractor
-from features.language_model import LanguageModel
-from ranking.group_store import GroupStore
+from language_models.language_model import LanguageModel
+from ranking.stores.group_store import GroupStore
 from serving.reranker import Reranker
 
 RESPONSES = ["sort a list", "open the file", "read the value", "the value of a key", "list"]
@@ -68,7 +68,7 @@ def test_texts_get_the_scores_that_their_stored_states_get(
 
 
 def test_a_response_that_cannot_be_read_is_told(tiny_llama: Path) -> None:
-    from rankers.point_ranker import PointRanker
+    from rankers.language_ranker.point_ranker import PointRanker
 
     seed_everything(0, verbose=False)
     model = LanguageModel(model=str(tiny_llama), template="plain", depths=[0.5])

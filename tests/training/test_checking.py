@@ -5,12 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_bert import tiny_bert
 
 import train
 from registry import CALLBACKS
-
-__all__ = ["tiny_bert"]
 
 MONITORS = {"val/mrr": "max", "train/loss": "min"}
 

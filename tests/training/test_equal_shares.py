@@ -7,19 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from pools import pool
 from test_processes import train_here, train_in_processes
-from tiny_bert import tiny_bert
 
 from datamodules.feature_batches import Slots, TrainingBatches
-from rankers.reference_norm import ReferenceNorm
-from ranking.candidate_pool import CandidatePool
-from ranking.group_store import GroupStore
-from ranking.group_store_writer import GroupStoreWriter
+from rankers.lranker.reference_norm import ReferenceNorm
+from ranking.stores.candidate_pool import CandidatePool
+from ranking.stores.group_store import GroupStore
+from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import LOSSES, RANKERS
 from registry.config import to_yaml
-
-__all__ = ["pool", "tiny_bert"]
 
 NUM_GROUPS, DIM = 46, 6
 

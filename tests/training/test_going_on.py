@@ -18,7 +18,7 @@ from test_resuming import KILLER, TRAIN
 
 import train
 from rankers.checkpoint import load_ranker
-from ranking.store_files import lock_folder
+from ranking.stores.files import lock_folder
 from registry import ConfigError, load_config
 from training import run as run_module
 from training.resuming import MAY_CHANGE, check_changes
@@ -184,7 +184,7 @@ def test_a_full_disk_ends_a_run_with_one_error(
     def full(path: Path, content: bytes, *_: Any) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("ranking.store_files.os.fsync", lambda descriptor: full(Path("last.ckpt"), b""))
+    monkeypatch.setattr("ranking.stores.files.os.fsync", lambda descriptor: full(Path("last.ckpt"), b""))
     assert train.main(["--config", str(run_config())]) == 1
     error = capsys.readouterr().err
     assert "No space left on device" in error and "make room" in error and "Traceback" not in error

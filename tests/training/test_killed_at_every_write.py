@@ -7,13 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from forks import run_in_forks
-from pools import pool
-from tiny_bert import tiny_bert
 
-from ranking.candidate_pool import CandidatePool
+from ranking.stores.candidate_pool import CandidatePool
 from registry.config import to_yaml
-
-__all__ = ["pool", "tiny_bert"]
 
 # The first word is the run's folder, the second the write at which to be killed; 0 for none.
 TRAIN = """

@@ -12,25 +12,21 @@ import ir_measures
 import pytest
 import torch
 from ir_measures import RR, Qrel, R, nDCG
-from pools import pool, write_pool
+from pools import write_pool
 from test_processes import train_here, train_in_processes
 from test_resuming import KILLER, run_all
-from tiny_bert import tiny_bert
-from tiny_llama import tiny_llama
 
+from console.progress import WorkProgress
 from datamodules.partitioned_candidates import PartitionedCandidates
 from rankers import pool_ranker
 from rankers.checkpoint import load_ranker
-from ranking.candidate_pool import CandidatePool
-from ranking.progress import WorkProgress
+from ranking.stores.candidate_pool import CandidatePool
 from registry import ConfigError, load_config
 from registry.config import merge, to_yaml
 from serving.searcher import Searcher
 from training.run import Run
 from training.run import train as train_config
 from training.trainer import build_trainer
-
-__all__ = ["pool", "tiny_bert", "tiny_llama"]
 
 
 @pytest.fixture
@@ -235,7 +231,7 @@ OUTSIDE = '''
 """An aggregator and a projector of one's own."""
 import torch
 from torch import nn
-from rankers.aggregators import Aggregator
+from rankers.lranker.aggregators import Aggregator
 from ranking.pool_batch import Contexts
 from registry import AGGREGATORS, PROJECTORS
 

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_bert import tiny_bert
 
 from registry import ConfigError, load_config
 from registry.config import to_yaml
 from training.run import train
-
-__all__ = ["tiny_bert"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -12,8 +12,8 @@ import torch
 from ir_measures import RR, Qrel, R, nDCG
 
 import train
-from ranking.group_store import GroupStore
-from ranking.store_files import lock_folder
+from ranking.stores.files import lock_folder
+from ranking.stores.group_store import GroupStore
 from registry import load_config
 from training.run import Run, _forget, _new_folder
 from training.run import train as train_config

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ranking import precision
+from language_models import precision
 from training.trainer import build_trainer, resolve_backbone
 
 

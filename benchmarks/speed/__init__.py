@@ -1,0 +1,1 @@
+"""Ratios of speed to peers and to the floor."""

@@ -1,0 +1,1 @@
+"""Long work in chunks and processes, and the rows it writes."""

@@ -1,0 +1,98 @@
+"""Slots: the candidates of text groups as rows of a group store."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from features.texts.groups import Candidate, TextGroup
+from registry import ConfigError
+
+
+class Item(NamedTuple):
+    """What is embedded and stored once, whichever groups it stands in: a text, and its vector if it came with one."""
+
+    text: str
+    feature: tuple[float, ...] | None = None
+
+
+class Slot(NamedTuple):
+    """A candidate in its group: its row in the store, and what the group says of it; the label is nan if unknown."""
+
+    row: int
+    id: str
+    label: float
+    injected: bool = False
+
+
+def item_of(text: TextGroup | Candidate) -> Item:
+    """A group's query or a candidate without its group."""
+    feature = None if text.feature is None else tuple(text.feature)
+    return Item(text.query if isinstance(text, TextGroup) else text.text, feature)
+
+
+def number_items(groups: Iterable[TextGroup], first: int = 0) -> dict[Item, int]:
+    """Every different candidate and its row, from `first` on, in the order they come."""
+    rows: dict[Item, int] = {}
+    for group in groups:
+        for candidate in group.candidates:
+            rows.setdefault(item_of(candidate), first + len(rows))
+    return rows
+
+
+def given_slots(group: TextGroup, rows: Mapping[Item, int]) -> list[Slot]:
+    """A group as its source has it."""
+    return [Slot(rows[item_of(each)], each.id, _label(each)) for each in group.candidates]
+
+
+def retrieved_slots(
+    group: TextGroup, nearest: Sequence[int], rows: Mapping[Item, int], ids: Sequence[str]
+) -> list[Slot]:
+    """The candidates that were found for a query, then its own relevant ones that were not, as injected.
+
+    Args:
+        group: The query and its own candidates.
+        nearest: Rows of what was found, best first.
+        rows: Of the whole pool.
+        ids: By row.
+    """
+    own = {slot.row: slot for slot in given_slots(group, rows)}
+    slots = [own.get(row, Slot(row, ids[row], 0.0)) for row in nearest]
+    found = set(nearest)
+    return slots + [slot._replace(injected=True) for row, slot in own.items() if slot.label > 0 and row not in found]
+
+
+def pool_ids(groups: Iterable[TextGroup], rows: Mapping[Item, int]) -> list[str]:
+    """The id of each row of a pool, where every group may meet every candidate.
+
+    Raises:
+        ConfigError: If one id means two candidates.
+    """
+    ids: dict[int, str] = {}
+    row_of: dict[str, int] = {}
+    for group in groups:
+        for candidate in group.candidates:
+            row = rows[item_of(candidate)]
+            ids.setdefault(row, candidate.id)
+            if row_of.setdefault(candidate.id, row) != row:
+                cure = "give each text of the pool its own id, or leave `retrieve` out to keep the groups as they are"
+                problem = f"the candidate id {candidate.id!r} stands for two texts; with `retrieve` they could meet."
+                raise ConfigError(group.origin or group.query_id, problem, cure=cure)
+    return list(ids.values())
+
+
+def in_chunks(groups: Iterable[TextGroup], size: int) -> Iterator[list[TextGroup]]:
+    """Runs of groups that have at least so many candidates in all, save for the last."""
+    chunk: list[TextGroup] = []
+    count = 0
+    for group in groups:
+        chunk.append(group)
+        count += len(group.candidates)
+        if count >= size:
+            yield chunk
+            chunk, count = [], 0
+    if chunk:
+        yield chunk
+
+
+def _label(candidate: Candidate) -> float:
+    return math.nan if candidate.label is None else candidate.label

@@ -1,0 +1,56 @@
+"""Shards of a pool's candidates: chunks of texts, encoded and written."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from features.building.chunks import Chunks
+from features.texts.pools import PoolQuery, PoolText
+from language_models.encoder import Encoder, Report
+from ranking.stores.candidate_pool_writer import CandidateShards
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """Encodes chunks of candidates and writes each as the shard of its number.
+
+    Args:
+        shards: What writes them.
+        chunks: Of all candidates.
+        encoder: What embeds them; None for those with vectors of their own.
+    """
+
+    shards: CandidateShards
+    chunks: Chunks[PoolText]
+    encoder: Encoder | None
+
+    def on(self, device: str) -> "ShardWork":
+        """The same with an encoder on a device, not loaded yet."""
+        encoder = dataclasses.replace(self.encoder, device=device) if self.encoder else None
+        return dataclasses.replace(self, encoder=encoder)
+
+    def do(self, number: int, report: Report) -> None:
+        """Write a shard."""
+        chunk = self.chunks[number]
+        vectors, cut = embed(chunk, self.encoder, self.encoder.candidate_prompt if self.encoder else "", report)
+        self.shards.write_apart(number, [each.id for each in chunk], [each.text for each in chunk], vectors, cut)
+
+
+def embed(
+    texts: Sequence[PoolText] | Sequence[PoolQuery], encoder: Encoder | None, prompt: str, report: Report
+) -> tuple[Float[Tensor, "N D"], int]:
+    """The vectors of candidates or queries, and how many texts were cut; without an encoder, their own vectors."""
+    if encoder is None:
+        report(len(texts), 0, 0)
+        return torch.tensor([each.feature for each in texts], dtype=torch.float32), 0
+    counts = []
+
+    def note(batch: int, tokens: int, cut: int) -> None:
+        counts.append(cut)
+        report(batch, tokens, cut)
+
+    return encoder.encode([each.text for each in texts], prompt, note), sum(counts)

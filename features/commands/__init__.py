@@ -1,0 +1,1 @@
+"""What `python -m features` does beside building."""

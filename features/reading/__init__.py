@@ -1,0 +1,1 @@
+"""Reading files: what they hold, and what is wrong with them."""

@@ -1,0 +1,209 @@
+"""Line formats: a JSON object, as one line of a file holds it, read as a text group."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from features.texts.groups import Candidate, Split, TextGroup
+
+Record = Mapping[str, Any]
+_LARGEST, _SMALLEST = 3.4028234663852886e38, 1.1754943508222875e-38
+"""The limits of float32 with all its digits."""
+
+
+class LineError(Exception):
+    """What is wrong with a line.
+
+    Args:
+        field: The field at fault, such as `candidates[2].label`; empty if it is the line as a whole.
+        problem: What was found there, and what is expected.
+        cure: What to do, where that is not to correct the line.
+    """
+
+    def __init__(self, field: str, problem: str, cure: str = "") -> None:
+        self.field, self.problem, self.cure = field, problem, cure
+        super().__init__(f"{field}: {problem}" if field else problem)
+
+
+def read_groups(record: Record, line_id: str) -> TextGroup:
+    """`{query_id, query, answer?, split?, feature?, candidates: [{id, text, label?, feature?}]}`."""
+    candidates = [
+        Candidate(id_field(each, "id", at), text_field(each, "text", at), _label(each, at), feature_field(each, at))
+        for at, each in _objects(record, "candidates")
+    ]
+    split = record.get("split")
+    if split not in (None, *get_args(Split)):
+        raise unexpected("split", split, "train, val or test")
+    answer = record.get("answer")
+    return TextGroup(
+        id_field(record, "query_id"),
+        text_field(record, "query"),
+        _distinct(candidates),
+        feature_field(record),
+        answer if answer is None or isinstance(answer, str) else json.dumps(answer),
+        split,
+    )
+
+
+def read_flagembedding(record: Record, line_id: str) -> TextGroup:
+    """`{query, pos: [text], neg?: [text]}`, FlagEmbedding's form; a text that comes twice counts once, as right."""
+    right = dict.fromkeys(_texts(record, "pos"), 1.0)
+    wrong = _texts(record, "neg") if record.get("neg") is not None else ()
+    labels = right | {text: 0.0 for text in wrong if text not in right}
+    ids = {text: hashlib.sha256(text.encode()).hexdigest()[:16] for text in labels}
+    candidates = [Candidate(ids[text], text, label) for text, label in labels.items()]
+    return TextGroup(line_id, text_field(record, "query"), mixed(candidates))
+
+
+def read_tevatron(record: Record, line_id: str) -> TextGroup:
+    """`{query_id, query, positive_passages: [{docid, title?, text}], negative_passages: [...]}`, Tevatron's form."""
+    candidates = []
+    for label, key in ((1.0, "positive_passages"), (0.0, "negative_passages")):
+        for at, passage in _objects(record, key, optional=True):
+            title = passage.get("title") or ""
+            if not isinstance(title, str):
+                raise unexpected(f"{at}title", title, "text")
+            # A title may stand alone.
+            text = "" if title.strip() and not passage.get("text") else text_field(passage, "text", at)
+            text = unicode_text(f"{at}title", f"{title} {text}".strip())
+            candidates.append(Candidate(id_field(passage, "docid", at), text, label))
+    if not candidates:
+        raise LineError("positive_passages", "neither it nor negative_passages has a passage")
+    return TextGroup(id_field(record, "query_id"), text_field(record, "query"), mixed(_distinct(candidates)))
+
+
+def _get(record: Record, key: str, at: str, expected: str) -> Any:
+    if key not in record:
+        raise LineError(at + key, f"missing; expected {expected}")
+    return record[key]
+
+
+def text_field(record: Record, key: str, at: str = "") -> str:
+    """A field that has to hold text.
+
+    Args:
+        record: A line, or an object within it.
+        key: The field.
+        at: What the names of the record's fields begin with in errors.
+
+    Raises:
+        LineError: If it is missing, something else, empty, or no Unicode.
+    """
+    return checked_text(at + key, _get(record, key, at, "text"))
+
+
+def checked_text(field: str, value: Any) -> str:
+    """A value that has to be text."""
+    if not isinstance(value, str):
+        raise unexpected(field, value, "text")
+    if not value.strip():
+        raise LineError(field, "empty; expected text")
+    return unicode_text(field, value)
+
+
+def unicode_text(field: str, value: str) -> str:
+    """A text that a file can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise LineError(field, f"half of a surrogate pair at character {error.start}, which is no Unicode") from error
+    return value
+
+
+def id_field(record: Record, key: str, at: str = "") -> str:
+    """A field that has to hold text or a whole number, as text."""
+    return as_id(at + key, _get(record, key, at, "text or a whole number"))
+
+
+def as_id(field: str, value: Any) -> str:
+    """A value that has to be text or a whole number, as text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise unexpected(field, value, "text or a whole number")
+    return checked_text(field, value)
+
+
+def _label(record: Record, at: str) -> float | None:
+    value = record.get("label")
+    return None if value is None else as_label(f"{at}label", value)
+
+
+def as_label(field: str, value: Any) -> float:
+    """A value that has to be a label: a number, or true and false, that a store can hold."""
+    return stored_label(field, float(value) if isinstance(value, bool) else as_number(field, value))
+
+
+def stored_label(field: str, label: float) -> float:
+    """A label, if a store can hold it: in float32 it must be neither infinite nor, unless it is 0, become 0."""
+    if abs(label) > _LARGEST or 0 < abs(label) < _SMALLEST:
+        problem = f"found {label:g}, which float32 cannot hold; expected 0 or a size from {_SMALLEST:g} to {_LARGEST:g}"
+        raise LineError(field, problem)
+    return label
+
+
+def as_number(field: str, value: Any) -> float:
+    """A value that has to be a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise unexpected(field, value, "a number")
+    return as_finite(field, value)
+
+
+def as_finite(field: str, value: int | float) -> float:
+    """A number that has to be finite."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise LineError(field, f"found {str(value)[:40]}, expected a finite number")
+    return number
+
+
+def feature_field(record: Record, at: str = "", key: str = "feature") -> list[float] | None:
+    """A field that may hold a vector."""
+    value = record.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value:
+        raise unexpected(f"{at}{key}", value, "a list of numbers")
+    return [as_number(f"{at}{key}[{place}]", each) for place, each in enumerate(value)]
+
+
+def _objects(record: Record, key: str, *, optional: bool = False) -> list[tuple[str, Record]]:
+    """The objects of a list, each with what its fields' names begin with."""
+    value = _get(record, key, "", "a list of objects") if not optional else record.get(key) or []
+    if not isinstance(value, list) or (not value and not optional):
+        raise unexpected(key, value, "a list of objects, at least one")
+    for place, each in enumerate(value):
+        if not isinstance(each, dict):
+            raise unexpected(f"{key}[{place}]", each, "an object")
+    return [(f"{key}[{place}].", each) for place, each in enumerate(value)]
+
+
+def _texts(record: Record, key: str) -> list[str]:
+    value = _get(record, key, "", "a list of texts")
+    if not isinstance(value, list) or (not value and key == "pos"):
+        raise unexpected(key, value, "a list of texts")
+    return [checked_text(f"{key}[{place}]", each) for place, each in enumerate(value)]
+
+
+def _distinct(candidates: list[Candidate]) -> list[Candidate]:
+    ids = [candidate.id for candidate in candidates]
+    if len(set(ids)) < len(ids):
+        twice = max(ids, key=ids.count)
+        raise LineError("candidates", f"two have the id {twice!r}; expected each id once a query")
+    return candidates
+
+
+def mixed(candidates: list[Candidate]) -> list[Candidate]:
+    """In the order of their texts' hashes: the forms have the right ones first, and the stored order is a baseline."""
+    return sorted(candidates, key=lambda candidate: hashlib.sha256(candidate.text.encode()).digest())
+
+
+def unexpected(field: str, value: Any, expected: str) -> LineError:
+    """The error for a value of another sort than expected."""
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    return LineError(field, f"found {shown if len(shown) <= 40 else shown[:37] + '...'}, expected {expected}")

@@ -1,0 +1,73 @@
+"""JSON text: the objects in it, read so that nothing is lost in silence."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from features.reading.fields import LineError
+
+
+def parse_object(line: str) -> dict[str, Any]:
+    """A line as the JSON object it holds.
+
+    Raises:
+        LineError: If it holds none, or one with a key that stands for two values.
+    """
+    record, end = _decode(line, _skip(line, 0))
+    if _skip(line, end) < len(line):
+        rest = line[_skip(line, end) :].rstrip()
+        found = {",": "a comma", "{": "another object"}.get(rest if rest == "," else rest[:1], "something else")
+        cure = "write one object on each line, and nothing after it"
+        raise LineError(
+            "", f"not valid JSON lines: {found} after the object, at character {_skip(line, end) + 1}", cure
+        )
+    if not isinstance(record, dict):
+        raise LineError("", f"found a {type(record).__name__}, expected an object {{...}}")
+    return record
+
+
+def values_in(text: str) -> Iterator[Any]:
+    """The values of a text, one after the other; of a list, its items.
+
+    Raises:
+        LineError: Where it goes on with something else.
+    """
+    place = _skip(text, 0)
+    if place == len(text):
+        raise LineError("", "holds nothing")
+    while place < len(text):
+        value, place = _decode(text, place)
+        yield from value if isinstance(value, list) else [value]
+        place = _skip(text, place)
+
+
+def _decode(text: str, start: int) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        lines = f"line {error.lineno}, " if "\n" in text.strip() else ""
+        problem = f"not valid JSON: {error.msg.removesuffix(' at')}, {lines}character {error.colno}"
+        raise LineError("", problem) from error
+    except RecursionError as error:
+        raise LineError("", "not valid JSON: nested too deeply") from error
+    except ValueError as error:
+        # Python refuses integers of more than 4,300 digits.
+        raise LineError("", f"not valid JSON: {str(error).partition(';')[0]}") from error
+
+
+def _skip(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n":
+        place += 1
+    return place
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if found[key] != value:
+                raise LineError(key, "is there twice, with two values; expected one")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)

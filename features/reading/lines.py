@@ -1,0 +1,240 @@
+"""TextFile: the lines of a published file, plain or gzipped or inside an archive, which is read where it is."""
+
+import csv
+import gzip
+import io
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from features.reading.faults import Faults
+from features.reading.fields import LineError, as_finite
+from features.reading.file_forms import GZIP, HEAD, FileForm, foreign_form
+from ranking.stores.files import sha256_of
+from registry import ConfigError
+
+T = TypeVar("T")
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of lines.
+
+    Args:
+        path: The file, gzipped or not, whatever its name, or a zip or tar archive.
+        member: The name, without folders, of what to read in an archive.
+        encoding: Of lines that are not UTF-8, which older data sets have.
+    """
+
+    path: Path
+    member: str = ""
+    encoding: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What fingerprints and the places of rows call it."""
+        return f"{self.path.name}, {self.member}" if self.member else self.path.name
+
+    @property
+    def place(self) -> str:
+        """What errors call it: other folders may have files of the same name."""
+        return f"{self.path}, {self.member}" if self.member else str(self.path)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Its name, size and hash."""
+        return {"name": self.name, "bytes": self.path.stat().st_size, "sha256": sha256_of(self.path)}
+
+    def lines(self) -> Iterator[bytes]:
+        """Every line, without its end.
+
+        Raises:
+            ConfigError: If the file is damaged, is no text, or its archive does not have it.
+        """
+        number = 0
+        try:
+            with self._opened() as file:
+                if form := foreign_form(file.peek(HEAD)[:HEAD]):
+                    raise self.foreign(form)
+                for number, line in enumerate(file, start=1):
+                    yield (line[3:] if number == 1 and line.startswith(b"\xef\xbb\xbf") else line).rstrip(b"\r\n")
+        except _UNREADABLE as error:
+            cure = "get the file again"
+            raise ConfigError(
+                f"{self.place}, after line {number}", f"cannot be read on ({error}).", cure=cure
+            ) from error
+
+    def decoded(self, line: bytes) -> str:
+        """A line as text.
+
+        Raises:
+            LineError: If it is not in the file's encoding.
+        """
+        if 0 in line:
+            cure = "get the file again: NUL is what a crash or a full disk leaves, or another encoding"
+            raise LineError("", f"a NUL byte at {line.index(0)}; expected text", cure)
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            if self.encoding:
+                return line.decode(self.encoding)
+            cure = "make the file UTF-8: iconv -f LATIN1 -t UTF-8 FILE > NEW, with the encoding it has"
+            raise LineError("", f"not UTF-8: byte {line[error.start]:#04x} at {error.start}", cure) from error
+
+    def first_line(self) -> str:
+        """The first line that is not blank, for a look at what the file holds; empty where there is none."""
+        return next((line for line in self.lines() if line.strip()), b"").decode(self.encoding or "utf-8", "replace")
+
+    def foreign(self, form: FileForm) -> ConfigError:
+        """The error for a file that is something else than lines of text."""
+        return ConfigError(str(self.path), f"{self.member or 'it'} {form.name}.", cure=form.cure)
+
+    def parsed(self, parse: Callable[[str], T], skip: int = 0) -> Iterator[T]:
+        """What `parse` makes of each line that is not blank; bad ones are passed over, and reported at the end.
+
+        Args:
+            parse: Raises LineError for a bad line.
+            skip: Lines at the beginning that are no data.
+
+        Raises:
+            ConfigError: After the last line: every fault, with the lines that have it.
+        """
+        faults = Faults(self.place)
+        for number, line in enumerate(self.lines(), start=1):
+            if number <= skip or not line:
+                continue
+            try:
+                value = parse(self.decoded(line))
+            except LineError as error:
+                faults.add(number, error)
+                continue
+            yield value
+        faults.raise_if_any()
+
+    def rows(
+        self, separator: str, wanted: Sequence[str], parse: Callable[..., T], columns: Sequence[str] | None = None
+    ) -> Iterator[T]:
+        """What `parse` makes of some fields of each line.
+
+        Args:
+            separator: Between fields; with a comma, fields may be quoted.
+            wanted: Which columns `parse` gets, in this order.
+            parse: Raises LineError for a bad row.
+            columns: The names of all columns; None where the first line has them, maybe with a type as in `id:token`.
+
+        Raises:
+            ConfigError: As `parsed`, or if a column is missing.
+        """
+        given = columns if columns is not None else self.columns(separator)
+        if missing := [name for name in wanted if name not in given]:
+            problem = f"has no column {missing[0]!r}."
+            raise ConfigError(self.place, problem, given=missing[0], known=given)
+        places, size = [given.index(name) for name in wanted], len(given)
+
+        def parse_line(line: str) -> T:
+            fields = _fields(line, separator)
+            if len(fields) != size:
+                raise LineError("", f"has {len(fields)} fields, expected {size}: {', '.join(given)}")
+            return parse(*(fields[place] for place in places))
+
+        return self.parsed(parse_line, skip=0 if columns is not None else 1)
+
+    def columns(self, separator: str) -> list[str]:
+        """The names in the first line, without their types.
+
+        Raises:
+            ConfigError: If it cannot be read.
+        """
+        first = next(self.lines(), b"")
+        try:
+            return [name.partition(":")[0].strip() for name in _fields(self.decoded(first), separator)]
+        except LineError as error:
+            raise ConfigError(f"{self.place}, line 1", f"{error}.") from error
+
+    @contextmanager
+    def _opened(self) -> Iterator[io.BufferedReader]:
+        with ExitStack() as stack:
+            yield _unzipped(stack, stack.enter_context(self._content()))
+
+    @contextmanager
+    def _content(self) -> Iterator[Any]:
+        """What is in the file, or in the member of its archive."""
+        with ExitStack() as stack:
+            if not self.member:
+                yield stack.enter_context(self.path.open("rb"))
+            elif self.path.suffix == ".zip":
+                archive = stack.enter_context(zipfile.ZipFile(self.path))
+                names = [name for name in archive.namelist() if Path(name).name == self.member]
+                if not names:
+                    raise zipfile.BadZipFile(f"there is no {self.member} in it")
+                yield stack.enter_context(archive.open(names[0]))
+            else:
+                members = stack.enter_context(tarfile.open(self.path))
+                found = next((each for each in members if Path(each.name).name == self.member and each.isfile()), None)
+                if found is None or (file := members.extractfile(found)) is None:
+                    raise tarfile.TarError(f"there is no {self.member} in it")
+                yield stack.enter_context(file)
+
+
+def find_file(folder: Path, name: str, archives: Sequence[str] = (), encoding: str | None = None) -> TextFile | None:
+    """The file of that name in a folder, as it is, gzipped, or inside one of these archives; None if it is not there.
+
+    Args:
+        folder: Where to look; a zip archive counts as a folder.
+        name: Of the file.
+        archives: Names of archives that should have it.
+        encoding: Of lines that are not UTF-8.
+
+    Raises:
+        ConfigError: If the zip archive is damaged.
+    """
+    if folder.suffix == ".zip" and folder.is_file():
+        try:
+            with zipfile.ZipFile(folder) as archive:
+                known = {Path(member).name for member in archive.namelist()}
+        except _UNREADABLE as error:
+            raise ConfigError(str(folder), f"cannot be read as an archive ({error}).", cure="get it again") from error
+        return TextFile(folder, name, encoding) if name in known else None
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return TextFile(path, encoding=encoding)
+    found = next((folder / archive for archive in archives if (folder / archive).is_file()), None)
+    return TextFile(found, name, encoding) if found else None
+
+
+def number(field: str, value: str) -> float:
+    """A field as a number, written in digits.
+
+    Raises:
+        LineError: If it is none, or is not finite.
+    """
+    # Python also reads 1_0 as 10, and digits of other scripts.
+    if not _NUMBER.fullmatch(value.strip()):
+        wanted = "a finite number" if _NOT_FINITE.fullmatch(value.strip()) else "a number"
+        raise LineError(field, f"found {value[:40]!r}, expected {wanted}")
+    return as_finite(field, float(value))
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    if separator == "," and '"' in line:
+        return next(csv.reader([line]))
+    return line.split(separator)
+
+
+def _unzipped(stack: ExitStack, content: Any) -> io.BufferedReader:
+    """The content, unzipped where it is gzipped, which its first bytes tell better than its name."""
+    file = stack.enter_context(io.BufferedReader(content))
+    if file.peek(len(GZIP))[: len(GZIP)] != GZIP:
+        return file
+    return stack.enter_context(io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=file))))

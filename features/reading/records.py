@@ -1,0 +1,278 @@
+"""Record files: rows with named fields from JSON, TSV, CSV and Parquet files, whichever of these a file is."""
+
+import csv
+import glob
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from features.reading.faults import Faults
+from features.reading.fields import LineError, Record, unexpected
+from features.reading.file_forms import GZIP, PARQUET, kind_of_lines
+from features.reading.json_text import parse_object, values_in
+from features.reading.lines import TextFile
+from features.reading.parquet import column_names, read_columns
+from registry import ConfigError
+from registry.ranges import Text
+
+T = TypeVar("T")
+Columns = list[Text] | Literal["header"]
+Form = Literal["json", "tsv", "csv", "parquet"]
+Row = tuple[int, Record | LineError]
+
+ENDINGS: dict[str, Form] = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".ndjson": "json",
+    ".tsv": "tsv",
+    ".txt": "tsv",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+_LOOKED_AT = 20
+# Long documents are fields too; Python's own limit is 131,072 characters.
+csv.field_size_limit(2**31 - 1)
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """One file; its ending says which form it has, and Parquet and gzip are known by their first bytes.
+
+    Args:
+        path: `.jsonl`, `.json`, `.tsv`, `.csv` or `.parquet`; all but the last may be gzipped.
+        tsv_columns: The columns of a TSV file, in order; `header` where its first line names them. CSV always has a
+            header.
+        json_lines: Whether a file with another ending than `.parquet` is JSON.
+    """
+
+    path: Path
+    tsv_columns: Columns = "header"
+    json_lines: bool = False
+
+    @cached_property
+    def text(self) -> TextFile:
+        """Its lines."""
+        return TextFile(self.path)
+
+    @cached_property
+    def form(self) -> Form:
+        """json, tsv, csv or parquet.
+
+        Raises:
+            ConfigError: If neither the ending nor the first bytes tell.
+        """
+        with self.path.open("rb") as file:
+            head = file.read(8)
+        if head.startswith(PARQUET):
+            return "parquet"
+        form = ENDINGS.get(Path(self.path.name.removesuffix(".gz")).suffix)
+        if self.json_lines and form != "parquet":
+            return "json"
+        if form is None or (form == "parquet" and head.startswith(GZIP)):
+            problem = "which form it has is told by its ending, and this one is unknown."
+            raise ConfigError(str(self.path), problem, known=[*ENDINGS, ".jsonl.gz", ".tsv.gz", ".csv.gz"])
+        return form
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of its columns; in JSON, of the fields that one of the first rows has.
+
+        Raises:
+            ConfigError: If lines end as on an old Mac.
+        """
+        if self.form == "parquet":
+            return column_names(self.path)
+        if self.form == "tsv" and self.tsv_columns != "header":
+            return self.tsv_columns
+        if self.form == "tsv":
+            return self._header.split("\t")
+        if self.form == "csv":
+            return next(csv.reader([self._header], delimiter=self._delimiter), [])
+        rows = (row for _, row in self._json() if isinstance(row, dict))
+        return list(dict.fromkeys(name for row in itertools.islice(rows, _LOOKED_AT) for name in row))
+
+    def parsed(self, columns: Sequence[str], parse: Callable[[Record, str], T]) -> Iterator[T]:
+        """What `parse` makes of each row; bad rows are passed over, and reported at the end.
+
+        Args:
+            columns: The fields that are wanted; none for all there are.
+            parse: Of a row and its place; raises LineError for a bad one.
+
+        Raises:
+            ConfigError: After the last row: every fault, with the rows that have it. At once if a file is damaged, is
+                something else or has no such column.
+        """
+        unit, name = self._unit, self.path.name
+        faults = Faults(str(self.path), unit, name)
+        for number, row in self._rows(columns):
+            try:
+                if isinstance(row, LineError):
+                    raise row
+                value = parse(row, f"{name}, {unit} {number}")
+            except LineError as error:
+                faults.add(number, error)
+                continue
+            yield value
+        faults.raise_if_any()
+
+    def _rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        if self.form == "json":
+            yield from self._json()
+        elif self.form == "parquet":
+            rows = (row for batch in read_columns(self.path, columns) for row in batch.to_pylist())
+            yield from enumerate(rows, start=1)
+        else:
+            self._check_columns(columns)
+            yield from self._tsv() if self.form == "tsv" else self._csv()
+
+    @cached_property
+    def _unit(self) -> str:
+        if self.form == "parquet":
+            return "row"
+        return "item" if self.form == "json" and not self._one_a_line else "line"
+
+    @cached_property
+    def _one_a_line(self) -> bool:
+        """Whether a JSON file has an object on each line, rather than a list or objects over several lines.
+
+        Raises:
+            ConfigError: If it begins with something else than an object or a list.
+        """
+        lines = (line.strip() for line in self.text.lines())
+        first, second = [*itertools.islice(filter(None, lines), 2), b"", b""][:2]
+        if first[:1] not in (b"{", b"[", b""):
+            shown = first.decode(errors="replace")
+            problem = f"seems to be {kind_of_lines(shown)}, not JSON objects: it begins with {shown[:60]!r}."
+            cure = "name it by what it is (.tsv, .csv) where the option takes that, or write a JSON object on each line"
+            raise ConfigError(str(self.path), problem, cure=cure)
+        if first.startswith(b"{"):
+            # A line that was cut is a bad line, unless the object goes on below.
+            return first.endswith(b"}") or second.startswith(b"{")
+        return False
+
+    def _json(self) -> Iterator[Row]:
+        if not self._one_a_line:
+            yield from self._json_values()
+            return
+        for number, line in self._lines():
+            try:
+                yield number, line if isinstance(line, LineError) else parse_object(line)
+            except LineError as error:
+                yield number, error
+
+    def _json_values(self) -> Iterator[Row]:
+        """The objects of a list, a single one, or several over more lines than one."""
+        number, lines = 0, []
+        try:
+            for _, line in self._lines(blank=True):
+                if isinstance(line, LineError):
+                    raise line
+                lines.append(line)
+            for number, value in enumerate(values_in("\n".join(lines)), start=1):
+                yield number, value if isinstance(value, dict) else unexpected("", value, "an object {...}")
+        except LineError as error:
+            place = f"after item {number}: " if number else ""
+            raise ConfigError(str(self.path), f"{place}{error}.", cure=error.cure or "correct it there") from error
+
+    def _tsv(self) -> Iterator[Row]:
+        names, lines = self.fields, self._lines()
+        if self.tsv_columns == "header":
+            next(lines, None)
+        for number, line in lines:
+            fields = [] if isinstance(line, LineError) else line.split("\t")
+            if isinstance(line, LineError):
+                yield number, line
+            elif len(fields) != len(names):
+                problem = f"has {len(fields)} fields parted by tabs, expected {len(names)}: {', '.join(names)}"
+                cure = "it looks like JSON: name the file *.jsonl" if line.startswith("{") else ""
+                yield number, LineError("", problem, cure)
+            else:
+                yield number, dict(zip(names, fields, strict=True))
+
+    def _csv(self) -> Iterator[Row]:
+        """Rows as spreadsheets write them: a field in quotes may hold commas, quotes written twice, and line ends."""
+        names, wrong = self.fields, []
+
+        def decoded() -> Iterator[str]:
+            for line in self.text.lines():
+                try:
+                    yield self.text.decoded(line) + "\n"
+                except LineError as error:
+                    wrong.append(error)
+                    yield line.replace(b"\0", b"").decode(errors="replace") + "\n"
+
+        reader = csv.reader(decoded(), delimiter=self._delimiter, strict=True)
+        end, in_header = 0, True
+        try:
+            for fields in reader:
+                start, end = end + 1, reader.line_num
+                if wrong:
+                    yield start, wrong.pop(0)
+                    wrong.clear()
+                    in_header = False
+                elif in_header:
+                    in_header = not any(field.strip() for field in fields)
+                elif fields and len(fields) != len(names):
+                    yield start, LineError("", f"has {len(fields)} fields, expected {len(names)}: {', '.join(names)}")
+                elif fields:
+                    yield start, dict(zip(names, fields, strict=True))
+        except csv.Error as error:
+            yield end + 1, LineError("", f"not valid CSV: {error}", "put a field with quotes in quotes, each twice")
+
+    @property
+    def _header(self) -> str:
+        first = self.text.first_line()
+        if "\r" in first:
+            cure = f"give it those of Linux: tr '\\r' '\\n' < {self.path.name} > NEW"
+            raise ConfigError(str(self.path), "its lines end as on an old Mac, with \\r alone.", cure=cure)
+        return first
+
+    @cached_property
+    def _delimiter(self) -> str:
+        first = self.text.first_line()
+        return max(",;\t", key=first.count)
+
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        known = self.fields
+        if len(set(known)) < len(known):
+            twice = max(known, key=known.count)
+            raise ConfigError(str(self.path), f"has two columns {twice!r}.", cure="give each column its own name")
+        if missing := [name for name in columns if name not in known]:
+            tsv = (
+                "set candidate_tsv or query_tsv to the names of all columns, or to `header` if the first line has them"
+            )
+            cure = tsv if self.form == "tsv" else "its first line has to name the columns"
+            raise ConfigError(
+                str(self.path), f"has no column {missing[0]!r}.", given=missing[0], known=known, cure=cure
+            )
+
+    def _lines(self, *, blank: bool = False) -> Iterator[tuple[int, str | LineError]]:
+        for number, line in enumerate(self.text.lines(), start=1):
+            if blank or line.strip():
+                try:
+                    yield number, self.text.decoded(line)
+                except LineError as error:
+                    yield number, error
+
+
+def find_files(paths: str | Sequence[str] | None, option: str) -> list[Path]:
+    """The files of a path or several, each of which may be a pattern, whose files come in the order of their names.
+
+    Raises:
+        ConfigError: If there is none for a path.
+    """
+    found: list[Path] = []
+    for path in [paths] if isinstance(paths, str) else paths or ():
+        files = sorted(Path(each) for each in glob.glob(path, recursive=True))  # noqa: PTH207
+        if Path(path).is_file():
+            files = [Path(path)]
+        if not files:
+            raise ConfigError(str(path), "no such file, and no file that fits it as a pattern.", cure=f"set {option}")
+        if folder := next((each for each in files if not each.is_file()), None):
+            cure = f"name its files by a pattern: {option}={folder}/*.jsonl"
+            raise ConfigError(str(folder), "is a folder.", cure=cure)
+        found += files
+    return list(dict.fromkeys(found))

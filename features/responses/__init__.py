@@ -1,0 +1,1 @@
+"""From prompts to a store: responses, verdicts and hidden states, each made once."""

@@ -1,0 +1,307 @@
+"""ResponseBuild: problems become responses, verdicts and hidden states, stage by stage, and these a group store."""
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from console.decimals import short
+from console.progress import WorkProgress
+from features.building.chunks import Chunks, chunks_of
+from features.building.processes import share_out
+from features.generators.transformers import TransformersGenerator
+from features.responses.stages import Responses, StageWork, States, Verdicts
+from features.texts.tasks import Problem, ProblemSource, Response
+from features.verification.verdict import Verdict, Verifier
+from language_models.language_model import LanguageModel
+from ranking.stores.files import as_json, write_file
+from ranking.stores.group_store_writer import GroupStoreWriter
+from ranking.stores.group_tables import BEAM
+from registry import ConfigError
+
+REPORT = "report.json"
+_GROUPS_A_SHARD = 128
+_JUDGED_TOGETHER = 64
+_MOST_TOLD = 12
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store of responses is built of.
+
+    Args:
+        source: Where problems come from.
+        generator: What responds to them.
+        beam_generator: What searches for the best response beside these; None for no search.
+        verifier: What labels the responses; None for none.
+        reader: The model whose hidden states are kept.
+        path: The folder of the store.
+        stages: Where responses, states and verdicts are kept meanwhile and for later.
+        dtype: Of the stored vectors.
+        chunk_size: Problems that are worked on, and kept, together.
+        devices: How many processes respond and read.
+    """
+
+    source: ProblemSource
+    generator: Any
+    beam_generator: TransformersGenerator | None
+    verifier: Verifier | None
+    reader: LanguageModel
+    path: Path
+    stages: Path
+    dtype: str
+    chunk_size: int
+    devices: int
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """A problem with all that goes into the store."""
+
+    problem: Problem
+    query: torch.Tensor
+    responses: list[Response]
+    states: list[torch.Tensor]
+    verdicts: list[Verdict]
+    valid: list[bool]
+
+
+class _Answers:
+    """What one generator says to all problems: responses, their states and their verdicts."""
+
+    def __init__(self, plan: Plan, generator: Any) -> None:
+        self.generator, self.reader, described = generator, plan.reader, {"generator": generator.settings()}
+        self.states = States(plan.stages, plan.reader, described)
+        self.responses = Responses(plan.stages, generator, self.states)
+        self.verdicts = None
+        if plan.verifier is not None:
+            self.verdicts = Verdicts(plan.stages, self.responses, plan.verifier, described)
+
+    def num_read(self, problem: Problem) -> int:
+        return 0 if self.unread(problem) else self.responses.count(problem)
+
+    def unread(self, problem: Problem) -> bool:
+        return self.states.lacks(problem, self.responses.count(problem))
+
+    def verdicts_of(self, problem: Problem, count: int) -> list[Verdict]:
+        return self.verdicts.of(problem, count) if self.verdicts else [Verdict(None, "no verifier")] * count
+
+
+class ResponseBuild:
+    """One build: stage after stage, then the store.
+
+    Args:
+        plan: What is built of what.
+        settings: All that the store's content depends on.
+    """
+
+    def __init__(self, plan: Plan, settings: dict[str, Any]) -> None:
+        self.plan, self.settings, self.console = plan, settings, Console(stderr=True)
+        self.sampled = _Answers(plan, plan.generator)
+        self.searched = _Answers(plan, plan.beam_generator) if plan.beam_generator else None
+        self.counts: dict[str, Counter[str]] = {"problems": Counter(), "responses": Counter(), "verdicts": Counter()}
+
+    def run(self) -> Path:
+        """The folder of the finished store.
+
+        Raises:
+            ConfigError: If the data, the model or the verifier is not as it should be.
+            StoreError: If something cannot be written.
+        """
+        num_problems = self._survey()
+        num_responses = num_problems * (self.plan.generator.num_responses or 0) or self._num_recorded()
+        self._answer(self.sampled, num_responses, "Responding")
+        if self.searched:
+            self._answer(self.searched, num_problems, "Searching")
+        return self._store()
+
+    def _answer(self, answers: _Answers, total: int, doing: str) -> None:
+        """All stages of what a generator says."""
+        responses, states, size = answers.responses, answers.states, self.plan.chunk_size
+        chunks = Chunks(self.plan.source.problems, size)
+        with WorkProgress(total, self.console, doing=doing, done="Got", unit="responses") as bar:
+            self._do(StageWork(chunks, responses), answers.generator, bar, responses.count, responses.lacks)
+        with WorkProgress(total, self.console, doing="Reading", done="Read", unit="responses") as bar:
+            self._do(StageWork(chunks, responses, states), answers.reader, bar, answers.num_read, answers.unread)
+        if answers.verdicts is not None:
+            with WorkProgress(total, self.console, doing="Judging", done="Judged", unit="responses") as bar:
+                for chunk in chunks_of(self._problems(), max(size, _JUDGED_TOGETHER)):
+                    bar.skip(sum(map(answers.verdicts.count, chunk)))
+                    answers.verdicts.fill(chunk, bar.report)
+
+    def _do(
+        self,
+        work: StageWork,
+        model: Any,
+        bar: WorkProgress,
+        count: Callable[[Problem], int],
+        lacks: Callable[[Problem], bool],
+    ) -> None:
+        """What is left to do of a stage, in one process or in several."""
+        waiting = []
+        for number, chunk in enumerate(chunks_of(self._problems(), self.plan.chunk_size)):
+            bar.skip(sum(map(count, chunk)))
+            if any(map(lacks, chunk)):
+                waiting.append(number)
+        # Other generators than `transformers` see to their devices themselves.
+        shared = isinstance(model, TransformersGenerator if work.states is None else LanguageModel)
+        devices = min(self.plan.devices, len(waiting)) if shared else 1
+        if devices > 1:
+            folder, gpus = str(self.plan.stages), model.device != "cpu"
+            share_out(work, waiting, devices, bar.report, gpus=gpus, kept_in=folder)
+        else:
+            if waiting and shared:
+                model.prepare()
+                bar.restart()
+            for number in waiting:
+                work.do(number, bar.report)
+
+    def _problems(self) -> Iterator[Problem]:
+        return self.plan.source.problems()
+
+    def _survey(self) -> int:
+        """How many problems there are; reads all of the source, so that bad data shows before work."""
+        count = sum(1 for _ in self._problems())
+        if not count:
+            raise ConfigError("features.source", "has no problem.")
+        return count
+
+    def _num_recorded(self) -> int:
+        return sum(len(problem.responses) for problem in self._problems())
+
+    def _store(self) -> Path:
+        writer, num_candidates, num_groups = None, 0, 0
+        try:
+            for chunk in chunks_of(self._labelled(), _GROUPS_A_SHARD):
+                if writer is None:
+                    writer = self._writer(chunk[0].query)
+                num_candidates += sum(len(each.responses) for each in chunk)
+                num_groups += len(chunk)
+                if num_candidates > writer.num_candidates:
+                    states = torch.stack([state for each in chunk for state in each.states])
+                    writer.add_candidates(states, [one.text for each in chunk for one in each.responses])
+                if num_groups > writer.num_groups:
+                    self._add_groups(writer, chunk, num_candidates)
+            if writer is None:
+                told = ", ".join(f"{reason}: {count}" for reason, count in self.counts["problems"].items())
+                raise ConfigError("features", f"no problem got a response ({told}).")
+            report = self._report()
+            write_file(writer.partial / REPORT, as_json(report))
+            path = writer.finish()
+        finally:
+            if writer is not None:
+                writer.close()
+        self._tell(report)
+        return path
+
+    def _writer(self, query: torch.Tensor) -> GroupStoreWriter:
+        reader = self.plan.reader
+        return GroupStoreWriter(
+            self.plan.path,
+            feature_dim=query.shape[1],
+            depths=list(reader.depths),
+            dtype=self.plan.dtype,
+            settings=self.settings,
+            encoder=reader.identity(),
+            source={**self.settings["source"], "model": reader.model, "sha256": reader.checked_hash},
+        )
+
+    def _labelled(self) -> Iterator[_Labelled]:
+        """Each problem that has responses; counts what happened to all."""
+        for problem in self._problems():
+            kept = self.sampled.responses.of(problem)
+            if not kept.responses:
+                self.counts["problems"][kept.refusal or "no response"] += 1
+                continue
+            count = len(kept.responses)
+            states, query = self.sampled.states.of(problem, count)
+            if query is None:
+                self.counts["problems"]["prompt or responses too long to be read"] += 1
+                continue
+            verdicts = self.sampled.verdicts_of(problem, count)
+            numbers = [number for number in range(count) if number in states]
+            self._count(kept.responses, verdicts, numbers)
+            found = _Labelled(
+                problem,
+                query,
+                [kept.responses[number] for number in numbers],
+                [states[number] for number in numbers],
+                [verdicts[number] for number in numbers],
+                [True] * len(numbers),
+            )
+            self._add_searched(found)
+            yield found
+
+    def _add_searched(self, found: _Labelled) -> None:
+        """Put what the beam search found beside the responses, as none of them."""
+        if self.searched is None:
+            return
+        best = self.searched.responses.of(found.problem).responses[:1]
+        states, _ = self.searched.states.of(found.problem, len(best))
+        if best and 0 in states:
+            found.responses.append(replace(best[0], id=BEAM))
+            found.states.append(states[0])
+            found.verdicts.extend(self.searched.verdicts_of(found.problem, 1))
+            found.valid.append(False)
+        self.counts["problems"]["with a beam"] += bool(best and 0 in states)
+
+    def _count(self, responses: Any, verdicts: list[Verdict], numbers: list[int]) -> None:
+        counts, texts = self.counts["responses"], [responses[number].text for number in numbers]
+        self.counts["problems"]["with responses"] += 1
+        counts["kept"] += len(numbers)
+        counts["too long to be read"] += len(responses) - len(numbers)
+        counts["empty"] += sum(not text.strip() for text in texts)
+        counts["repeated"] += len(texts) - len(set(texts))
+        counts["cut at the longest length"] += sum(responses[number].finish == "length" for number in numbers)
+        for number in numbers:
+            verdict = verdicts[number]
+            label = "no label" if verdict.label is None else short(verdict.label)
+            # The kind of a reason: what follows is different in each response.
+            reason = verdict.reason.partition(":")[0]
+            self.counts["verdicts"][f"{label}: {reason}" if reason else label] += 1
+
+    def _add_groups(self, writer: GroupStoreWriter, chunk: list[_Labelled], num_candidates: int) -> None:
+        responses = [response for each in chunk for response in each.responses]
+        verdicts = [verdict for each in chunk for verdict in each.verdicts]
+        nan = float("nan")
+        writer.add_groups(
+            ids=[each.problem.query_id for each in chunk],
+            texts=[each.problem.query for each in chunk],
+            features=torch.stack([each.query for each in chunk]),
+            offsets=torch.tensor([0, *itertools.accumulate(len(each.responses) for each in chunk)]),
+            candidate=torch.arange(num_candidates - len(responses), num_candidates),
+            label=torch.tensor([nan if verdict.label is None else verdict.label for verdict in verdicts]),
+            slot_ids=[response.id for response in responses],
+            valid=torch.tensor([valid for each in chunk for valid in each.valid]),
+            split=[each.problem.split for each in chunk],
+            responses={
+                "answer": torch.tensor([_answer(verdict.answer) for verdict in verdicts]),
+                "log_probability": torch.tensor(
+                    [nan if each.log_probability is None else each.log_probability for each in responses]
+                ),
+                "num_tokens": torch.tensor([-1 if each.tokens is None else len(each.tokens) for each in responses]),
+            },
+        )
+
+    def _report(self) -> dict[str, Any]:
+        return {what: dict(sorted(counts.items())) for what, counts in self.counts.items()}
+
+    def _tell(self, report: dict[str, Any]) -> None:
+        for what, counts in report.items():
+            shown = sorted((-count, name) for name, count in counts.items() if count)
+            line = ", ".join(f"{name} {-count:,}" for count, name in shown[:_MOST_TOLD])
+            more = f" and {len(shown) - _MOST_TOLD} more in {REPORT}" if len(shown) > _MOST_TOLD else ""
+            self.console.print(f"{what}: {line}{more}", highlight=False, soft_wrap=True)
+
+
+def _answer(answer: str | None) -> int:
+    """An answer as a number, the same for the same answer; 0 for none."""
+    if answer is None:
+        return 0
+    return int.from_bytes(hashlib.blake2b(answer.encode(), digest_size=8).digest(), "little", signed=True) or 1

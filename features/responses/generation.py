@@ -1,0 +1,58 @@
+"""Generation: what every generator takes and gives."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from console.progress import Report
+from features.texts.tasks import Problem, Response
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The responses to one problem, and the hidden states that came with them.
+
+    Args:
+        problem: What was asked.
+        responses: In the order of their numbers; none where there can be none, such as after too long a prompt.
+        query_states: Of the prompt's last token at each depth; None if the generator gives none.
+        response_states: Of each response's last token at each depth; None if the generator gives none.
+        prompt_tokens: How many the prompt has; None where it is not known.
+        refusal: Why there are no responses, in a few words; None where there are.
+        dropped: Responses that were left out since the model cannot read them with their prompt.
+    """
+
+    problem: Problem
+    responses: Sequence[Response]
+    query_states: Float[Tensor, "L D"] | None = None
+    response_states: Float[Tensor, "N L D"] | None = None
+    prompt_tokens: int | None = None
+    refusal: str | None = None
+    dropped: int = 0
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Gives responses to problems."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that one response depends on: not how many are asked for, nor how they are batched."""
+        ...
+
+    def generate(
+        self, problems: Sequence[Problem], numbers: range, report: Report | None = None
+    ) -> Iterator[Generated]:
+        """The responses of these numbers to each problem, in the problems' order.
+
+        A response depends on the settings, the problem and its number only, up to rounding: numbers 0 to 63 today and
+        64 to 99 tomorrow are the same as 0 to 99 at once.
+
+        Args:
+            problems: A few, to be worked on together.
+            numbers: Which responses, counted from 0.
+            report: Told of each step, or of whatever goes on in between.
+        """
+        ...

@@ -1,0 +1,127 @@
+"""Preference pairs: a chosen and a rejected response to one prompt, in the forms that data sets have them."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from features.reading.fields import LineError, Record, checked_text, mixed, text_field, unexpected
+from features.texts.groups import Candidate, TextGroup
+
+_MISSING = object()
+_PROMPTS = ("instruction", "question", "conversations", "messages")
+_TURN = "\n\nAssistant:"
+_TURNS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+_ROLES = {"human": "user", "gpt": "assistant", "Human": "user", "Assistant": "assistant"}
+
+
+class EqualPairError(LineError):
+    """A pair whose two responses are one text: it is right and wrong at once."""
+
+    def __init__(self) -> None:
+        cure = "remove these pairs, or leave them out: features.source.equal_pairs=drop"
+        super().__init__("rejected", "the same text as chosen; expected another one", cure)
+
+
+def read_preferences(record: Record, line_id: str) -> TextGroup:
+    """`{prompt, chosen, rejected}`, each a text or chat messages, or whole transcripts without a prompt.
+
+    The prompt may also be LLaMA-Factory's `conversations` or `instruction` with `input`, or `question`; a `system`
+    text comes before it. Where responses begin with the prompt, as transcripts do, that is taken off.
+
+    Raises:
+        EqualPairError: If both responses are the same.
+    """
+    name, (chosen, rejected) = "prompt", (_plain(record.get(key, _MISSING)) for key in ("chosen", "rejected"))
+    prompt = _plain(record["prompt"]) if record.get("prompt") is not None else _MISSING
+    if isinstance(chosen, list) and isinstance(rejected, list):
+        prompt, chosen, rejected = _without_shared(prompt, chosen, rejected)
+    if not prompt or prompt is _MISSING:
+        name = next((name for name in _PROMPTS if record.get(name) is not None), "prompt")
+        prompt = _plain(record.get(name, _MISSING))
+    if prompt is _MISSING and isinstance(chosen, str) and isinstance(rejected, str):
+        prompt, chosen, rejected = _split_transcripts(chosen, rejected)
+    query, right, wrong = (
+        conversation(key, value) for key, value in ((name, prompt), ("chosen", chosen), ("rejected", rejected))
+    )
+    if right == wrong:
+        raise EqualPairError
+    if name != "prompt":
+        query = "\n\n".join([*_context(record, "system"), query, *_context(record, "input")])
+    return TextGroup(line_id, query, mixed([Candidate("chosen", right, 1.0), Candidate("rejected", wrong, 0.0)]))
+
+
+def conversation(field: str, value: Any) -> str:
+    """A text as it is; one message's content; of several messages, each after its role."""
+    if value is _MISSING:
+        raise LineError(field, "missing; expected text or a list of messages")
+    if isinstance(value, str):
+        return checked_text(field, value)
+    if not isinstance(value, list) or not value or not all(isinstance(each, Mapping) for each in value):
+        raise unexpected(field, value, "text or a list of messages {role, content}")
+    places = [f"{field}[{place}]." for place in range(len(value))]
+    contents = [text_field(message, "content", at) for at, message in zip(places, value, strict=True)]
+    if len(contents) == 1:
+        return contents[0]
+    roles = [text_field(message, "role", at) for at, message in zip(places, value, strict=True)]
+    return "\n\n".join(f"{role}: {content}" for role, content in zip(roles, contents, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """A single message as a list of one, and ShareGPT's names of fields and roles as those of chat templates."""
+    if isinstance(value, Mapping):
+        value = [value]
+    return [_message(each) for each in value] if isinstance(value, list) else value
+
+
+def _message(message: Any) -> Any:
+    if not isinstance(message, Mapping) or "value" not in message or "content" in message:
+        return message
+    role = message.get("from")
+    return {"role": _ROLES.get(role, role) if isinstance(role, str) else role, "content": message["value"]}
+
+
+def _without_shared(prompt: Any, chosen: list[Any], rejected: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+    """The messages that both lists begin with are the prompt, or say it again; the last of each is a response."""
+    same = (one == other for one, other in zip(chosen, rejected, strict=False))
+    shared = sum(1 for _ in itertools.takewhile(bool, same))
+    if shared == len(chosen) == len(rejected):
+        shared = max(0, shared - 1)
+    if prompt is not _MISSING and not _says(chosen[:shared], prompt):
+        return prompt, chosen, rejected
+    return (chosen[:shared] if prompt is _MISSING else prompt), chosen[shared:], rejected[shared:]
+
+
+def _says(messages: Sequence[Any], prompt: Any) -> bool:
+    """Whether the prompt is these messages, or the last one's text."""
+    if not messages:
+        return False
+    if isinstance(prompt, list):
+        return list(messages) == prompt
+    return isinstance(messages[-1], Mapping) and messages[-1].get("content") == prompt
+
+
+def _split_transcripts(chosen: str, rejected: str) -> tuple[Any, str, str]:
+    """Anthropic's transcripts: both are the same up to some turn of the assistant, which is the response."""
+    size = next((at for at, (one, other) in enumerate(zip(chosen, rejected, strict=False)) if one != other), None)
+    shared = chosen[: min(len(chosen), len(rejected)) if size is None else size]
+    # A response may itself be the beginning of the other one, or hold a turn: the last shared turn is the prompt's end.
+    end = shared.rfind(_TURN)
+    if end < 0:
+        cure = "give a prompt, or transcripts that both begin with it and a turn of the assistant"
+        raise LineError("prompt", f"missing, and chosen and rejected share no turn {_TURN.strip()!r}", cure)
+    return _turns(chosen[:end]), chosen[end + len(_TURN) :].strip(), rejected[end + len(_TURN) :].strip()
+
+
+def _turns(transcript: str) -> Any:
+    """The messages of a transcript; the text itself if it begins with something else than a turn."""
+    before, *parts = _TURNS.split(transcript)
+    if before.strip() or not parts:
+        return transcript.strip()
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": _ROLES[role], "content": content.strip()} for role, content in turns]
+
+
+def _context(record: Record, key: str) -> list[str]:
+    value = record.get(key)
+    return [] if value is None or value == "" else [checked_text(key, value)]

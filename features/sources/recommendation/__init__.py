@@ -1,0 +1,1 @@
+"""Published recommendation data sets."""

@@ -1,0 +1,211 @@
+"""amazon_reviews: the next product of a user, among those of a category, from the ones reviewed before it."""
+
+import ast
+import html
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import MinLen
+
+from features.reading.downloads import Download, fetch_all
+from features.reading.fields import LineError
+from features.reading.lines import TextFile, find_file, number
+from features.sources.recommendation.histories import Histories, Windows
+from features.texts.draws import draw_key
+from features.texts.pools import PoolQuery, PoolText
+from registry import SOURCES, ConfigError
+from registry.ranges import FilePath, NonNegative, Text
+
+_TERMS = "no licence is stated; McAuley Lab, UCSD, asks to be cited"
+_SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
+_LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
+_ADDRESSES = {
+    2014: (f"{_SNAP}/reviews_{{}}_5.json.gz", f"{_SNAP}/meta_{{}}.json.gz"),
+    2018: (f"{_LAB}/amazon_v2/categoryFilesSmall/{{}}_5.json.gz", f"{_LAB}/amazon_v2/metaFiles2/meta_{{}}.json.gz"),
+    2023: (
+        f"{_LAB}/amazon_2023/benchmark/5core/rating_only/{{}}.csv.gz",
+        f"{_LAB}/amazon_2023/raw/meta_categories/meta_{{}}.jsonl.gz",
+    ),
+}
+_REVIEW_FILES = ("reviews_{}_5.json", "{}_5.json", "reviews_{}.json", "{}.json", "{}.csv", "{}.jsonl")
+_PRODUCT_FILES = ("meta_{}.json", "meta_{}.jsonl")
+_USER, _TIME, _RATING = ("user_id", "reviewerID"), ("timestamp", "unixReviewTime"), ("rating", "overall")
+# In 2023 the variants of a product share a parent, which is what the metadata lists.
+_ITEM = ("parent_asin", "asin")
+
+DEFAULT_WINDOWS = Windows()
+Field = Literal["title", "brand", "categories", "description"]
+
+
+@SOURCES.register("amazon_reviews")
+class AmazonReviews:
+    """A query names the products that a user reviewed just before the one to be found, newest first.
+
+    Read as published, gzipped or not: the 5-core reviews of 2014 and 2018 (`reviews_Toys_and_Games_5.json`,
+    `Toys_and_Games_5.json`), the reviews of 2023 (`Toys_and_Games.jsonl`) or their ratings (`Toys_and_Games.csv`), and
+    the products' `meta_Toys_and_Games.json` or `.jsonl`.
+
+    Args:
+        path: The folder; null downloads the edition to `data/downloads`.
+        category: As the files are named.
+        edition: What to download, by its year: 5-core reviews and all products.
+        pool: The products that are `reviewed`, or those and `all` others of the metadata.
+        windows: Which parts of a user's reviews become queries.
+        min_rating: Reviews with a lower one are left out.
+        fields: What a product's text is made of.
+    """
+
+    def __init__(
+        self,
+        path: FilePath | None = None,
+        category: Text = "Toys_and_Games",
+        edition: Literal[2014, 2018, 2023] = 2014,
+        pool: Literal["reviewed", "all"] = "reviewed",
+        windows: Windows = DEFAULT_WINDOWS,
+        min_rating: NonNegative | None = None,
+        fields: Annotated[list[Field], MinLen(1)] = ["title", "brand", "categories"],  # noqa: B006
+    ) -> None:
+        self.path, self.category, self.edition, self.pool = path, category, edition, pool
+        self.windows, self.min_rating, self.fields = windows, min_rating, fields
+
+    @property
+    def downloads(self) -> list[Download]:
+        """Reviews and products of the category, in the edition."""
+        addresses = [address.format(self.category) for address in _ADDRESSES[self.edition]]
+        return [Download(url, _TERMS, file=f"amazon_{self.edition}/{Path(url).name}") for url in addresses]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The files, or what is downloaded, and the options."""
+        if self.path is None:
+            files = [download.fingerprint for download in self.downloads]
+        else:
+            files = [file.fingerprint for file in self._files]
+        options = {"pool": self.pool, "min_rating": self.min_rating, "fields": self.fields}
+        return {"name": "amazon_reviews", "files": files, "windows": self.windows.settings, **options}
+
+    def candidates(self) -> Iterator[PoolText]:
+        """The products, in the order of the metadata, then those that it does not have."""
+        reviewed = set(self._histories.items)
+        for id, product in self._products():
+            if self.pool == "all" or id in reviewed:
+                reviewed.discard(id)
+                yield PoolText(id, self._text(product) or id, origin=f"product {id}")
+        for id in self._histories.items:
+            if id in reviewed:
+                yield PoolText(id, id, origin=f"product {id}")
+
+    def queries(self) -> Iterator[PoolQuery]:
+        """One query for each window of each user.
+
+        Raises:
+            ConfigError: If no user has reviewed enough.
+        """
+        reviewed, titles = set(self._histories.items), {}
+        for id, product in self._products():
+            if id in reviewed:
+                titles[id] = _line(product.get("title")) or id
+        yield from self._histories.queries(self.windows, lambda item: titles.get(item, item))
+
+    @cached_property
+    def _histories(self) -> Histories:
+        return Histories(self._reviews())
+
+    @cached_property
+    def _files(self) -> tuple[TextFile, TextFile]:
+        """Reviews and products."""
+        folder = Path(self.path) if self.path is not None else fetch_all(self.downloads)
+        found = []
+        for patterns in (_REVIEW_FILES, _PRODUCT_FILES):
+            names = [pattern.format(self.category) for pattern in patterns]
+            file = next(filter(None, (find_file(folder, name) for name in names)), None)
+            if file is None:
+                problem = f"has no {' or '.join(names)}, gzipped or not." if folder.is_dir() else "no such folder."
+                cure = (
+                    "set features.source.path to a folder that has them, and features.source.category to what they are "
+                    f"named after; {' and '.join(each.url for each in self.downloads)}"
+                )
+                raise ConfigError(str(folder), problem, cure=cure)
+            found.append(file)
+        return found[0], found[1]
+
+    def _reviews(self) -> Iterator[tuple[str, str, float]]:
+        file = self._files[0]
+        if ".csv" in file.path.suffixes:
+            rows = file.rows(",", ("user_id", "parent_asin", "timestamp", "rating"), _csv_review)
+        else:
+            rows = file.parsed(_json_review)
+        for user, item, time, rating in rows:
+            if self.min_rating is None or rating >= self.min_rating:
+                yield user, item, time
+
+    def _products(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every product of the metadata, where it comes first: in some editions many come twice."""
+        seen: set[bytes] = set()
+        for id, product in self._files[1].parsed(_product):
+            key = draw_key("", id)
+            if key not in seen:
+                seen.add(key)
+                yield id, product
+
+    def _text(self, product: Mapping[str, Any]) -> str:
+        values = {
+            "title": _line(product.get("title")),
+            "brand": _named("Brand", product.get("brand") or product.get("store")),
+            "categories": _named("Categories", product.get("categories") or product.get("category")),
+            "description": _line(product.get("description")),
+        }
+        return ". ".join(values[field] for field in self.fields if values[field])
+
+
+def _record(line: str) -> dict[str, Any]:
+    """A line of JSON, or of Python, as the metadata of 2014 is written."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        try:
+            record = ast.literal_eval(line)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise LineError("", "neither JSON nor a Python literal") from None
+    if not isinstance(record, dict):
+        raise LineError("", f"found a {type(record).__name__}, expected an object {{...}}")
+    return record
+
+
+def _product(line: str) -> tuple[str, dict[str, Any]]:
+    record = _record(line)
+    return str(_first(record, _ITEM)), record
+
+
+def _json_review(line: str) -> tuple[str, str, float, float]:
+    record = _record(line)
+    user, item, time, rating = (str(_first(record, names)) for names in (_USER, _ITEM, _TIME, _RATING))
+    return user, item, number("timestamp", time), number("rating", rating)
+
+
+def _csv_review(user: str, item: str, time: str, rating: str) -> tuple[str, str, float, float]:
+    return user, item, number("timestamp", time), number("rating", rating)
+
+
+def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    for name in names:
+        if record.get(name) is not None:
+            return record[name]
+    raise LineError(names[-1], f"missing; expected {' or '.join(names)}")
+
+
+def _named(name: str, value: Any) -> str:
+    line = _line(value, " > ")
+    return f"{name}: {line}" if line else ""
+
+
+def _line(value: Any, separator: str = " ") -> str:
+    """A text on one line; of a list all parts, of a list of lists those of the first."""
+    if isinstance(value, list):
+        parts = value[0] if value and isinstance(value[0], list) else value
+        return separator.join(filter(None, map(_line, parts)))
+    text = " ".join(html.unescape(value).split()) if isinstance(value, str) else ""
+    # Some titles of 2018 are a script of the page they were taken from.
+    return "" if "getTime()" in text else text

@@ -1,0 +1,1 @@
+"""Published search data sets."""

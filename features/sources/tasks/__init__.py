@@ -1,0 +1,1 @@
+"""Published tasks for language models."""

@@ -1,0 +1,87 @@
+"""xlam: tasks to be done by calls of the functions that are offered with them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from features.reading.downloads import Download
+from features.reading.fields import LineError, Record, id_field, text_field, unexpected
+from features.reading.published import PublishedData
+from features.texts.draws import draw_key
+from features.texts.groups import Split
+from features.texts.prompts import function_calling
+from features.texts.tasks import Problem
+from features.verification.calls import parameter_names
+from registry import SOURCES
+from registry.ranges import Few, FilePath, Limit, Seed
+
+DOWNLOADS = {
+    "all": Download(
+        "https://huggingface.co/datasets/Salesforce/xlam-function-calling-60k/resolve/main/xlam_function_calling_60k.json",
+        "CC-BY 4.0, for research; the hub gives it to those who are logged in and have accepted its terms",
+    )
+}
+_PARTS = {"all": ["xlam_function_calling_60k.json", "*.json", "*.jsonl", "**/*.parquet"]}
+_OPTIONS = ("num_train", "num_test", "min_functions", "seed")
+
+
+@SOURCES.register("xlam")
+class Xlam:
+    """The tasks of xLAM's 60,000 function calls that offer more than three functions.
+
+    Read as published, `xlam_function_calling_60k.json`: query, and tools and answers, each a list or the JSON of one.
+
+    Args:
+        path: The folder or file; null looks in `data/downloads`, where it has to be put by hand: the hub wants a login.
+        num_train: How many tasks are drawn to train.
+        num_test: How many others are drawn to test.
+        min_functions: Tasks that offer fewer are left out.
+        seed: Of what is drawn.
+    """
+
+    def __init__(
+        self,
+        path: FilePath | None = None,
+        num_train: Limit = 1000,
+        num_test: Limit = 500,
+        min_functions: Few = 4,
+        seed: Seed = 0,
+    ) -> None:
+        self.data = PublishedData(path, _PARTS, DOWNLOADS, "xlam_function_calling_60k.json, or a folder that has it")
+        self.num_train, self.num_test, self.min_functions, self.seed = num_train, num_test, min_functions, seed
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The file, or what is downloaded, and the options."""
+        return {"name": "xlam", **self.data.fingerprint, **{name: getattr(self, name) for name in _OPTIONS}}
+
+    def problems(self) -> Iterator[Problem]:
+        """The drawn tasks, in the order of their file."""
+        rows = list(self.data.rows("all", _read))
+        many = (row for row in rows if len(row[2]) >= self.min_functions)
+        order = sorted(many, key=lambda row: draw_key(self.seed, row[0]))[: self.num_train + self.num_test]
+        splits: dict[str, Split] = {row[0]: "train" if n < self.num_train else "test" for n, row in enumerate(order)}
+        for id, query, functions, calls, place in rows:
+            if id in splits:
+                reference = {"calls": calls, "parameters": parameter_names(functions)}
+                yield Problem(id, query, function_calling(query, functions), reference, (), splits[id], place)
+
+
+def _read(record: Record, place: str) -> tuple[str, str, list[Any], list[Any], str]:
+    """Id, query, functions offered, calls to be made and place of a row."""
+    functions, calls = _objects(record, "tools"), _objects(record, "answers")
+    for at, call in enumerate(calls):
+        if not isinstance(call.get("name"), str) or not isinstance(call.get("arguments"), dict):
+            raise unexpected(f"answers[{at}]", call, '{"name": text, "arguments": {...}}')
+    return f"xlam-{id_field(record, 'id')}", text_field(record, "query"), functions, calls, place
+
+
+def _objects(record: Record, key: str) -> list[dict[str, Any]]:
+    value = record.get(key)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise LineError(key, f"not valid JSON: {error}") from error
+    if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
+        raise unexpected(key, value, "a list of objects, or its JSON")
+    return value

@@ -1,0 +1,1 @@
+"""What sources yield before anything is embedded."""

@@ -1,0 +1,1 @@
+"""Whether a response is right: verdicts, and the processes that find them."""

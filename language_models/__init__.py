@@ -1,0 +1,1 @@
+"""Pretrained language models: loading them, asking them, reading their hidden states."""

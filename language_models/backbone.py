@@ -1,0 +1,326 @@
+"""Backbone: a pretrained language model, described so that it can be saved, checked and loaded again."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from console.progress import bar_console, can_redraw
+from language_models.loading_bars import no_bars
+from language_models.precision import (
+    Dtype,
+    Precision,
+    announce_dtype,
+    device_named,
+    is_first_process,
+    print_once,
+    resolve_dtype,
+)
+from registry import ConfigError
+from registry.ranges import FilePath, Text
+
+_TRANSFORMERS = tuple(int(part) for part in version("transformers").split(".")[:2])
+
+CACHE_ARGUMENT = "cache" if _TRANSFORMERS >= (5, 24) else "past_key_values"
+"""The name under which a model of this transformers takes a key-value cache."""
+
+# Older versions load some weights in the wrong order, or fail on tokenizers without a first token.
+GGUF_NEEDS = (5, 24)
+_TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model of the transformers library, causal or bidirectional, read from safetensors or GGUF, without own code.
+
+    Args:
+        model: Name on the Hugging Face hub, or a folder.
+        package: An installed Python package that carries the model, in its folder `model` or as a GGUF file; looked in
+            first.
+        revision: Commit, tag or branch on the hub.
+        sha256: The weights must have this hash; with several files, that of their contents one after the other.
+        gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
+        dtype: Of the weights, and of the computation where the trainer's precision does not say otherwise. `auto` is
+            bfloat16 on a GPU or processor that has it, else float32.
+    """
+
+    model: FilePath = "Qwen/Qwen3-Embedding-0.6B"
+    package: Text | None = None
+    revision: Text | None = None
+    sha256: Text | None = None
+    gguf: FilePath | None = None
+    dtype: Dtype = "auto"
+
+    yaml_path: ClassVar[str] = "ranker.backbone"
+
+    @property
+    def compute_device(self) -> torch.device:
+        """Where it computes."""
+        return device_named()
+
+    @property
+    def resolved_dtype(self) -> Precision:
+        """The dtype, or what `auto` stands for where it computes."""
+        return resolve_dtype(self.dtype, self.compute_device)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the model's files are, after a download if need be.
+
+        Raises:
+            ConfigError: If they are nowhere to be had.
+        """
+        for folder in self._packaged:
+            if (folder / (self.gguf or "config.json")).is_file():
+                return folder
+        folder = Path(self.model) if Path(self.model).is_dir() else self._download()
+        if self.gguf and not (folder / self.gguf).is_file():
+            known = _ggufs(folder)
+            raise ConfigError(f"{self.yaml_path}.gguf", f"no such file in {folder}.", given=self.gguf, known=known)
+        return folder
+
+    @cached_property
+    def _packaged(self) -> list[Path]:
+        """Where the package may have the model; nowhere if there is none."""
+        spec = importlib.util.find_spec(self.package) if self.package else None
+        places = (spec.submodule_search_locations if spec else None) or ()
+        return [folder for place in places for folder in (Path(place) / "model", Path(place))]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its files are on this machine, so that nothing has to be downloaded first."""
+        file = self.gguf or "config.json"
+        if Path(self.model).is_dir() or any((folder / file).is_file() for folder in self._packaged):
+            return True
+        from huggingface_hub import try_to_load_from_cache
+
+        try:
+            return isinstance(try_to_load_from_cache(self.model, file, revision=self.revision), str)
+        except ValueError:  # no name of the hub
+            return False
+
+    def config(self) -> Any:
+        """What its config file says.
+
+        Raises:
+            ConfigError: If there is none, or it cannot be read.
+        """
+        from transformers import AutoConfig
+
+        with self._loading("its config"):
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=False, **self._files())
+
+    def outline(self) -> Any:
+        """The model without any head and without weights, on the `meta` device.
+
+        Raises:
+            ConfigError: As `config`.
+        """
+        from transformers import AutoModel
+
+        config = self.config()
+        with self._loading("its model"), torch.device("meta"):
+            return AutoModel.from_config(config, trust_remote_code=False)
+
+    def check_length(self, max_length: int, path: str, config: Any) -> None:
+        """Refuse texts longer than the model has positions for.
+
+        Raises:
+            ConfigError: It names the path.
+        """
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest is not None and max_length > longest:
+            raise ConfigError(f"{path}.max_length", f"{max_length} is more than the {longest} tokens of {self.model}.")
+
+    @cached_property
+    def checked_hash(self) -> str:
+        """The sha256 of the weights.
+
+        Raises:
+            ConfigError: If there are none, or it is not the one asked for.
+        """
+        digest = hashlib.sha256()
+        files = [self.folder / self.gguf] if self.gguf else sorted(self.folder.glob("*.safetensors"))
+        if not files:
+            found = next(self.folder.glob("*.gguf"), None)
+            cure = f"{self.yaml_path}.gguf={found.name}" if found else None
+            raise ConfigError(f"{self.yaml_path}.model", f"{self.folder} has no weights as *.safetensors.", cure=cure)
+        for file in files:
+            with file.open("rb") as content:
+                while block := content.read(1 << 22):
+                    digest.update(block)
+        if self.sha256 not in (None, digest.hexdigest()):
+            cure = f"download it again; if the other weights are meant, change {self.yaml_path}.sha256"
+            problem = f"the weights in {self.folder} have the sha256 {digest.hexdigest()}, not {self.sha256}."
+            raise ConfigError(f"{self.yaml_path}.sha256", problem, cure=cure)
+        return digest.hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that make this backbone again, with the hash of the weights it has now.
+
+        Raises:
+            ConfigError: If the hash is not the one asked for.
+        """
+        model = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
+        return self._fields() | {"model": model, "sha256": self.checked_hash}
+
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer.
+
+        Raises:
+            ConfigError: If there is none, or it cannot be loaded.
+        """
+        from transformers import AutoTokenizer
+
+        # From a folder with none of these, transformers makes a tokenizer that knows no word, and says nothing.
+        vocabularies = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
+        if not self.gguf and not any(True for pattern in vocabularies for _ in self.folder.glob(pattern)):
+            cure = "save the model's tokenizer there as well: tokenizer.save_pretrained(folder)"
+            raise ConfigError(f"{self.yaml_path}.model", f"{self.folder} has no tokenizer.", cure=cure)
+        with self._loading("its tokenizer"):
+            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, **self._files())
+
+    def load(self, device_map: str | None = None) -> Any:
+        """The model without any head, in evaluation mode, on the CPU or where the map says.
+
+        Args:
+            device_map: How accelerate spreads it over devices, such as `auto`.
+
+        Raises:
+            ConfigError: If it cannot be loaded, or is not the one asked for; or if accelerate is missing.
+        """
+        from transformers import AutoModel
+
+        return self._load(AutoModel, device_map)[0]
+
+    def load_causal(self, device_map: str | None = None) -> Any:
+        """The model with its language head, as `load`.
+
+        Raises:
+            ConfigError: As `load`, or if the head is missing.
+        """
+        from transformers import AutoModelForCausalLM
+
+        model, info = self._load(AutoModelForCausalLM, device_map)
+        if missing := info["missing_keys"]:
+            problem = f"{self.folder} lacks weights of a model that writes: {', '.join(sorted(missing)[:3])}."
+            raise ConfigError(f"{self.yaml_path}.model", problem, cure="a causal model with its language head")
+        return model
+
+    def _load(self, kind: Any, device_map: str | None) -> tuple[Any, dict[str, Any]]:
+        """A model of a kind, and what was amiss with its weights."""
+        assert self.checked_hash
+        self._announce_dtype()
+        # Not afterwards: that would round the frequencies of rotary positions as well.
+        options: dict[str, Any] = {"dtype": getattr(torch, self.resolved_dtype)}
+        if device_map is not None:
+            if importlib.util.find_spec("accelerate") is None:
+                problem = f"{device_map!r} needs the package accelerate, which is not installed."
+                raise ConfigError(f"{self.yaml_path}.device_map", problem, cure="pip install accelerate")
+            options["device_map"] = device_map
+        if is_first_process():
+            print_once(f"Loading {self.folder / self.gguf if self.gguf else self.model}")
+        with self._loading("its model"):
+            model, info = kind.from_pretrained(
+                self.folder,
+                use_safetensors=not self.gguf,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+                **self._files(),
+            )
+        if getattr(model.config, "is_encoder_decoder", False):
+            problem = f"{self.model} reads with one half and writes with the other."
+            raise ConfigError(f"{self.yaml_path}.model", problem, cure="a model that is an encoder or a decoder only")
+        return model.eval(), info
+
+    def _announce_dtype(self) -> None:
+        option = f"{self.yaml_path}.dtype"
+        announce_dtype(option, self.dtype, self.resolved_dtype, f"{option}=auto", self.compute_device)
+
+    def settled(self, settings: dict[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Settings of this model for comparison with a store's: where dtype is `auto`, any that the store has will do.
+
+        Args:
+            settings: As `settings()` of a subclass gives them.
+            found: Those that the store was made with.
+        """
+        return settings | {"dtype": found["dtype"]} if found and self.dtype == "auto" else settings
+
+    def _fields(self) -> dict[str, Any]:
+        """All fields, with what `auto` became; `gguf` only if set, so that older descriptions stay what they were."""
+        fields = dataclasses.asdict(self) | {"dtype": self.resolved_dtype}
+        return {name: value for name, value in fields.items() if (name, value) != ("gguf", None)}
+
+    def _files(self) -> dict[str, str]:
+        if not self.gguf:
+            return {}
+        if _TRANSFORMERS < GGUF_NEEDS:
+            needed, found = (".".join(map(str, each)) for each in (GGUF_NEEDS, _TRANSFORMERS))
+            problem = f"{self.gguf} needs transformers {needed} or newer, and this is {found}: older ones misread it."
+            raise ConfigError(f"{self.yaml_path}.gguf", problem, cure="pip install --upgrade transformers")
+        if importlib.util.find_spec("gguf") is None:
+            problem = f"{self.gguf} cannot be read: the package gguf is not installed."
+            raise ConfigError(f"{self.yaml_path}.gguf", problem, cure="pip install gguf")
+        return {"gguf_file": self.gguf}
+
+    @contextmanager
+    def _loading(self, what: str) -> Iterator[None]:
+        """Without bars on the screen, and with mistakes as the user's."""
+        from transformers.utils import logging
+
+        told = logging.get_verbosity()
+        if self.gguf:
+            # It warns of packed weights, which it does not use here.
+            logging.set_verbosity_error()
+        try:
+            with no_bars():
+                yield
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+            problem = f"{self.folder}: {what} cannot be loaded: {reason}"
+            raise ConfigError(f"{self.yaml_path}.model", problem) from error
+        finally:
+            logging.set_verbosity(told)
+
+    def _download(self) -> Path:
+        from huggingface_hub import snapshot_download
+
+        weights = self.gguf or "*.safetensors"
+        in_log = not can_redraw(bar_console())
+        if in_log and is_first_process():
+            print_once(f"Fetching {self.model} from the Hugging Face hub")
+        try:
+            with no_bars() if in_log else nullcontext():
+                folder = snapshot_download(
+                    self.model,
+                    revision=self.revision,
+                    allow_patterns=[*_TOKENIZER_FILES, weights],
+                    ignore_patterns=["*/*"],
+                )
+        except (OSError, ValueError) as error:
+            reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+            problem = f"{self.model!r} is no folder, and the hub does not give it: {reason}"
+            cure = f"check the name and the connection, or set {self.yaml_path}.model to a folder that has the model"
+            if self._packaged:
+                files = [name for folder in self._packaged for name in _ggufs(folder)]
+                has = f", only {', '.join(files)}" if files else ""
+                problem = f"the package {self.package!r} has no {self.gguf or 'config.json'}{has}; {problem}"
+            elif self.package:
+                problem = f"the package {self.package!r} is not installed, {problem}"
+                cure = f"pip install {self.package.replace('_', '-')}; or {cure}"
+            raise ConfigError(self.yaml_path, problem, cure=cure) from error
+        return Path(folder)
+
+
+def _ggufs(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("*.gguf"))

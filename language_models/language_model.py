@@ -1,0 +1,162 @@
+"""LanguageModel: a pretrained causal model that reads chats, described so that it can be saved and made again."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import torch
+from annotated_types import Interval
+
+from console.progress import Report
+from language_models.backbone import Backbone
+from language_models.block_states import layers_of, num_layers_of
+from language_models.chat_template import ChatReader
+from language_models.hidden_states import Conversation, HiddenStates, States
+from language_models.precision import device_named
+from registry import ConfigError
+from registry.ranges import Depths, FilePath, Rows, Text
+
+M = TypeVar("M", bound="LanguageModel")
+
+# What neither a response nor a state depends on.
+_ELSEWHERE = ("package", "device", "device_map", "batch_tokens")
+
+
+@dataclass(frozen=True)
+class LanguageModel(Backbone):
+    """A causal model of the transformers library, read from safetensors or GGUF and without code of its own.
+
+    Args:
+        model: Name on the Hugging Face hub, or a folder.
+        package: An installed Python package that carries the model, in its folder `model` or as a GGUF file; looked in
+            first.
+        revision: Commit, tag or branch on the hub.
+        sha256: The weights must have this hash; with several files, that of their contents one after the other.
+        gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
+        dtype: Of the computation. `auto` is bfloat16 on a GPU or processor that has it, where it is several times as
+            fast, else float32.
+        template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
+            a blank line between, or a Jinja template of your own.
+        template_options: What the template is told besides, such as `{enable_thinking: false}`.
+        device: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
+        device_map: How accelerate spreads the model over devices, such as `auto`; then `device` has no meaning.
+        depths: Of the hidden states to keep, as fractions of all layers.
+        layer_offset: Added to the layer of each depth; -1 is one block lower.
+        batch_tokens: Tokens that are read at once, padding included; more pays on a GPU.
+    """
+
+    model: FilePath = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    template: Text = "chat"
+    template_options: dict[str, Any] = field(default_factory=dict)
+    device: Text = "auto"
+    device_map: Text | None = None
+    depths: Depths = field(default_factory=list)
+    layer_offset: Annotated[int, Interval(ge=-1000, le=1000)] = 0
+    batch_tokens: Rows = 4096
+
+    yaml_path: ClassVar[str] = "features.generator"
+    writes: ClassVar[bool] = False
+    _lender: ClassVar["LanguageModel | None"] = None
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that make this model again, on any device, with the hash of the weights it has now.
+
+        Raises:
+            ConfigError: If the hash is not the one asked for.
+        """
+        described = super().identity() | {"device": "auto", "device_map": None, "batch_tokens": 4096}
+        return {each.name: described[each.name] for each in fields(LanguageModel) if each.name in described}
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that prompts and states depend on."""
+        return {name: value for name, value in self._fields().items() if name not in _ELSEWHERE}
+
+    def twin(self: M, **changed: Any) -> M:
+        """One with other fields that uses the weights and the tokenizer of this one, which are loaded once for both.
+
+        Args:
+            changed: Fields that the weights and the prompts do not depend on.
+        """
+        other = replace(self, **changed)
+        vars(other)["_lender"] = self
+        return other
+
+    @property
+    def compute_device(self) -> torch.device:
+        """Where it computes; its first device, if it is spread over several."""
+        return device_named("auto" if self.device_map else self.device)
+
+    def prepare(self) -> None:
+        """Load model and tokenizer now, rather than when they are first used."""
+        _ = self.loaded, self.chat
+
+    def states(self, conversations: Sequence[Conversation], report: Report | None = None) -> Iterator[States]:
+        """Hidden states of prompts and responses at `depths`, in the conversations' order.
+
+        Args:
+            conversations: As tokens, to be worked on together.
+            report: Told of each batch.
+        """
+        return self._hidden_states.read(conversations, report)
+
+    def refusal(self, prompt_tokens: int) -> str | None:
+        """Why a prompt of so many tokens gets no response, if so."""
+        if prompt_tokens == 0:
+            return "empty prompt"
+        return "prompt too long" if self.context is not None and prompt_tokens >= self.context else None
+
+    @cached_property
+    def loaded(self) -> Any:
+        """The model where it computes, with its language head if it writes."""
+        if self._lender:
+            return self._lender.loaded
+        model = (self.load_causal if self.writes else self.load)(self.device_map)
+        if self.device_map:
+            return model
+        return model.to(self.compute_device)
+
+    @cached_property
+    def chat(self) -> ChatReader:
+        """What makes tokens of messages, and texts of tokens."""
+        if self._lender:
+            return self._lender.chat
+        named = (getattr(config, "eos_token_id", None) for config in self._configs)
+        ends = [token for each in named if each is not None for token in (each if isinstance(each, list) else [each])]
+        path = f"{self.yaml_path}.template"
+        return ChatReader(self.tokenizer(), self.template, self.template_options, ends, path)
+
+    @cached_property
+    def context(self) -> int | None:
+        """How many tokens prompt and response may have together; None if there is no limit."""
+        return getattr(self._configs[0], "max_position_embeddings", None)
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """The blocks, counted from 1, that `depths` name.
+
+        Raises:
+            ConfigError: If there is no such block.
+        """
+        try:
+            return layers_of(self.depths, num_layers_of(self.loaded), self.layer_offset)
+        except ValueError as error:
+            raise ConfigError(f"{self.yaml_path}.depths", f"{error}.", cure="depths above 0, 1 at most") from error
+
+    @cached_property
+    def _configs(self) -> tuple[Any, Any]:
+        """The model's and that of its generation, without its weights where they can be had without."""
+        if self.gguf:
+            return self.loaded.config.get_text_config(), getattr(self.loaded, "generation_config", None)
+        from transformers import AutoConfig, GenerationConfig
+
+        with self._loading("its configuration"):
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False).get_text_config()
+        try:
+            return config, GenerationConfig.from_pretrained(self.folder)
+        except OSError:
+            return config, None
+
+    @cached_property
+    def _hidden_states(self) -> HiddenStates:
+        return HiddenStates(self.loaded, self.layers, self.batch_tokens)

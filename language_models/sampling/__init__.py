@@ -1,0 +1,1 @@
+"""Responses of a language model to prompts, each prompt read once."""

@@ -1,0 +1,300 @@
+"""Sampler: responses of a language model to prompts, each prompt read once however many responses it gets.
+
+Responses of several prompts grow side by side, one token a step. One that has ended leaves at once, and responses that
+wait take the free places.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from console.progress import Report
+from language_models.block_states import BlockStates, keeps_logits
+from language_models.sampling.prompt_cache import PromptCache
+from language_models.sampling.prompt_sharing import PromptSharing, filled
+from language_models.sampling.token_choice import TokenChoice, numbers_of
+from registry import ConfigError
+
+# On a processor each shape of a matrix product is prepared when it first occurs. As responses leave there are more
+# shapes than the usual 1,024 that are remembered, and preparing them again takes an eighth of the time.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
+# Responses that wait come in when this part of all places is free: steps stop while their prompts are read.
+_FREE = 1 / 8
+# Of a character in UTF-8, and what stands for one of which some are missing.
+_MOST_BYTES, _BROKEN = 4, "\N{REPLACEMENT CHARACTER}"
+
+
+class Prompt(NamedTuple):
+    """A prompt's id, which random numbers depend on, and its tokens."""
+
+    id: str
+    tokens: Sequence[int]
+
+
+@dataclass(eq=False)
+class Sample:
+    """One response, growing or ended.
+
+    Args:
+        number: Among the responses to its prompt.
+        draws: Numbers from 0 to 1, one for each token that it may have.
+        tokens: So far, the one that ended it included.
+        log_probability: Of all tokens together, in nats, in the model's own distribution.
+        finish: `stop` or `length` when it has ended.
+        states: Of its last token at each layer.
+    """
+
+    number: int
+    draws: np.ndarray
+    tokens: list[int] = field(default_factory=list)
+    log_probability: float = 0.0
+    finish: str | None = None
+    states: Float[Tensor, "L D"] | None = None
+
+
+@dataclass(eq=False)
+class Sampled:
+    """The responses to one prompt, in the order of their numbers; none if the prompt leaves no room for any.
+
+    Args:
+        prompt: What was asked.
+        samples: The responses.
+        states: Of the prompt's last token at each layer.
+        logits: Of the first token of each response, while some have none yet.
+        num_ended: How many responses have all that they will have.
+    """
+
+    prompt: Prompt
+    samples: list[Sample]
+    states: Float[Tensor, "L D"] | None = None
+    logits: Float[Tensor, " V"] | None = None
+    num_ended: int = 0
+
+
+class Sampler:
+    """Samples from a causal model.
+
+    Args:
+        model: A causal model of the transformers library with its language head.
+        choice: How each token is chosen.
+        end_tokens: Each of them ends a response.
+        ends_text: Whether tokens end a response in another way, such as by a stop string.
+        context: How many tokens prompt and response may have together; None if there is no limit.
+        max_new_tokens: Longest response, the token that ends it included.
+        seed: Of all random numbers.
+        layers: Blocks, counted from 1, after which states are taken of each last token.
+        batch_size: Responses that grow at once.
+        batch_tokens: Tokens of prompts that are read at once, padding included.
+
+    Raises:
+        ConfigError: If the model cannot grow responses in this way.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        choice: TokenChoice,
+        *,
+        end_tokens: Collection[int],
+        ends_text: Callable[[Sequence[int]], bool] | None = None,
+        context: int | None = None,
+        max_new_tokens: int = 1024,
+        seed: int = 0,
+        layers: Sequence[int] = (),
+        batch_size: int = 64,
+        batch_tokens: int = 4096,
+    ) -> None:
+        if max_new_tokens < 1 or batch_size < 1:
+            raise ValueError(f"max_new_tokens ({max_new_tokens}) and batch_size ({batch_size}) must be at least 1")
+        self.choice, self.batch_size, self.batch_tokens = choice, batch_size, batch_tokens
+        self._model, self._end_tokens, self._ends_text = model, end_tokens, ends_text
+        self._context, self._max_new_tokens, self._seed = context, max_new_tokens, seed
+        self.device = model.get_input_embeddings().weight.device
+        sharing = PromptSharing(model)
+        self.shared, self.attention = _shares(model, sharing, context), sharing.attention
+        self.states = BlockStates(model, layers)
+        self._last_only = {"logits_to_keep": 1} if keeps_logits(model) else {}
+
+    def sample(self, prompts: Sequence[Prompt], numbers: range, report: Report | None = None) -> Iterator[Sampled]:
+        """The responses of these numbers to each prompt, in the prompts' order.
+
+        Args:
+            prompts: To be worked on together.
+            numbers: Which responses.
+            report: Told of each step.
+        """
+        found = [Sampled(prompt, self._begun(prompt, numbers)) for prompt in prompts]
+        batch = _Batch(self, found, report or (lambda responses, tokens: None))
+        for each in found:
+            while each.num_ended < len(each.samples):
+                batch.advance()
+            each.logits = None
+            yield each
+
+    def logits(self, ids: Int[Tensor, "B T"], inputs: dict[str, Any]) -> Float[Tensor, "B V"]:
+        """Of the token after the last one, in fp32."""
+        return self._model(input_ids=ids, **inputs, **self._last_only).logits[:, -1].float()
+
+    def end_of(self, sample: Sample) -> str | None:
+        """Why a response ends with its last token, if it does."""
+        if sample.tokens[-1] in self._end_tokens or (self._ends_text and self._ends_text(sample.tokens)):
+            return "stop"
+        return "length" if len(sample.tokens) == len(sample.draws) else None
+
+    def _begun(self, prompt: Prompt, numbers: range) -> list[Sample]:
+        room = self._max_new_tokens
+        if self._context is not None:
+            room = min(room, self._context - len(prompt.tokens))
+        if room < 1 or not prompt.tokens:
+            return []
+        return [Sample(number, numbers_of(self._seed, prompt.id, number, room)) for number in numbers]
+
+
+class _Batch:
+    """The responses that grow now, in the order of the cache's rows, and those that wait.
+
+    Args:
+        sampler: How to sample.
+        prompts: What to respond to.
+        report: Told of each step.
+    """
+
+    def __init__(self, sampler: Sampler, prompts: Sequence[Sampled], report: Report) -> None:
+        self._sampler, self._report = sampler, report
+        self._cache = PromptCache(shared=sampler.shared)
+        self._waiting = deque((prompt, sample) for prompt in prompts for sample in prompt.samples)
+        self._rows: list[tuple[Sampled, Sample]] = []
+        self._read: list[Sampled] = []
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """One token more for each response that grows."""
+        with self._sampler.states.taken():
+            self._admit()
+            if self._rows:
+                self._step()
+
+    def _admit(self) -> None:
+        size, shared = self._sampler.batch_size, self._sampler.shared
+        free = size - len(self._rows)
+        if not self._waiting or (self._rows and (not shared or free < size * _FREE)):
+            return
+        coming = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+        needed = {id(prompt) for prompt, _ in (*self._rows, *coming)}
+        kept = [place for place, prompt in enumerate(self._read) if id(prompt) in needed]
+        self._cache.keep_prompts(kept)
+        self._read = [self._read[place] for place in kept]
+        there = set(map(id, self._read))
+        self._read_prompts(
+            [prompt for prompt in dict.fromkeys(prompt for prompt, _ in coming) if id(prompt) not in there]
+        )
+        number = {id(prompt): place for place, prompt in enumerate(self._read)}
+        for prompt, _ in coming:
+            self._cache.add_rows(number[id(prompt)], 1)
+        first = len(self._rows)
+        self._rows += coming
+        logits = torch.stack([prompt.logits for prompt, _ in coming if prompt.logits is not None])
+        self._leave(self._choose(range(first, len(self._rows)), logits), len(coming))
+
+    def _read_prompts(self, prompts: list[Sampled]) -> None:
+        """Read prompts that the cache has not, as many at once as `batch_tokens` are when padded to the longest."""
+        while prompts:
+            longest, number = 0, 0
+            for number, prompt in enumerate(prompts, start=1):
+                longest = max(longest, len(prompt.prompt.tokens))
+                if number > 1 and longest * number > self._sampler.batch_tokens:
+                    number -= 1
+                    break
+            part, prompts = prompts[:number], prompts[number:]
+            tokens = [each.prompt.tokens for each in part]
+            ids, seen = filled(tokens, max(map(len, tokens)), left=True, device=self._sampler.device)
+            logits = self._sampler.logits(ids, self._cache.prompts(seen))
+            for place, each in enumerate(part):
+                each.logits = logits[place]
+                each.states = self._sampler.states.at([place])[0] if self._sampler.states.layers else None
+            self._read += part
+
+    def _step(self) -> None:
+        last = torch.tensor([[sample.tokens[-1]] for _, sample in self._rows], device=self._sampler.device)
+        with self._sampler.attention.through(self._cache):
+            logits = self._sampler.logits(last, self._cache.step())
+        # What ended with its last token was in this step for its states alone.
+        ended = [row for row, (_, sample) in enumerate(self._rows) if sample.finish]
+        if ended:
+            for row, states in zip(ended, self._sampler.states.at(ended), strict=True):
+                self._rows[row][1].states = states
+        growing = [row for row, (_, sample) in enumerate(self._rows) if not sample.finish]
+        leaving = self._choose(growing, logits[growing] if ended else logits) if growing else []
+        self._leave([*ended, *leaving], len(growing))
+
+    def _choose(self, rows: Sequence[int], logits: Float[Tensor, "n V"]) -> list[int]:
+        """Give these rows their next token; those of which nothing more is wanted."""
+        growing = [self._rows[row][1] for row in rows]
+        draws = torch.tensor([sample.draws[len(sample.tokens)] for sample in growing], dtype=torch.float64)
+        chosen, log_probabilities = self._sampler.choice(logits, draws.to(logits.device))
+        leaving = []
+        for row, sample, token, added in zip(rows, growing, chosen.tolist(), log_probabilities.tolist(), strict=True):
+            sample.tokens.append(token)
+            sample.log_probability += added
+            sample.finish = self._sampler.end_of(sample)
+            if sample.finish and not self._sampler.states.layers:
+                leaving.append(row)
+        return leaving
+
+    def _leave(self, rows: Sequence[int], num_tokens: int) -> None:
+        for row in sorted(rows, reverse=True):
+            self._rows[row][0].num_ended += 1
+            self._cache.remove_row(row)
+            self._rows[row] = self._rows[-1]
+            self._rows.pop()
+        self._report(len(rows), num_tokens)
+
+
+class StopTexts:
+    """Strings that end a response.
+
+    Args:
+        stop: Not empty, any of them.
+        text: The text of tokens.
+    """
+
+    def __init__(self, stop: Sequence[str], text: Callable[[Sequence[int]], str]) -> None:
+        if not all(stop):
+            raise ValueError("an empty stop string would end every response")
+        self._stop, self._text = stop, text
+        # A token has a byte at least; one more since some decoders treat the first otherwise.
+        self._reach = max((len(each.encode()) for each in stop), default=0) + 1
+
+    def __call__(self, tokens: Sequence[int]) -> bool:
+        """Whether tokens, whose last one is new, have one of the strings."""
+        for more in range(_MOST_BYTES if self._stop else 0):
+            tail = self._text(tokens[-self._reach - more :])
+            if self.cut(tail) != tail:
+                return True
+            # Where a text begins within a character, some decoders give nothing of what follows it either.
+            if _BROKEN not in tail:
+                return False
+        return False
+
+    def cut(self, text: str) -> str:
+        """What stands before the first of the strings."""
+        return text[: min((text.find(each) for each in self._stop if each in text), default=len(text))]
+
+
+def _shares(model: Any, sharing: PromptSharing, context: int | None) -> bool:
+    if sharing.is_causal():
+        if sharing.steps(shared=True, longest=context):
+            return True
+        if sharing.steps(shared=False):
+            return False
+    problem = f"{type(model).__name__} does not grow responses token by token as samples need it."
+    cure = "another model, a later version of transformers, or the generator `vllm`"
+    raise ConfigError("features.generator.model", problem, cure=cure)

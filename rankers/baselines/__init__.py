@@ -1,1 +1,0 @@
-"""Baselines: other scorers of the same queries and candidates, to stand beside a ranker."""

@@ -1,0 +1,1 @@
+"""Language Ranker: small rankers that read hidden states a language model has already computed."""

@@ -1,0 +1,60 @@
+"""PromptTokenizer: texts of queries and candidates as the tokens that go into prompts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rankers.lranker.prompt import QUERY, Prompt
+from ranking.texts import check_texts
+from registry import ConfigError
+
+
+class PromptTokenizer:
+    """Cuts texts into tokens, and off where their prompts would be too long.
+
+    Args:
+        tokenizer: The backbone's.
+        template: Of the queries' prompts.
+        placed: Whether these have a placeholder.
+        max_length: Of a prompt, in tokens.
+        num_prefix: How many of them are taken by a prefix.
+
+    Raises:
+        ConfigError: If no token of a query would fit, or the tokenizer does not suit the template.
+    """
+
+    def __init__(self, tokenizer: Any, template: str, *, placed: bool, max_length: int, num_prefix: int) -> None:
+        self.prompt = Prompt.of(template, tokenizer, placed=placed)
+        self.bare = Prompt.of(QUERY, tokenizer, placed=False)
+        self.num_cut = 0
+        self._tokenizer, self._max_length = tokenizer, max_length
+        taken = self.prompt.num_tokens + num_prefix
+        self._room = max_length - taken
+        if self._room < 1:
+            problem = f"{max_length} leaves no place for a query: the prompt alone has {taken}."
+            raise ConfigError("ranker.max_length", problem)
+
+    def queries(self, texts: Sequence[str]) -> list[list[int]]:
+        """The queries' own tokens, without what stands around them.
+
+        Raises:
+            ValueError: If a text has no tokens.
+        """
+        check_texts("texts", texts)
+        return self._cut([self.prompt.space + text for text in texts], self._room)
+
+    def candidates(self, texts: Sequence[str]) -> list[list[int]]:
+        """The candidates' own tokens; they stand in no template.
+
+        Raises:
+            ValueError: If a text has no tokens.
+        """
+        check_texts("texts", texts)
+        return self._cut(list(texts), self._max_length - self.bare.num_tokens)
+
+    def _cut(self, texts: list[str], room: int) -> list[list[int]]:
+        tokens = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        for place, (text, ids) in enumerate(zip(texts, tokens, strict=True)):
+            if not ids or not text.strip():
+                raise ValueError(f"text {place} of {len(texts)} has no tokens: {text.strip()[:80]!r}")
+        self.num_cut += sum(len(ids) > room for ids in tokens)
+        return [ids[:room] for ids in tokens]

@@ -1,0 +1,163 @@
+"""QueryEmbedder: queries read in many contexts, with whatever the contexts share computed once.
+
+In a causal backbone, whose prompts show the query before the placeholder, only what stands from the placeholder on
+depends on the context. The part before it is read once a query, and its keys and values serve all contexts.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from language_models.backbone import CACHE_ARGUMENT
+from rankers.lranker.prompt_reader import PromptReader, total
+from ranking.pool_batch import Contexts
+
+QueryEmbedder = Callable[[Contexts], Float[Tensor, "B P E"]]
+"""Embeddings of B queries, each in P contexts of its own: [B, P, K, D] and [B, P, K]."""
+
+Embeddings = Float[Tensor, "B P N H"]
+
+# Tokens that go through the backbone at once, so that memory does not grow with the number of contexts.
+_BATCH_TOKENS = 1 << 14
+# Tokens of one query in a call: parts see one another's keys only to mask them, which on a processor costs time.
+_SHARED_TOKENS = {"cpu": 512}
+
+
+class SeparatePrompts:
+    """Reads every context's whole prompt.
+
+    Args:
+        reader: The backbone and its prompts.
+        tokens: The queries' own, filled up on the right.
+        lengths: How many tokens each query has.
+    """
+
+    def __init__(self, reader: PromptReader, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> None:
+        self._reader, self._tokens, self._lengths = reader, tokens, lengths
+
+    def __call__(self, embeddings: Embeddings, mask: Bool[Tensor, "B P K"]) -> Float[Tensor, "B P H"]:
+        """Pooled states of each query in each of its contexts."""
+        count, width = embeddings.shape[:2]
+        per_call = max(1, _BATCH_TOKENS // (self._reader.prompt.num_tokens + self._tokens.shape[1] + mask.shape[2]))
+        query = torch.arange(count, device=self._tokens.device).repeat_interleave(width)
+        parts = zip(
+            query.split(per_call), *(each.flatten(0, 1).split(per_call) for each in (embeddings, mask)), strict=True
+        )
+        pooled = [self._reader.read(self._tokens[rows], self._lengths[rows], *part) for rows, *part in parts]
+        return torch.cat(pooled).unflatten(0, (count, width))
+
+
+class SharedPrefixes:
+    """Reads what stands before the placeholder once, and then only what follows it, for all contexts side by side.
+
+    The contexts of a query are one sequence, in which each part sees the prefix and itself.
+
+    Args:
+        reader: A causal backbone and prompts that show the query before the placeholder.
+        tokens: The queries' own, filled up on the right.
+        lengths: How many tokens each query has.
+    """
+
+    def __init__(self, reader: PromptReader, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> None:
+        from transformers import DynamicCache
+
+        prompt = reader.prompt
+        assert prompt.placeholder is not None and not prompt.shown_first
+        self._reader, self._cache = reader, DynamicCache()
+        laid = prompt.lay(tokens, lengths, prompt.after[: prompt.placeholder])
+        self._seen, self._start = laid.mask, laid.mask.sum(dim=1)
+        self._suffix = torch.tensor(prompt.after[prompt.placeholder :], device=tokens.device)
+        states = reader.states(
+            inputs_embeds=reader.embed(laid.ids),
+            attention_mask=laid.mask.long(),
+            use_cache=True,
+            **{CACHE_ARGUMENT: self._cache},
+        )
+        pooled = {"query_eos": laid.query, "mean": laid.mask, "last": torch.zeros_like(laid.mask)}[reader.pooling]
+        self._total, self._count = total(states, pooled), pooled.sum(dim=1)
+        self._pooled = torch.ones_like(self._suffix, dtype=torch.bool)
+        if reader.pooling != "mean":
+            self._pooled[:-1] = False
+
+    def __call__(self, embeddings: Embeddings, mask: Bool[Tensor, "B P K"]) -> Float[Tensor, "B P H"]:
+        """Pooled states of each query in each of its contexts."""
+        size = len(self._suffix)
+        most = min(_SHARED_TOKENS.get(embeddings.device.type, _BATCH_TOKENS), _BATCH_TOKENS // len(embeddings))
+        per_call = max(1, most // size)
+        return torch.cat([self._read(part[:, :, 0]) for part in embeddings.split(per_call, dim=1)], dim=1)
+
+    def _read(self, embeddings: Float[Tensor, "B P H"]) -> Float[Tensor, "B P H"]:
+        (count, width), size = embeddings.shape[:2], len(self._suffix)
+        inputs = self._reader.embed(self._suffix).expand(count, width, -1, -1)
+        inputs = torch.cat([embeddings.unsqueeze(2).to(inputs.dtype), inputs[:, :, 1:]], dim=2).flatten(1, 2)
+        places = self._start.unsqueeze(1) + torch.arange(size, device=inputs.device).repeat(width)
+        try:
+            states = self._reader.states(
+                inputs_embeds=inputs,
+                attention_mask=self._attention(width, inputs.dtype),
+                position_ids=places,
+                use_cache=True,
+                **{CACHE_ARGUMENT: self._cache},
+            )
+        finally:
+            self._cache.crop(self._seen.shape[1] - self._cache.get_seq_length())
+        pooled = self._pooled.expand(count, width, -1)
+        sums = self._total.unsqueeze(1) + total(states.unflatten(1, (width, size)), pooled)
+        return sums / (self._count + self._pooled.sum()).view(-1, 1, 1)
+
+    def _attention(self, width: int, dtype: torch.dtype) -> Tensor:
+        """Which keys each token sees, as the backbone's attention takes it: its query's prefix, and its own part."""
+        size, count = len(self._suffix), len(self._seen)
+        place = torch.arange(width * size, device=self._seen.device)
+        part = place // size
+        own = (part.unsqueeze(1) == part) & (place.unsqueeze(1) >= place)
+        prefix = self._seen[:, None, None].expand(-1, 1, len(place), -1)
+        seen = torch.cat([prefix, own.expand(count, 1, -1, -1)], dim=-1)
+        if self._reader.backbone.config._attn_implementation == "sdpa":
+            return seen
+        return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+@torch.no_grad()
+def shares_prefixes(reader: PromptReader, longest: int) -> bool:
+    """Whether prefixes can be shared: tried on two prompts, since a model's name and settings do not say so.
+
+    Args:
+        reader: The backbone and its prompts.
+        longest: Tokens of the longest prompt.
+    """
+    prompt, backbone = reader.prompt, reader.backbone
+    window = getattr(backbone.config, "sliding_window", None)
+    if (
+        reader.injection == "prefix"
+        or prompt.placeholder is None
+        or prompt.shown_first
+        or longest > (window or longest)
+    ):
+        return False
+    training, device = backbone.training, backbone.device
+    tokens, lengths = torch.arange(6, device=device).view(2, 3), torch.tensor([3, 2], device=device)
+    vectors = reader.embed(torch.arange(6, 10, device=device)).view(2, 2, 1, -1)
+    mask = torch.ones(2, 2, 1, dtype=torch.bool, device=device)
+    backbone.eval()
+    try:
+        with torch.autocast(device.type, enabled=False):
+            if not _is_causal(reader):
+                return False
+            plain = SeparatePrompts(reader, tokens, lengths)(vectors, mask)
+            shared = SharedPrefixes(reader, tokens, lengths)(vectors, mask)
+    except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError):
+        return False
+    finally:
+        backbone.train(training)
+    tolerance = 1e-3 if vectors.dtype == torch.float32 else 5e-2
+    return bool((plain - shared).norm() <= tolerance * plain.norm())
+
+
+def _is_causal(reader: PromptReader) -> bool:
+    """Whether a token's state does not depend on the next token."""
+    ids = torch.tensor([[1, 2], [1, 3]], device=reader.backbone.device)
+    states = reader.states(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[:, 0].float()
+    return bool((states[0] - states[1]).abs().max() <= 1e-4 * states.abs().max())

@@ -1,0 +1,1 @@
+"""Test-time scaling: LRanker reads each query beside ever fewer candidates."""

@@ -1,0 +1,1 @@
+"""What every ranker is compared with, without training."""

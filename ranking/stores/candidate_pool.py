@@ -1,0 +1,228 @@
+"""CandidatePool: one large set of candidates shared by many queries, on disk and mapped from there.
+
+A pool is a folder of tables in shards and a manifest. `candidates` holds each candidate's id, text and vector; `index`
+finds rows by ids; `queries` holds each query's id, text, vector and split, and which candidates are relevant to it,
+which were its history, and, where it does not rank the whole pool, which ones it ranks.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from ranking.stores.files import damaged
+from ranking.stores.format import MANIFEST, SPLITS, StoreFormat, check_hashes
+from ranking.stores.id_index import IdIndex
+from ranking.stores.shard import DTYPES, Columns, Table
+from ranking.texts import check_texts
+
+_TEXTS: Columns = {
+    "features": (None, ("rows", "dim")),
+    "id": (torch.uint8, ("any",)),
+    "id_offsets": (torch.int64, ("rows+1",)),
+    "text": (torch.uint8, ("any",)),
+    "text_offsets": (torch.int64, ("rows+1",)),
+}
+_LISTS = ("relevant", "history", "own")
+
+POOL = StoreFormat(
+    name="candidate_pool",
+    title="candidate pool",
+    version=1,
+    tables={
+        "candidates": {**_TEXTS, "id_hash": (torch.int64, ("rows",))},
+        "index": {"hash": (torch.int64, ("rows",)), "row": (torch.int32, ("rows",))},
+        "queries": {
+            **_TEXTS,
+            "split": (torch.uint8, ("rows",)),
+            **{f"{name}_offsets": (torch.int64, ("rows+1",)) for name in _LISTS},
+            **{name: (torch.int64, (name,)) for name in _LISTS},
+            "label": (torch.float32, ("relevant",)),
+        },
+    },
+    fields=dict.fromkeys(("num_candidates", "num_queries", "num_relevant", "num_history", "num_own"), int)
+    | {"normalized": bool},
+    axes={"queries": _LISTS},
+    optional={
+        "queries": {
+            "judged": (torch.uint8, ("rows",)),
+            "missing": (torch.float32, ("any",)),
+            "missing_offsets": (torch.int64, ("rows+1",)),
+        }
+    },
+    mapped=frozenset({"candidates", "index"}),
+)
+
+P = TypeVar("P", bound="CandidatePool")
+
+
+class PoolQueries:
+    """The queries of a pool: Q of them with R relevant candidates in all; n vectors are read at a time, D long.
+
+    Args:
+        table: Of queries.
+
+    Attributes:
+        split: 0 train, 1 val, 2 test, 255 where the source does not say.
+        judged: Whether anybody judged the query's candidates; metrics leave out the others.
+        relevant_offsets: Query q has the judged candidates relevant_offsets[q] to relevant_offsets[q + 1].
+        relevant: Their rows in the pool.
+        label: Their grades, above 0.
+        missing_offsets: Likewise, of judged candidates that the pool lacks.
+        missing: Their grades, above 0.
+        history_offsets: Likewise, of histories.
+        history: Rows of what each query's user has seen, oldest first.
+        own_offsets: Likewise, of own candidates.
+        own: Rows of what a query ranks; those of no rows rank the whole pool.
+    """
+
+    split: UInt8[Tensor, " Q"]
+    judged: Bool[Tensor, " Q"]
+    relevant_offsets: Int[Tensor, " Q+1"]
+    relevant: Int[Tensor, " R"]
+    label: Float[Tensor, " R"]
+    missing_offsets: Int[Tensor, " Q+1"]
+    missing: Float[Tensor, " M"]
+    history_offsets: Int[Tensor, " Q+1"]
+    history: Int[Tensor, " H"]
+    own_offsets: Int[Tensor, " Q+1"]
+    own: Int[Tensor, " O"]
+
+    def __init__(self, table: Table) -> None:
+        self.num_queries = len(table)
+        self._table = table
+        for name in ("split", "label", *_LISTS, *(f"{each}_offsets" for each in _LISTS)):
+            setattr(self, name, table.joined(name))
+        if table.has("missing"):
+            self.judged = table.joined("judged").bool()
+            self.missing, self.missing_offsets = table.joined("missing"), table.joined("missing_offsets")
+        else:  # a pool of before there were these columns
+            self.judged = torch.ones(len(table), dtype=torch.bool)
+            self.missing, self.missing_offsets = torch.zeros(0), torch.zeros(len(table) + 1, dtype=torch.int64)
+
+    def id(self, query: int) -> str:
+        """The id of a query."""
+        return self._table.text("id", query)
+
+    def text(self, query: int) -> str:
+        """The text of a query."""
+        return self._table.text("text", query)
+
+    def features(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
+        """What the encoder makes of these queries, in the stored dtype."""
+        return self._table.features(rows)
+
+
+class CandidatePool:
+    """A finished pool, open for reading. N candidates have vectors of size D, n of which are read at a time.
+
+    Args:
+        path: Its folder.
+        manifest: Its checked manifest.
+        tables: By name.
+
+    Attributes:
+        encoder: What embedded the texts; None where the vectors came with the source.
+        normalized: Whether every candidate's vector has length one, to the rounding of the stored dtype.
+        min_label: From which grade on a candidate is relevant where a metric knows no grades; 0 for all that are judged
+            above 0.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], tables: dict[str, Table]) -> None:
+        self.path, self.manifest = path, manifest
+        self.feature_dim: int = manifest["feature_dim"]
+        self.dtype: torch.dtype = DTYPES[manifest["dtype"]]
+        self.encoder: dict[str, Any] | None = manifest["encoder"]
+        self.normalized: bool = manifest["normalized"]
+        self.min_label: float = manifest["source"].get("min_label") or 0
+        self.num_candidates = len(tables["candidates"])
+        self.queries = PoolQueries(tables["queries"])
+        self._candidates, self._tables = tables["candidates"], tables
+        self._index = IdIndex(tables["index"], self.id)
+
+    @classmethod
+    def open(cls: type[P], path: str | Path, verify: bool = False) -> P:
+        """Open a pool; what belongs to its queries is read and checked, all else stays on disk.
+
+        Args:
+            path: The folder.
+            verify: Whether to read everything and compare it with the manifest's hashes.
+
+        Raises:
+            StoreError: If it is missing, unfinished, damaged or foreign; names the file, the fault and the cure.
+        """
+        path = Path(path)
+        manifest = POOL.read_manifest(path)
+        tables = {}
+        for name in POOL.tables:
+            if not manifest["shards"][name]:
+                raise damaged(path / MANIFEST, f"lists no shard of {name}")
+            if verify:
+                check_hashes(path, manifest["shards"][name])
+            tables[name] = POOL.open_table(path, name, manifest)
+        pool = cls(path, manifest, tables)
+        pool._check()
+        return pool
+
+    def blocks(self, start: int = 0, stop: int | None = None, size: int = 65536) -> Iterator[Float[Tensor, "n D"]]:
+        """The vectors of rows `start` to `stop` in their order: views of the files, of up to `size` rows each."""
+        stop = self.num_candidates if stop is None else min(stop, self.num_candidates)
+        for shard, first in zip(self._candidates.shards, self._candidates.starts, strict=False):
+            last = min(stop - first, shard.sizes["rows"])
+            for begin in range(max(start - first, 0), last, size):
+                yield shard.tensors["features"][begin : min(begin + size, last)]
+
+    def features(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
+        """The vectors of these rows, in the stored dtype."""
+        return self._candidates.features(rows)
+
+    def id(self, row: int) -> str:
+        """The id of a candidate."""
+        return self._candidates.text("id", row)
+
+    def text(self, row: int) -> str:
+        """The text of a candidate."""
+        return self._candidates.text("text", row)
+
+    def rows_of(self, ids: Sequence[str]) -> Int[Tensor, " n"]:
+        """The row of each id, -1 where the pool has none."""
+        check_texts("ids", ids)
+        return self._index.rows_of(ids)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process maps the files anew: a pickled map would be a copy of the features.
+        return type(self).open, (self.path,)
+
+    def __repr__(self) -> str:
+        counts = f"{self.num_candidates:,} candidates, {self.queries.num_queries:,} queries"
+        return f"CandidatePool({str(self.path)!r}: {counts}, {self.feature_dim} x {self.manifest['dtype']})"
+
+    def _check(self) -> None:
+        queries, manifest = self.queries, self.path / MANIFEST
+        counts = {f"num_{name}": len(getattr(queries, name)) for name in _LISTS}
+        counts |= {"num_candidates": self.num_candidates, "num_queries": queries.num_queries}
+        for name, count in counts.items():
+            if self.manifest[name] != count:
+                raise damaged(manifest, f"{name} is {self.manifest[name]!r}, but the shards have {count}")
+        if (count := len(self._tables["index"])) != self.num_candidates:
+            raise damaged(manifest, f"its index has {count} of {self.num_candidates} candidates")
+        for name in _LISTS:
+            rows = getattr(queries, name)
+            self._check_queries(name, (rows < 0) | (rows >= self.num_candidates), rows)
+        for name, labels in {"label": queries.label, "missing": queries.missing}.items():
+            self._check_queries(name, ~((labels > 0) & labels.isfinite()), labels)
+        known = torch.tensor(list(SPLITS.values()), dtype=torch.uint8)
+        self._check_queries("split", ~torch.isin(queries.split, known), queries.split)
+
+    def _check_queries(self, name: str, wrong: Tensor, values: Tensor) -> None:
+        """Raise for the first value that is wrong."""
+        if bool(wrong.any()):
+            place = int(wrong.nonzero()[0])
+            axis = {"split": "rows", "label": "relevant"}.get(name, name)
+            shard, at = Table(self._tables["queries"].shards, axis).at(place)
+            raise damaged(
+                shard.path, f"{name} {at} is {values[place].item()}; there are {self.num_candidates} candidates"
+            )

@@ -1,0 +1,1 @@
+"""Arithmetic on many vectors: search, k-means, partitions."""

@@ -1,0 +1,297 @@
+"""Search: exact best candidates and exact places of given ones, from one scan of a pool.
+
+Blocks of the pool are scored one after the other; what is held is one block's scores and what was found so far, never
+(queries x candidates). Scores are fp32, whatever the pool is stored in. Under several processes each can scan its own
+slice of the pool; all of them get the whole result.
+
+A pool is a tensor, several tensors one after the other, or anything that has `num_candidates`, `dtype`,
+`blocks(start, stop, size)` and `features(rows)`, such as a CandidatePool.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ranking.places import Places
+from ranking.vectors.collectors import Best, Ranks
+from ranking.vectors.products import Scorer, full_precision
+
+_CHUNK = 512  # queries scored at once
+_CACHED = 2**20  # scores, and values of vectors, that stay in a processor's cache
+_MEMORY = 2**26  # scores that a GPU holds at once
+
+
+@runtime_checkable
+class Pool(Protocol):
+    """A large set of candidate vectors that can be read block by block."""
+
+    @property
+    def num_candidates(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What they are stored in."""
+        ...
+
+    def blocks(self, start: int = 0, stop: int | None = None, size: int = 65536) -> Iterator[Float[Tensor, "n D"]]:
+        """The vectors in the order of their rows."""
+        ...
+
+    def features(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
+        """The vectors of some rows."""
+        ...
+
+
+AnyPool = Pool | Float[Tensor, "N D"] | Sequence[Float[Tensor, "_ D"]]
+
+
+class Found(NamedTuple):
+    """What a scan found.
+
+    Args:
+        scores: The best of each query, highest first, -inf where there are fewer.
+        rows: The candidates they belong to, -1 where there are fewer; of equal scores the first row leads.
+        places: Of the candidates asked for.
+    """
+
+    scores: Float[Tensor, "Q k"]
+    rows: Int[Tensor, "Q k"]
+    places: Places
+
+
+def top_k(
+    queries: Float[Tensor, "Q D"],
+    pool: AnyPool,
+    k: int,
+    *,
+    inverse_norms: Float[Tensor, " N"] | None = None,
+    removed: Int[Tensor, "E 2"] | None = None,
+    distributed: bool = False,
+) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
+    """The highest inner products and the rows they belong to, best first; of equal ones the first row leads.
+
+    There are as many columns as candidates if these are fewer than k; a query that has fewer left, since some are
+    removed, has -inf and -1 in its last places.
+
+    Args:
+        queries: Their device is where scores are computed.
+        pool: Candidates.
+        k: How many to find.
+        inverse_norms: One over each candidate's length, to rank by cosine where the pool is not normalized.
+        removed: Pairs (query, row): no candidates for that query.
+        distributed: Whether each process is to scan a slice of the pool; all must pass the same queries.
+
+    Raises:
+        ValueError: If a score is nan.
+
+    >>> top_k(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0], [3.0, 4.0], [1.0, 0.0]]), k=2)
+    (tensor([[6., 2.]]), tensor([[1, 2]]))
+    """
+    given = {"inverse_norms": inverse_norms, "removed": removed, "distributed": distributed}
+    return search(queries, pool, k=k, **given)[:2]
+
+
+def places(
+    queries: Float[Tensor, "Q D"],
+    pool: AnyPool,
+    query_index: Int[Tensor, " R"],
+    rows: Int[Tensor, " R"],
+    *,
+    inverse_norms: Float[Tensor, " N"] | None = None,
+    removed: Int[Tensor, "E 2"] | None = None,
+    distributed: bool = False,
+) -> Places:
+    """Where candidates stand: how many others score higher, and how many the same.
+
+    Args:
+        queries: Their device is where scores are computed.
+        pool: Candidates.
+        query_index: For which query each candidate is looked up.
+        rows: Which candidates.
+        inverse_norms: One over each candidate's length, to rank by cosine where the pool is not normalized.
+        removed: Pairs (query, row): no candidates for that query.
+        distributed: Whether each process is to scan a slice of the pool; all must pass the same queries and pairs.
+
+    Raises:
+        ValueError: If a score is nan.
+
+    >>> pool = torch.tensor([[0.0, 1.0], [3.0, 4.0], [1.0, 0.0], [1.0, 9.0]])
+    >>> places(torch.tensor([[2.0, 0.0]]), pool, torch.tensor([0, 0]), torch.tensor([1, 3]))
+    Places(above=tensor([0., 1.], dtype=torch.float64), tied=tensor([0., 1.], dtype=torch.float64))
+    """
+    given = {"inverse_norms": inverse_norms, "removed": removed, "distributed": distributed}
+    return search(queries, pool, query_index=query_index, ranked=rows, **given).places
+
+
+def search(
+    queries: Float[Tensor, "Q D"],
+    pool: AnyPool,
+    *,
+    k: int = 0,
+    query_index: Int[Tensor, " R"] | None = None,
+    ranked: Int[Tensor, " R"] | None = None,
+    inverse_norms: Float[Tensor, " N"] | None = None,
+    removed: Int[Tensor, "E 2"] | None = None,
+    distributed: bool = False,
+) -> Found:
+    """Both `top_k` and `places`, from the same scan."""
+    with torch.no_grad(), full_precision(queries.device):
+        return _search(queries, as_pool(pool), k, query_index, ranked, inverse_norms, removed, distributed)
+
+
+def _search(
+    queries: Float[Tensor, "Q D"],
+    pool: Pool,
+    k: int,
+    query_index: Int[Tensor, " R"] | None,
+    ranked: Int[Tensor, " R"] | None,
+    inverse_norms: Float[Tensor, " N"] | None,
+    removed: Int[Tensor, "E 2"] | None,
+    distributed: bool,
+) -> Found:
+    scan = _Scan(queries, pool, inverse_norms, removed, distributed)
+    none = torch.empty(0, dtype=torch.int64)
+    best = Best(len(queries), min(k, scan.num_candidates), queries.device)
+    ranks = Ranks(none if query_index is None else query_index, none if ranked is None else ranked, queries.device)
+    if len(ranks.rows) and not 0 <= int(ranks.rows.min()) <= int(ranks.rows.max()) < scan.num_candidates:
+        raise ValueError(f"rows to rank must be from 0 to {scan.num_candidates - 1}")
+    for chunk in scan.chunks:
+        for pairs in ranks.pairs(chunk, scan.start, scan.stop).split(scan.size):
+            if len(pairs):
+                ranks.scores[pairs] = scan.score_pairs(chunk, ranks.query[pairs], ranks.rows[pairs])
+    if distributed:
+        dist.all_reduce(ranks.scores)
+    for chunk, first, scores in scan.tiles():
+        best.add(chunk, first, scores)
+        ranks.add(chunk, first, scores)
+    if distributed:
+        best.share()
+        dist.all_reduce(ranks.counts)
+    return Found(*best.found(), ranks.found(scan.num_candidates))
+
+
+@torch.no_grad()
+def inverse_norms(pool: AnyPool) -> Float[Tensor, " N"]:
+    """One over each candidate's length; 0 for a vector of zeros.
+
+    >>> inverse_norms(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([0.2000, 0.0000])
+    """
+    blocks = as_pool(pool).blocks(size=4096)
+    norms = torch.cat([torch.linalg.vector_norm(block, dim=1, dtype=torch.float32) for block in blocks])
+    return torch.where(norms > 0, 1 / norms, 0)
+
+
+class _Scan:
+    """One pass of queries over a pool, or over this process's slice of it."""
+
+    def __init__(
+        self,
+        queries: Float[Tensor, "Q D"],
+        pool: Pool,
+        inverse_norms: Float[Tensor, " N"] | None,
+        removed: Int[Tensor, "E 2"] | None,
+        distributed: bool,
+    ) -> None:
+        self.num_candidates, self._pool = pool.num_candidates, pool
+        process, num_processes = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+        self.start, self.stop = (self.num_candidates * place // num_processes for place in (process, process + 1))
+        self.size = _block_size(queries, self.stop - self.start)
+        self.chunks = [slice(i, min(i + _CHUNK, len(queries))) for i in range(0, len(queries), _CHUNK)]
+        self._scorer = Scorer(queries, pool.dtype, self.size)
+        self._device = queries.device
+        self._norms = None if inverse_norms is None else inverse_norms.to(self._device)
+        removed = queries.new_empty(0, 2, dtype=torch.int64) if removed is None else removed.to(self._device)
+        removed = removed[removed[:, 1].argsort()]
+        self._removed = [(at := (removed[:, 0] // _CHUNK == i), removed[at])[1] for i in range(len(self.chunks))]
+        self._removed_rows = [pairs[:, 1].cpu().contiguous() for pairs in self._removed]
+
+    def score_pairs(self, chunk: slice, query: Int[Tensor, " r"], rows: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
+        """The scores of some candidates, each for one query of the chunk."""
+        scores = self._scorer.score(chunk, self._scorer.load(self._pool.features(rows)))
+        rows, query = rows.to(self._device), query.to(self._device) - chunk.start
+        scores = scores[query, torch.arange(len(rows), device=self._device)]
+        return scores if self._norms is None else scores * self._norms[rows]
+
+    def tiles(self) -> Iterator[tuple[slice, int, Float[Tensor, "q n"]]]:
+        """Scores of a chunk of queries for a block of candidates, and its first row; -inf for removed ones."""
+        first = self.start
+        for block in self._pool.blocks(self.start, self.stop, self.size):
+            loaded, stop = self._scorer.load(block), first + len(block)
+            for place, chunk in enumerate(self.chunks):
+                scores = self._scorer.score(chunk, loaded)[:, : len(block)]
+                if self._norms is not None:
+                    scores *= self._norms[first:stop]
+                bounds = torch.searchsorted(self._removed_rows[place], torch.tensor([first, stop])).tolist()
+                if bounds[0] < bounds[1]:
+                    query, row = self._removed[place][slice(*bounds)].unbind(dim=1)
+                    scores[query - chunk.start, row - first] = -torch.inf
+                yield chunk, first, scores
+            first = stop
+
+
+class _Tensors:
+    """Tensors as a pool, one after the other."""
+
+    def __init__(self, parts: Sequence[Float[Tensor, "_ D"]]) -> None:
+        self._parts, self.dtype = parts, parts[0].dtype
+        self._starts = torch.tensor([0, *itertools.accumulate(map(len, parts))])
+        self.num_candidates = int(self._starts[-1])
+
+    def blocks(self, start: int = 0, stop: int | None = None, size: int = 65536) -> Iterator[Float[Tensor, "n D"]]:
+        stop = self.num_candidates if stop is None else stop
+        for part, first in zip(self._parts, self._starts.tolist(), strict=False):
+            if inside := part[max(0, start - first) : max(0, stop - first)].split(size):
+                yield from (block for block in inside if len(block))
+
+    def features(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
+        part = torch.searchsorted(self._starts, rows, right=True) - 1
+        found = self._parts[0].new_empty(len(rows), self._parts[0].shape[1])
+        for place in part.unique().tolist():
+            found[part == place] = self._parts[place][rows[part == place] - self._starts[place]]
+        return found
+
+
+class WatchedPool:
+    """A pool that tells how much of it is read.
+
+    Args:
+        pool: What is read.
+        report: Told of each block, by its number of candidates.
+    """
+
+    def __init__(self, pool: AnyPool, report: Callable[[int], None]) -> None:
+        self._pool, self._report = as_pool(pool), report
+        self.num_candidates, self.dtype, self.features = (
+            self._pool.num_candidates,
+            self._pool.dtype,
+            self._pool.features,
+        )
+
+    def blocks(self, start: int = 0, stop: int | None = None, size: int = 65536) -> Iterator[Float[Tensor, "n D"]]:
+        """The vectors in the order of their rows; a block is reported when the next one is asked for."""
+        for block in self._pool.blocks(start, stop, size):
+            yield block
+            self._report(len(block))
+
+
+def as_pool(pool: AnyPool) -> Pool:
+    """A pool, or tensors as one."""
+    tensors = [pool] if isinstance(pool, Tensor) else pool
+    return _Tensors(tensors) if isinstance(tensors, Sequence) else tensors
+
+
+def _block_size(queries: Float[Tensor, "Q D"], num_candidates: int) -> int:
+    """As many rows as keep a processor's cache, or a share of a GPU's memory, full of vectors and scores."""
+    num_queries, feature_dim = min(len(queries), _CHUNK), queries.shape[1]
+    on_cpu = queries.device.type == "cpu"
+    size = (_CACHED if on_cpu else _MEMORY) // max(1, num_queries)
+    size = min(size, 4 * (_CACHED if on_cpu else _MEMORY) // feature_dim)
+    return max(1, min(num_candidates, max(256, 1 << size.bit_length() - 1)))

@@ -1,0 +1,1 @@
+"""What the processes that untrusted code runs in are kept from."""

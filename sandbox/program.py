@@ -1,0 +1,158 @@
+"""Program: the process that untrusted code runs in, and does as it is asked by the checker.
+
+It knows no tests and reports no verdict: it is given the code, then calls to make, and answers with what they return.
+Whatever the code does to this process, it can do no more than give other answers.
+"""
+
+import builtins
+import fcntl
+import gc
+import operator
+import os
+import random
+import sys
+import types
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from sandbox.messages import Closed, read_message, write_message
+from sandbox.values import MUTABLE, decode, encode, named_builtin
+
+REQUESTS, REPLIES = 3, 4
+"""The file descriptors of its two pipes."""
+
+COMPARISONS = ("eq", "lt", "le", "gt", "ge")
+UNARY = ("neg", "pos", "abs", "invert")
+ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "and_", "or_", "xor")
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "value": lambda value: value,
+    "call": lambda function, args, options: function(*args, **options),
+    **{each.__name__: each for each in (getattr, setattr, delattr, iter, next, len, bool, str, repr, hash, isinstance)},
+    **{name: getattr(operator, name) for name in ("getitem", "setitem", "delitem", *UNARY, *COMPARISONS, *ARITHMETIC)},
+}
+_NAME = "program"
+_ABOVE = 32
+
+
+def serve(output: int, requests: int, replies: int) -> None:
+    """Answer requests until the checker ends; the process keeps no descriptors but these.
+
+    Args:
+        output: Takes what the code prints.
+        requests: Gives what to do.
+        replies: Takes what came of it.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    files = [fcntl.fcntl(file, fcntl.F_DUPFD, _ABOVE) for file in (null, output, output, requests, replies)]
+    for place, file in enumerate(files):
+        os.dup2(file, place)
+    os.closerange(len(files), 2 * _ABOVE)
+    random.seed(0)
+    gc.enable()
+    sys.argv = [_NAME]
+    module = types.ModuleType(_NAME)
+    sys.modules[_NAME] = module
+    with suppress(Closed, BrokenPipeError):
+        server = _Server(module)
+        while True:
+            server.answer(read_message(REQUESTS))
+
+
+class _Server:
+    def __init__(self, module: types.ModuleType) -> None:
+        self.module, self.kept = module, []
+
+    def answer(self, request: list[Any]) -> None:
+        """Do what is asked, and say what came of it."""
+        try:
+            name, *data = request
+            reply = self._run(data[0]) if name == "run" else self._operate(name, data)
+        except BaseException as error:  # a program's sys.exit is an error like any other
+            reply = ["raise", [kind.__name__ for kind in type(error).__mro__], _shown(error), self._args(error)]
+        with suppress(Exception):
+            sys.stdout.flush()
+        with suppress(Exception):
+            sys.stderr.flush()
+        try:
+            write_message(REPLIES, reply)
+        except (RecursionError, MemoryError) as error:
+            write_message(REPLIES, ["raise", [type(error).__name__, "Exception"], "of the result"])
+
+    def _run(self, code: str) -> list[Any]:
+        exec(compile(code, f"<{_NAME}>", "exec", dont_inherit=True), self.module.__dict__)
+        defined = [(name, value) for name, value in self.module.__dict__.items() if type(name) is str]
+        pairs = [[name, value.__name__ if type(value) is types.ModuleType else None] for name, value in defined]
+        return ["value", ["list", *(["tuple", *pair] for pair in pairs)]]
+
+    def _operate(self, name: str, data: list[Any]) -> list[Any]:
+        arguments = [decode(each, self._find) for each in data]
+        if name != "call":
+            return ["value", self._encode(_OPERATIONS[name](*arguments))]
+        given = {**dict(enumerate(arguments[1])), **arguments[2]}
+        before = {place: encode(each, self._keep) for place, each in given.items() if type(each) in MUTABLE}
+        result = self._encode(_OPERATIONS[name](*arguments))
+        after = {place: encode(given[place], self._keep) for place in before}
+        return ["value", result, [[place, after[place]] for place in before if after[place] != before[place]]]
+
+    def _args(self, error: BaseException) -> Any:
+        try:
+            return self._encode(list(error.args))
+        except Exception:
+            return ["list", _shown(error)]
+
+    def _encode(self, value: Any) -> Any:
+        try:
+            return encode(value, self._keep)
+        except RecursionError:
+            return self._keep(value)
+
+    def _keep(self, value: Any) -> list[Any]:
+        if isinstance(value, type) and (reference := named_builtin(value)):
+            return reference
+        self.kept.append(value)
+        return ["kept", len(self.kept) - 1]
+
+    def _find(self, reference: list[Any]) -> Any:
+        kind, name = reference
+        if kind == "kept":
+            return self.kept[name]
+        if kind == "global":
+            return self.module.__dict__[name]
+        if kind == "builtin":
+            return getattr(builtins, name)
+
+        def call_back(*args: Any, **options: Any) -> Any:
+            write_message(REPLIES, ["call", name, encode(args, self._keep), encode(options, self._keep)])
+            outcome, *value = read_message(REQUESTS)
+            if outcome == "stop":
+                raise StopIteration
+            if outcome == "raise":
+                kind = getattr(builtins, value[0], None)
+                if isinstance(kind, type) and issubclass(kind, Exception):
+                    raise kind(value[2])
+                raise RuntimeError(value[1])
+            return decode(value[0], self._find)
+
+        return call_back if kind == "function" else _Iterator(call_back)
+
+
+class _Iterator:
+    """An iterator of the checker's."""
+
+    def __init__(self, following: Callable[[], Any]) -> None:
+        self.following = following
+
+    def __iter__(self) -> "_Iterator":
+        return self
+
+    def __next__(self) -> Any:
+        return self.following()
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return str(error)[:1000]
+    except Exception:
+        return "?"

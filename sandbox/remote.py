@@ -1,0 +1,294 @@
+"""Link: the pipes to a program, and the objects that stand for those which stay in it."""
+
+import builtins
+import os
+import select
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from sandbox.messages import MessageBuffer, write_message
+from sandbox.program import ARITHMETIC, COMPARISONS, UNARY
+from sandbox.values import MUTABLE, decode, encode, named_builtin
+
+_MOST_RESULT = 1 << 24
+_MOST_MESSAGE = 200
+_KEPT_OUTPUT = 1 << 13
+_READ = 1 << 16
+
+
+class Undecidable(TypeError):
+    """A test wants what cannot be done between two processes."""
+
+
+class ProgramError(Exception):
+    """An exception of the program's own kind."""
+
+
+class Ended(BaseException):
+    """The program is no more, or may not go on."""
+
+
+class Link:
+    """The pipes to a program.
+
+    Args:
+        files: Take what it shall do, give what came of it, and give what it prints.
+        exit_reason: Tells how it ended, if it did.
+        seconds: How long it may take in all.
+        most_output: Bytes that it may print.
+    """
+
+    def __init__(self, files: Sequence[int], exit_reason: Callable[[], str], seconds: float, most_output: int) -> None:
+        self.requests, self.replies, self.output = files
+        self._exit_reason = exit_reason
+        self.begun, self.most_output = time.monotonic(), most_output
+        self.deadline = self.begun + seconds
+        self.printed, self.num_printed = bytearray(), 0
+        self.ended = self.undecidable = ""
+        self._functions: list[Callable[..., Any]] = []
+        self._buffer = MessageBuffer(_MOST_RESULT)
+        self._poll = select.poll()
+        self._poll.register(self.replies, select.POLLIN)
+        self._poll.register(self.output, select.POLLIN)
+
+    def run(self, code: str) -> dict[str, Any]:
+        """Run the program's code; the names that it has defined, with a module's own name, and None for all else."""
+        self._send(["run", code])
+        return dict(self._answer({}))
+
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """Have the program do something.
+
+        Raises:
+            Exception: What the program raised, as the built-in exception nearest to it.
+            Undecidable: If an argument cannot be passed.
+            Ended: If there is no program any more.
+        """
+        self._send([operation, *(encode(each, self._keep) for each in arguments)])
+        given = {**dict(enumerate(arguments[1])), **arguments[2]} if operation == "call" else {}
+        try:
+            return self._answer(given)
+        except StopIteration as error:
+            if operation == "next":
+                raise
+            # It would end whatever loop of the test's the call is in, as if there were no more to check.
+            raise ProgramError(f"StopIteration: {error}") from None
+
+    def drain(self) -> None:
+        """Take what is left of the output."""
+        os.set_blocking(self.output, False)
+        with suppress(Ended, BlockingIOError):
+            while self._take_output():
+                pass
+
+    def _send(self, request: list[Any]) -> None:
+        if self.ended:
+            raise Ended
+        try:
+            write_message(self.requests, request)
+        except BrokenPipeError:
+            raise self._end(self._exit_reason()) from None
+
+    def _answer(self, arguments: Mapping[Any, Any]) -> Any:
+        while True:
+            kind, *data = self._receive()
+            if kind == "call":
+                self._call_back(*data)
+            elif kind == "raise":
+                raise self._exception(*data)
+            else:
+                value, changes = decode(data[0], self._find), data[1] if len(data) > 1 else ()
+                self._change(arguments, changes)
+                return value
+
+    def _receive(self) -> list[Any]:
+        try:
+            while (message := self._buffer.take()) is None:
+                left = self.deadline - time.monotonic()
+                if left <= 0 or not (ready := self._poll.poll(left * 1000)):
+                    raise self._end("timed out")
+                files = {file for file, _ in ready}
+                if self.output in files and not self._take_output():
+                    self._poll.unregister(self.output)
+                if self.replies in files:
+                    part = os.read(self.replies, _READ)
+                    if not part:
+                        raise self._end(self._exit_reason())
+                    self._buffer.add(part)
+        except (ValueError, RecursionError) as error:
+            raise self._end(f"gave a result that cannot be read ({error})") from None
+        if not isinstance(message, list) or not message:
+            raise self._end("gave a result that cannot be read")
+        return message
+
+    def _take_output(self) -> bool:
+        part = os.read(self.output, _READ)
+        self.num_printed += len(part)
+        self.printed += part[: _KEPT_OUTPUT - len(self.printed)]
+        if self.num_printed > self.most_output:
+            raise self._end("printed too much")
+        return bool(part)
+
+    def _call_back(self, place: int, args: Any, options: Any) -> None:
+        try:
+            given, named = decode(args, self._find), decode(options, self._find)
+            reply = ["value", encode(self._functions[place](*given, **named), self._keep)]
+        except StopIteration:
+            reply = ["stop"]
+        except Exception as error:
+            reply = ["raise", type(error).__name__, message_of(error), str(error)[:_MOST_MESSAGE]]
+        self._send(reply)
+
+    def _change(self, arguments: Mapping[Any, Any], changes: Any) -> None:
+        """Make the changes that a call has made to its arguments, which are by place or name."""
+        for place, data in changes:
+            changed, value = arguments[place], decode(data, self._find)
+            if type(changed) not in MUTABLE or type(value) is not type(changed):
+                raise self._end("gave a result that cannot be read")
+            if isinstance(changed, list | bytearray | array):
+                changed[:] = value
+            elif isinstance(changed, deque):
+                changed.clear()
+                changed.extend(value)
+            else:
+                changed.clear()
+                changed.update(value)
+
+    def _keep(self, value: Any) -> list[Any]:
+        if isinstance(value, Remote):
+            return reference_of(value)
+        if reference := named_builtin(value):
+            return reference
+        if isinstance(value, Iterator):
+            self._functions.append(value.__next__)
+            return ["iterator", len(self._functions) - 1]
+        if not callable(value) or isinstance(value, type):
+            # Whoever catches the exception, there is no verdict.
+            self.undecidable = f"an object of the tests' own ({type(value).__name__}) cannot be passed to a program"
+            raise Undecidable(self.undecidable)
+        self._functions.append(value)
+        return ["function", len(self._functions) - 1]
+
+    def _find(self, reference: list[Any]) -> Any:
+        kind, name = reference
+        if kind == "builtin" and isinstance(found := getattr(builtins, name), type):
+            return found
+        if kind != "kept" or not isinstance(name, int):
+            raise ValueError(f"a reference of kind {kind}")
+        return Remote(self, ["kept", name])
+
+    def _exception(self, kinds: Any, text: Any, args: Any = None) -> Exception:
+        """The built-in exception nearest to what the program raised, never one that would end the checker."""
+        for place, name in enumerate(kinds):
+            kind = getattr(builtins, name, None)
+            if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
+                with suppress(Exception):
+                    given = decode(args, self._find) if place == 0 else [f"{kinds[0]}: {text}"]
+                    return kind(*given)
+        return ProgramError(f"{kinds[0]}: {text}")
+
+    def _end(self, reason: str) -> Ended:
+        self.ended = reason
+        return Ended()
+
+
+class Remote:
+    """An object that stays in the program; whatever is done to it is done there.
+
+    It is equal to no plain value, and no plain value is compared or calculated with it: so the program does not come to
+    know what is expected of it.
+    """
+
+    __slots__ = ("_link", "_reference")
+
+    def __init__(self, link: Link, reference: list[Any]) -> None:
+        object.__setattr__(self, "_link", link)
+        object.__setattr__(self, "_reference", reference)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Have the program make the call."""
+        return ask("call", self, args, options)
+
+    def __getattr__(self, name: str) -> Any:
+        return ask("getattr", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        ask("setattr", self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        ask("delattr", self, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return ask("getitem", self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        ask("setitem", self, key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        ask("delitem", self, key)
+
+    def __iter__(self) -> Iterator[Any]:
+        return ask("iter", self)
+
+    def __next__(self) -> Any:
+        return ask("next", self)
+
+    def __len__(self) -> int:
+        return ask("len", self)
+
+    def __bool__(self) -> bool:
+        return ask("bool", self)
+
+    def __str__(self) -> str:
+        return ask("str", self)
+
+    def __repr__(self) -> str:
+        return ask("repr", self)
+
+    def __hash__(self) -> int:
+        return ask("hash", self)
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, Remote) and ask("isinstance", instance, self)
+
+
+def reference_of(remote: Remote) -> list[Any]:
+    """What stands for an object between the two processes."""
+    return object.__getattribute__(remote, "_reference")
+
+
+def ask(operation: str, remote: Remote, *arguments: Any) -> Any:
+    """Have the program do something with an object; raises as `Link.ask` does."""
+    return object.__getattribute__(remote, "_link").ask(operation, remote, *arguments)
+
+
+def _between_remotes(operation: str) -> Callable[[Remote, Any], Any]:
+    def operate(self: Remote, other: Any) -> Any:
+        return ask(operation, self, other) if isinstance(other, Remote) else NotImplemented
+
+    return operate
+
+
+def _of_one(operation: str) -> Callable[[Remote], Any]:
+    return lambda self: ask(operation, self)
+
+
+for _operation in UNARY:
+    setattr(Remote, f"__{_operation}__", _of_one(_operation))
+for _operation in (*COMPARISONS, *ARITHMETIC):
+    setattr(Remote, f"__{_operation.strip('_')}__", _between_remotes(_operation))
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception says, in a line."""
+    if isinstance(error, ProgramError):
+        return str(error)[:_MOST_MESSAGE]
+    try:
+        message = f"{type(error).__name__}: {error}".rstrip(": ")[:_MOST_MESSAGE]
+        return message.encode(errors="backslashreplace").decode()
+    except Exception:
+        return type(error).__name__

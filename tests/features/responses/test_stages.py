@@ -1,0 +1,50 @@
+"""States that could not be had are not asked for again."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from features.responses.generation import Generated
+from features.responses.stages import Responses, States
+from features.texts.tasks import Problem, Response
+from language_models.language_model import LanguageModel
+
+PROBLEM = Problem("q", "a query", [{"role": "user", "content": "a query"}], responses=[Response("a", "short")] * 3)
+
+
+class Writer:
+    """Gives what a problem has."""
+
+    num_responses = 3
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def generate(self, problems: list[Problem], numbers: range, report: Any) -> Iterator[Generated]:
+        for problem in problems:
+            yield Generated(problem, [replace(each, id=str(n)) for n, each in enumerate(problem.responses)])
+
+
+def test_a_response_that_has_no_room_is_read_once(tmp_path: Path, monkeypatch: Any) -> None:
+    read: list[int] = []
+
+    def with_states(self: LanguageModel, generated: list[Generated], report: Any) -> Iterator[Generated]:
+        for each in generated:
+            read.append(len(each.responses))
+            kept = [each.responses[0], each.responses[2]]
+            yield replace(each, responses=kept, query_states=torch.zeros(1, 2), response_states=torch.ones(2, 1, 2))
+
+    monkeypatch.setattr(LanguageModel, "with_states", with_states)
+    monkeypatch.setattr(LanguageModel, "checked_hash", "0")
+    states = States(tmp_path, LanguageModel(depths=[0.5]), {})
+    responses = Responses(tmp_path, Writer(), None)
+    responses.fill([PROBLEM], lambda *counts: None)
+    assert states.lacks(PROBLEM, 3)
+    for _ in range(2):
+        states.fill([PROBLEM], responses, lambda *counts: None)
+    assert read == [3] and not states.lacks(PROBLEM, 3)
+    found, query = states.of(PROBLEM, 3)
+    assert sorted(found) == [0, 2] and query is not None

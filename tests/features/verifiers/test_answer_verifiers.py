@@ -1,0 +1,173 @@
+"""math_answer, final_number, exact_match and given_label against tables made by hand."""
+
+import doctest
+import random
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import pytest
+
+from features.texts.tasks import Problem, Response
+from features.verification.rule_verifier import Workers, build_verifier
+from features.verification.verdict import Verdict
+from features.verifiers import final_number as final_number_module
+from features.verifiers import math_answer as math_answer_module
+from features.verifiers.exact_match import exact_match
+from features.verifiers.final_number import final_number, last_number
+from features.verifiers.math_answer import math_answer
+
+
+def problem(reference: Any) -> Problem:
+    return Problem("q", "a query", [], reference)
+
+
+@pytest.mark.parametrize(("reference", "answer", "label"), [
+    ("5", "5", 1), ("5", "5.0", 1), ("5", "x = 5", 1), ("5", "6", 0), ("-5", "5", 0), ("5", "−5", 0), ("-5", "−5", 1),
+    (r"\frac{1}{2}", "0.5", 1), (r"\frac{1}{2}", "1/2", 1), (r"\frac12", r"\dfrac{2}{4}", 1), (r"\frac{1}{2}", "2", 0),
+    (r"\frac{3}{2}", "1 1/2", 1), ("1", "1 1/2", 0), ("1000", "1,000", 1), (r"10,\!000", "10000", 1), ("5", r"\$5", 1),
+    ("10", r"10\$", 1),
+    ("5", "5.", 1), ("5", "'5'", 1), ("5", "$5$", 1),
+    (r"50\%", "50", 1), (r"90^\circ", "90", 1), ("47", "47 feet", 1), (r"6\text{ cm}^2", "6", 1),
+    ("5120", "10 * 2^9", 1),
+    (r"\sqrt{8}", r"2\sqrt{2}", 1), (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", 1), (r"2+\sqrt{3}", "2 + √3", 1),
+    (r"2+\sqrt{3}", "sqrt(3) + 2", 1), ("8", "4√2 + 8", 0), (r"2\pi", "2pi", 1), (r"2\pi", "6.28", 0),
+    ("(x+1)^2", "x^2 + 2x + 1", 1), ("2x+3", "3+2x", 1), ("2x+3", "2y+3", 0), ("y=2x+3", "y = 3 + 2x", 1),
+    ("3+2i", "2i+3", 1), ("3+2i", "3-2i", 0), ("-2,5", "5, -2", 1), (r"\{5,-2\}", "-2, 5", 1), ("-2,5", "-2", 0),
+    ("(1,2)", "(1, 2)", 1), ("(1,2)", "(2,1)", 0), ("[1,2]", "(1,2)", 0), (r"(-\infty,5)", r"(-\infty, 5]", 0),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}", 1),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}", 0),
+    (r"\text{Evelyn}", "Evelyn", 1), (r"\text{Evelyn}", "Angela", 0), (r"\text{even}", r"\text{odd}", 0),
+    ("x<5", "5>x", 1),
+    (r"\frac{1}{3}", "0.33", 0), (r"\frac{1}{3}", "0.3333333", 1),
+])  # fmt: skip
+def test_answers_are_equal_as_mathematics(reference: str, answer: str, label: int) -> None:
+    verdict = math_answer(rf"Therefore it is $\boxed{{{answer}}}$.", problem(reference))
+    assert verdict.label == label
+
+
+def test_random_numbers_are_equal_as_fractions_are() -> None:
+    draw = random.Random(0)
+    for _ in range(60):
+        one, other = (Fraction(draw.randint(-6, 6), draw.randint(1, 4)) for _ in range(2))
+        written = rf"\frac{{{one.numerator * 3}}}{{{one.denominator * 3}}}"
+        assert math_answer(rf"\boxed{{{written}}}", problem(str(other))).label == float(one == other)
+
+
+def test_equal_answers_have_one_name_for_majority_votes() -> None:
+    written = [r"\frac{1}{2}", "0.5", "2/4", "x = 0.5", r"\frac{\sqrt{4}}{4}"]
+    names = {math_answer(rf"\boxed{{{each}}}", problem("7")).answer for each in written}
+    assert names == {"0.5"}
+    assert {math_answer(rf"\boxed{{{each}}}", problem("7")).answer for each in ("x+1", "1+x")} == {"x + 1"}
+
+
+@pytest.mark.parametrize(("response", "reference", "verdict"), [
+    ("I do not know.", "5", Verdict(0.0, "no answer", None)),
+    ("", "5", Verdict(0.0, "no answer", None)),
+    ("It may be 5.", "5", Verdict(0.0, "no answer", None)),
+    (r"\boxed{\frac{1}{}", "5", Verdict(0.0, "no answer", None)),
+    (r"\boxed{It cannot be told.}", "5", Verdict(0.0, "answer cannot be parsed", "It cannot be told.")),
+    (r"\boxed{5}", None, Verdict(None, "no reference answer")),
+    (r"\boxed{5}", {"tests": []}, Verdict(None, "reference cannot be parsed")),
+])  # fmt: skip
+def test_what_cannot_be_compared_says_so(response: str, reference: Any, verdict: Verdict) -> None:
+    assert math_answer(response, problem(reference)) == verdict
+
+
+def test_the_last_expression_counts_where_it_is_asked_for() -> None:
+    assert math_answer("We get $x^2 = 4$ and then $7$.", problem("7"), last_expression=True).label == 1
+    assert math_answer("Nothing at all.", problem("7"), last_expression=True) == Verdict(0.0, "no answer", None)
+
+
+def test_an_answer_that_takes_forever_is_stopped_and_does_not_count_as_wrong() -> None:
+    verifier = build_verifier("math_answer", Workers(1, timeout=6.0))
+    boxes = [r"\boxed{5}", r"\boxed{9^{9^{9^{9^{9}}}}+x}", r"\boxed{6}"]
+    found = list(verifier.verify((problem("9^{9^{9}}+x") if "9" in box else problem("5"), box) for box in boxes))
+    assert [verdict.label for verdict in found] == [1, None, 0]
+    assert found[1].reason in ("timed out", "out of memory") or "Error" in found[1].reason
+    assert set(verifier.settings()["packages"]) == {"math-verify", "latex2sympy2_extended", "sympy"}
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("18", "18"), ("-18", "-18"), ("−18", "-18"), ("$1,250.50 each", "1250.5"), ("1,000,000", "1000000"), (".5", "1/2"),
+    ("18.", "18"), ("18.00", "18"), ("3/4 of it", "3/4"), ("10-3 = 7", "7"), ("it is 5-3", "3"), ("-$5", "-5"),
+    ("2 and 3", "3"), ("1,00", "0"), ("1,00,000", "100000"), ("2 1/2", "5/2"), ("1.5e3", "1500"),
+    ("-2 1/2 cups", "-5/2"),
+    ("1e-2", "1/100"), ("–5", "-5"), ("3–5", "5"), (r"1{,}000", "1000"), (r"1,\!000", "1000"), (r"1\,000", "1000"),
+    (r"\frac{1}{2}", "1/2"), (r"\dfrac12", "1/2"), (r"7 m^2", "7"), (r"25 \text{ cm}^{2}", "25"),
+    (r"-3\frac{1}{4}", "-13/4"), (r"-\frac{12}{5}", "-12/5"),
+    ("20%", "20"), ("x2", "2"), ("3/0", None), ("none", None), ("", None),
+])  # fmt: skip
+def test_the_last_number_is_read_exactly(text: str, number: str | None) -> None:
+    assert last_number(text) == (None if number is None else Fraction(number))
+
+
+@pytest.mark.parametrize(("response", "reference", "label"), [
+    ("9 * 2 = <<9*2=18>>18\nA: 18", "18", 1), ("She makes $18 every day.", "18", 1), ("A: 18\nCheck: 3", "18", 1),
+    (r"\boxed{18.0}", "18", 1), ("#### 1,800", "1800", 1), ("A: 17", "18", 0), ("The answer is none of 18.", "18", 1),
+    ("The answer is 18 because 3 are eaten", "18", 1), ("The answer is 5\n\n18", "18", 0),
+    ("The answer is $18 for 3 days.", "18", 1), ("The answer is 9 * 2 = 18.", "18", 1),
+    ("The answer is 9 + 9, or 18", "18", 1), ("The answer is 12 apples (3 bags of 4).", "12", 1),
+    (r"**Answer:** 7 m^2", "7", 1), (r"\boxed{25 \text{ cm}^2}", "25", 1), (r"\boxed{\$18}", "18", 1),
+    (r"The answer is \( 6 \times 3 = 18 \).", "18", 1), ("The answer is **18**, not 3.", "18", 1),
+])  # fmt: skip
+def test_the_number_that_is_stated_counts_else_the_last(response: str, reference: str, label: int) -> None:
+    assert final_number(response, problem(reference)).label == label
+
+
+def test_numbers_that_are_missing_are_told_apart() -> None:
+    assert final_number("none at all", problem("18")) == Verdict(0.0, "no number")
+    assert final_number("18 in passing", problem("18"), stated=True) == Verdict(0.0, "no number")
+    assert final_number("A: 18", problem(None)) == Verdict(None, "no reference number")
+    assert final_number("A: 18.50", problem("18.5")) == Verdict(1.0, "", "37/2")
+
+
+def test_a_number_of_many_digits_is_wrong_or_right_like_any_other() -> None:
+    endless = "3" * 5000
+    assert final_number(f"A: {endless}", problem("3")).label == 0
+    assert final_number(f"A: {'0' * 5000}18", problem("18")) == Verdict(1.0, "", "18")
+    assert final_number(f"A: 1/{endless}", problem("18")).label == 0
+    same, other = (final_number(f"A: {number}", problem("18")).answer for number in (f"{endless}.0", f"{endless}1"))
+    assert same == final_number(f"A: {endless}", problem("18")).answer != other
+
+
+@pytest.mark.parametrize("verifier", [math_answer, final_number, partial(exact_match, stated=True)])
+def test_what_a_model_thought_is_not_its_answer(verifier: Any) -> None:
+    thought = r"<think>Is it \boxed{18}? The answer is 18.</think>"
+    assert verifier(rf"{thought} The answer is 7.", problem("18")).label == 0
+    assert verifier(rf"{thought} The answer is 7.", problem("7")).label == 1
+    assert verifier(r"Is it \boxed{18}?</think>\boxed{7}", problem("7")).label == 1
+    # It had no room left to answer.
+    assert verifier(thought.removesuffix("</think>"), problem("18")).label == 0
+
+
+def test_a_text_matches_but_for_blanks() -> None:
+    assert exact_match("<think>a b, perhaps</think> a b", problem("a b")) == Verdict(1.0, "", "a b")
+    assert exact_match(" a  b\n", problem("a b")) == Verdict(1.0, "", "a b")
+    assert exact_match("A b", problem("a b")).label == 0
+    assert exact_match("A b", problem("a b"), ignore_case=True) == Verdict(1.0, "", "a b")
+    assert exact_match("c", problem(["a b", "c"])).label == 1
+    assert exact_match("The answer is Rome.", problem("Rome"), stated=True).label == 1
+    assert exact_match("Perhaps.", problem("Rome"), stated=True) == Verdict(0.0, "no answer")
+    assert exact_match("a", problem(None)) == exact_match("a", problem([])) == Verdict(None, "no reference text")
+
+
+def test_given_labels_are_found_by_the_responses_text() -> None:
+    responses = [("a", 1.0), ("b", 0.0), ("b ", 0.0), ("c", 1.0), ("c", 0.0), ("d", None), ("e", 1.0), ("e", None)]
+    recorded = Problem("q", "a query", [], responses=[Response(str(n), *each) for n, each in enumerate(responses)])
+    found = list(build_verifier("given_label").verify((recorded, text) for text in "abcdef"))
+    assert [verdict.label for verdict in found] == [1, 0, None, None, None, None]
+    reasons = [
+        "",
+        "",
+        "labels contradict each other",
+        "no label given",
+        "labels contradict each other",
+        "no label given",
+    ]
+    assert [verdict.reason for verdict in found] == reasons
+
+
+@pytest.mark.parametrize("module", [math_answer_module, final_number_module])
+def test_the_examples_in_the_documentation_hold(module: Any) -> None:
+    assert doctest.testmod(module).attempted > 0 and doctest.testmod(module).failed == 0

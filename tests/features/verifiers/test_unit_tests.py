@@ -1,0 +1,223 @@
+import math
+import platform
+from typing import Any
+
+import pytest
+
+from features.texts.tasks import Problem
+from features.verification.rule_verifier import build_verifier
+from features.verification.verdict import Verdict, Verifier
+from features.verifiers.unit_tests import UnitTests, code_of, completed, defines
+from registry import VERIFIERS, ConfigError
+
+DOUBLE: dict[str, Any] = {
+    "tests": ["assert double(2) == 4", "assert double(0) == 0", "assert double('a') == 'aa'"],
+    "setup": "",
+    "entry_point": "double",
+    "prelude": "",
+}
+MARKED = "Here you are.\n```python\n#START OF CODE\ndef double(x):\n    return {}\n#END OF CODE\n```\nGood luck!"
+PROMPT = '''from typing import List
+import math
+
+def half(x):
+    return x / 2
+
+def halves(numbers: List[float]) -> List[float]:
+    """ Half of each.
+    >>> halves([2])
+    [1]
+    """
+'''
+HALVES: dict[str, Any] = {
+    "tests": ["def check(candidate):\n    assert candidate([2, 4]) == [half(2), 2]\n\ncheck(halves)"],
+    "setup": "",
+    "entry_point": "halves",
+    "prelude": PROMPT,
+}
+
+
+def problem(reference: Any) -> Problem:
+    return Problem("q", "?", [{"role": "user", "content": "?"}], reference)
+
+
+def verdicts(reference: Any, *responses: str, **options: Any) -> list[Verdict]:
+    verifier = UnitTests(processes=2, **options)
+    return list(verifier.verify((problem(reference), response) for response in responses))
+
+
+def test_a_response_is_right_if_all_tests_pass() -> None:
+    found = verdicts(DOUBLE, *(MARKED.format(body) for body in ("x * 2", "x + 2", "x + x", "2 ** x", "1 / 0")))
+    assert [verdict.label for verdict in found] == [1, 0, 1, 0, 0]
+    assert [verdict.reason for verdict in found] == [
+        "", "AssertionError", "", "AssertionError", "ZeroDivisionError: division by zero",
+    ]  # fmt: skip
+
+
+def test_the_share_of_tests_that_pass_is_given_if_asked_for() -> None:
+    found = verdicts(DOUBLE, *(MARKED.format(body) for body in ("x * 2", "x + x if x else 1", "4")), partial=True)
+    assert [verdict.label for verdict in found] == [1, pytest.approx(2 / 3), pytest.approx(1 / 3)]
+    assert verdicts(DOUBLE, "def double(", "print(1)", partial=True) == [
+        Verdict(0.0, "SyntaxError: '(' was never closed (<program>, line 1)"),
+        Verdict(0.0, "NameError: name 'double' is not defined"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "reference", [None, {}, {"tests": []}, {"tests": None, "setup": ""}, "assert 1", {"setup": "x = 1"}]
+)
+def test_without_tests_there_is_no_label(reference: Any) -> None:
+    assert verdicts(reference, "x = 1") == [Verdict(None, "no tests")]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"tests": "assert 1"},
+        {"tests": 5},
+        {"tests": [1]},
+        {"tests": ["a"], "setup": 3},
+        {"tests": ["a"], "prelude": [1]},
+    ],
+)
+def test_tests_that_are_no_texts_give_no_label(given: dict[str, Any]) -> None:
+    (found,) = verdicts(given, "x = 1")
+    assert found.label is None and "no" in found.reason and "text" in found.reason
+
+
+@pytest.mark.parametrize("response", ["", "  \n\t ", "```python\n```", "#START OF CODE\n#END OF CODE"])
+def test_without_code_the_label_is_0_with_that_reason(response: str) -> None:
+    assert verdicts(DOUBLE, response) == [Verdict(0.0, "no code")]
+
+
+def test_fences_in_a_docstring_are_not_taken_for_the_code() -> None:
+    code = 'def f():\n    """\n    ```\n    g()\n    ```\n    """\n    return 1\n'
+    assert code_of(code, "f") == code_of(code) == code
+    assert code_of(f"#START OF CODE\n{code}#END OF CODE", "f") == code
+
+
+def test_code_that_a_model_only_thought_of_is_left_out() -> None:
+    thought = "<think>\n#START OF CODE\ndef f(): return 1\n#END OF CODE\n```\ndef f(): return 2\n```\n"
+    assert code_of(f"{thought}</think>\n```\ndef f(): return 3\n```", "f") == "def f(): return 3\n"
+    assert code_of(thought, "f").strip() == ""
+    code = 'def f(text):\n    return text.split("</think>")\n'
+    assert code_of(code, "f") == code
+
+
+def test_a_name_that_is_no_name_is_not_found() -> None:
+    assert not defines("def f(x): return 1", "f)")
+
+
+def test_tests_that_cannot_be_run_give_no_label() -> None:
+    found = verdicts({"tests": ["assert f( == 1"]}, "def f(): return 1")
+    assert found[0].label is None and found[0].reason.startswith("a test cannot be read")
+
+
+def test_verdicts_keep_the_order_of_responses_of_many_problems() -> None:
+    given, expected = [], []
+    for number in range(120):
+        kind = number % 4
+        reference = {"tests": [] if kind == 3 else [f"assert f({number}) == {number + 1}"], "entry_point": "f"}
+        response = {0: "def f(x): return x + 1", 1: f"def f(x): return {number}", 2: "", 3: "def f(x): return 1"}[kind]
+        given.append((problem(reference), response))
+        expected.append({0: 1.0, 1: 0.0, 2: 0.0, 3: None}[kind])
+    assert [verdict.label for verdict in UnitTests(processes=3).verify(given)] == expected
+    assert list(UnitTests(processes=1).verify([])) == []
+
+
+@pytest.mark.parametrize(
+    ("response", "label"),
+    [
+        ("def halves(numbers: List[float]):\n    return [half(x) for x in numbers]", 1),
+        ("```python\nimport math\n\ndef halves(numbers):\n    return [x / 2 for x in numbers]\n```", 1),
+        ("    return [x / 2 for x in numbers]\n", 1),
+        ("    return [math.floor(x) for x in numbers]\n", 0),
+        ("def half(x):\n    return 7\n\ndef halves(numbers):\n    return [7, 2]", 0),
+        ("half = lambda x: 0\nhalves = lambda numbers: [0, 2]", 0),
+    ],
+)
+def test_a_prelude_gives_signature_imports_and_helpers(response: str, label: float) -> None:
+    assert verdicts(HALVES, response)[0].label == label
+
+
+@pytest.mark.parametrize(
+    ("response", "code"),
+    [
+        ("x = 1", "x = 1"),
+        ("a\r\n#START OF CODE\r\nx = 1\r\n#END OF CODE\r\nb", "x = 1\n"),
+        ("# start of code (Python)\nx = 1", "x = 1"),
+        ("#START OF CODE\nx = 1\n#END OF CODE\n#START OF CODE\nx = 2\n#END OF CODE", "x = 2\n"),
+        ("#START OF CODE\n```python\nx = 1\n```\n#END OF CODE", "x = 1\n"),
+        ("```python\n#START OF CODE\nx = 1\n#END OF CODE\n```", "x = 1\n"),
+        ("```\nx = 1\n```\nThen:\n```py\nx = 2\n```\nas above", "x = 2\n"),
+        ("1. So:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1\n"),
+        ("```\n    return 1\n```", "    return 1\n"),
+        ("```python\nx = 1", "x = 1"),
+        ("Say `x = 1`.", "Say `x = 1`."),
+        ("```\ndef f(): pass\n```\n```\nf()\n```", "def f(): pass\n"),
+        ("```\nf = 1\n```\n```\ndef g(): pass\n```\n```\n1\n```", "f = 1\n"),
+    ],
+)
+def test_code_is_found_between_marks_or_in_the_last_block_that_will_do(response: str, code: str) -> None:
+    assert code_of(response, "f") == code
+
+
+def test_the_last_block_is_taken_where_no_function_is_named() -> None:
+    assert code_of("```\ndef f(): pass\n```\n```\nf()\n```") == "f()\n"
+    assert code_of("1. So:\n  ```\n  f()\n  ```") == "f()\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("def f(x): pass", True), ("async def f(): pass", True), ("class f: pass", True), ("f = 1", True),
+        ("f: int = 1", True), ("x = 1\ndef  f (): pass", True), ("def ff(x): pass", False), ("f == 1", False),
+        ("f(1)", False), ("    def f(): pass", False),
+    ],
+)  # fmt: skip
+def test_what_defines_a_function(code: str, found: bool) -> None:
+    assert defines(code, "f") is found
+
+
+def test_a_prelude_that_is_no_code_by_itself_is_left_out() -> None:
+    assert completed("def f(): pass", "def f():\n", "f") == "def f(): pass"
+    assert completed("    pass", "def f():\n", "f") == "def f():\n    pass"
+
+
+def test_a_fake_pass_is_no_pass() -> None:
+    fakes = [
+        "import sys\nsys.exit(0)",
+        "import os\ndef double(x): os._exit(0)",
+        "class All:\n    def __eq__(self, other): return True\ndef double(x): return All()",
+    ]
+    assert [verdict.label for verdict in verdicts(DOUBLE, *fakes)] == [0, 0, 0]
+
+
+def test_settings_are_all_that_verdicts_depend_on() -> None:
+    settings = UnitTests(partial=True, processes=7).settings()
+    assert settings["partial"] is True and settings["limits"]["cpu_seconds"] == 5
+    assert settings["python"] == platform.python_version() and "processes" not in settings
+
+
+def test_it_is_built_by_name_with_limits_of_its_own() -> None:
+    verifier = build_verifier(
+        {"name": "unit_tests", "limits": {"seconds": 30, "cpu_seconds": 1}, "isolation": "required"}
+    )
+    assert isinstance(verifier, Verifier) and isinstance(verifier, UnitTests)
+    assert verifier.limits.cpu_seconds == 1 and verifier.limits.threads == 32
+    label = next(verifier.verify([(problem(DOUBLE), MARKED.format("[0 for _ in iter(int, 1)]"))]))
+    assert label == Verdict(0.0, "took too much processor time") and not math.isnan(label.label or 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"isolation": "maybe"}, "no such choice"),
+        ({"limits": {"second": 3}}, "no such option"),
+        ({"limits": {"seconds": -1}}, r"limits.seconds: expected float above 0"),
+        ({"processes": 0}, "processes: expected int from 1 to 1,000"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        VERIFIERS.build({"name": "unit_tests", **options}, path="features.verifier")

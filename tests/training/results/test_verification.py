@@ -1,0 +1,186 @@
+"""python -m training verify: whole runs on every kind of source, judged by ir-measures from their own run.trec."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ir_measures
+import pytest
+
+from registry import ConfigError, load_config
+from registry.config import to_yaml
+from training.__main__ import main
+from training.results.verification import _Orders, verify
+from training.run import train
+
+WORDS = ["read", "write", "open", "close", "sort", "list", "file", "key", "value", "return", "first", "last", "count"]
+METRICS: list[Any] = ["mrr", "mrr@3", "hit@1", "hit@3", "ndcg@10", "ndcg", "recall@1", "recall@10", "precision@5"]
+METRICS += [{"name": "ndcg", "k": 5, "gain": "exponential"}]
+
+
+def passage(number: int) -> str:
+    """Every passage comes three times, so that many scores tie."""
+    number //= 3
+    return " ".join(WORDS[(number * step + step) % len(WORDS)] for step in range(1, 6))
+
+
+def write_trec(folder: Path, queries: range) -> str:
+    """Queries with passages of grades 0 to 3, some of which the collection lacks; the last query is not judged."""
+    folder.mkdir()
+    (folder / "collection.tsv").write_text("".join(f"{id}\t{passage(id)}\n" for id in range(54)))
+    (folder / "queries.tsv").write_text("".join(f"{id}\t{passage(3 * id)}\n" for id in queries))
+    lines = [f"{id} 0 {(3 * id + place) % 66} {(id + place) % 4}\n" for id in queries[:-1] for place in range(8)]
+    (folder / "qrels.txt").write_text("".join(lines))
+    return str(folder)
+
+
+def pool_files(tmp_path: Path) -> dict[str, Any]:
+    """Fractional labels, and ids with blanks."""
+    rows = [{"id": f"c {id}", "text": passage(id)} for id in range(60)]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    queries = [
+        {
+            "id": f"q {id}",
+            "text": passage(3 * id),
+            "relevant": {f"c {(3 * id + place) % 60}": place / 4 for place in range(4)},
+        }
+        for id in range(24)
+    ]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    files = {"candidates": str(tmp_path / "pool.jsonl"), "queries": str(tmp_path / "queries.jsonl")}
+    return {"name": "pool_files", **files, "query_columns": {"relevant": "relevant"}, "min_label": 0.5}
+
+
+def trec(tmp_path: Path) -> dict[str, Any]:
+    parts = {"train": range(10), "val": range(10, 15), "test": range(15, 20)}
+    return {"name": "trec", **{split: write_trec(tmp_path / split, queries) for split, queries in parts.items()}}
+
+
+def groups(tmp_path: Path) -> dict[str, Any]:
+    rows = [
+        {
+            "query_id": f"q{id}",
+            "query": passage(3 * id),
+            "candidates": [
+                {"id": f"q{id}c{place}", "text": passage(id + place), "label": (id * place) % 3} for place in range(7)
+            ],
+        }
+        for id in range(30)
+    ]
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"name": "jsonl", "path": str(tmp_path / "groups.jsonl")}
+
+
+@pytest.fixture
+def run(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Train for one epoch on a source, over its pool or its groups; the folder of the run."""
+
+    def start(source: dict[str, Any], ranker: str = "lranker", **datamodule: Any) -> Path:
+        monkeypatch.delenv("RANKERS_RUN_DIR", raising=False)
+        config: dict[str, Any] = {
+            "features": {"source": source, "encoder": {"model": str(tiny_bert), "max_length": 32}},
+            "ranker": {"name": ranker, "metrics": METRICS},
+            "datamodule": {"batch_size": 8, **datamodule},
+            "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
+            "runs": str(tmp_path / "runs"),
+            "logger": [],
+        }
+        config["features"]["path"] = str(tmp_path / "store")
+        if ranker == "lranker":
+            config["features"] |= {"name": "candidate_pool", "unknown_ids": "drop"}
+            config["datamodule"] |= {"name": "partitioned_candidates", "num_partitions": 2, "num_splits": 2}
+            config["ranker"] |= {"backbone": {"model": str(tiny_bert)}, "lora": None, "scaling": None}
+            config["ranker"] |= {"max_length": 64, "aggregator": {"name": "kmeans", "num_centroids": 2}}
+            config["ranker"] |= {"template": "the value of {query} <|embedding|> key"}
+        else:
+            config["features"]["name"] = "embedding"
+            config["datamodule"]["name"] = "grouped_features"
+        (tmp_path / "run.yaml").write_text(to_yaml(config))
+        return train(load_config(tmp_path / "run.yaml", []), "run").path
+
+    return start
+
+
+@pytest.mark.parametrize("source", [pool_files, trec, groups])
+def test_a_run_over_a_pool_has_the_numbers_of_ir_measures(
+    source: Callable[[Path], dict[str, Any]], run: Callable[..., Path], tmp_path: Path
+) -> None:
+    found = verify(run(source(tmp_path)))
+    assert [(check.metric, check.furthest) for check in found.checks if not check.equal] == []
+    assert all(check.known and check.compared > 0 and check.left_out == 0 for check in found.checks)
+
+
+def test_a_run_over_groups_has_the_numbers_of_ir_measures(run: Callable[..., Path], tmp_path: Path) -> None:
+    found = verify(run(groups(tmp_path), "list_ranker", num_candidates=4, eval_draws=3))
+    assert [(check.metric, check.furthest) for check in found.checks if not check.equal] == []
+    assert all(check.known and check.compared > 0 and check.left_out == 0 for check in found.checks)
+
+
+def test_candidates_that_the_pool_lacks_count_and_both_numbers_are_given(
+    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(trec(tmp_path))
+    test = json.loads((folder / "metrics.json").read_text())["test"]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{test['judged_but_not_in_the_pool']} judged candidates are not in the pool" in shown
+    # Of the passages 3 q to 3 q + 7 of the queries 15 to 18, the collection ends at 53, and grades of 0 do not count.
+    lacking = [place for id in range(15, 19) for place in range(8) if 3 * id + place >= 54 and (id + place) % 4]
+    assert test["judged_but_not_in_the_pool"] == len(lacking) > 0
+    assert test["queries"] == 4
+    scorers = test["scorers"]
+    assert scorers["within the pool"]["ndcg"]["mean"] > scorers["lranker"]["ndcg"]["mean"]
+
+
+def test_changed_results_are_found_out(
+    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(groups(tmp_path), "list_ranker")
+    assert main(["verify", str(folder)]) == 0
+    assert "all agree to 1e-06" in capsys.readouterr().out
+    lines = (folder / "run.trec").read_text().splitlines(keepends=True)
+    fields = [line.split() for line in lines]
+    swapped = [f"{q} Q0 {c} {rank} {-float(score)} {tag}\n" for q, _, c, rank, score, tag in fields]
+    (folder / "run.trec").write_text("".join(swapped))
+    assert main(["verify", str(folder)]) == 1
+    assert "some differ" in capsys.readouterr().out
+    (folder / "run.trec").write_text("".join(lines))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["test"]["scorers"]["list_ranker"]["mrr"]["mean"] += 0.01
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ConfigError, match=r"metrics\.json: mrr is .*, but the mean of per_query\.csv is"):
+        verify(folder)
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "no finished run: there is no config.yaml in it" in capsys.readouterr().err
+
+
+def test_a_run_file_without_lines_is_no_agreement(run: Callable[..., Path], tmp_path: Path) -> None:
+    folder = run(groups(tmp_path), "list_ranker")
+    (folder / "run.trec").write_text("")
+    with pytest.raises(ConfigError, match=r"run\.trec: has no line of \d+ of \d+ queries, such as q"):
+        verify(folder)
+
+
+def test_ids_that_end_in_a_number_sign_and_a_number_are_queries(run: Callable[..., Path], tmp_path: Path) -> None:
+    source = groups(tmp_path)
+    text = (tmp_path / "groups.jsonl").read_text()
+    (tmp_path / "groups.jsonl").write_text(re.sub(r'"query_id": "q(\d+)"', r'"query_id": "q#\1"', text))
+    found = verify(run(source, "list_ranker"))
+    assert found.equal and all(check.compared > 0 for check in found.checks)
+    again = verify(run({**source}, "list_ranker", num_candidates=4, eval_draws=2))
+    assert again.equal and all(check.compared > 0 for check in again.checks)
+
+
+def test_a_last_tie_that_may_go_on_below_the_run_file_is_left_out() -> None:
+    measure = ir_measures.R @ 3
+    for ranking in ([("a", 2.0), ("b", 1.0), ("c", 1.0)], [("x", 3.0), ("y", 2.0), ("b", 1.0)]):
+        orders = _Orders(measure, False, 3)
+        orders.add("q", "1", ranking, {"b": 1}, ends_early=True)
+        assert orders.values() == {}
+        orders = _Orders(measure, False, 3)
+        orders.add("q", "1", ranking, {"b": 1}, ends_early=False)
+        assert orders.values() == {"q": 1.0}

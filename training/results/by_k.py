@@ -1,0 +1,92 @@
+"""ByK: how a ranker and the baselines do as there are more responses of a query to choose from."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from console.progress import WorkProgress
+from rankers.base import Ranker
+from ranking.evaluation import EvaluationState
+from ranking.significance import Interval
+from ranking.stores.files import write_file
+from registry import RANKERS
+from training.results.report import BOUND, mean_of
+
+_LADDER = (1, 3, 5, 10, 20, 50)
+_DRAWS = 10
+
+
+@dataclass(frozen=True)
+class ByK:
+    """One metric of every scorer where K of a query's candidates are drawn, for several K.
+
+    Args:
+        metric: Its name.
+        ks: Each K, ascending.
+        means: Scorer -> the mean over queries for each K, with a 95 % bootstrap interval.
+    """
+
+    metric: str
+    ks: Sequence[int]
+    means: Mapping[str, Sequence[Interval]]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, ranker: Ranker[Any], datamodule: Any, metric: str) -> "ByK":
+        """Draw K of the stored candidates of each test query, ten times where there are more, and rank them.
+
+        Args:
+            ranker: A trained one.
+            datamodule: Has `evaluation_batches` and `most_candidates`.
+            metric: One of the ranker's.
+        """
+        most, name = datamodule.most_candidates("test"), RANKERS.name_of(type(ranker))
+        ks = [k for k in (*_LADDER, *(10**power for power in range(2, 6))) if k < most] + [most]
+        device, metrics = next(ranker.parameters()).device, {metric: ranker.metrics[metric]}
+        means: dict[str, list[Interval]] = {}
+        ranker.eval()
+        with WorkProgress(len(ks), doing="By K", done="By K: judged", unit="values of K", brief=True) as shown:
+            for k in ks:
+                state = EvaluationState()
+                for batch in datamodule.evaluation_batches("test", k, _DRAWS if k < most else 1):
+                    state.update(batch, ranker(batch.to(device)).float().cpu())
+                found = state.compute()
+                values = {name: found.per_query(metrics), **found.baselines(metrics)}
+                for scorer, of in values.items():
+                    means.setdefault(scorer, []).append(mean_of(of[metric]))
+                shown.report(1)
+        return cls(metric, ks, means)
+
+    def results(self) -> dict[str, Any]:
+        """Everything as plain values for a json file."""
+        scorers = {scorer: [asdict(mean) for mean in means] for scorer, means in self.means.items()}
+        return {"metric": self.metric, "ks": list(self.ks), "draws": _DRAWS, "scorers": scorers}
+
+    def draw(self, path: Path) -> None:
+        """The curves as a PNG, written whole or not at all.
+
+        Args:
+            path: The file.
+        """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+        axes = figure.subplots()
+        for place, (scorer, means) in enumerate(self.means.items()):
+            middle = [mean.mean for mean in means]
+            dashes, width = ("--" if scorer == BOUND else "-"), (2.5 if place == 0 else 1)
+            axes.plot(self.ks, middle, marker=".", label=scorer, linestyle=dashes, linewidth=width)
+            if place == 0:
+                axes.fill_between(self.ks, [mean.low for mean in means], [mean.high for mean in means], alpha=0.2)
+        axes.set(xscale="log", xlabel="responses to choose from", ylabel=self.metric, title="test")
+        axes.set_xticks(self.ks, labels=[str(k) for k in self.ks])
+        axes.minorticks_off()
+        axes.legend(fontsize="small")
+        content = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(content)
+        write_file(path, content.getvalue())
