@@ -56,6 +56,8 @@ def check(config: RunConfig) -> None:
 def check_data(config: RunConfig, *, download: bool = False) -> None:
     """Refuse data, models or options of the datamodule that could not work; a store still to be built is not missed.
 
+    A store that is there must have been made with the settings of the config.
+
     Args:
         config: Checked.
         download: Whether to get models that are not on this machine; else nothing is known of them.
@@ -73,6 +75,8 @@ def check_data(config: RunConfig, *, download: bool = False) -> None:
             ranker = _make_without_weights(config.ranker)
             if hasattr(ranker, "check_backbone"):
                 ranker.check_backbone(download=download)
+        elif hasattr(extractor, "check_store"):
+            extractor.check_store()
     with suppress(StoreError) if to_build else nullcontext():
         datamodule: Any = DATAMODULES.build(node, path="datamodule")
         check_steps(config.trainer, datamodule)

@@ -94,19 +94,11 @@ class CandidatePoolExtractor:
             ConfigError: If the source's data is not as it should be; then nothing is embedded or written.
             StoreError: If the pool that is there was made with other settings, or cannot be written.
         """
-        path, settings = self.path, self.settings()
+        path = self.path
         if path.exists():
-            pool = CandidatePool.open(path)
-            if self.encoder:
-                settings["encoder"] = self.encoder.settled(
-                    settings["encoder"], pool.manifest["settings"].get("encoder")
-                )
-            check_settings(path, _with_default(pool.manifest["settings"]), _with_default(settings))
-            if self.encoder and pool.encoder and Path(self.encoder.model).is_dir():
-                # A folder's weights change under the same name, such as after more training.
-                now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
-                check_settings(path, {"encoder": {"sha256": pool.encoder["sha256"]}}, now)
+            self.check_store()
             return path
+        settings = self.settings()
         encoder = self.encoder.identity() if self.encoder else None
         found = self._survey(to_train)
         writer = CandidatePoolWriter(
@@ -125,6 +117,22 @@ class CandidatePoolExtractor:
             build.add_candidates(num_candidates)
             build.add_queries(found.num_queries)
             return writer.finish()
+
+    def check_store(self) -> None:
+        """Compare the finished pool at `path` with what is asked for now.
+
+        Raises:
+            StoreError: If it was made with other settings, or is not a candidate pool.
+        """
+        path, settings = self.path, self.settings()
+        pool = CandidatePool.open(path)
+        if self.encoder:
+            settings["encoder"] = self.encoder.settled(settings["encoder"], pool.manifest["settings"].get("encoder"))
+        check_settings(path, _with_default(pool.manifest["settings"]), _with_default(settings))
+        if self.encoder and pool.encoder and Path(self.encoder.model).is_dir():
+            # A folder's weights change under the same name, such as after more training.
+            now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
+            check_settings(path, {"encoder": {"sha256": pool.encoder["sha256"]}}, now)
 
     def _survey(self, to_train: bool) -> PoolSurvey:
         console = Console(stderr=True)

@@ -90,19 +90,11 @@ class EmbeddingExtractor:
             ConfigError: If the source's data is not as it should be; then nothing is embedded or written.
             StoreError: If the store that is there was made with other settings, or cannot be written.
         """
-        path, settings = self.path, self.settings()
+        path = self.path
         if path.exists():
-            store = GroupStore.open(path)
-            if self.encoder:
-                settings["encoder"] = self.encoder.settled(
-                    settings["encoder"], store.manifest["settings"].get("encoder")
-                )
-            check_settings(path, store.manifest["settings"], settings)
-            if self.encoder and store.encoder and Path(self.encoder.model).is_dir():
-                # A folder's weights change under the same name, such as after more training.
-                now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
-                check_settings(path, {"encoder": {"sha256": store.encoder["sha256"]}}, now)
+            self.check_store()
             return path
+        settings = self.settings()
         encoder = self.encoder.identity() if self.encoder else None
         groups = self._groups() if self.retrieve is None else list(self._groups())
         total, feature_dim = self._survey(groups, to_train)
@@ -124,6 +116,22 @@ class EmbeddingExtractor:
             writer.finish()
         self._tell_alike(path)
         return path
+
+    def check_store(self) -> None:
+        """Compare the finished store at `path` with what is asked for now.
+
+        Raises:
+            StoreError: If it was made with other settings, or is not a group store.
+        """
+        path, settings = self.path, self.settings()
+        store = GroupStore.open(path)
+        if self.encoder:
+            settings["encoder"] = self.encoder.settled(settings["encoder"], store.manifest["settings"].get("encoder"))
+        check_settings(path, store.manifest["settings"], settings)
+        if self.encoder and store.encoder and Path(self.encoder.model).is_dir():
+            # A folder's weights change under the same name, such as after more training.
+            now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
+            check_settings(path, {"encoder": {"sha256": store.encoder["sha256"]}}, now)
 
     def _tell_alike(self, path: Path) -> None:
         found = Alike.of(GroupStore.open(path))

@@ -119,13 +119,9 @@ class ResponsesExtractor:
             ConfigError: If the data, the model or the verifier is not as it should be.
             StoreError: If the store that is there was made with other settings, or cannot be written.
         """
-        path, settings = self.path, json.loads(json.dumps(self.settings()))
+        path = self.path
         if path.exists():
-            found = GroupStore.open(path).manifest["settings"]
-            for name, model in (("generator", self.generator), ("reader", self.reader)):
-                if isinstance(model, LanguageModel) and "dtype" in settings[name]:
-                    settings[name] = model.settled(settings[name], found.get(name))
-            check_settings(path, found, settings)
+            self.check_store()
             return path
         if to_train and self.verifier is None:
             cure = "features.verifier: a name from `python -m registry verifiers`"
@@ -142,7 +138,20 @@ class ResponsesExtractor:
             chunk_size=self.chunk_size,
             devices=self.devices,
         )
-        return ResponseBuild(plan, settings).run()
+        return ResponseBuild(plan, json.loads(json.dumps(self.settings()))).run()
+
+    def check_store(self) -> None:
+        """Compare the finished store at `path` with what is asked for now.
+
+        Raises:
+            StoreError: If it was made with other settings, or is not a group store.
+        """
+        settings = json.loads(json.dumps(self.settings()))
+        found = GroupStore.open(self.path).manifest["settings"]
+        for name, model in (("generator", self.generator), ("reader", self.reader)):
+            if isinstance(model, LanguageModel) and "dtype" in settings[name]:
+                settings[name] = model.settled(settings[name], found.get(name))
+        check_settings(self.path, found, settings)
 
     @property
     def chunk_size(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import train
-from registry import CALLBACKS
+from registry import CALLBACKS, EXTRACTORS
 
 MONITORS = {"val/mrr": "max", "train/loss": "min"}
 
@@ -125,6 +125,17 @@ def test_a_file_without_a_line_that_can_be_read_is_refused(
     (tmp_path / "groups.jsonl").write_bytes(content)
     features = "features={name: embedding, encoder: null, source: {name: jsonl, path: groups.jsonl}}"
     assert "groups.jsonl" in refused(features, store=False)
+
+
+def test_a_store_that_was_made_with_other_settings_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
+    candidates = [{"id": name, "text": name, "feature": [1.0, float(name == "a")], "label": int(name == "a")} for name in "ab"]
+    rows = [{"query_id": f"q{row}", "query": "a", "feature": [1.0, 2.0], "candidates": candidates} for row in range(9)]
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"name": "jsonl", "path": "groups.jsonl"}
+    features = {"name": "embedding", "encoder": None, "source": source, "path": "store"}
+    EXTRACTORS.build(features).run()
+    changed = f"features={json.dumps(features | {'chunk_size': 7})}"
+    assert refused(changed, store=False).startswith("store: made with another chunk_size: 1024, now 7.")
 
 
 def test_a_metric_that_is_there_twice_is_refused(refused: Callable[..., str]) -> None:
