@@ -63,8 +63,8 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
     try:
         if chosen.check:
             run.check(config)
-            run.check_data(config)
-            print(f"{chosen.config or chosen.resume}: everything in it fits; of data, the first lines were read")
+            read = run.check_data(config, whole=True)
+            print(f"{chosen.config or chosen.resume}: everything in it fits; {read}")
         else:
             run.train(config, Path(chosen.config or chosen.resume.parent).stem, chosen.resume)
     except run.InterruptedRunError as error:

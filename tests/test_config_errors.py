@@ -291,8 +291,10 @@ def test_a_check_finds_what_a_run_would(refused: Callable[..., str], run_config:
 def test_what_a_store_does_not_decide_is_checked_before_there_is_one(
     override: str, message: str, refused: Callable[..., str], run_config: Callable[..., Path], tmp_path: Path
 ) -> None:
-    candidates = [{"id": name, "text": name, "label": int(name == "a")} for name in "ab"]
-    (tmp_path / "groups.jsonl").write_text(json.dumps({"query_id": "q", "query": "a", "candidates": candidates}) + "\n")
+    given = {"feature": [1.0, 2.0]}
+    candidates = [{"id": name, "text": name, "label": int(name == "a"), **given} for name in "ab"]
+    row = {"query_id": "q", "query": "a", "candidates": candidates, **given}
+    (tmp_path / "groups.jsonl").write_text(json.dumps(row) + "\n")
     usual = run_config().read_text().splitlines()
     features = "features: {name: embedding, encoder: null, source: {name: jsonl, path: groups.jsonl}}"
     (tmp_path / "texts.yaml").write_text("\n".join([line for line in usual if "path:" not in line] + [features]))

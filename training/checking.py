@@ -26,6 +26,8 @@ from registry import (
 )
 from training.trainer import build_trainer
 
+_READ_WHOLE = 64 * 2**20
+"""How many bytes of data a check reads to the end."""
 # Stands in for a size that is not known yet: any usual number of heads divides it, and on `meta` no size costs memory.
 _ANY_DIM = 2**10 * 3**2 * 5 * 7 * 11 * 13
 
@@ -53,7 +55,7 @@ def check(config: RunConfig) -> None:
         raise ConfigError("runs", f"{config.runs} cannot be a folder: there is a file of that name.")
 
 
-def check_data(config: RunConfig, *, download: bool = False) -> None:
+def check_data(config: RunConfig, *, download: bool = False, whole: bool = False) -> str:
     """Refuse data, models or options of the datamodule that could not work; a store still to be built is not missed.
 
     A store that is there must have been made with the settings of the config.
@@ -61,13 +63,18 @@ def check_data(config: RunConfig, *, download: bool = False) -> None:
     Args:
         config: Checked.
         download: Whether to get models that are not on this machine; else nothing is known of them.
+        whole: Whether to read all of the user's own files where they are small, and the ends of larger ones. A run need
+            not: it reads all of them before it builds.
+
+    Returns:
+        What of the data was read and what was not.
 
     Raises:
         ConfigError: For the first mistake.
     """
-    node, to_build = dict(config.datamodule), False
+    node, to_build, extractor = dict(config.datamodule), False, None
     if config.features is not None:
-        extractor: Any = EXTRACTORS.build(config.features, path="features")
+        extractor = EXTRACTORS.build(config.features, path="features")
         node["path"], to_build = str(extractor.path), not extractor.path.exists()
         if to_build:
             _check_source(extractor.source)
@@ -81,6 +88,11 @@ def check_data(config: RunConfig, *, download: bool = False) -> None:
         datamodule: Any = DATAMODULES.build(node, path="datamodule")
         check_steps(config.trainer, datamodule)
         _make_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
+    if not to_build or extractor is None:
+        return "the store was opened, and its vectors were not read"
+    encoder = getattr(extractor, "encoder", None)
+    unseen = "" if encoder is None or encoder.is_here else f"; {encoder.model} is not on this machine: not looked at"
+    return _read_source(extractor) + unseen if whole else ""
 
 
 def check_kind(config: RunConfig) -> None:
@@ -156,14 +168,29 @@ def _check_ranker(config: RunConfig) -> None:
 def _check_source(source: Any) -> None:
     """Read the first of what a source of the user's own files has; its reader says what is wrong with it."""
     source = getattr(source, "source", source)  # of groups, where they make a pool
-    if not any(hasattr(source, name) for name in ("files", "paths", "folders")):
+    if not hasattr(source, "own_files"):
         return
-    for what in ("groups", "problems", "candidates"):
+    for what in ("groups", "problems", "candidates", "queries"):
         if hasattr(source, what) and next(iter(getattr(source, what)()), None) is None:
             files = ", ".join(map(str, getattr(source, "files", ())))
             raise ConfigError(
                 files or "features.source", f"has no {what}.", cure="name another file in features.source"
             )
+
+
+def _read_source(extractor: Any) -> str:
+    """Read all of the user's own files, as a run would, or the ends of large ones; what was read and what was not."""
+    source = getattr(extractor.source, "source", extractor.source)
+    if not hasattr(source, "own_files"):
+        return "the data of features.source was not read"
+    files = source.own_files
+    size = sum(file.path.stat().st_size for file in files)
+    if size <= _READ_WHOLE and hasattr(extractor, "read_source"):
+        extractor.read_source()
+        return "all of the data was read"
+    without = [file.path.name for file in files if not file.check_end()]
+    read = f"of the data ({size / 2**20:,.0f} MB) only the first record and the last line of each file were read"
+    return f"{read}; of {', '.join(without)} not even the last line" if without else read
 
 
 def _check_encoder(extractor: Any, download: bool) -> None:

@@ -118,6 +118,14 @@ class CandidatePoolExtractor:
             build.add_queries(found.num_queries)
             return writer.finish()
 
+    def read_source(self) -> None:
+        """Read all of the source, as a run does before it embeds.
+
+        Raises:
+            ConfigError: If its data is not as it should be, or has no query to learn from.
+        """
+        self._survey(to_train=True)
+
     def check_store(self) -> None:
         """Compare the finished pool at `path` with what is asked for now.
 

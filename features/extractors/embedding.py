@@ -117,6 +117,14 @@ class EmbeddingExtractor:
         self._tell_alike(path)
         return path
 
+    def read_source(self) -> None:
+        """Read all of the source, as a run does before it embeds.
+
+        Raises:
+            ConfigError: If its data is not as it should be, or has no label to learn from.
+        """
+        self._survey(self._groups(), to_train=True)
+
     def check_store(self) -> None:
         """Compare the finished store at `path` with what is asked for now.
 

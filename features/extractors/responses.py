@@ -140,6 +140,15 @@ class ResponsesExtractor:
         )
         return ResponseBuild(plan, json.loads(json.dumps(self.settings()))).run()
 
+    def read_source(self) -> None:
+        """Read every problem, as a run does before the model responds.
+
+        Raises:
+            ConfigError: If one is not as it should be, or there is none.
+        """
+        if not sum(1 for _ in self.source.problems()):
+            raise ConfigError("features.source", "has no problem.")
+
     def check_store(self) -> None:
         """Compare the finished store at `path` with what is asked for now.
 

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_LAST = 2**20
+"""How many bytes at its end a file's last line is looked for in."""
 _UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
 
 
@@ -95,6 +97,42 @@ class TextFile:
     def first_line(self) -> str:
         """The first line that is not blank, for a look at what the file holds; empty where there is none."""
         return next((line for line in self.lines() if line.strip()), b"").decode(self.encoding or "utf-8", "replace")
+
+    def last_line(self) -> bytes | None:
+        """The last line that is not blank, found from the end; None in an archive, if gzipped, or if it is very long.
+
+        Raises:
+            ConfigError: If the file cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                if self.member or file.read(len(GZIP)) == GZIP:
+                    return None
+                file.seek(max(0, self.path.stat().st_size - _LAST))
+                whole, tail = file.tell() == 0, file.read().rstrip()
+        except OSError as error:
+            raise ConfigError(self.place, f"cannot be read ({error}).") from error
+        _, end, last = tail.rpartition(b"\n")
+        return last if end or whole else None
+
+    def check_end(self, parse: Callable[[str], object] = str) -> bool:
+        """Look at the last line alone; whether it could be found without reading all lines before it.
+
+        Args:
+            parse: Raises LineError for a bad line.
+
+        Raises:
+            ConfigError: If the line is bad.
+        """
+        line = self.last_line()
+        if line is None:
+            return False
+        try:
+            parse(self.decoded(line))
+        except LineError as error:
+            cure = error.cure or "get the file again, if it was cut there"
+            raise ConfigError(f"{self.place}, last line", f"{error}.", cure=cure) from error
+        return True
 
     def foreign(self, form: FileForm) -> ConfigError:
         """The error for a file that is something else than lines of text."""

@@ -118,6 +118,21 @@ class RecordFile:
             yield value
         faults.raise_if_any()
 
+    def check_end(self) -> bool:
+        """Look at the last line alone; whether it could be found without reading all rows before it.
+
+        Raises:
+            ConfigError: If that line is no whole row.
+        """
+        if self.form == "parquet":
+            return True  # what it holds is listed at its end, and was read for the first row
+        parse: Callable[[str], object] = str
+        if self.form == "json" and self._one_a_line:
+            parse = parse_object
+        elif self.form == "tsv":
+            parse = self._tsv_fields
+        return self.text.check_end(parse)
+
     def _rows(self, columns: Sequence[str]) -> Iterator[Row]:
         if self.form == "json":
             yield from self._json()
@@ -182,15 +197,17 @@ class RecordFile:
         if self.tsv_columns == "header":
             next(lines, None)
         for number, line in lines:
-            fields = [] if isinstance(line, LineError) else line.split("\t")
-            if isinstance(line, LineError):
-                yield number, line
-            elif len(fields) != len(names):
-                problem = f"has {len(fields)} fields parted by tabs, expected {len(names)}: {', '.join(names)}"
-                cure = "it looks like JSON: name the file *.jsonl" if line.startswith("{") else ""
-                yield number, LineError("", problem, cure)
-            else:
-                yield number, dict(zip(names, fields, strict=True))
+            try:
+                yield number, line if isinstance(line, LineError) else self._tsv_fields(line, names)
+            except LineError as error:
+                yield number, error
+
+    def _tsv_fields(self, line: str, names: Sequence[str] = ()) -> Record:
+        names, fields = names or self.fields, line.split("\t")
+        if len(fields) != len(names):
+            problem = f"has {len(fields)} fields parted by tabs, expected {len(names)}: {', '.join(names)}"
+            raise LineError("", problem, "it looks like JSON: name the file *.jsonl" if line.startswith("{") else "")
+        return dict(zip(names, fields, strict=True))
 
     def _csv(self) -> Iterator[Row]:
         """Rows as spreadsheets write them: a field in quotes may hold commas, quotes written twice, and line ends."""

@@ -1,8 +1,10 @@
 """What a run's schema cannot see is refused before anything is built or written, and by `--check`."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,7 +99,8 @@ def late(tiny_bert: Path, tmp_path: Path, refused: Callable[..., str]) -> Callab
     ranker = f"{{name: lranker, backbone: {backbone}, template: context_first, max_length: 48, scaling: null}}"
     features = {"name": "candidate_pool", "encoder": encoder, "source": source}
 
-    def run(*overrides: str) -> str:
+    def run(*overrides: str, before: Callable[[], Any] = lambda: None) -> str:
+        before()
         node = f"features={json.dumps(features)}"
         return refused(f"ranker={ranker}", node, "datamodule={name: partitioned_candidates}", *overrides)
 
@@ -127,8 +130,50 @@ def test_a_file_without_a_line_that_can_be_read_is_refused(
     assert "groups.jsonl" in refused(features, store=False)
 
 
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("qrels.txt", b"", "has a relevant candidate"),
+    ("queries.tsv", b"", "has no queries."),
+    ("queries.tsv", b"q0\ta query\n" + b"q1\ta query\n" * 9 + b"q2", "has 1 fields parted by tabs"),
+    ("pool.tsv", b"c0\ttext\nc1\tcaf\xe9\n", "not UTF-8: byte 0xe9"),
+    ("pool.tsv", b"c0\ttext\nc1\ttext\nc0\ttext\n", "another candidate has the id 'c0'"),
+])  # fmt: skip
+def test_what_is_wrong_further_down_in_a_file_is_found(
+    name: str, content: bytes, message: str, late: Callable[..., str], tmp_path: Path
+) -> None:
+    assert message in late(before=lambda: (tmp_path / name).write_bytes(content))
+
+
+@pytest.mark.parametrize("content", [b'{"query": "a", "cand', b"caf\xe9\n"])
+def test_of_large_files_the_last_line_is_looked_at_and_what_was_not_read_is_said(
+    content: bytes,
+    run_config: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = {"query_id": "q", "query": "a", "candidates": [{"id": name, "text": name, "label": 1} for name in "ab"]}
+    path, data = run_config(), tmp_path / "groups.jsonl"
+    features = {"name": "embedding", "encoder": None, "source": {"name": "jsonl", "path": str(data)}}
+    text = "".join(line for line in path.read_text().splitlines(True) if "path:" not in line)
+    path.write_text(f"{text}features: {json.dumps(features)}\n")
+    data.write_text(json.dumps(row) + "\n" + "no JSON\n" + json.dumps(row) + "\n")
+    monkeypatch.setattr("training.checking._READ_WHOLE", 10)
+    assert train.main(["--config", str(path), "--check"]) == 0
+    assert "of the data (0 MB) only the first record and the last line of each file" in capsys.readouterr().out
+    data.write_bytes(data.read_bytes() + content)
+    assert train.main(["--config", str(path), "--check"]) == 1
+    assert "groups.jsonl, last line: not " in capsys.readouterr().err
+    zipped = tmp_path / "zipped.jsonl.gz"
+    zipped.write_bytes(gzip.compress(data.read_bytes()))
+    path.write_text(path.read_text().replace(data.name, zipped.name))
+    assert train.main(["--config", str(path), "--check"]) == 0
+    assert "; of zipped.jsonl.gz not even the last line" in capsys.readouterr().out
+
+
 def test_a_store_that_was_made_with_other_settings_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
-    candidates = [{"id": name, "text": name, "feature": [1.0, float(name == "a")], "label": int(name == "a")} for name in "ab"]
+    candidates = [
+        {"id": name, "text": name, "feature": [1.0, float(name == "a")], "label": int(name == "a")} for name in "ab"
+    ]
     rows = [{"query_id": f"q{row}", "query": "a", "feature": [1.0, 2.0], "candidates": candidates} for row in range(9)]
     (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"name": "jsonl", "path": "groups.jsonl"}

@@ -69,6 +69,11 @@ class JsonLines:
             str(self.path), "has no file *.jsonl, *.jsonl.gz, *.json or *.parquet.", cure="set features.source.path"
         )
 
+    @property
+    def own_files(self) -> list[RecordFile]:
+        """The user's files, for a look at them before a run."""
+        return [RecordFile(path, json_lines=True) for path in self.files]
+
     def fingerprint(self) -> dict[str, Any]:
         """Each file's name, size and hash, and the options."""
         options = {} if self.equal_pairs == "error" else {"equal_pairs": self.equal_pairs}

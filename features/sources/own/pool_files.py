@@ -135,6 +135,11 @@ class PoolFiles:
         least = {} if self.min_label is None else {"min_label": self.min_label}
         return {"name": "pool_files", **hashes, **options, "split": self.split, **least}
 
+    @property
+    def own_files(self) -> list[RecordFile | TextFile]:
+        """The user's files, for a look at them before a run."""
+        return [file.text if kind == "qrels" else file for kind, files in self._files.items() for file in files]
+
     def candidates(self) -> Iterator[PoolText]:
         """Every candidate, in the order of the files."""
         for file in self._files["candidates"]:

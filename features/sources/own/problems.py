@@ -53,6 +53,11 @@ class Problems:
         """
         return find_files(self.path, "features.source.path")
 
+    @property
+    def own_files(self) -> list[RecordFile]:
+        """The user's files, for a look at them before a run."""
+        return [RecordFile(path) for path in self.files]
+
     def problems(self) -> Iterator[Problem]:
         """Every problem, in the order of the files.
 

@@ -60,6 +60,11 @@ class Trec:
         ]
         return {"name": "trec", "folders": folders, "min_label": self.min_label}
 
+    @property
+    def own_files(self) -> list[TextFile]:
+        """The user's files, for a look at them before a run."""
+        return [file for files in self._files for file in files]
+
     def candidates(self) -> Iterator[PoolText]:
         """The passages of each folder that those before it do not have.
 
