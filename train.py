@@ -62,7 +62,7 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
 
     try:
         if chosen.check:
-            run.check(config)
+            run.check(config, new=not chosen.resume)
             read = run.check_data(config, whole=True)
             print(f"{chosen.config or chosen.resume}: everything in it fits; {read}")
         else:

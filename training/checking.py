@@ -1,5 +1,6 @@
 """Checking: what is wrong with a run that its schema cannot see, found before anything is built or written."""
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -32,8 +33,12 @@ _READ_WHOLE = 64 * 2**20
 _ANY_DIM = 2**10 * 3**2 * 5 * 7 * 11 * 13
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, *, new: bool = True) -> None:
     """Refuse rankers, trainer options, losses, metrics, optimizers, schedules and callbacks that could not work.
+
+    Args:
+        config: Of the run.
+        new: Whether the run needs a folder of its own.
 
     Raises:
         ConfigError: For the first mistake.
@@ -53,6 +58,8 @@ def check(config: RunConfig) -> None:
         raise ConfigError("datamodule.path", problem, cure=cure)
     if any(folder.exists() and not folder.is_dir() for folder in (Path(config.runs), *Path(config.runs).parents)):
         raise ConfigError("runs", f"{config.runs} cannot be a folder: there is a file of that name.")
+    if new:
+        _try_to_make_folder(Path(config.runs))
 
 
 def check_data(config: RunConfig, *, download: bool = False, whole: bool = False) -> str:
@@ -130,6 +137,16 @@ def check_negatives(ranker: str, shared: bool) -> None:
         problem = f"{ranker} scores candidates in the company of their group, not against others."
         cure = "datamodule.negatives=group, or a ranker like point_ranker"
         raise ConfigError("datamodule.negatives", problem, cure=cure)
+
+
+def _try_to_make_folder(runs: Path) -> None:
+    """Make a folder where the run's would be, and remove it: permissions alone do not tell, as on /proc."""
+    there = next(folder for folder in (runs, *runs.absolute().parents) if folder.is_dir())
+    try:
+        Path(tempfile.mkdtemp(prefix=".check-", dir=there)).rmdir()
+    except OSError as error:
+        cure = "set it to a folder that you may write to"
+        raise ConfigError("runs", f"no folder can be made in {there}: {error.strerror}.", cure=cure) from error
 
 
 def _check_callbacks(config: RunConfig, metrics: list[str]) -> None:

@@ -78,7 +78,7 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
     config = dataclasses.replace(config, trainer=resolve_precision(config.trainer))
     if resume:
         check_changes(load_config(resume / CONFIG, []), config)
-    check(config)
+    check(config, new=not resume)
     keep_freed_memory()
     try:
         return _train(config, name, resume)

@@ -183,6 +183,10 @@ def test_a_store_that_was_made_with_other_settings_is_refused(tmp_path: Path, re
     assert refused(changed, store=False).startswith("store: made with another chunk_size: 1024, now 7.")
 
 
+def test_a_folder_of_runs_that_cannot_be_made_is_refused(refused: Callable[..., str]) -> None:
+    assert refused("runs=/proc/x").startswith("runs: no folder can be made in /proc: ")
+
+
 def test_a_metric_that_is_there_twice_is_refused(refused: Callable[..., str]) -> None:
     assert refused("ranker.metrics=[mrr, ndcg@10, {name: ndcg, k: 10}]").startswith(
         "ranker.metrics: ndcg@10 is there twice."
