@@ -165,9 +165,10 @@ def _find_store(config: RunConfig, processes: Processes) -> str:
         return config.datamodule["path"]
     extractor = EXTRACTORS.build(config.features, path="features")
     processes.wait_for(extractor.path)
-    if not extractor.path.exists():
-        check_data(config, download=True)
-    return str(extractor.run(to_train=True))
+    with processes.telling_failure(extractor.path):
+        if not extractor.path.exists():
+            check_data(config, download=True)
+        return str(extractor.run(to_train=True))
 
 
 def _build_datamodule(config: RunConfig, path: str) -> Any:

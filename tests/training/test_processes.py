@@ -133,6 +133,35 @@ def test_the_processes_of_torchrun_are_one_run_that_can_be_killed_and_goes_on(
     assert all(torch.equal(weights[1][name], weight) for name, weight in weights[0].items())
 
 
+def by_srun(config: Path, number: int) -> subprocess.Popen[str]:
+    """One of two processes, as srun starts them without --kill-on-bad-exit."""
+    shared = {"JOB_ID": "77", "STEP_ID": "0", "JOB_NAME": "rank", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NODEID": "0"}
+    given = {**shared, "NODELIST": "localhost", "PROCID": str(number), "LOCALID": str(number)}
+    environment = {name: value for name, value in os.environ.items() if name != "RANKERS_RUN_DIR"}
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), "--config", str(config)],
+        cwd=config.parent,
+        env=environment | {f"SLURM_{name}": value for name, value in given.items()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_process_that_waits_for_the_first_one_ends_when_that_fails(groups_config: Path, tmp_path: Path) -> None:
+    with (tmp_path / "groups.jsonl").open("a") as file:
+        file.write('{"query_id": "q", "cand')
+    both = [by_srun(groups_config, number) for number in (1, 0)]
+    try:
+        errors = [each.communicate(timeout=300)[1] for each in both]
+    finally:
+        for each in both:
+            each.kill()
+    assert [each.returncode for each in both] == [1, 1], errors
+    assert "store: the first process failed to build it: " in errors[0]
+    assert all("groups.jsonl: one line cannot be read:" in error for error in errors)
+
+
 def test_several_processes_of_torchrun_with_a_trainer_of_one_are_refused(
     run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
