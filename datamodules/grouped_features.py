@@ -38,7 +38,7 @@ class GroupedFeatures(LightningDataModule):
             last two are for rankers that score each candidate alone.
         drop_unordered: Drop training groups whose labels are all equal.
         eval_draws: Groups drawn of each query for validation and test, where K are drawn of more; metrics are means.
-        split_shares: Shares of train, val and test where the store has no splits of its own.
+        split_shares: Shares of train, val and test, whose sum is 1, where the store has no splits of its own.
         seed: Of the drawing; null for the run's.
         eval_seed: Of the drawing for validation and test, kept apart so that seeds are judged on the same groups.
         num_workers: Processes that prepare batches ahead.

@@ -59,7 +59,7 @@ class PartitionedCandidates(LightningDataModule):
         mine_margin: Leave out mined candidates that the encoder scores above this share of the positive's score, since
             they may be right; null for none.
         exclude_history: A query's history is no candidate for it, neither in training nor in evaluation.
-        split_shares: Shares of train, val and test where the pool has no splits of its own.
+        split_shares: Shares of train, val and test, whose sum is 1, where the pool has no splits of its own.
         eval_batch_size: Queries a step of each process in validation and test.
         encoder: The model that must have made the pool's vectors; null for any.
         seed: Of the splits and all that is drawn; null for the run's.

@@ -12,6 +12,7 @@ from registry import ConfigError
 
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, UNSAID = 0, 1, 255
+_TOLERANCE = 1e-6
 
 
 def assign_splits(
@@ -25,13 +26,15 @@ def assign_splits(
     Args:
         given: 0, 1 or 2 as in `SPLITS`; 255 where nothing is given.
         text: Of each query.
-        shares: How large the splits shall be.
+        shares: How large the splits shall be; their sum is 1.
 
     Raises:
-        ConfigError: If the shares make no sense.
+        ConfigError: If a share is negative, or their sum is not 1.
     """
-    if min(shares) < 0 or not sum(shares) > 0:
-        raise ConfigError("datamodule.split_shares", f"expected three shares of 0 or more, got {shares}.")
+    if min(shares) < 0 or abs(sum(shares) - 1) > _TOLERANCE:
+        problem = f"expected three shares of 0 or more whose sum is 1, got {list(shares)} with the sum {sum(shares):g}."
+        cure = "such as [0.8, 0.1, 0.1] for train, val and test"
+        raise ConfigError("datamodule.split_shares", problem, cure=cure)
     split = given.clone()
     bounds = [bound / sum(shares) for bound in accumulate(shares)]
     for query in (split == UNSAID).nonzero().flatten().tolist():

@@ -144,6 +144,7 @@ def test_a_split_that_would_be_empty_is_refused(tmp_path: Path) -> None:
         ({"groups_per_query": 0}, "datamodule.groups_per_query"),
         ({"num_candidates": 1}, "datamodule.num_candidates"),
         ({"split_shares": [0.0, 0.0, 0.0]}, "datamodule.split_shares"),
+        ({"split_shares": [0.8, 0.1, 0.2]}, "datamodule.split_shares: expected three .* sum is 1, got .* the sum 1.1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_by_name(store_path: Path, options: dict[str, Any], path: str) -> None:
