@@ -52,6 +52,10 @@ def check(config: RunConfig, *, new: bool = True) -> None:
         problem = f"{config.monitor!r} is not among what ranker.metrics reports."
         raise ConfigError("monitor", problem, given=config.monitor, known=metrics)
     _check_callbacks(config, metrics)
+    loggers = [node["name"] for node in config.logger]
+    if place := next((place for place, name in enumerate(loggers) if name in loggers[:place]), None):
+        problem = f"{loggers[place]} is there already, as logger[{loggers.index(loggers[place])}]."
+        raise ConfigError(f"logger[{place}]", problem, cure="name each logger once")
     if (config.features is None) == (config.datamodule.get("path") is None):
         problem = "which store?" if config.features is None else "there is a `features:` block as well: which store?"
         cure = "name a store there, or say in a `features:` block how to build one"

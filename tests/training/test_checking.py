@@ -187,6 +187,10 @@ def test_a_folder_of_runs_that_cannot_be_made_is_refused(refused: Callable[..., 
     assert refused("runs=/proc/x").startswith("runs: no folder can be made in /proc: ")
 
 
+def test_a_logger_that_is_there_twice_is_refused(refused: Callable[..., str]) -> None:
+    assert refused("logger=[csv, csv]").startswith("logger[1]: csv is there already, as logger[0].")
+
+
 def test_a_metric_that_is_there_twice_is_refused(refused: Callable[..., str]) -> None:
     assert refused("ranker.metrics=[mrr, ndcg@10, {name: ndcg, k: 10}]").startswith(
         "ranker.metrics: ndcg@10 is there twice."
