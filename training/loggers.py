@@ -70,7 +70,7 @@ def wandb(
     mode = os.environ.get("WANDB_MODE", "online")
     if mode == "online" and not has_wandb_key():
         mode = "offline"
-    return WandbLogger(
+    logger = WandbLogger(
         project=project,
         entity=entity,
         group=group,
@@ -82,6 +82,9 @@ def wandb(
         resume="allow",
         settings={"silent": True},
     )
+    # Lightning always passes it on, and W&B warns of it even where it is None.
+    logger._wandb_init.pop("anonymous", None)
+    return logger
 
 
 def _wandb_id(folder: Path) -> str:

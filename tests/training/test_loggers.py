@@ -43,6 +43,15 @@ def test_a_run_of_any_config_name_has_an_id_that_wandb_takes(tmp_path: Path, mon
         assert len(name) <= 128 and name.endswith("/2026-01-31_12-00-00")
 
 
+def test_a_run_begins_without_a_warning_of_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = wandb(str(tmp_path))
+    logger.experiment.finish()
+    assert "anonymous" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("options", [
     {"project": "a/b"}, {"project": "a:b"}, {"project": "a#b"}, {"project": "x" * 129}, {"project": ""},
     {"group": ""}, {"group": "x" * 129}, {"tags": [""]}, {"tags": ["x" * 65]}, {"entity": ""},
