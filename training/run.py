@@ -293,7 +293,7 @@ def _finish(
         "num_parameters": _num_parameters(ranker),
         "steps": trainer.global_step,
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
-        "made_with": provenance(),
+        "made_with": {**provenance(), "folder": str(Path.cwd())},
     }
     if getattr(datamodule, "sampled", False):
         metrics["by_k"] = _report_responses(folder, trainer, ranker, datamodule)

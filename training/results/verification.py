@@ -8,6 +8,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,9 @@ def verify(run: Path) -> Verification:
     config = load_config(run / "config.yaml", [])
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     per_query = _per_query(run / "per_query.csv", config.ranker["name"])
-    rankings, judgements = _rankings(run / "run.trec", per_query), _judgements(config)
+    with _said_where_training_was_run(metrics["made_with"].get("folder")):
+        judgements = _judgements(config)
+    rankings = _rankings(run / "run.trec", per_query)
     if lacking := per_query.keys() - rankings.keys():
         problem = f"has no line of {len(lacking):,} of {len(per_query):,} queries, such as {min(lacking)}."
         raise ConfigError(str(run / "run.trec"), problem, cure="test the run again, or compare its files")
@@ -144,6 +147,19 @@ def verify(run: Path) -> Verification:
                 str(run / "metrics.json"), f"{check.metric} is {stated}, but the mean of per_query.csv is {mean}."
             )
     return Verification(run, judgements.judged_by, checks)
+
+
+@contextmanager
+def _said_where_training_was_run(folder: str | None) -> Iterator[None]:
+    """Say with the error of a missing file that relative paths begin in the folder where training was run."""
+    try:
+        yield
+    except ConfigError as error:
+        here, path = Path.cwd(), Path(error.path)
+        if folder != str(here) and path.absolute().is_relative_to(here) and not path.exists():
+            named = folder or "another folder, which this older run does not name"
+            error.cure = f"training was run in {named}; run verify from there"
+        raise
 
 
 def _check(

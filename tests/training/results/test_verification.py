@@ -158,6 +158,25 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, capsys: pyte
     assert "no finished run: there is no config.yaml in it" in capsys.readouterr().err
 
 
+def test_a_relative_path_that_is_not_there_says_where_training_was_run(
+    run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = run({**pool_files(tmp_path), "queries": "queries.jsonl"})
+    assert verify(folder).equal
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"queries\.jsonl: no such file") as refused:
+        verify(folder)
+    assert f"training was run in {tmp_path}; run verify from there" in str(refused.value)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["made_with"]["folder"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ConfigError, match="no such file") as refused:
+        verify(folder)
+    assert "training was run in another folder" in str(refused.value)
+
+
 def test_a_run_file_without_lines_is_no_agreement(run: Callable[..., Path], tmp_path: Path) -> None:
     folder = run(groups(tmp_path), "list_ranker")
     (folder / "run.trec").write_text("")
