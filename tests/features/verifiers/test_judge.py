@@ -1,10 +1,12 @@
 """A judge behind a local server: patient, no faster than allowed, never asked twice, and never made to guess."""
 
 import doctest
+import hashlib
 import itertools
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -502,6 +504,28 @@ def test_what_is_on_disk_may_be_used_by_several(tmp_path: Path) -> None:
     assert one.get({"a": 2}) is None
     one.close()
     other.close()
+
+
+@pytest.mark.parametrize("damaged", ["'scord: 1'", "CAST(x'ff' AS TEXT)"])
+def test_a_damaged_reply_is_as_good_as_none(damaged: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = ReplyCache(tmp_path / "replies.sqlite")
+    for each in "ab":
+        cache.put({each: 1}, "score: 1")
+    cache._database.execute(f"UPDATE replies SET reply = {damaged}")
+    assert [cache.get({each: 1}) for each in "ab"] == [None, None]
+    assert capsys.readouterr().err.count("replies.sqlite are damaged; they are asked for again.") == 1
+    assert cache.put({"a": 1}, "score: 2") == "score: 2" == cache.get({"a": 1})
+
+
+def test_a_cache_of_an_older_version_keeps_its_replies(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "replies.sqlite") as database:
+        database.execute("CREATE TABLE replies (request TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        request = hashlib.sha256(json.dumps({"a": 1}).encode()).hexdigest()
+        database.execute("INSERT INTO replies VALUES (?, ?)", (request, "score: 1"))
+    cache = ReplyCache(tmp_path / "replies.sqlite")
+    assert cache.get({"a": 1}) == "score: 1"
+    assert cache.put({"b": 1}, "score: 2") == "score: 2"
+    assert ReplyCache(tmp_path / "replies.sqlite").get({"b": 1}) == "score: 2"
 
 
 def test_a_cache_that_is_something_else_is_an_error(tmp_path: Path) -> None:
