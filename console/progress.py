@@ -1,12 +1,12 @@
 """Progress: a bar with rate and time left while there is long work to do; without a terminal a line now and then."""
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
-import torch
 from rich import get_console
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,6 +20,12 @@ Report = Callable[[int, int], None]
 """Called after each step with the number of results it finished and the number of tokens it read."""
 
 _FIRST_LINE_AFTER, _SECONDS_BETWEEN_LINES = 5.0, 30.0
+
+
+def is_first_process() -> bool:
+    """Whether no other process of the same work says the same, or shows its progress."""
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else os.environ.get("LOCAL_RANK", "0")
+    return multiprocessing.parent_process() is None and int(rank) == 0
 
 
 class Pace:
@@ -105,7 +111,7 @@ class WorkProgress:
             MofNCompleteColumn(),
             TextColumn(unit + "{task.fields[rate]}"),
         )
-        self._silent = silent or _is_follower()
+        self._silent = silent or not is_first_process()
         self._as_bar = can_redraw(self.console) and not self._silent
         self._bar = Progress(*columns, console=self.console, transient=True, disable=not self._as_bar)
         self._task = self._bar.add_task(doing, total=total, rate="")
@@ -200,9 +206,3 @@ def can_redraw(console: Console) -> bool:
     """Whether a bar can be drawn over itself: on a terminal, unless it is a dumb one."""
     only_colors = "FORCE_COLOR" in os.environ and not console.file.isatty()
     return console.is_interactive and not only_colors
-
-
-def _is_follower() -> bool:
-    """Whether another process of the run does the same work, and shows it."""
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else os.environ.get("LOCAL_RANK", "0")
-    return int(rank) > 0

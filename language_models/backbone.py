@@ -14,14 +14,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from console.progress import bar_console, can_redraw
+from console.progress import bar_console, can_redraw, is_first_process
 from language_models.loading_bars import no_bars
 from language_models.precision import (
     Dtype,
     Precision,
     announce_dtype,
     device_named,
-    is_first_process,
     print_once,
     resolve_dtype,
 )

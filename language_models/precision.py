@@ -1,7 +1,5 @@
 """Precision: which number format a device computes fast in, and how slow bfloat16 is where it is emulated."""
 
-import multiprocessing
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -10,6 +8,8 @@ from typing import Literal
 
 import torch
 from rich.console import Console
+
+from console.progress import is_first_process
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -86,11 +86,6 @@ def _warn_of_emulation(option: str, dtype: str, cure: str, device: torch.device,
 def print_once(message: str, style: str | None = None) -> None:
     """Print a line on stderr, unless it was printed before."""
     Console(stderr=True).print(message, style=style, soft_wrap=True, highlight=False, markup=False)
-
-
-def is_first_process() -> bool:
-    """Whether no other process of the same work says the same."""
-    return multiprocessing.parent_process() is None and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _shortest_time(work: Callable[[], object], device: torch.device, repeats: int = 3) -> float:

@@ -21,7 +21,7 @@ _UNIONS = (typing.Union, types.UnionType)
 _CONVERSION = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 T = TypeVar("T")
 # Python reads 1_0 and ١ as numbers as well; people who write them in a yaml mean something else.
-_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 
 Node = str | Mapping[str, Any]
 """A component in yaml: `softmax`, `{name: softmax, temperature: 0.05}`, or `ndcg@10` for `{name: ndcg, k: 10}`."""
@@ -252,7 +252,7 @@ def _validated(value: Any, annotation: Any, path: str) -> Any:
     if types_named & {int, float}:
         if isinstance(value, bool) and bool not in types_named:
             raise ConfigError(path, f"{expected}.")
-        if isinstance(value, str) and str not in types_named and not _NUMBER.fullmatch(value):
+        if isinstance(value, str) and str not in types_named and not NUMBER.fullmatch(value):
             raise ConfigError(path, f"{expected}.")
     try:
         converted = _adapter(annotation).validate_python(value)

@@ -19,10 +19,10 @@ from features.reading.fields import LineError, as_finite
 from features.reading.file_forms import GZIP, HEAD, FileForm, foreign_form
 from ranking.stores.files import sha256_of
 from registry import ConfigError
+from registry.schema import NUMBER
 
 T = TypeVar("T")
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _LAST = 2**20
 """How many bytes at its end a file's last line is looked for in."""
@@ -258,7 +258,7 @@ def number(field: str, value: str) -> float:
         LineError: If it is none, or is not finite.
     """
     # Python also reads 1_0 as 10, and digits of other scripts.
-    if not _NUMBER.fullmatch(value.strip()):
+    if not NUMBER.fullmatch(value.strip()):
         wanted = "a finite number" if _NOT_FINITE.fullmatch(value.strip()) else "a number"
         raise LineError(field, f"found {value[:40]!r}, expected {wanted}")
     return as_finite(field, float(value))
