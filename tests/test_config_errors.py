@@ -104,6 +104,10 @@ OVERRIDES = {
         "trainer.precision=bf16mixed",
         "trainer.precision: no such choice: 'bf16mixed'.\n  Did you mean: bf16-mixed\n",
     ),
+    "a precision that is nearly auto": (
+        "trainer.precision=auot",
+        "trainer.precision: no such choice: 'auot'.\n  Did you mean: auto\n  Known:        auto, ",
+    ),
     "an accelerator that is not there": (f"trainer.accelerator={ABSENT}", "trainer: "),
     "an accelerator that is none": ("trainer.accelerator=cpuu", "trainer: You selected an invalid accelerator name"),
     "no device": ("trainer.devices=0", "trainer: `Trainer(devices=0)` value is not a valid input"),

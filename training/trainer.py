@@ -82,7 +82,13 @@ def build_trainer(
         raise ConfigError("trainer.strategy", f"{options['strategy']} keeps the results from the run.", cure="ddp")
     given = {**DEFAULTS, **options}
     given |= resolve_precision(given)
-    bound = schema.bind(Trainer, given, "trainer")
+    try:
+        bound = schema.bind(Trainer, given, "trainer")
+    except ConfigError as error:
+        if error.path == "trainer.precision" and error.known:
+            known = ["auto", *error.known]
+            raise ConfigError(error.path, error.problem, given=given["precision"], known=known) from error
+        raise
     for option in given.keys() & RANGES.keys():
         bound[option] = schema.convert(given[option], RANGES[option], f"trainer.{option}")
     if asked := given.get("precision"):
