@@ -49,6 +49,8 @@ class Cells:
 
     def run(self, results: Path, runs: Path, console: Console) -> dict[str, Any]:
         """Train what is not in the results yet, one process a run; what is done is kept if this is stopped."""
+        from training.trainer import resolve_precision  # not above: to print a table needs no Lightning
+
         path = results / f"{self.name}.json"
         results.mkdir(parents=True, exist_ok=True)
         found = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.is_file() else []
@@ -56,6 +58,8 @@ class Cells:
         for variant, overrides in self.variants.items():
             for seed in self.seeds:
                 config = dataclasses.replace(load_config(self.config, [*overrides, f"seed={seed}"]), runs=str(runs))
+                # What is kept says what `auto` was; a machine where it is something else trains anew.
+                config = dataclasses.replace(config, trainer=resolve_precision(config.trainer))
                 settings = json.loads(json.dumps({**dataclasses.asdict(config), "runs": None}))
                 if (cell := done.get((variant, seed))) is not None and cell["settings"] == settings:
                     continue

@@ -1,6 +1,6 @@
 """Hidden states: those of responses that exist, against the plain full forward of each with its prompt."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
         AssertionError: If the states differ by more than rounding.
     """
     case = SMALL if workload == TINY else FULL
+    case = replace(case, model=case.model.resolved)
     start = partial(Way, apart=apart)
     ways = {
         "ours": start(_ours, case),

@@ -23,7 +23,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
         workload: The tiny one stands for a small model.
         repeats: How often each way runs.
     """
-    case = sampling.SMALL if workload == TINY else sampling.FULL
+    case = (sampling.SMALL if workload == TINY else sampling.FULL).resolved
     ways = {
         name: Way(sampling.ours, case, states, apart=False) for name, states in zip(WAYS, (False, True), strict=True)
     }

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from benchmarks.comparison import Comparison, Ratio, in_turns
 from benchmarks.peers import Way, Work
 from benchmarks.speed.training.workload import MBPP, TINY, Workload
 from language_models.block_states import layers_of
-from language_models.precision import resolve_dtype
+from language_models.precision import Dtype, resolve_dtype
 from language_models.sampling.sampler import Prompt, Sampled, Sampler
 from language_models.sampling.token_choice import TokenChoice
 
@@ -38,7 +38,7 @@ class Case:
         num_responses: To it.
         mean_tokens: Of a response, where nothing cuts it: each token is the last with one over this probability.
         most_tokens: Where it is cut.
-        dtype: Of the computation.
+        dtype: Of the computation; `auto` until it is measured.
     """
 
     hidden_size: int = 576
@@ -51,7 +51,12 @@ class Case:
     num_responses: int = 64
     mean_tokens: int = 100
     most_tokens: int = 256
-    dtype: str = resolve_dtype("auto", torch.device("cpu"))
+    dtype: Dtype = "auto"
+
+    @property
+    def resolved(self) -> "Case":
+        """The same with what `auto` stands for on this processor."""
+        return replace(self, dtype=resolve_dtype(self.dtype, torch.device("cpu")))
 
 
 FULL = Case()
@@ -76,7 +81,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
         repeats: How often each way runs.
         apart: Run each in a process of its own.
     """
-    case = SMALL if workload == TINY else FULL
+    case = (SMALL if workload == TINY else FULL).resolved
     start = partial(Way, apart=apart)
     ways = {
         "ours": start(ours, case, False),
