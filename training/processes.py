@@ -12,7 +12,7 @@ from typing import Any
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import ParallelStrategy
 
-from ranking.store_files import write_file
+from ranking.stores.files import write_file
 from registry import ConfigError
 from training.trainer import build_trainer
 

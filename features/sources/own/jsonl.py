@@ -1,6 +1,7 @@
 """jsonl: groups from files of your own, one JSON object a line."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 from features.reading.fields import LineError, Record, read_flagembedding, read_groups, read_tevatron
 from features.reading.lines import TextFile
 from features.reading.records import RecordFile
-from features.sources.own.preference_pairs import EqualPairError, read_preferences
+from features.sources.own.preference_pairs import UnusablePairError, read_preferences
 from features.texts.groups import TextGroup
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath
@@ -23,6 +24,8 @@ FORMATS: dict[str, tuple[str, Callable[[Record, str], TextGroup]]] = {
     "preferences": ("chosen", read_preferences),
 }
 """By name: the field that tells a line of this form from the others, and how it is read."""
+
+_UNUSABLE = {"equal_pairs": "and rejected texts are equal", "empty_pairs": "or rejected text is empty"}
 
 
 @SOURCES.register("jsonl")
@@ -40,6 +43,7 @@ class JsonLines:
             `*.jsonl` and `*.jsonl.gz` in the order of names; if it has none, `*.json` and `*.parquet`.
         format: Which form the lines have; `auto` tells by the first line of each file.
         equal_pairs: Whether a pair whose chosen and rejected texts are equal is an error, or is left out and counted.
+        empty_pairs: Likewise, a pair whose chosen or rejected text is empty.
     """
 
     def __init__(
@@ -47,8 +51,10 @@ class JsonLines:
         path: FilePath,
         format: Literal["auto", "groups", "flagembedding", "tevatron", "preferences"] = "auto",
         equal_pairs: Literal["error", "drop"] = "error",
+        empty_pairs: Literal["error", "drop"] = "error",
     ) -> None:
-        self.path, self.format, self.equal_pairs = Path(path), format, equal_pairs
+        self.path, self.format = Path(path), format
+        self.unusable_pairs = {"equal_pairs": equal_pairs, "empty_pairs": empty_pairs}
         self._told = False
 
     @cached_property
@@ -76,7 +82,7 @@ class JsonLines:
 
     def fingerprint(self) -> dict[str, Any]:
         """Each file's name, size and hash, and the options."""
-        options = {} if self.equal_pairs == "error" else {"equal_pairs": self.equal_pairs}
+        options = {option: choice for option, choice in self.unusable_pairs.items() if choice != "error"}
         return {"name": "jsonl", "format": self.format, "files": self._hashes, **options}
 
     def groups(self) -> Iterator[TextGroup]:
@@ -85,7 +91,7 @@ class JsonLines:
         Raises:
             ConfigError: If a line is bad: its file, number, field, what was found and what is expected.
         """
-        reader = _Reader(self.format, self.equal_pairs)
+        reader = _Reader(self.format, self.unusable_pairs)
         for path in self.files:
             found = 0
             for group in RecordFile(path, json_lines=True).parsed((), reader.of(path)):
@@ -96,9 +102,10 @@ class JsonLines:
                 raise ConfigError(str(path), "holds no group.", cure="set features.source.path")
         if reader.left_out and not self._told:
             self._told = True
-            count = "one pair" if reader.left_out == 1 else f"{reader.left_out:,} pairs"
-            line = f"Left out {count} whose chosen and rejected texts are equal."
-            Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+            for option, number in reader.left_out.items():
+                count = "one pair" if number == 1 else f"{number:,} pairs"
+                line = f"Left out {count} whose chosen {_UNUSABLE[option]}."
+                Console(stderr=True).print(line, highlight=False, soft_wrap=True)
 
     @cached_property
     def _hashes(self) -> list[dict[str, Any]]:
@@ -110,10 +117,10 @@ class _Reader:
     """Reads files row after row; remembers what rows must agree on."""
 
     format: str
-    equal_pairs: str
+    unusable_pairs: Mapping[str, str]
     places: dict[str, str] = field(default_factory=dict)
     feature_dim: int | None = None
-    left_out: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def of(self, file: Path) -> Callable[[Record, str], TextGroup | None]:
         """What reads the rows of a file; None for a pair that is left out."""
@@ -124,10 +131,10 @@ class _Reader:
             format = _detect(record, file, place) if format == "auto" else format
             try:
                 group = FORMATS[format][1](record, f"{stem}-{place.rpartition(' ')[2]}")
-            except EqualPairError:
-                if self.equal_pairs == "error":
+            except UnusablePairError as error:
+                if self.unusable_pairs[error.option] == "error":
                     raise
-                self.left_out += 1
+                self.left_out[error.option] += 1
                 return None
             self._check(group, place)
             return replace(group, origin=place)

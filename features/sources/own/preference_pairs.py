@@ -15,12 +15,18 @@ _TURNS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 _ROLES = {"human": "user", "gpt": "assistant", "Human": "user", "Assistant": "assistant"}
 
 
-class EqualPairError(LineError):
-    """A pair whose two responses are one text: it is right and wrong at once."""
+class UnusablePairError(LineError):
+    """A pair from which nothing can be learned, such as one whose two responses are one text.
 
-    def __init__(self) -> None:
-        cure = "remove these pairs, or leave them out: features.source.equal_pairs=drop"
-        super().__init__("rejected", "the same text as chosen; expected another one", cure)
+    Args:
+        field: The response at fault.
+        problem: What is wrong with it.
+        option: Of the source; it says whether such pairs are left out.
+    """
+
+    def __init__(self, field: str, problem: str, option: str) -> None:
+        self.option = option
+        super().__init__(field, problem, f"remove these pairs, or leave them out: features.source.{option}=drop")
 
 
 def read_preferences(record: Record, line_id: str) -> TextGroup:
@@ -30,7 +36,7 @@ def read_preferences(record: Record, line_id: str) -> TextGroup:
     text comes before it. Where responses begin with the prompt, as transcripts do, that is taken off.
 
     Raises:
-        EqualPairError: If both responses are the same.
+        UnusablePairError: If both responses are the same, or one is empty.
     """
     name, (chosen, rejected) = "prompt", (_plain(record.get(key, _MISSING)) for key in ("chosen", "rejected"))
     prompt = _plain(record["prompt"]) if record.get("prompt") is not None else _MISSING
@@ -41,11 +47,14 @@ def read_preferences(record: Record, line_id: str) -> TextGroup:
         prompt = _plain(record.get(name, _MISSING))
     if prompt is _MISSING and isinstance(chosen, str) and isinstance(rejected, str):
         prompt, chosen, rejected = _split_transcripts(chosen, rejected)
+    for key, response in (("chosen", chosen), ("rejected", rejected)):
+        if _is_empty(response):
+            raise UnusablePairError(key, "empty; expected text", "empty_pairs")
     query, right, wrong = (
         conversation(key, value) for key, value in ((name, prompt), ("chosen", chosen), ("rejected", rejected))
     )
     if right == wrong:
-        raise EqualPairError
+        raise UnusablePairError("rejected", "the same text as chosen; expected another one", "equal_pairs")
     if name != "prompt":
         query = "\n\n".join([*_context(record, "system"), query, *_context(record, "input")])
     return TextGroup(line_id, query, mixed([Candidate("chosen", right, 1.0), Candidate("rejected", wrong, 0.0)]))
@@ -65,6 +74,14 @@ def conversation(field: str, value: Any) -> str:
         return contents[0]
     roles = [text_field(message, "role", at) for at, message in zip(places, value, strict=True)]
     return "\n\n".join(f"{role}: {content}" for role, content in zip(roles, contents, strict=True))
+
+
+def _is_empty(response: Any) -> bool:
+    """Whether it is a text, or ends with a message, of nothing but blanks."""
+    if isinstance(response, list) and response:
+        last = response[-1]
+        response = last.get("content") if isinstance(last, Mapping) else last
+    return isinstance(response, str) and not response.strip()
 
 
 def _plain(value: Any) -> Any:

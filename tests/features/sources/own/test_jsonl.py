@@ -183,6 +183,25 @@ def test_equal_pairs_are_an_error_or_left_out_and_counted(tmp_path: Path, capsys
     assert "equal_pairs" not in JsonLines(str(path)).fingerprint()
 
 
+@pytest.mark.parametrize("bad", [
+    {"prompt": "a", "chosen": "b", "rejected": " "},
+    {"prompt": "a", "chosen": "", "rejected": ""},
+    {"prompt": "a", "chosen": "b", "rejected": [{"role": "assistant", "content": ""}]},
+    {"chosen": "\n\nHuman: a\n\nAssistant: ", "rejected": "\n\nHuman: a\n\nAssistant: b"},
+])  # fmt: skip
+def test_pairs_with_an_empty_response_are_an_error_or_left_out_and_counted(
+    bad: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    path = write(tmp_path / "p.jsonl", good, bad, good)
+    with pytest.raises(ConfigError, match=r"line 2: (chosen|rejected): empty; expected text(.|\n)*empty_pairs=drop"):
+        read(path)
+    source = JsonLines(str(path), empty_pairs="drop")
+    assert [group.query_id for group in source.groups()] == ["p-1", "p-3"]
+    assert capsys.readouterr().err == "Left out one pair whose chosen or rejected text is empty.\n"
+    assert source.fingerprint() != JsonLines(str(path)).fingerprint()
+
+
 def as_array(path: Path) -> None:
     path.write_text(json.dumps([json.loads(line) for line in path.read_text().splitlines()], indent=1))
 
