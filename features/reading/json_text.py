@@ -6,6 +6,8 @@ from typing import Any
 
 from features.reading.fields import LineError
 
+_WRAPPERS = ("data", "examples", "instances", "records", "rows")
+
 
 def parse_object(line: str) -> dict[str, Any]:
     """A line as the JSON object it holds.
@@ -27,7 +29,7 @@ def parse_object(line: str) -> dict[str, Any]:
 
 
 def values_in(text: str) -> Iterator[Any]:
-    """The values of a text, one after the other; of a list, its items.
+    """The values of a text, one after the other; of a list, its items; of an object `{"data": [...]}`, its records.
 
     Raises:
         LineError: Where it goes on with something else.
@@ -35,10 +37,24 @@ def values_in(text: str) -> Iterator[Any]:
     place = _skip(text, 0)
     if place == len(text):
         raise LineError("", "holds nothing")
+    value, place = _decode(text, place)
+    place = _skip(text, place)
+    if place == len(text):
+        value = records_of(value) or value
+    yield from value if isinstance(value, list) else [value]
     while place < len(text):
         value, place = _decode(text, place)
         yield from value if isinstance(value, list) else [value]
         place = _skip(text, place)
+
+
+def records_of(value: Any) -> list[Any] | None:
+    """The objects in an object's only list, if that is called `data` or the like; None where it is a record itself."""
+    if not isinstance(value, dict):
+        return None
+    lists = [name for name, field in value.items() if isinstance(field, list)]
+    found = value[lists[0]] if len(lists) == 1 and lists[0] in _WRAPPERS else []
+    return found if found and all(isinstance(each, dict) for each in found) else None
 
 
 def _decode(text: str, start: int) -> tuple[Any, int]:

@@ -4,6 +4,7 @@ import csv
 import glob
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal, TypeVar
 from features.reading.faults import Faults
 from features.reading.fields import LineError, Record, unexpected
 from features.reading.file_forms import GZIP, PARQUET, kind_of_lines
-from features.reading.json_text import parse_object, values_in
+from features.reading.json_text import parse_object, records_of, values_in
 from features.reading.lines import TextFile
 from features.reading.parquet import column_names, read_columns
 from registry import ConfigError
@@ -164,8 +165,17 @@ class RecordFile:
             cure = "name it by what it is (.tsv, .csv) where the option takes that, or write a JSON object on each line"
             raise ConfigError(str(self.path), problem, cure=cure)
         if first.startswith(b"{"):
+            if not second and self._is_wrapped(first):
+                return False
             # A line that was cut is a bad line, unless the object goes on below.
             return first.endswith(b"}") or second.startswith(b"{")
+        return False
+
+    @staticmethod
+    def _is_wrapped(line: bytes) -> bool:
+        """Whether the only line is an object that holds all records in a list."""
+        with suppress(LineError, UnicodeDecodeError):
+            return b"[" in line and records_of(parse_object(line.decode())) is not None
         return False
 
     def _json(self) -> Iterator[Row]:
@@ -179,7 +189,7 @@ class RecordFile:
                 yield number, error
 
     def _json_values(self) -> Iterator[Row]:
-        """The objects of a list, a single one, or several over more lines than one."""
+        """The objects of a list, also of one inside `{"data": [...]}`, a single one, or several over many lines."""
         number, lines = 0, []
         try:
             for _, line in self._lines(blank=True):

@@ -39,8 +39,9 @@ class JsonLines:
     LLaMA-Factory's `{conversations or instruction, chosen, rejected}` too. Other fields are ignored.
 
     Args:
-        path: A file, gzipped or not: an object on each line, a list of objects, or Parquet. Of a folder, the files
-            `*.jsonl` and `*.jsonl.gz` in the order of names; if it has none, `*.json` and `*.parquet`.
+        path: A file, gzipped or not: an object on each line, a list of objects, also inside `{"data": [...]}`, or
+            Parquet. Of a folder, the files `*.jsonl` and `*.jsonl.gz` in the order of names; if it has none, `*.json`
+            and `*.parquet`.
         format: Which form the lines have; `auto` tells by the first line of each file.
         equal_pairs: Whether a pair whose chosen and rejected texts are equal is an error, or is left out and counted.
         empty_pairs: Likewise, a pair whose chosen or rejected text is empty.

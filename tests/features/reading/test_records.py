@@ -24,6 +24,20 @@ def test_a_list_has_a_row_for_each_item(content: str, tmp_path: Path) -> None:
     assert rows(tmp_path / "rows.json") == [(ROWS[0], "rows.json, item 1"), (ROWS[1], "rows.json, item 2")]
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_list_inside_an_object_has_a_row_for_each_item(indent: int | None, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps({"version": "1", "data": ROWS}, indent=indent))
+    assert rows(tmp_path / "rows.json") == [(ROWS[0], "rows.json, item 1"), (ROWS[1], "rows.json, item 2")]
+
+
+@pytest.mark.parametrize("row", [
+    {"query": "a", "candidates": ROWS}, {"data": ROWS, "more": ROWS}, {"data": [1]}, {"data": []}, {"messages": ROWS},
+])  # fmt: skip
+def test_an_object_with_another_list_is_a_row(row: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(row, indent=1))
+    assert [found for found, _ in rows(tmp_path / "rows.json")] == [row]
+
+
 def test_objects_one_a_line_are_rows(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text("\n".join(map(json.dumps, ROWS)))
     assert rows(tmp_path / "rows.json") == [(ROWS[0], "rows.json, line 1"), (ROWS[1], "rows.json, line 2")]
