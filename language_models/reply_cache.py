@@ -83,7 +83,7 @@ class ReplyCache:
             self._database.execute("ALTER TABLE replies ADD COLUMN sha256 BLOB")
         self._database.execute("COMMIT")
 
-    def _execute(self, what: str, command: str, *values: str | bytes) -> list[Any]:
+    def _execute(self, what: str, command: str, *values: str | bytes | None) -> list[Any]:
         try:
             with self._lock:
                 return self._database.execute(command, values).fetchall()
