@@ -149,7 +149,7 @@ BOMBS = {
     "memory by and by": ("x = []\nwhile True: x.append(bytearray(10**7))", "MemoryError"),
     "large result": (
         "def f(): return 'x' * 3 * 10**7",
-        "gave a result that cannot be read (a frame of 3000",
+        "gave a result that cannot be read (a message of 3000",
     ),
     "output": ("while True: print('x' * 1000)", "printed too much"),
     "output of errors": ("import os\nwhile True: os.write(2, b'x' * 1000)", "printed too much"),
