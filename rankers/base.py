@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from ranking.batch import Batch
 from ranking.evaluation import EvaluationState, Judged
 from ranking.metrics import metric_name
-from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node, Registry, schema
+from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node, schema
 from registry.imports import imported_modules
 
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
@@ -54,7 +54,6 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     """
 
     default_loss: ClassVar[Node] = "listwise_kl"
-    metric_kind: ClassVar[Registry] = METRICS
     takes_shared_negatives: ClassVar[bool] = False
     ranks_pool: ClassVar[bool] = False
 
@@ -82,9 +81,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     ) -> None:
         super().__init__()
         self.loss = LOSSES.bind(loss or self.default_loss, "ranker.loss")
-        self.metrics = {
-            metric_name(node, self.metric_kind): self.metric_kind.bind(node, "ranker.metrics") for node in metrics
-        }
+        self.metrics = {metric_name(node): METRICS.bind(node, "ranker.metrics") for node in metrics}
         self._optimizer, self._schedule = optimizer, schedule
         self._state = self.collect()
 

@@ -18,7 +18,7 @@ from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Qrels, best
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.vectors.search import WatchedPool
-from registry import RANK_METRICS, Node, Registry
+from registry import Node
 
 RUN_DEPTH = 1000
 """How far down metrics look and a run file goes, as is the custom at TREC, unless a metric's k is larger."""
@@ -34,7 +34,6 @@ class PoolRanker(Ranker[PoolBatch]):
     """
 
     default_loss: ClassVar[Node] = "infonce"
-    metric_kind: ClassVar[Registry] = RANK_METRICS
     takes_shared_negatives: ClassVar[bool] = True
     ranks_pool: ClassVar[bool] = True
 

@@ -9,8 +9,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ranking.batch import Batch
+from ranking.places import Places
 
 Metrics = Mapping[str, Callable[..., Tensor]]
+"""Functions of (above, tied, labels, relevant) by name, as those of `ranking.metrics`."""
 
 Ranked = list[tuple[int, float, float]]
 """Candidates of a query, best first: slot or row, score, label."""
@@ -95,8 +97,7 @@ class Evaluation:
     def per_query(self, metrics: Metrics) -> dict[str, Float[Tensor, " Q"]]:
         """Each metric for each query, in the order of `queries`; the mean over its groups.
 
-        Args:
-            metrics: Functions of (scores, labels, mask) by name.
+        Candidates with a label above 0 are relevant.
         """
         return self._values(metrics, self.scores, self.labels, self.mask)
 
@@ -133,7 +134,8 @@ class Evaluation:
         mask: Bool[Tensor, "B N"],
     ) -> dict[str, Float[Tensor, " Q"]]:
         queries, place, count = self.group.unique(return_inverse=True, return_counts=True)
-        values = {name: metric(scores, labels, mask) for name, metric in metrics.items()}
+        places, labels = Places.of_scores(scores, mask), labels.masked_fill(~mask, 0)
+        values = {name: metric(*places, labels, labels > 0) for name, metric in metrics.items()}
         return {
             name: torch.zeros(len(queries), dtype=torch.float64).index_add_(0, place, value.double()) / count
             for name, value in values.items()

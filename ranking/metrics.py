@@ -1,42 +1,57 @@
-"""Metrics: one number per query for how well scores order its candidates; higher is better, 1 is perfect.
+"""Metrics: one number per query for where its candidates stand in the order; higher is better, 1 is perfect.
 
-Tied scores count as they would on average if ties were broken at random, computed exactly and not by drawing (McSherry
-and Najork 2008, "Computing information retrieval performance measures efficiently in the presence of tied scores"). So
-a scorer that knows nothing gets what random order gets, however the candidates are stored.
+All that they see of the order is how many other candidates stand above each judged one, and how many are tied with it
+(`ranking.places`). Tied candidates count as they would on average if ties were broken at random, computed exactly and
+not by drawing (McSherry and Najork 2008, "Computing information retrieval performance measures efficiently in the
+presence of tied scores"). So a scorer that knows nothing gets what random order gets, however the candidates are
+stored.
 
-Candidates with a label above 0 are relevant; graded labels matter to `ndcg` only. A query without a relevant candidate
-counts as 0. Masked candidates never matter. Every metric raises ValueError if a score of an existing candidate is nan,
-or if k is below 1.
+`labels` are the grades, which `ndcg` uses, those below 0 as 0; `relevant` says which candidates count for all other
+metrics. A judged candidate that is not in the order, being nowhere in the pool, has infinitely many above it: it is
+never found, but counts among what there was to find. A query without a relevant candidate counts as 0. Every metric
+raises ValueError if k is below 1, or if a place is negative or nan.
 """
 
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from registry import METRICS, Node, Registry
+from registry import METRICS, Node
 from registry.ranges import Rank
 from registry.schema import options
 
+# A tie is taken place by place up to here; beyond, places that differ by less than a thousandth are taken together.
+_EXACT = 4096
+_ROWS = 256  # queries whose ties are looked at together
 
-def metric_name(node: Node, kind: Registry = METRICS) -> str:
+
+def metric_name(node: Node) -> str:
     """What a metric is logged as: its name and cut-off, and other options where they are not the defaults.
 
     Example:
         >>> metric_name("hit"), metric_name({"name": "ndcg", "k": 10, "gain": "exponential"})
         ('hit@1', 'ndcg@10_exponential')
     """
-    given = kind.check(node)
+    given = METRICS.check(node)
     name, cutoff = given.pop("name"), given.pop("k", None)
-    defaults = options(kind.get(name))
+    defaults = options(METRICS.get(name))
     unusual = [str(value) for option, value in given.items() if value != defaults[option].default]
     return "_".join([name if cutoff is None else f"{name}@{cutoff}", *unusual])
 
 
 @METRICS.register("hit")
 def hit(
-    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: Rank = 1
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    /,
+    *,
+    k: Rank = 1,
 ) -> Float[Tensor, " B"]:
     """Whether a relevant candidate is among the top k; hit@1 is the accuracy of the top candidate.
 
@@ -44,16 +59,22 @@ def hit(
         k: How many of the best scored candidates to look at.
 
     Example:
-        >>> yes = torch.ones(1, 4, dtype=torch.bool)
-        >>> hit(torch.tensor([[2.0, 1.0, 1.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0, 0.0]]), yes, k=2)  # one of two tied
+        >>> one, yes = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+        >>> hit(2 * one, one, one, yes, k=3)  # the third or fourth of all
         tensor([0.5000])
     """
-    return _first_relevant(scores, labels, mask)[:, : _cutoff(k)].sum(dim=-1).clamp(max=1)
+    return _first_relevant(above, tied, relevant, _cutoff(k), lambda rank: torch.ones_like(rank))
 
 
 @METRICS.register("mrr")
 def mrr(
-    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: Rank | None = None
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    /,
+    *,
+    k: Rank | None = None,
 ) -> Float[Tensor, " B"]:
     """Reciprocal rank of the first relevant candidate; the mean over queries is the MRR.
 
@@ -61,19 +82,19 @@ def mrr(
         k: A first relevant candidate below rank k counts as 0; null for no limit.
 
     Example:
-        >>> yes = torch.ones(1, 3, dtype=torch.bool)
-        >>> mrr(torch.tensor([[2.0, 1.0, 1.0]]), torch.tensor([[0.0, 1.0, 0.0]]), yes)  # (1/2 + 1/3) / 2
+        >>> one, yes = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+        >>> mrr(one, one, one, yes)  # (1/2 + 1/3) / 2
         tensor([0.4167])
     """
-    first = _first_relevant(scores, labels, mask)
-    return (first / _ranks(first))[:, : _cutoff(k)].sum(dim=-1)
+    return _first_relevant(above, tied, relevant, _cutoff(k), torch.reciprocal)
 
 
 @METRICS.register("ndcg")
 def ndcg(
-    scores: Float[Tensor, "B K"],
-    labels: Float[Tensor, "B K"],
-    mask: Bool[Tensor, "B K"],
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
     /,
     *,
     k: Rank | None = None,
@@ -88,22 +109,32 @@ def ndcg(
         gain: `linear`, the label as trec_eval has it, or `exponential`, 2^label - 1 (Burges et al. 2005).
 
     Example:
-        >>> yes = torch.ones(1, 2, dtype=torch.bool)
-        >>> ndcg(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), yes)  # 1 / log2(3)
+        >>> one, yes = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+        >>> ndcg(one, 0 * one, one, yes)  # 1 / log2(3)
         tensor([0.6309])
     """
-    gains = torch.where(mask & (labels > 0), labels.float(), 0)
+    above, tied = _checked(above, tied, labels > 0)
+    gains = torch.where(labels > 0, labels.double(), 0)
     if gain == "exponential":
         gains = gains.exp2() - 1
-    discounts = 1 / (1 + _ranks(gains)).log2()
-    found = (_expected(gains, scores, mask) * discounts)[:, : _cutoff(k)].sum(dim=-1)
-    ideal = (gains.sort(dim=-1, descending=True).values * discounts)[:, :k].sum(dim=-1)
-    return found / torch.where(ideal > 0, ideal, 1)
+    limit = math.inf if _cutoff(k) is None else float(k or 0)
+    end = (above + tied + 1).clamp(max=limit)
+    discount = (_discounts(end) - _discounts(above.clamp(max=limit))) / (tied + 1)
+    found = torch.where(above < limit, gains * discount, 0).sum(dim=1)
+    ranks = torch.arange(1, gains.shape[1] + 1, device=gains.device, dtype=torch.float64)
+    ideal = (gains.sort(dim=1, descending=True).values / (1 + ranks).log2())[:, :k].sum(dim=1)
+    return (found / torch.where(ideal > 0, ideal, 1)).float()
 
 
 @METRICS.register("recall")
 def recall(
-    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: Rank
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    /,
+    *,
+    k: Rank,
 ) -> Float[Tensor, " B"]:
     """Share of the relevant candidates that are among the top k.
 
@@ -111,17 +142,22 @@ def recall(
         k: How many of the best scored candidates to look at.
 
     Example:
-        >>> yes = torch.ones(1, 3, dtype=torch.bool)
-        >>> recall(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[1.0, 0.0, 1.0]]), yes, k=2)
+        >>> yes = torch.ones(1, 2, dtype=torch.bool)
+        >>> recall(torch.tensor([[6.0, 2.0]]), torch.zeros(1, 2), torch.ones(1, 2), yes, k=3)
         tensor([0.5000])
     """
-    relevant = (mask & (labels > 0)).float()
-    return _expected(relevant, scores, mask)[:, : _cutoff(k)].sum(dim=-1) / relevant.sum(dim=-1).clamp(min=1)
+    return _found(above, tied, relevant, k) / relevant.sum(dim=1).clamp(min=1)
 
 
 @METRICS.register("precision")
 def precision(
-    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /, *, k: Rank
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    /,
+    *,
+    k: Rank,
 ) -> Float[Tensor, " B"]:
     """Share of the top k that are relevant; places that a short list leaves empty count as not relevant.
 
@@ -129,59 +165,106 @@ def precision(
         k: How many of the best scored candidates to look at.
 
     Example:
-        >>> yes = torch.ones(1, 3, dtype=torch.bool)
-        >>> precision(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[1.0, 0.0, 1.0]]), yes, k=2)
+        >>> yes = torch.ones(1, 2, dtype=torch.bool)
+        >>> precision(torch.tensor([[6.0, 1.0]]), torch.zeros(1, 2), torch.ones(1, 2), yes, k=2)
         tensor([0.5000])
     """
-    relevant = (mask & (labels > 0)).float()
-    return _expected(relevant, scores, mask)[:, : _cutoff(k)].sum(dim=-1) / k
+    return _found(above, tied, relevant, k) / k
 
 
-def _expected(
-    values: Float[Tensor, "B K"], scores: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"]
-) -> Float[Tensor, "B K"]:
-    """The value to expect at each rank: the mean of the values tied there."""
-    order, block, size = _tie_blocks(scores, mask)
-    total = torch.zeros_like(values).scatter_add_(-1, block, values.gather(-1, order))
-    return (total / size.clamp(min=1)).gather(-1, block)
+def _found(
+    above: Float[Tensor, "B P"], tied: Float[Tensor, "B P"], relevant: Bool[Tensor, "B P"], k: int
+) -> Float[Tensor, " B"]:
+    """How many relevant candidates to expect among the top k."""
+    _cutoff(k)
+    above, tied = _checked(above, tied, relevant)
+    return torch.where(relevant, ((k - above) / (tied + 1)).clamp(0, 1), 0).sum(dim=1).float()
 
 
 def _first_relevant(
-    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"]
-) -> Float[Tensor, "B K"]:
-    """The probability of each rank to be that of the first relevant candidate.
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    k: int | None,
+    value: Callable[[Tensor], Tensor],
+) -> Float[Tensor, " B"]:
+    """The expected value of the rank of the first relevant candidate, 0 where it is not among the top k.
 
-    A block of n tied candidates, R of them relevant, is drawn from without replacement: if its first i draws are not
-    relevant, the next one is with probability R / (n - i).
+    All that matters is the tie that holds the relevant candidates with the fewest above them. If R of its n candidates
+    are relevant, the first of them is further back than j of these with probability C(n - j, R) / C(n, R).
     """
-    order, block, size = _tie_blocks(scores, mask)
-    relevant = (mask & (labels > 0)).gather(-1, order).long()
-    total = torch.zeros_like(size).scatter_add_(-1, block, relevant).gather(-1, block)
-    end = size.cumsum(dim=-1).gather(-1, block)
-    left = end - torch.arange(scores.shape[-1], device=scores.device)
-    chance = (total / left).clamp(max=1)
-    none_yet = (1 - chance).cumprod(dim=-1).roll(1, dims=-1)
-    none_yet[:, :1] = 1
-    return none_yet * chance
+    above, tied = _checked(above, tied, relevant)
+    above = torch.where(relevant, above, torch.inf)
+    start, at = above.min(dim=1)
+    size = tied.gather(1, at.unsqueeze(1)).squeeze(1) + 1
+    among = (above == start.unsqueeze(1)).sum(dim=1).clamp(max=size)
+    limit = math.inf if k is None else float(k)
+    found = torch.where(start < limit, value(start + 1), 0)
+    mixed = ((size > among) & start.isfinite()).nonzero().flatten()
+    for rows in mixed.split(_ROWS) if len(mixed) else ():
+        found[rows] = _over_tie(start[rows], size[rows], among[rows], limit, value)
+    return found.float()
 
 
-def _tie_blocks(
-    scores: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"]
-) -> tuple[Int[Tensor, "B K"], Int[Tensor, "B K"], Int[Tensor, "B K"]]:
-    """Candidates by falling score, the number of the tie block at each rank, and how many candidates each block has."""
-    broken = (mask & scores.isnan()).any(dim=-1)
-    if broken.any():
-        rows = ", ".join(map(str, broken.nonzero().flatten().tolist()[:5]))
-        raise ValueError(f"scores of existing candidates are nan, so they have no order (rows {rows} of the batch)")
-    lowest = torch.finfo(torch.float32).min
-    ordered, order = torch.where(mask, scores.float().clamp(min=lowest), -torch.inf).sort(dim=-1, descending=True)
-    block = torch.zeros_like(order)
-    block[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).cumsum(dim=-1)
-    return order, block, torch.zeros_like(block).scatter_add_(-1, block, torch.ones_like(block))
+def _over_tie(
+    start: Float[Tensor, " b"],
+    size: Float[Tensor, " b"],
+    among: Float[Tensor, " b"],
+    limit: float,
+    value: Callable[[Tensor], Tensor],
+) -> Float[Tensor, " b"]:
+    """The same for ties of `size` candidates, `among` them relevant, that begin below `start` others."""
+    last = (size - among + 1).clamp(max=limit - start).clamp(min=0)  # the furthest back that counts
+    edges = _edges(int(last.max())).to(start.device)
+    edges = edges.minimum(last.unsqueeze(1))
+    n, many = size.unsqueeze(1), among.unsqueeze(1)
+    beyond = torch.where(edges > n - many, 0, (_log_choose(n - edges, many) - _log_choose(n, many)).exp())
+    ranks = start.unsqueeze(1) + (edges[:, :-1] + 1 + edges[:, 1:]) / 2
+    return (beyond.diff(dim=1).neg() * value(ranks)).sum(dim=1)
 
 
-def _ranks(values: Float[Tensor, "B K"]) -> Float[Tensor, " K"]:
-    return torch.arange(1, values.shape[-1] + 1, device=values.device, dtype=torch.float32)
+def _edges(last: int) -> Float[Tensor, " e"]:
+    """0, 1, 2 and so on up to `_EXACT`, from there on in steps of a thousandth, up to `last`."""
+    exact = torch.arange(min(last, _EXACT) + 1, dtype=torch.float64)
+    if last <= _EXACT:
+        return exact
+    steps = torch.arange(1, math.ceil(math.log(last / _EXACT) / math.log(1.001)) + 1, dtype=torch.float64)
+    return torch.cat([exact, (_EXACT * 1.001**steps).round()])
+
+
+def _log_choose(n: Float[Tensor, "..."], k: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return (n + 1).lgamma() - (n - k + 1).clamp(min=1).lgamma() - (k + 1).lgamma()
+
+
+def _discounts(ranks: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
+    """The sum of 1 / log2(1 + r) over the ranks r up to each of these; 0 for infinite ones, which nobody asks for.
+
+    Far down it is the logarithmic integral, by Euler and Maclaurin's formula.
+    """
+    first = (1 / torch.arange(2, _EXACT + 2, dtype=torch.float64).log2()).cumsum(0)
+    table = torch.cat([torch.zeros(1, dtype=torch.float64), first]).to(ranks.device)
+    ranks = ranks.nan_to_num(posinf=0)
+    near = table[ranks.clamp(max=_EXACT).long()]
+    if not bool((ranks > _EXACT).any()):
+        return near
+    from scipy.special import expi  # takes a third of a second to import, so only those pay who have long lists
+
+    def smooth(x: Tensor) -> Tensor:
+        log = (1 + x).log()
+        integral = torch.from_numpy(expi(log.cpu().numpy())).to(x.device)
+        return math.log(2) * (integral + 1 / (2 * log) - 1 / (12 * (1 + x) * log**2))
+
+    base = smooth(torch.full((1,), float(_EXACT), dtype=torch.float64, device=ranks.device))
+    return torch.where(ranks > _EXACT, near + smooth(ranks.clamp(min=_EXACT)) - base, near)
+
+
+def _checked(
+    above: Float[Tensor, "B P"], tied: Float[Tensor, "B P"], judged: Bool[Tensor, "B P"]
+) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
+    """The places in float64, nowhere for candidates that nobody judged."""
+    if bool((judged & ~((above >= 0) & (tied >= 0))).any()):
+        raise ValueError("judged candidates must have 0 or more candidates above and beside them")
+    return torch.where(judged, above.double(), torch.inf), torch.where(judged, tied.double(), 0)
 
 
 def _cutoff(k: int | None) -> int | None:

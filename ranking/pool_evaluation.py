@@ -9,16 +9,12 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
-from ranking.evaluation import Ranked, joined
+from ranking.evaluation import Metrics, Ranked, joined
 from ranking.places import Places
 from ranking.vectors.products import Scorer, full_precision
 from ranking.vectors.search import places, top_k
 
 _BUDGET = 2**24  # scores of own candidate lists that are held at once
-
-
-RankMetric = Callable[..., Float[Tensor, " Q"]]
-"""A function of (above, tied, labels, relevant), as those of `ranking.rank_metrics`."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +93,11 @@ class Qrels:
             target[:, place, at] = value
         return found
 
-    def value(self, metric: RankMetric, places: Places, *, within: bool = False) -> Float[Tensor, " Q"]:
+    def value(self, metric: Callable[..., Tensor], places: Places, *, within: bool = False) -> Float[Tensor, " Q"]:
         """A metric of each query, the judged candidates standing at these places, `[Q, P]`.
 
         Args:
-            metric: Of `ranking.rank_metrics`.
+            metric: Of `ranking.metrics`.
             places: Of the judged candidates in the pool.
             within: Whether judged candidates that the pool lacks do not count, rather than as never found.
         """
@@ -145,15 +141,15 @@ class PoolEvaluation:
         """How many judged candidates the pool lacks."""
         return int((self.qrels.missing > 0).sum())
 
-    def per_query(self, metrics: Mapping[str, RankMetric]) -> dict[str, Float[Tensor, " Q"]]:
+    def per_query(self, metrics: Metrics) -> dict[str, Float[Tensor, " Q"]]:
         """Each metric of the judged scorer for each query."""
         return self._values(metrics, self.places[self.name])
 
-    def baselines(self, metrics: Mapping[str, RankMetric]) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
+    def baselines(self, metrics: Metrics) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
         """The same of all other scorers."""
         return {name: self._values(metrics, each) for name, each in self.places.items() if name != self.name}
 
-    def within_pool(self, metrics: Mapping[str, RankMetric]) -> dict[str, Float[Tensor, " Q"]]:
+    def within_pool(self, metrics: Metrics) -> dict[str, Float[Tensor, " Q"]]:
         """Each metric of the judged scorer, as if nobody had judged the candidates that the pool lacks."""
         return self._values(metrics, self.places[self.name], within=True)
 
@@ -184,9 +180,7 @@ class PoolEvaluation:
         labels = self.qrels.labels[place, there][order[at]]
         return torch.where(rows[at] == self.top_rows[place], labels, 0)
 
-    def _values(
-        self, metrics: Mapping[str, RankMetric], places: Places, *, within: bool = False
-    ) -> dict[str, Float[Tensor, " Q"]]:
+    def _values(self, metrics: Metrics, places: Places, *, within: bool = False) -> dict[str, Float[Tensor, " Q"]]:
         return {name: self.qrels.value(metric, places, within=within) for name, metric in metrics.items()}
 
 

@@ -12,7 +12,6 @@ OPTIMIZERS = Registry("optimizers", "rankers.optimizers")
 SCHEDULES = Registry("schedules", "rankers.schedules")
 LOSSES = Registry("losses", "ranking.losses")
 METRICS = Registry("metrics", "ranking.metrics")
-RANK_METRICS = Registry("rank_metrics", "ranking.rank_metrics")
 DATAMODULES = Registry("datamodules", "datamodules", provided=("path",))
 SOURCES = Registry("sources", "features.sources")
 GENERATORS = Registry("generators", "features.generators")
@@ -24,8 +23,7 @@ CALLBACKS = Registry("callbacks", "training.callbacks")
 KINDS: dict[str, Registry] = {
     registry.kind: registry
     for registry in (
-        RANKERS, BLOCKS, PROJECTIONS, SIMILARITIES, AGGREGATORS, PROJECTORS, LOSSES, METRICS, RANK_METRICS, OPTIMIZERS,
-        SCHEDULES,
+        RANKERS, BLOCKS, PROJECTIONS, SIMILARITIES, AGGREGATORS, PROJECTORS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES,
         DATAMODULES, SOURCES, GENERATORS, VERIFIERS, EXTRACTORS, LOGGERS, CALLBACKS,
     )
 }  # fmt: skip

@@ -12,14 +12,15 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from ranking.metrics import metric_name
+from ranking.places import Places
 from ranking.stores.group_tables import StoreError
 from registry import (
     CALLBACKS,
     DATAMODULES,
     EXTRACTORS,
     LOSSES,
+    METRICS,
     OPTIMIZERS,
-    RANK_METRICS,
     RANKERS,
     SCHEDULES,
     ConfigError,
@@ -46,8 +47,7 @@ def check(config: RunConfig, *, new: bool = True) -> None:
     build_trainer(config.trainer)
     check_kind(config)
     _check_ranker(config)
-    kind = RANKERS.get(config.ranker["name"]).metric_kind  # type: ignore[attr-defined]
-    metrics = [f"val/{metric_name(node, kind)}" for node in config.ranker["metrics"]]
+    metrics = [f"val/{metric_name(node)}" for node in config.ranker["metrics"]]
     if config.monitor not in metrics:
         problem = f"{config.monitor!r} is not among what ranker.metrics reports."
         raise ConfigError("monitor", problem, given=config.monitor, known=metrics)
@@ -173,11 +173,10 @@ def _check_ranker(config: RunConfig) -> None:
     loss = config.ranker["loss"] or RANKERS.get(config.ranker["name"]).default_loss  # type: ignore[attr-defined]
     with _refused_as("ranker.loss"):
         LOSSES.bind(loss, "ranker.loss")(labels.clone(), labels, mask)
-    kind = RANKERS.get(config.ranker["name"]).metric_kind  # type: ignore[attr-defined]
     for place, node in enumerate(config.ranker["metrics"]):
         with _refused_as(f"ranker.metrics[{place}]"):
-            kind.bind(node)(*([labels] * (3 if kind is RANK_METRICS else 2)), mask)
-    names = [metric_name(node, kind) for node in config.ranker["metrics"]]
+            METRICS.bind(node)(*Places.of_scores(labels, mask), labels, labels > 0)
+    names = [metric_name(node) for node in config.ranker["metrics"]]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError("ranker.metrics", f"{twice} is there twice.", cure="name each once")
     optimizer = OPTIMIZERS.build(config.ranker["optimizer"], [nn.Parameter(labels)], path="ranker.optimizer")

@@ -28,9 +28,9 @@ from ranking.vectors.partitions import Partitions
 from registry import (
     AGGREGATORS,
     LOSSES,
+    METRICS,
     OPTIMIZERS,
     PROJECTORS,
-    RANK_METRICS,
     RANKERS,
     SCHEDULES,
     ConfigError,
@@ -105,7 +105,7 @@ class LRanker(ScaledRanker):
         loss: Annotated[Node, LOSSES] | None = None,
         optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "weight_decay": 0.01},  # noqa: B006
         schedule: Annotated[Node, SCHEDULES] = {"name": "cosine", "warmup": 0.1},  # noqa: B006
-        metrics: list[Annotated[Node, RANK_METRICS]] = [  # noqa: B006
+        metrics: list[Annotated[Node, METRICS]] = [  # noqa: B006
             "mrr",
             "ndcg@10",
             "recall@1",

@@ -14,7 +14,7 @@ from rankers.checkpoint import load_ranker, save_pretrained
 from rankers.language_ranker.list_ranker import ListRanker
 from rankers.language_ranker.point_ranker import PointRanker
 from ranking.batch import FeatureBatch
-from registry import BLOCKS, METRICS, PROJECTIONS, RANKERS, SIMILARITIES, schema
+from registry import BLOCKS, PROJECTIONS, RANKERS, SIMILARITIES, schema
 
 DIM, QUERIES, CANDIDATES, GROUPS, PLACES = 16, 4, 14, 6, 5
 CHOICES: dict[str, list[Any]] = {
@@ -30,7 +30,7 @@ MIXED = [dict(zip(CHOICES, row, strict=True)) for row in zip_longest(*CHOICES.va
 NODES = [
     {"name": name, **{option: choice for option, choice in mixed.items() if choice != "default" and option in options}}
     for name in RANKERS.names()
-    if RANKERS.get(name).metric_kind is METRICS  # those of groups; test_lranker.py has those of pools
+    if not RANKERS.get(name).ranks_pool  # those of groups; test_lranker.py has those of pools
     for options in [schema.options(RANKERS.get(name))]
     for mixed in [{}, *MIXED]
 ]

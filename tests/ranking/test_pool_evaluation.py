@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rankers.references.bm25 import BM25
+from ranking.metrics import hit, mrr, ndcg, recall
 from ranking.places import Places
 from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Qrels, best, ragged
-from ranking.rank_metrics import hit, mrr, ndcg, recall
 
 NUM_CANDIDATES, DIM = 50, 8
 

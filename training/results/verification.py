@@ -25,7 +25,7 @@ from ranking.metrics import metric_name
 from ranking.stores.candidate_pool import POOL, CandidatePool
 from ranking.stores.format import format_of
 from ranking.stores.group_store import GroupStore
-from registry import EXTRACTORS, RANKERS, ConfigError, RunConfig, load_config
+from registry import EXTRACTORS, METRICS, ConfigError, RunConfig, load_config
 from training.results.report import trec_id
 
 TOLERANCE = 1e-6
@@ -136,8 +136,7 @@ def verify(run: Path) -> Verification:
     if lacking := per_query.keys() - rankings.keys():
         problem = f"has no line of {len(lacking):,} of {len(per_query):,} queries, such as {min(lacking)}."
         raise ConfigError(str(run / "run.trec"), problem, cure="test the run again, or compare its files")
-    kind = RANKERS.get(config.ranker["name"]).metric_kind  # type: ignore[attr-defined]
-    nodes = {metric_name(node, kind): kind.check(node) for node in config.ranker["metrics"]}
+    nodes = {metric_name(node): METRICS.check(node) for node in config.ranker["metrics"]}
     checks = [_check(name, node, rankings, judgements, per_query) for name, node in nodes.items()]
     for check in checks:
         stated = metrics["test"]["scorers"][config.ranker["name"]][check.metric]["mean"]
