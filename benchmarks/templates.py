@@ -26,7 +26,7 @@ BACKBONES = {
 }
 # Ten times the arithmetic of MiniLM, and a map to the candidates' space that starts from nothing.
 CAUSAL_BUDGET = ["trainer.limit_train_batches=40", "datamodule.batch_size=32", "ranker.optimizer.lr=1e-3"]
-ALWAYS = ["ranker.scaling=null", "ranker.baselines=[encoder]", "trainer.precision=auto"]
+ALWAYS = ["ranker.scaling=null", "references=[encoder]", "trainer.precision=auto"]
 
 
 def sensitivity(run: Path) -> Finding:

@@ -1,26 +1,16 @@
-"""GroupedFeatures: groups of K candidates, drawn by index from a store of features."""
+"""GroupedFeatures: groups of K candidates as vectors."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Unpack
 
-import torch
-from annotated_types import Interval
-from lightning import LightningDataModule
-from torch import Tensor
-
-from datamodules.drawing import draw_slots, has_order, has_relevant
-from datamodules.epoch_loader import EpochLoader
-from datamodules.feature_batches import EvaluationBatches, Slots, TrainingBatches
-from datamodules.splits import SPLITS, assign_splits
-from ranking.batch import FeatureBatch
-from ranking.stores.group_store import GroupStore
+from datamodules.group_batches import FeatureMaker, UsableSlots
+from datamodules.group_data import Drawing, GroupData, Negatives
+from ranking.batch import Batch, FeatureBatch
 from registry import DATAMODULES, ConfigError
-from registry.ranges import Count, Few, FilePath, NonNegative, Probability, Seed
+from registry.ranges import FilePath, Probability
 
 
 @DATAMODULES.register("grouped_features")
-class GroupedFeatures(LightningDataModule):
+class GroupedFeatures(GroupData):
     """Groups of K candidates with features, drawn afresh each epoch for training and once for evaluation.
 
     Queries that the store does not assign to a split are assigned by a hash of their text, so that equal queries never
@@ -30,76 +20,33 @@ class GroupedFeatures(LightningDataModule):
     Args:
         path: The store.
         depth: Which of the stored depths to read; null where there is one.
-        num_candidates: K; null for all that a query has.
-        groups_per_query: Groups drawn of each query an epoch.
-        batch_size: Groups a step, over all processes together, so that a run means the same on any number of them.
         negatives: What a right candidate is trained against: its `group`, all candidates in the `batch`, or the right
             candidates of `all` training queries; one that is right for none of them is not pushed away for that. The
             last two are for rankers that score each candidate alone.
-        drop_unordered: Drop training groups whose labels are all equal.
-        eval_draws: Groups drawn of each query for validation and test, where K are drawn of more; metrics are means.
-        split_shares: Shares of train, val and test, whose sum is 1, where the store has no splits of its own.
-        seed: Of the drawing; null for the run's.
-        eval_seed: Of the drawing for validation and test, kept apart so that seeds are judged on the same groups.
-        num_workers: Processes that prepare batches ahead.
-        verify: Check the store's hashes before the first use.
 
     Raises:
         ConfigError: If the store does not open, has no such depth, or leaves a split empty.
     """
 
-    ranks_pool: ClassVar[bool] = False
+    batch_type: ClassVar[type[Batch]] = FeatureBatch
+    all_references: ClassVar[tuple[str, ...]] = (
+        "beam", "first", "random", "stored", "cosine", "majority", "likeliest", "oracle",
+    )  # fmt: skip
 
     def __init__(
         self,
         path: FilePath,
         depth: Probability | None = None,
-        num_candidates: Annotated[int, Interval(ge=2, le=100_000)] | None = 10,
-        groups_per_query: Few = 1,
-        batch_size: Count = 256,
-        negatives: Literal["group", "batch", "all"] = "group",
-        drop_unordered: bool = True,
-        eval_draws: Few = 1,
-        split_shares: tuple[NonNegative, NonNegative, NonNegative] = (0.8, 0.1, 0.1),
-        seed: Seed | None = None,
-        eval_seed: Seed = 0,
-        num_workers: Annotated[int, Interval(ge=0, le=1000)] = 0,
-        verify: bool = True,
+        negatives: Negatives = "group",
+        **drawing: Unpack[Drawing],
     ) -> None:
-        super().__init__()
-        self.store = GroupStore.open(Path(path), verify=verify)
+        super().__init__(path, negatives=negatives, **drawing)
         self._depth = self._find_depth(depth)
-        self._groups_per_query, self._batch_size, self._negatives = groups_per_query, batch_size, negatives
-        self._num_candidates, self._drop_unordered = num_candidates, drop_unordered
-        self._eval_draws, self._seed, self._eval_seed, self._num_workers = eval_draws, seed or 0, eval_seed, num_workers
-        usable = self.store.valid & ~torch.isnan(self.store.label)
-        taught = usable & (self.store.label > 0) if negatives == "all" else usable
-        self._training_slots = Slots.of(self.store, taught)
-        self._evaluation_slots = Slots.of(self.store, usable & ~self.store.injected)
-        self._splits = self._assign_splits(split_shares)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a ranker can know of the data before it reads any: sizes, and what made the features."""
+        """The size of the stored vectors."""
         return {"feature_dim": self.store.feature_dim}
-
-    @property
-    def shared_negatives(self) -> bool:
-        """True if training scores every query against all candidates of a batch."""
-        return self._negatives != "group"
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """How many steps an epoch has at the most: as if no drawn group were dropped."""
-        return -(-self.num_queries("train") * self._groups_per_query // self._batch_size)
-
-    def steps(self, split: str) -> int:
-        """How many batches validation or test has, in one process."""
-        return len(self._evaluation_loader(split))
-
-    def num_queries(self, split: str) -> int:
-        """How many queries a split has."""
-        return len(self._splits[split])
 
     @property
     def encoder(self) -> dict[str, Any] | None:
@@ -109,86 +56,9 @@ class GroupedFeatures(LightningDataModule):
             return encoder
         return encoder | {"depths": [self.store.depths[self._depth]]}
 
-    def query_id(self, group: int) -> str:
-        """The query's own id, for messages and result files."""
-        return self.store.query_id(group)
-
-    def query_text(self, group: int) -> str:
-        """The query's text, to look at."""
-        return self.store.query_text(group)
-
-    def candidate_id(self, slot: int) -> str:
-        """The candidate's own id in its group."""
-        return self.store.slot_id(slot)
-
-    def candidate_text(self, slot: int) -> str:
-        """The candidate's text, to look at."""
-        return self.store.candidate_text(int(self.store.candidate[slot]))
-
-    def train_dataloader(self) -> EpochLoader:
-        """Batches of freshly drawn groups, shuffled."""
-        keep = None
-        if self._negatives != "group":
-            keep = has_relevant
-        elif self._drop_unordered:
-            keep = has_order
-        source = TrainingBatches(
-            self._training_slots,
-            self._splits["train"].repeat_interleave(self._groups_per_query),
-            depth=self._depth,
-            num_candidates=self._width(self._training_slots),
-            batch_size=self._batch_size,
-            negatives=self._negatives,
-            keep=keep,
-            seed=self._seed,
-            **self._processes(),
-        )
-        return EpochLoader(source, num_workers=self._num_workers, pin_memory=torch.cuda.is_available())
-
-    def val_dataloader(self) -> EpochLoader:
-        """Each validation query, once a draw, in order."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> EpochLoader:
-        """Each test query, once a draw, in order."""
-        return self._evaluation_loader("test")
-
-    @property
-    def sampled(self) -> bool:
-        """Whether the candidates are responses that a language model sampled."""
-        return self.store.num_tokens is not None
-
-    def most_candidates(self, split: str) -> int:
-        """How many candidates the queries of a split have at the most."""
-        return int(self._evaluation_slots.offsets.diff()[self._splits[split]].amax())
-
-    def evaluation_batches(self, split: str, num_candidates: int, draws: int) -> Iterator[FeatureBatch]:
-        """Other groups than those of validation and test: so many candidates of each query, drawn so often.
-
-        Args:
-            split: Whose queries.
-            num_candidates: K; all that a query has where there are not more.
-            draws: Groups of each query.
-        """
-        batches = self._evaluation(split, num_candidates, draws, {"rank": 0, "world": 1})
-        return (batches.batch(0, step) for step in range(batches.num_steps()))
-
-    def _evaluation_loader(self, split: str) -> EpochLoader:
-        width = self._width(self._evaluation_slots)
-        return EpochLoader(self._evaluation(split, width, self._eval_draws, self._processes()))
-
-    def _evaluation(self, split: str, width: int, draws: int, processes: dict[str, int]) -> EvaluationBatches:
-        generator = torch.Generator().manual_seed(self._eval_seed)
-        groups = self._splits[split].repeat_interleave(draws)
-        drawn = draw_slots(self._evaluation_slots.offsets, groups, width, generator)
-        return EvaluationBatches(self._evaluation_slots, groups, drawn, depth=self._depth, **processes)
-
-    def _width(self, slots: Slots) -> int:
-        return self._num_candidates or int(slots.offsets.diff().amax())
-
-    def _processes(self) -> dict[str, int]:
-        trainer = self.trainer
-        return {"rank": trainer.global_rank if trainer else 0, "world": trainer.world_size if trainer else 1}
+    def maker(self, slots: UsableSlots) -> FeatureMaker:
+        """Batches of vectors."""
+        return FeatureMaker(slots, self._depth)
 
     def _find_depth(self, depth: float | None) -> int:
         depths = self.store.depths
@@ -198,14 +68,3 @@ class GroupedFeatures(LightningDataModule):
             problem = f"the store has no depth {depth}." if depth is not None else "the store has several depths."
             raise ConfigError("datamodule.depth", problem, known=depths)
         return depths.index(depth)
-
-    def _assign_splits(self, shares: tuple[float, float, float]) -> dict[str, Tensor]:
-        split = assign_splits(self.store.split, self.store.query_text, shares)
-        has_candidates = self._evaluation_slots.offsets.diff() > 0
-        found = {name: ((split == place) & has_candidates).nonzero().flatten() for place, name in enumerate(SPLITS)}
-        for name, groups in found.items():
-            if not len(groups):
-                counts = ", ".join(f"{key} {len(value)}" for key, value in found.items())
-                cure = "more queries, another datamodule.split_shares, or a `split` in the data; labels must be there"
-                raise ConfigError(str(self.store.path), f"no labelled query for {name} ({counts}).", cure=cure)
-        return found

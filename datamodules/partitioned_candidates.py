@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from annotated_types import Gt, Interval, Le
 from jaxtyping import Int
-from lightning import LightningDataModule
 from rich.console import Console
 from torch import Tensor
 
+from datamodules.base import RankingData
 from datamodules.epoch_loader import EpochLoader
 from datamodules.pools.judgements import Judgements
 from datamodules.pools.mining import MinedLists
@@ -20,7 +20,9 @@ from datamodules.pools.negatives import CandidateTable, Negatives, OneTable, Sam
 from datamodules.pools.pool_batches import EvaluationPoolBatches, TrainingPoolBatches
 from datamodules.pools.token_lists import TokenLists
 from datamodules.splits import SPLITS, assign_splits
+from ranking.batch import Batch
 from ranking.pool_batch import PoolBatch
+from ranking.pool_data import Reading, Tokenize
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.files import StoreError
 from ranking.vectors.partitions import Partitions
@@ -31,7 +33,7 @@ STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pre
 
 
 @DATAMODULES.register("partitioned_candidates")
-class PartitionedCandidates(LightningDataModule):
+class PartitionedCandidates(RankingData):
     """Queries over a shared pool of candidates, as LRanker trains on them (section 3.2, Eqs. 11-12).
 
     The pool is split at random into parts, several times. Each step draws one of these splits, each query of the batch
@@ -71,7 +73,7 @@ class PartitionedCandidates(LightningDataModule):
         StoreError: If the pool does not open, or another encoder made it.
     """
 
-    ranks_pool: ClassVar[bool] = True
+    batch_type: ClassVar[type[Batch]] = PoolBatch
 
     def __init__(
         self,
@@ -108,7 +110,8 @@ class PartitionedCandidates(LightningDataModule):
         self.partitions = None if self._own else self._partition(num_splits)
         self._tokens: dict[str, TokenLists] = {}
         self._candidate_tokens: TokenLists | None = None
-        self._tokenized_by: Any = None
+        self._history: TokenLists | None = None
+        self._read_by: Any = None
         self._table: CandidateTable | None = None
         self._on_device: Tensor | None = None
 
@@ -116,6 +119,11 @@ class PartitionedCandidates(LightningDataModule):
     def facts(self) -> dict[str, Any]:
         """What a ranker can know of the data before it reads any."""
         return {"feature_dim": self.pool.feature_dim}
+
+    @property
+    def default_references(self) -> list[str]:
+        """The words that query and candidate share, and the frozen encoder."""
+        return ["bm25", "encoder"]
 
     @property
     def encoder(self) -> dict[str, Any] | None:
@@ -172,33 +180,45 @@ class PartitionedCandidates(LightningDataModule):
         return None, self._judgements.removed(queries)
 
     def setup(self, stage: str) -> None:
-        """Turn the texts into the ranker's tokens, once for each split."""
+        """Read what the ranker reads of the queries, once for each split."""
         assert self.trainer is not None
-        self.tokenize(self.trainer.lightning_module, *STAGES[stage])
+        self.read_for(self.trainer.lightning_module, *STAGES[stage])
 
     def check_ranker(self, ranker: Any) -> None:
         """Refuse a ranker that cannot be trained on these batches.
 
         Raises:
-            ConfigError: If it reads no texts, or would have to read all of the pool in each step.
+            ConfigError: If it would have to read all of the pool in each step, or reads histories that are not there.
         """
-        if not hasattr(ranker, "tokenize"):
-            problem = f"{type(ranker).__name__} does not read queries as text."
-            raise ConfigError("ranker.name", problem, cure="a ranker like lranker")
-        if ranker.candidates == "encoded" and not self._own and self._negatives in ("all", "pool"):
+        reading = ranker.reading()
+        if reading.candidates is not None and not self._own and self._negatives in ("all", "pool"):
             problem = f"{self._negatives!r} with ranker.candidates=encoded encodes too much of the pool in each step."
             cure = "partition, batch or mined, or ranker.candidates=cached"
             raise ConfigError("datamodule.negatives", problem, cure=cure)
+        if reading.histories and not len(self.pool.queries.history):
+            problem = f"{ranker.name} reads histories of items, and the queries of {self.pool.path} have none."
+            raise ConfigError("ranker.name", problem, cure="a pool of a recommendation data set, or another ranker")
 
-    def tokenize(self, ranker: Any, *splits: str) -> None:
-        """Turn the texts of these splits into a ranker's tokens."""
-        if ranker is not self._tokenized_by:
-            self._tokens, self._candidate_tokens, self._tokenized_by = {}, None, ranker
+    def read_for(self, ranker: Any, *splits: str) -> None:
+        """Read what a ranker, and the references beside it, read of the queries of these splits.
+
+        Args:
+            ranker: Says by `reading()` what that is.
+            splits: Whose queries.
+        """
+        if ranker is not self._read_by:
+            self._tokens, self._candidate_tokens, self._history, self._read_by = {}, None, None, ranker
+        reading: Reading = ranker.reading()
         for split in splits:
             if split not in self._tokens:
-                self._tokens[split] = self._read(f"{split} queries", self._splits[split], self.pool.queries.text)
-        if splits and ranker.candidates == "encoded" and self._candidate_tokens is None:
-            self._candidate_tokens = self._read("candidates", torch.arange(self.pool.num_candidates), self.pool.text)
+                what, text = f"{split} queries", self.pool.queries.text
+                self._tokens[split] = self._read(what, self._splits[split], text, reading.queries, reading)
+        if splits and reading.candidates is not None and self._candidate_tokens is None:
+            every = torch.arange(self.pool.num_candidates)
+            self._candidate_tokens = self._read("candidates", every, self.pool.text, reading.candidates, reading)
+        if any(each.reading().histories for each in (ranker, *ranker.references.values())):
+            known = self.pool.queries
+            self._history = TokenLists(torch.arange(known.num_queries), known.history, known.history_offsets)
 
     def train_dataloader(self) -> EpochLoader:
         """Batches of training queries, shuffled, drawn afresh each epoch."""
@@ -213,9 +233,10 @@ class PartitionedCandidates(LightningDataModule):
             num_own_parts=self._num_partitions,
             in_batch=self._in_batch or self._negatives == "batch",
             candidate_tokens=self._candidate_tokens,
+            history=self._history,
             batch_size=self._batch_size,
             seed=self._seed,
-            **self._processes(),
+            **self.process(),
         )
         # What stays the same from batch to batch is copied once, by transfer_batch_to_device.
         pin_memory = torch.cuda.is_available() and self._table is None
@@ -237,17 +258,19 @@ class PartitionedCandidates(LightningDataModule):
             batch = dataclasses.replace(batch, candidates=self._on_device)
         return batch.to(device)
 
-    def _read(self, what: str, index: Int[Tensor, " n"], text: Callable[[int], str]) -> TokenLists:
-        """The tokens of texts, with a word on how many were cut."""
-        ranker = self._tokenized_by
-        cut = ranker.num_cut
+    def _read(
+        self, what: str, index: Int[Tensor, " n"], text: Callable[[int], str], tokenize: Tokenize | None, by: Reading
+    ) -> TokenLists:
+        """The tokens of texts, with a word on how many were cut; none where texts are not read."""
+        if tokenize is None:
+            return TokenLists(index, torch.empty(0, dtype=torch.int32), torch.zeros(len(index) + 1, dtype=torch.int64))
+        cut = by.num_cut()
         try:
-            tokenize = ranker.tokenize_candidates if what == "candidates" else ranker.tokenize
             tokens = TokenLists.read(index, text, tokenize)
         except ValueError as error:
             raise ConfigError(str(self.pool.path), f"{what}: {error}.") from error
-        if ranker.num_cut > cut and self._processes()["rank"] == 0:
-            message = f"{ranker.num_cut - cut:,} of {len(index):,} {what} are cut: they are too long for the ranker"
+        if by.num_cut() > cut and self.process()["rank"] == 0:
+            message = f"{by.num_cut() - cut:,} of {len(index):,} {what} are cut: they are too long for the ranker"
             Console(stderr=True).print(message, style="yellow", soft_wrap=True)
         return tokens
 
@@ -258,8 +281,9 @@ class PartitionedCandidates(LightningDataModule):
             self._tokens[split],
             own=self._own,
             candidate_tokens=self._candidate_tokens,
+            history=self._history,
             batch_size=self._eval_batch_size,
-            **self._processes(),
+            **self.process(),
         )
         return EpochLoader(source)
 
@@ -287,13 +311,9 @@ class PartitionedCandidates(LightningDataModule):
 
     def _mine(self) -> MinedLists:
         device = self.trainer.strategy.root_device if self.trainer else "cpu"
-        shared = self._processes()["world"] > 1
+        shared = self.process()["world"] > 1
         queries, depth = self._splits["train"], min(self._mine_depth, self.pool.num_candidates)
         return MinedLists.mine(self.pool, queries, depth, self._judgements, device=device, distributed=shared)
-
-    def _processes(self) -> dict[str, int]:
-        trainer = self.trainer
-        return {"rank": trainer.global_rank if trainer else 0, "world": trainer.world_size if trainer else 1}
 
     def _partition(self, num_splits: int) -> Partitions:
         count = self.pool.num_candidates

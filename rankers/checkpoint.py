@@ -67,7 +67,7 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
         description, weights = checkpoint["ranker"], checkpoint["state_dict"]
     try:
         import_modules(description["imports"], description["imports"].values())
-        ranker = RANKERS.build(description["ranker"], path="ranker")
+        ranker = RANKERS.build(_without_references(description["ranker"]), path="ranker")
         ranker.configure_model()
     except ConfigError as error:
         error.file = str(path)
@@ -145,6 +145,11 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         return description, load_file(file)
     except (SafetensorError, OSError) as error:
         raise ConfigError(str(file), f"not a whole safetensors file: {error}.") from error
+
+
+def _without_references(node: Any) -> Any:
+    """The same node; rankers saved before references stood in the config have them as the option `baselines`."""
+    return {key: value for key, value in node.items() if key != "baselines"} if isinstance(node, dict) else node
 
 
 def _check(description: Any, file: Path) -> None:

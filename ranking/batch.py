@@ -22,6 +22,9 @@ class Batch:
         slot: Each candidate's place in the store, -1 where there is none.
         weight: What share of a full batch this one is; its loss counts as much, so that each group weighs the same in
             small last batches too.
+        answer: Where answers were compared, which one each candidate gives: equal numbers are equal answers, 0 is none.
+        log_probability: Where it is known, that of each response.
+        beam: Where a beam search was made, the label of what it found for each query, nan where it found nothing.
     """
 
     labels: Float[Tensor, "B K"]
@@ -29,6 +32,9 @@ class Batch:
     group: Int[Tensor, " B"]
     slot: Int[Tensor, "B K"]
     weight: float = dataclasses.field(default=1.0, kw_only=True)
+    answer: Int[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
+    log_probability: Float[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
+    beam: Float[Tensor, " B"] | None = dataclasses.field(default=None, kw_only=True)
 
     def to(self: B, device: torch.device | str) -> B:
         """The same batch with every tensor on the device."""
@@ -37,10 +43,6 @@ class Batch:
     def pin_memory(self: B) -> B:
         """The same batch in page-locked memory, so that a copy to a GPU can run beside computation."""
         return dataclasses.replace(self, **{name: value.pin_memory() for name, value in self._tensors().items()})
-
-    def reference_scores(self) -> dict[str, Float[Tensor, "B K"]]:
-        """Scores by name that the batch holds or implies without any ranker."""
-        return {}
 
     def _tensors(self) -> dict[str, Tensor]:
         fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
@@ -62,9 +64,6 @@ class FeatureBatch(Batch):
         candidate_index: Row of `unique_candidates` for each candidate; 0 where the mask is False.
         excluded: Only where every group is scored against the whole table: pairs (group, table row) that are not
             known to be wrong answers for that group, such as further right responses to the same query.
-        answer: Where answers were compared, which one each candidate gives: equal numbers are equal answers, 0 is none.
-        log_probability: Where it is known, that of each response.
-        beam: Where a beam search was made, the label of what it found for each query, nan where it found nothing.
     """
 
     unique_queries: Float[Tensor, "U D"]
@@ -72,9 +71,6 @@ class FeatureBatch(Batch):
     query_index: Int[Tensor, " B"]
     candidate_index: Int[Tensor, "B K"]
     excluded: Int[Tensor, "E 2"] | None = None
-    answer: Int[Tensor, "B K"] | None = None
-    log_probability: Float[Tensor, "B K"] | None = None
-    beam: Float[Tensor, " B"] | None = None
 
     @property
     def query(self) -> Float[Tensor, "B D"]:
@@ -85,16 +81,6 @@ class FeatureBatch(Batch):
     def candidates(self) -> Float[Tensor, "B K D"]:
         """One vector a candidate, in fp32: a copy, K times as large as the queries."""
         return self.unique_candidates[self.candidate_index].float()
-
-    def reference_scores(self) -> dict[str, Float[Tensor, "B K"]]:
-        """The cosine of the raw features and, where they are known, votes for the same answer and log-probability."""
-        found = {"cosine": torch.nn.functional.cosine_similarity(self.query.unsqueeze(1), self.candidates, dim=-1)}
-        if self.answer is not None:
-            same = (self.answer.unsqueeze(1) == self.answer.unsqueeze(2)) & self.mask.unsqueeze(1)
-            found["majority"] = same.sum(dim=2).masked_fill(self.answer == 0, 0).float()
-        if self.log_probability is not None:
-            found["likeliest"] = self.log_probability.nan_to_num(nan=torch.finfo(torch.float32).min)
-        return found
 
     def against_table(self) -> tuple[Float[Tensor, "B C"], Bool[Tensor, "B C"]]:
         """Labels and mask for scores of every group against every row of `unique_candidates`.
@@ -114,3 +100,16 @@ class FeatureBatch(Batch):
         labels[group, row] = self.labels[group, place]
         mask[group, row] = True
         return labels, mask
+
+
+@dataclass
+class TextBatch(Batch):
+    """A batch whose queries and candidates are texts.
+
+    Args:
+        queries: One text a group.
+        candidates: K texts a group, empty where the mask is False.
+    """
+
+    queries: list[str]
+    candidates: list[list[str]]

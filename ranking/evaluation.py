@@ -1,7 +1,8 @@
-"""Evaluation: the scores that a ranker gave to every candidate of a split, and the baselines beside them."""
+"""Evaluation: the scores that a ranker gave to every candidate of a split, and those of the references beside it."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,6 +45,14 @@ class Judged(Protocol):
         ...
 
 
+class Scored(NamedTuple):
+    """Lists of N candidates, one a group, as one scorer has scored them."""
+
+    scores: Float[Tensor, "B N"]
+    labels: Float[Tensor, "B N"]
+    mask: Bool[Tensor, "B N"]
+
+
 class Evaluation:
     """Scores of B groups of up to K candidates; a query has several groups where several were drawn of it.
 
@@ -52,9 +61,7 @@ class Evaluation:
         slot: Each candidate's place in the store, -1 where there is none.
         labels: Relevance.
         scores: What the ranker gave.
-        references: What other scorers gave, such as the cosine of the raw features.
-        beam: The label of what a beam search found for the query, which is none of the candidates; None if none was
-            made.
+        references: What stands beside it, by name; most score the same candidates.
     """
 
     def __init__(
@@ -63,11 +70,9 @@ class Evaluation:
         slot: Int[Tensor, "B K"],
         labels: Float[Tensor, "B K"],
         scores: Float[Tensor, "B K"],
-        references: dict[str, Float[Tensor, "B K"]],
-        beam: Float[Tensor, " B"] | None = None,
+        references: Mapping[str, Scored],
     ) -> None:
         self.group, self.slot, self.labels, self.scores, self.references = group, slot, labels, scores, references
-        self.beam = beam
 
     @property
     def mask(self) -> Bool[Tensor, "B K"]:
@@ -79,39 +84,13 @@ class Evaluation:
         """Each query's group, once, ascending: the order of all per-query values."""
         return self.group.unique()
 
-    def baseline_scores(self) -> dict[str, Float[Tensor, "B K"]]:
-        """Scores that need no training.
-
-        `first` puts the first candidate drawn before all others, `random` ties all, `stored` keeps the order of the
-        store, `majority` prefers answers that many of the candidates give, `likeliest` what the language model found
-        most probable, `oracle` knows the labels and is the best that any ranker can do. Ties count as
-        their expectation.
-        """
-        first = torch.zeros_like(self.scores)
-        first[:, 0] = 1
-        start = self.slot.masked_fill(~self.mask, self.slot.max()).amin(dim=1, keepdim=True)
-        stored = -(self.slot - start).float()
-        random = torch.zeros_like(self.scores)
-        return {"first": first, "random": random, "stored": stored, **self.references, "oracle": self.labels}
-
     def per_query(self, metrics: Metrics) -> dict[str, Float[Tensor, " Q"]]:
-        """Each metric for each query, in the order of `queries`; the mean over its groups.
-
-        Candidates with a label above 0 are relevant.
-        """
-        return self._values(metrics, self.scores, self.labels, self.mask)
+        """Each metric for each query, in the order of `queries`; the mean over its groups."""
+        return self._values(metrics, Scored(self.scores, self.labels, self.mask))
 
     def baselines(self, metrics: Metrics) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
-        """The same of the baselines, by name; `beam` is a list of one, and a miss where there is no label of it."""
-        found = {
-            name: self._values(metrics, scores, self.labels, self.mask)
-            for name, scores in self.baseline_scores().items()
-        }
-        if self.beam is not None:
-            label = self.beam.nan_to_num(0).unsqueeze(1)
-            alone = self._values(metrics, torch.zeros_like(label), label, torch.ones_like(label, dtype=torch.bool))
-            found = {"beam": alone, **found}
-        return found
+        """The same of the references, by name."""
+        return {name: self._values(metrics, scored) for name, scored in self.references.items()}
 
     def rankings(self) -> Iterator[tuple[int, Ranked]]:
         """Each group, once a draw, and its candidates in order: slot, score, label."""
@@ -126,15 +105,10 @@ class Evaluation:
         right = self.labels > 0
         return self.scores[right & self.mask], self.scores[~right & self.mask]
 
-    def _values(
-        self,
-        metrics: Metrics,
-        scores: Float[Tensor, "B N"],
-        labels: Float[Tensor, "B N"],
-        mask: Bool[Tensor, "B N"],
-    ) -> dict[str, Float[Tensor, " Q"]]:
+    def _values(self, metrics: Metrics, scored: Scored) -> dict[str, Float[Tensor, " Q"]]:
         queries, place, count = self.group.unique(return_inverse=True, return_counts=True)
-        places, labels = Places.of_scores(scores, mask), labels.masked_fill(~mask, 0)
+        labels = scored.labels.masked_fill(~scored.mask, 0)
+        places = Places.of_scores(scored.scores, scored.mask)
         values = {name: metric(*places, labels, labels > 0) for name, metric in metrics.items()}
         return {
             name: torch.zeros(len(queries), dtype=torch.float64).index_add_(0, place, value.double()) / count
@@ -142,28 +116,30 @@ class Evaluation:
         }
 
 
-_REFERENCES = ("cosine", "majority", "likeliest")
-
-
 class EvaluationState(Metric):
-    """Collects batches, over all processes, into one Evaluation."""
+    """Collects batches into one Evaluation.
+
+    Args:
+        references: The names of what stands beside the ranker.
+        distributed: Whether the processes of a run share the queries, rather than each having all.
+    """
 
     full_state_update = False
     group: list[Tensor]
     slot: list[Tensor]
     labels: list[Tensor]
     scores: list[Tensor]
-    cosine: list[Tensor]
-    majority: list[Tensor]
-    likeliest: list[Tensor]
-    beam: list[Tensor]
 
-    def __init__(self) -> None:
-        super().__init__(compute_on_cpu=True)
-        for name in ("group", "slot", "labels", "scores", "beam", *_REFERENCES):
+    def __init__(self, references: Sequence[str] = (), *, distributed: bool = True) -> None:
+        super().__init__(compute_on_cpu=True, sync_on_compute=distributed)
+        self._references = list(references)
+        beside = [f"{part}_{place}" for place in range(len(self._references)) for part in Scored._fields]
+        for name in ("group", "slot", "labels", "scores", *beside):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, batch: Batch, scores: Float[Tensor, "B K"]) -> None:
+    def update(
+        self, batch: Batch, scores: Float[Tensor, "B K"], references: Mapping[str, Scored] = MappingProxyType({})
+    ) -> None:
         """Add the scores of one batch.
 
         Raises:
@@ -175,18 +151,18 @@ class EvaluationState(Metric):
         self.slot.append(torch.where(batch.mask, batch.slot, -1))
         self.labels.append(batch.labels)
         self.scores.append(scores)
-        for name, reference in batch.reference_scores().items():
-            getattr(self, name).append(reference)
-        if (beam := getattr(batch, "beam", None)) is not None:
-            self.beam.append(beam)
+        for place, name in enumerate(self._references):
+            for part, value in references[name]._asdict().items():
+                getattr(self, f"{part}_{place}").append(value)
 
     def compute(self) -> Evaluation:
         """Everything collected, sorted by group, so that it does not depend on how many processes there were."""
-        names = ("group", "slot", "labels", "scores")
-        columns = {name: joined(getattr(self, name)) for name in (*names, "beam", *_REFERENCES)}
-        order = torch.argsort(columns["group"], stable=True)
-        columns = {name: column[order] for name, column in columns.items() if len(column) or name in names}
-        references = {name: columns.pop(name) for name in _REFERENCES if name in columns}
+        order = torch.argsort(joined(self.group), stable=True)
+        columns = {name: joined(getattr(self, name))[order] for name in ("group", "slot", "labels", "scores")}
+        references = {
+            name: Scored(*(joined(getattr(self, f"{part}_{place}"))[order] for part in Scored._fields))
+            for place, name in enumerate(self._references)
+        }
         return Evaluation(**columns, references=references)
 
 

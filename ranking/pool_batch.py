@@ -25,20 +25,23 @@ class Contexts(NamedTuple):
 
 @dataclass
 class PoolBatch(Batch):
-    """B queries as token ids, scored against a table of K candidates that they share.
+    """B queries, as token ids or as histories, scored against a table of K candidates that they share.
 
     `slot` holds rows of the pool, -1 where the mask is False.
 
     Args:
         rows: Row in the pool of each candidate of the table.
         candidates: Their cached vectors, as stored.
-        tokens: Of each query's own text, without template, filled up with 0 on the right.
+        tokens: Of each query's own text, without template, filled up with 0 on the right; no columns for a ranker
+            that does not read texts.
         lengths: How many tokens each query has.
         partition: Which prepared context each query is read in; -1 for that of the whole pool.
         candidate_tokens: Of the candidates' texts, where they are encoded anew.
         candidate_lengths: How many tokens each candidate has.
         own: Rows of each query's own candidate list, -1 where there is none; None where queries rank the whole pool.
         removed: Pairs (query of the batch, row of the pool): no candidates for that query, such as its history.
+        history: Rows of what each query's user has seen, oldest first, filled up with -1 on the right; None for a
+            ranker that does not read histories.
     """
 
     rows: Int[Tensor, " K"]
@@ -50,6 +53,7 @@ class PoolBatch(Batch):
     candidate_lengths: Int[Tensor, " K"] | None = None
     own: Int[Tensor, "B L"] | None = None
     removed: Int[Tensor, "R 2"] | None = None
+    history: Int[Tensor, "B H"] | None = None
 
     def only(self, index: Int[Tensor, " b"]) -> "PoolBatch":
         """The same batch with some of its queries."""
@@ -59,6 +63,6 @@ class PoolBatch(Batch):
             place[index] = torch.arange(len(index), device=pairs.device)
             pairs = torch.stack([place[pairs[:, 0]], pairs[:, 1]], dim=1)
             pairs = pairs[pairs[:, 0] >= 0]
-        rowwise = ("labels", "mask", "group", "slot", "tokens", "lengths", "partition", "own")
+        rowwise = ("labels", "mask", "group", "slot", "tokens", "lengths", "partition", "own", "history")
         chosen = {name: getattr(self, name)[index] for name in rowwise if getattr(self, name) is not None}
         return dataclasses.replace(self, **chosen, removed=pairs)

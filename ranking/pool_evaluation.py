@@ -14,6 +14,9 @@ from ranking.places import Places
 from ranking.vectors.products import Scorer, full_precision
 from ranking.vectors.search import places, top_k
 
+DIRECT = "depth 0"
+"""The name of a ranker without its test-time scaling: in reports a part of it rather than a reference."""
+
 _BUDGET = 2**24  # scores of own candidate lists that are held at once
 
 

@@ -37,6 +37,7 @@ class RunConfig:
         trainer: Any option of lightning's Trainer.
         logger: One or several loggers; null for none.
         callbacks: Callbacks of your own, besides those of every run.
+        references: Rankers without weights that are judged beside the ranker; null for those that suit the data.
         monitor: The validation metric, higher is better, that decides which checkpoint is the best.
         save_every: Seconds between saves of the point to resume from, besides those at each validation.
         seed: Of weights, batches, draws and dropout.
@@ -51,6 +52,7 @@ class RunConfig:
     trainer: dict[str, Any] = field(default_factory=dict)
     logger: list[Annotated[dict[str, Any], LOGGERS]] = field(default_factory=lambda: [{"name": "csv"}])
     callbacks: list[Annotated[dict[str, Any], CALLBACKS]] = field(default_factory=list)
+    references: list[Annotated[dict[str, Any], RANKERS]] | None = None
     monitor: Text = "val/mrr"
     save_every: NonNegative = 60.0
     seed: Seed = 0
@@ -96,6 +98,9 @@ def load_config(name: str | Path | None, overrides: Sequence[str] = (), *, into:
                 raise ConfigError(key, "has to be set.", cure=f"add {key}=VALUE to the command") from error
             raise ConfigError(key, str(error).partition("\n")[0]) from error
         assert isinstance(resolved, dict)
+        if into is RunConfig and isinstance(ranker := resolved.get("ranker"), dict) and "baselines" in ranker:
+            cure = "references: [bm25, encoder], beside `ranker:` rather than in it"
+            raise ConfigError("ranker.baselines", "references are no option of the ranker.", cure=cure)
         resolved["imports"] = _import(resolved.get("imports", []), [file.parent] if file else [])
         if isinstance(logger := resolved.get("logger", []), str | Mapping | None):
             resolved["logger"] = [] if logger is None else [logger]

@@ -57,7 +57,7 @@ class Registry:
 
         return add
 
-    def get(self, name: str, path: str = "") -> Callable[..., Any]:
+    def get(self, name: str, path: str = "") -> Any:
         """The factory of that name; imports the file of that name first, the rest only before giving up.
 
         Raises:

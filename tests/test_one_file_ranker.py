@@ -143,7 +143,7 @@ def test_components_from_outside_are_trained_saved_and_loaded_elsewhere(
 
     lines = python("-c", LOADER, store, first, second, *folders, cwd=tmp_path / "elsewhere").splitlines()
     loaded = [json.loads(line) for line in lines]
-    assert [each["ranker"] for each in loaded] == ["bilinear", "rankers.list_ranker"] * 2
+    assert [each["ranker"] for each in loaded] == ["bilinear", "rankers.language_ranker.list_ranker"] * 2
     assert [each["loss"] for each in loaded] == ["hinge", "ranking.losses"] * 2
     assert loaded[:2] == loaded[2:]
     for run, each in zip((first, second), loaded, strict=False):

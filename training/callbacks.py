@@ -106,25 +106,25 @@ class ScoreHistograms(Callback):
             log_histograms(logger, {name: scores for name, scores in spread.items() if len(scores)}, trainer)
 
 
-class ScalingMap(Callback):
-    """Draws how the width and depth of test-time scaling do on validation, once a ranker has tried them.
+class DrawnFindings(Callback):
+    """Draws what validation has decided besides the best checkpoint, such as the width and depth of scaling.
 
     Args:
-        run_dir: Where `scaling.png` goes.
+        folder: Where pictures go.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / "scaling.png"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it, and log `val/scaling` to loggers that hold images."""
-        grid = getattr(pl_module, "grid", None)
-        if grid is None or not trainer.is_global_zero or in_training(trainer):
+        """Write them, and log them to loggers that hold images."""
+        if not trainer.is_global_zero or in_training(trainer):
             return
-        grid.draw(self._path)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("val/scaling", images=[str(self._path)])  # type: ignore[attr-defined]
+        assert isinstance(pl_module, Ranker)
+        for name, picture in pl_module.draw_findings(self._folder).items():
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_image"):
+                    logger.log_image(name, images=[str(picture)])  # type: ignore[attr-defined]
 
 
 def log_histograms(logger: Any, spread: Mapping[str, torch.Tensor], trainer: Trainer) -> None:

@@ -11,8 +11,11 @@ from lightning import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
+from datamodules.base import RankingData
+from ranking.batch import Batch, FeatureBatch, TextBatch
 from ranking.metrics import metric_name
 from ranking.places import Places
+from ranking.pool_batch import PoolBatch
 from ranking.stores.group_tables import StoreError
 from registry import (
     CALLBACKS,
@@ -31,6 +34,12 @@ from training.trainer import build_trainer
 _READ_WHOLE = 64 * 2**20
 """How many bytes of data a check reads to the end."""
 # Stands in for a size that is not known yet: any usual number of heads divides it, and on `meta` no size costs memory.
+_KINDS = {
+    Batch: "any batch",
+    FeatureBatch: "groups of vectors",
+    TextBatch: "groups of texts",
+    PoolBatch: "a pool that all queries share",
+}
 _ANY_DIM = 2**10 * 3**2 * 5 * 7 * 11 * 13
 
 
@@ -91,12 +100,12 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
             _check_source(extractor.source)
             _check_encoder(extractor, download)
             ranker = _make_without_weights(config.ranker)
-            if hasattr(ranker, "check_backbone"):
+            if ranker is not None:
                 ranker.check_backbone(download=download)
         elif hasattr(extractor, "check_store"):
             extractor.check_store()
     with suppress(StoreError) if to_build else nullcontext():
-        datamodule: Any = DATAMODULES.build(node, path="datamodule")
+        datamodule: RankingData = DATAMODULES.build(node, path="datamodule")
         check_steps(config.trainer, datamodule)
         _make_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
     if not to_build or extractor is None:
@@ -107,20 +116,26 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
 
 
 def check_kind(config: RunConfig) -> None:
-    """Refuse a ranker over a pool where there are groups, and one over groups where there is a pool."""
-    ranker: Any = RANKERS.get(config.ranker["name"])
-    given = getattr(DATAMODULES.get(config.datamodule["name"]), "ranks_pool", ranker.ranks_pool)
-    if given != ranker.ranks_pool:
-        kinds = {True: "a pool that all queries share", False: "groups, each with candidates of its own"}
-        names = [name for name in DATAMODULES.names() if getattr(DATAMODULES.get(name), "ranks_pool", None) != given]
-        problem = f"{config.datamodule['name']} reads {kinds[given]}; {config.ranker['name']} ranks {kinds[not given]}."
-        raise ConfigError("datamodule.name", problem, cure=f"use {' or '.join(names)}, or another ranker")
+    """Refuse rankers and references that do not read what the datamodule gives.
+
+    Raises:
+        ConfigError: With the datamodules that would do.
+    """
+    given = DATAMODULES.get(config.datamodule["name"]).batch_type
+    references = {f"references[{place}]": node for place, node in enumerate(config.references or [])}
+    for path, node in {"datamodule": config.ranker, **references}.items():
+        wanted = RANKERS.get(node["name"]).batch_type
+        if issubclass(given, wanted):
+            continue
+        fitting = [name for name in DATAMODULES.names() if issubclass(DATAMODULES.get(name).batch_type, wanted)]
+        problem = f"{config.datamodule['name']} reads {_KINDS[given]}; {node['name']} ranks {_KINDS[wanted]}."
+        cure = f"use {' or '.join(fitting)}, or another ranker" if path == "datamodule" else "leave it out"
+        raise ConfigError(f"{path}.name", problem, cure=cure)
 
 
-def check_steps(options: Mapping[str, Any], datamodule: Any) -> None:
+def check_steps(options: Mapping[str, Any], datamodule: RankingData) -> None:
     """Refuse limits that leave no batch of the data, and validations that an epoch is too short for."""
-    sizes = {"train": datamodule.steps_per_epoch}
-    sizes |= {split: datamodule.steps(split) for split in ("val", "test")} if hasattr(datamodule, "steps") else {}
+    sizes = {"train": datamodule.steps_per_epoch, **{split: datamodule.steps(split) for split in ("val", "test")}}
     for split, size in sizes.items():
         limit = options.get(f"limit_{split}_batches")
         if isinstance(limit, float) and limit * size < 1:
@@ -137,7 +152,7 @@ def check_steps(options: Mapping[str, Any], datamodule: Any) -> None:
 
 def check_negatives(ranker: str, shared: bool) -> None:
     """Refuse negatives from other groups where candidates are scored in the company of their own."""
-    if shared and not RANKERS.get(ranker).takes_shared_negatives:  # type: ignore[attr-defined]
+    if shared and not RANKERS.get(ranker).takes_shared_negatives:
         problem = f"{ranker} scores candidates in the company of their group, not against others."
         cure = "datamodule.negatives=group, or a ranker like point_ranker"
         raise ConfigError("datamodule.negatives", problem, cure=cure)
@@ -170,7 +185,7 @@ def _check_callbacks(config: RunConfig, metrics: list[str]) -> None:
 def _check_ranker(config: RunConfig) -> None:
     """Make it without weights; try loss and metrics on one group, optimizer and schedule on one weight."""
     labels, mask = torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool)
-    loss = config.ranker["loss"] or RANKERS.get(config.ranker["name"]).default_loss  # type: ignore[attr-defined]
+    loss = config.ranker["loss"] or RANKERS.get(config.ranker["name"]).default_loss
     with _refused_as("ranker.loss"):
         LOSSES.bind(loss, "ranker.loss")(labels.clone(), labels, mask)
     for place, node in enumerate(config.ranker["metrics"]):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import multiprocessing
 import os
 import shutil
 import signal
@@ -21,13 +22,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from console.tables import print_table
+from datamodules.base import RankingData
+from datamodules.group_data import GroupData
 from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import describe_anew
 from ranking.response_analysis import Analysis
 from ranking.stores.files import lock_folder, write_file
 from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
 from registry.config import to_yaml
-from training.callbacks import GradientNorm, RankedSamples, ReferenceLines, ScalingMap, ScoreHistograms
+from training.callbacks import DrawnFindings, GradientNorm, RankedSamples, ReferenceLines, ScoreHistograms
 from training.checking import check, check_data, check_negatives, check_steps
 from training.memory import keep_freed_memory
 from training.processes import RUN_DIR, Processes
@@ -114,8 +117,11 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
         raise
 
 
-def _run(config: RunConfig, folder: Path, ranker: Ranker[Any], datamodule: Any, began: float, console: Console) -> Run:
+def _run(
+    config: RunConfig, folder: Path, ranker: Ranker[Any], datamodule: RankingData, began: float, console: Console
+) -> Run:
     started = time.time()
+    ranker.references = _build_references(config, datamodule)
     best = ModelCheckpoint(
         folder,
         Path(BEST).stem,
@@ -136,7 +142,8 @@ def _run(config: RunConfig, folder: Path, ranker: Ranker[Any], datamodule: Any, 
     with _alone_in(folder) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
             _announce(config, folder, trainer, ranker, datamodule, console)
-        _fit(folder, trainer, ranker, datamodule)
+        if ranker.is_trained:
+            _fit(folder, trainer, ranker, datamodule)
         seconds = {"features": started - began, "fit": time.time() - started}
         try:
             return _finish(config, folder, trainer, ranker, datamodule, best, seconds, console)
@@ -171,27 +178,42 @@ def _find_store(config: RunConfig, processes: Processes) -> str:
         return str(extractor.run(to_train=True))
 
 
-def _build_datamodule(config: RunConfig, path: str) -> Any:
+def _build_datamodule(config: RunConfig, path: str) -> RankingData:
     node = {**config.datamodule, "path": path}
     if node.get("seed") is None:
         node["seed"] = config.seed
     return DATAMODULES.build(node, path="datamodule")
 
 
-def _build_ranker(config: RunConfig, datamodule: Any) -> Ranker[Any]:
+def _build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
     ranker = RANKERS.build(config.ranker, path="ranker")
     ranker.encoder = datamodule.encoder
     check_negatives(config.ranker["name"], datamodule.shared_negatives)
-    if hasattr(datamodule, "check_ranker"):
-        datamodule.check_ranker(ranker)
+    datamodule.check_ranker(ranker)
     ranker.configure_model()
     return ranker
+
+
+def _build_references(config: RunConfig, datamodule: RankingData) -> dict[str, Ranker[Any]]:
+    """What stands beside the ranker: what the config names, or what suits the data."""
+    found: dict[str, Ranker[Any]] = {}
+    named = config.references if config.references is not None else datamodule.default_references
+    for place, node in enumerate(named):
+        path = f"references[{place}]"
+        reference = RANKERS.build(RANKERS.complete(node, datamodule.facts, path), path=path)
+        if (lacking := reference.lacks(datamodule)) is None:
+            found[reference.name] = reference
+        elif config.references is not None:
+            raise ConfigError(path, f"{reference.name} cannot be computed: {lacking}.", cure="leave it out")
+        elif not multiprocessing.parent_process():
+            Console(stderr=True).print(f"{reference.name} is left out: {lacking}", highlight=False, soft_wrap=True)
+    return found
 
 
 def _callbacks(config: RunConfig, folder: Path) -> list[Callback]:
     chosen = [CALLBACKS.build(node, path=f"callbacks[{place}]") for place, node in enumerate(config.callbacks)]
     always = [StepSeed(config.seed), GradientNorm(), ReferenceLines(), RankedSamples(), ScoreHistograms()]
-    always.append(ScalingMap(folder))
+    always.append(DrawnFindings(folder))
     if config.trainer.get("enable_progress_bar", True):
         always.append(progress_callback(config.monitor))
     if config.logger:
@@ -229,19 +251,19 @@ def _forget(folder: Path) -> None:
 
 
 def _announce(
-    config: RunConfig, folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any, console: Console
+    config: RunConfig, folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: RankingData, console: Console
 ) -> None:
     content = dataclasses.asdict(config)
     write_file(folder / CONFIG, to_yaml(content).encode())
     for logger in trainer.loggers:
         logger.log_hyperparams(content)
     counts = ", ".join(f"{datamodule.num_queries(split):,} {split}" for split in ("train", "val", "test"))
-    weights = _num_parameters(ranker)
-    message = f"[bold]{escape(config.ranker['name'])}[/]: {weights:,} weights to train; queries: {counts}"
+    weights = f"{_num_parameters(ranker):,} weights to train" if ranker.is_trained else "nothing to train"
+    message = f"[bold]{escape(config.ranker['name'])}[/]: {weights}; queries: {counts}"
     console.print(f"{message}\nrun: {escape(str(folder))}", soft_wrap=True, highlight=False)
 
 
-def _fit(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any) -> None:
+def _fit(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: RankingData) -> None:
     last = folder / LAST if (folder / LAST).is_file() else None
     try:
         trainer.fit(ranker, datamodule=datamodule, ckpt_path=last, weights_only=True)
@@ -263,20 +285,22 @@ def _finish(
     folder: Path,
     trainer: Trainer,
     ranker: Ranker[Any],
-    datamodule: Any,
+    datamodule: RankingData,
     best: ModelCheckpoint,
     seconds: dict[str, float],
     console: Console,
 ) -> Run:
     """Judge the best checkpoint on validation and test, and write everything down."""
     name = config.ranker["name"]
-    if not best.best_model_path:
-        console.print("[yellow]no validation was run: the last state counts as the best[/]")
-        trainer.save_checkpoint(folder / BEST)
-    chosen = {"datamodule": datamodule, "ckpt_path": folder / BEST, "weights_only": True}
+    chosen: dict[str, Any] = {"datamodule": datamodule}
+    if ranker.is_trained:
+        if not best.best_model_path:
+            console.print("[yellow]no validation was run: the last state counts as the best[/]")
+            trainer.save_checkpoint(folder / BEST)
+        chosen |= {"ckpt_path": folder / BEST, "weights_only": True}
     trainer.validate(ranker, verbose=False, **chosen)
     val = Report.of(name, ranker.evaluation, ranker.metrics)
-    if ranker.findings() and trainer.is_global_zero:
+    if ranker.is_trained and ranker.findings() and trainer.is_global_zero:
         describe_anew(folder / BEST, ranker)
     trainer.strategy.barrier()
     trainer.test(ranker, verbose=False, **chosen)
@@ -295,7 +319,7 @@ def _finish(
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "made_with": {**provenance(), "folder": str(Path.cwd())},
     }
-    if getattr(datamodule, "sampled", False):
+    if isinstance(datamodule, GroupData) and datamodule.responses is not None:
         metrics["by_k"] = _report_responses(folder, trainer, ranker, datamodule)
     write_per_query(folder / "per_query.csv", test, datamodule.query_id)
     write_trec_run(folder / "run.trec", ranker.evaluation, datamodule, name)
@@ -308,12 +332,12 @@ def _finish(
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
     print_table(console, test.table("test"))
-    files = f"in {folder}: {METRICS}, per_query.csv, run.trec, {BEST}"
+    files = f"in {folder}: {METRICS}, per_query.csv, run.trec{f', {BEST}' if ranker.is_trained else ''}"
     console.print(files, soft_wrap=True, markup=False, highlight=False)
     return Run(folder, metrics)
 
 
-def _report_responses(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Any) -> dict[str, Any]:
+def _report_responses(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: GroupData) -> dict[str, Any]:
     """What there was to choose from, and how the choice goes as there is more of it: pictures, and W&B tables."""
     by_k, responses = ByK.of(ranker, datamodule, next(iter(ranker.metrics))), Analysis.of(datamodule.store)
     by_k.draw(folder / "by_k.png")

@@ -33,6 +33,7 @@ class TrainingPoolBatches:
         num_own_parts: Into how many parts such a list is split.
         in_batch: Take the other queries' positives as negatives too, over all processes.
         candidate_tokens: Of the candidates, where they are encoded anew.
+        history: Rows of what each query's user has seen, where the ranker reads them.
         batch_size: Queries a step over all processes.
         seed: Of all that is drawn.
         rank: This process.
@@ -53,6 +54,7 @@ class TrainingPoolBatches:
         num_own_parts: int,
         in_batch: bool,
         candidate_tokens: TokenLists | None,
+        history: TokenLists | None = None,
         batch_size: int,
         seed: int,
         rank: int,
@@ -63,7 +65,7 @@ class TrainingPoolBatches:
             raise ConfigError("datamodule.batch_size", problem, cure=f"a multiple of {world}")
         self._pool, self._judgements, self._tokens, self._negatives = pool, judgements, tokens, negatives
         self._partitions, self._num_own_parts, self._in_batch = partitions, num_own_parts, in_batch
-        self._candidate_tokens, self._batch_size = candidate_tokens, batch_size
+        self._candidate_tokens, self._history, self._batch_size = candidate_tokens, history, batch_size
         self._seed, self._rank, self._world = seed, rank, world
         self._num_queries = len(tokens.index) - len(tokens.index) % world
         if not self._num_queries:
@@ -108,6 +110,7 @@ class TrainingPoolBatches:
             partition=partition,
             own=draw.own,
             weight=len(mine) * self._world / min(self._batch_size, self._num_queries),
+            history=_padded(self._history, draw.queries),
             **_encoded(self._candidate_tokens, table),
         )
 
@@ -118,7 +121,7 @@ class TrainingPoolBatches:
         self._positives, self._labels = self._judgements.drawn(
             self._tokens.index, torch.rand(count, generator=generator, dtype=torch.float64)
         )
-        lengths = self._tokens.lengths(self._tokens.index)
+        lengths = (self._history or self._tokens).lengths(self._tokens.index)
         if self._candidate_tokens is not None:
             lengths += self._candidate_tokens.lengths(self._positives)
         kept = torch.randperm(count, generator=generator)[: self._num_queries]
@@ -155,6 +158,7 @@ class EvaluationPoolBatches:
         tokens: Of the queries.
         own: Whether each query ranks a list of its own.
         candidate_tokens: Of the candidates, where they are encoded anew.
+        history: Rows of what each query's user has seen, where the ranker reads them.
         batch_size: Queries a step of one process.
         rank: This process.
         world: How many processes there are.
@@ -168,12 +172,13 @@ class EvaluationPoolBatches:
         *,
         own: bool,
         candidate_tokens: TokenLists | None,
+        history: TokenLists | None = None,
         batch_size: int,
         rank: int,
         world: int,
     ) -> None:
         self._pool, self._judgements, self._tokens, self._own = pool, judgements, tokens, own
-        self._candidate_tokens, self._batch_size = candidate_tokens, batch_size
+        self._candidate_tokens, self._history, self._batch_size = candidate_tokens, history, batch_size
         order = tokens.lengths(tokens.index).argsort(descending=True, stable=True)
         self._queries = tokens.index[order[rank::world]]
 
@@ -204,6 +209,7 @@ class EvaluationPoolBatches:
             partition=torch.full_like(queries, -1),
             own=self._judgements.own(queries) if self._own else None,
             removed=None if self._own else self._judgements.removed(queries),
+            history=_padded(self._history, queries),
             **_encoded(self._candidate_tokens, table),
         )
 
@@ -213,3 +219,11 @@ def _encoded(tokens: TokenLists | None, table: CandidateTable) -> dict[str, Any]
         return {}
     padded, lengths = tokens.padded(table.rows)
     return {"candidate_tokens": padded, "candidate_lengths": lengths}
+
+
+def _padded(history: TokenLists | None, queries: Int[Tensor, " B"]) -> Int[Tensor, "B H"] | None:
+    """The histories of queries, oldest first, filled up with -1 on the right."""
+    if history is None:
+        return None
+    rows, lengths = history.padded(queries)
+    return rows.masked_fill(torch.arange(rows.shape[1]) >= lengths.unsqueeze(1), -1)

@@ -1,16 +1,15 @@
 """TokenLists: the tokens of many texts, end to end, read once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-_TEXTS_AT_ONCE = 1 << 14
+from ranking.pool_data import Tokenize
 
-Tokenize = Callable[[Sequence[str]], list[list[int]]]
-"""What a ranker makes of texts: the ids of their tokens."""
+_TEXTS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """LRanker: a language model embeds the query in view of all candidates, summarised by centroids."""
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from language_models.backbone import Backbone
 from language_models.lora import Lora, add_lora, is_adapter, lora_targets
+from rankers.judging.judging import Judging
 from rankers.lranker.aggregators import Aggregator
 from rankers.lranker.candidate_encoding import encode_pool
 from rankers.lranker.context_projection import ContextProjection
@@ -19,10 +22,12 @@ from rankers.lranker.prompt import Pooling, check_template
 from rankers.lranker.prompt_reader import Injection, PromptReader
 from rankers.lranker.prompt_tokenizer import PromptTokenizer
 from rankers.lranker.query_embedder import QueryEmbedder, SeparatePrompts, SharedPrefixes, shares_prefixes
-from rankers.lranker.scaling.scaled_ranker import ScaledRanker
+from rankers.lranker.scaling.grid import ScalingGrid
+from rankers.lranker.scaling.judging import ScaledJudging
 from rankers.lranker.scaling.scaling import Scaling
-from rankers.pool_ranker import Baseline
+from rankers.pool_ranker import PoolRanker
 from ranking.pool_batch import Contexts, PoolBatch
+from ranking.pool_data import Reading
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.vectors.partitions import Partitions
 from registry import (
@@ -42,7 +47,7 @@ DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_SCALING = Backbone(), Lora(), Scaling()
 
 
 @RANKERS.register("lranker")
-class LRanker(ScaledRanker):
+class LRanker(PoolRanker):
     """LRanker: score(q, c) = <h_q, h_c> / temperature.
 
     "LRanker: LLM Ranker for Massive Candidates", sections 3.1 and 3.2.
@@ -70,7 +75,6 @@ class LRanker(ScaledRanker):
         gradient_checkpointing: Compute states again in the backward pass rather than keep them.
         exclude_positive: Take a query's positive out of the centroids it is trained with.
         scaling: Test-time scaling; null for direct ranking.
-        baselines: What to report beside it.
         loss: What training minimises; Eq. 10 by default.
         optimizer: How weights follow gradients.
         schedule: How the learning rate changes, step by step.
@@ -83,6 +87,14 @@ class LRanker(ScaledRanker):
     Note:
         Where the backbone is not as wide as the stored vectors, a linear map, trained with it, follows.
     """
+
+    judging: ClassVar[type[Judging]] = ScaledJudging
+
+    scaling: Scaling | None
+    """Test-time scaling: what to try or, after the validation that chooses, what to do; None for direct ranking."""
+
+    grid: ScalingGrid | None = None
+    """What validation found of each width and depth of scaling."""
 
     def __init__(
         self,
@@ -101,7 +113,6 @@ class LRanker(ScaledRanker):
         gradient_checkpointing: bool = False,
         exclude_positive: bool = False,
         scaling: Scaling | None = DEFAULT_SCALING,
-        baselines: list[Baseline] = ["bm25", "encoder"],  # noqa: B006
         loss: Annotated[Node, LOSSES] | None = None,
         optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "weight_decay": 0.01},  # noqa: B006
         schedule: Annotated[Node, SCHEDULES] = {"name": "cosine", "warmup": 0.1},  # noqa: B006
@@ -119,7 +130,7 @@ class LRanker(ScaledRanker):
         self._injection: Injection = injection
         self._pooling: Pooling = pooling
         self._template, self._lora, self.temperature = template, lora, temperature
-        self.normalize, self.baselines, self.candidates = normalize, baselines, candidates
+        self.normalize, self.candidates = normalize, candidates
         self._gradient_checkpointing = gradient_checkpointing
         self.exclude_positive = exclude_positive
         self.aggregator: Aggregator | None = None
@@ -220,6 +231,11 @@ class LRanker(ScaledRanker):
             self.backbone.eval()
         return self
 
+    def reading(self) -> Reading:
+        """Queries as tokens; candidates too where they are encoded anew."""
+        candidates = self.tokenize_candidates if self.candidates == "encoded" else None
+        return Reading(self.tokenize, candidates, lambda: self.num_cut)
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """The queries' own tokens, cut so that their prompts fit into `max_length`; `num_cut` counts the cut ones.
 
@@ -287,6 +303,17 @@ class LRanker(ScaledRanker):
         self.prepare(pool, None)
         self._encode_candidates()
 
+    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
+        """Each query's direct embedding and, after training, that of test-time scaling."""
+        judging = self._judging
+        assert isinstance(judging, ScaledJudging)
+        return judging.query_vectors(batch)
+
+    def embed_batch(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
+        """Each query's embedding in the context of all its candidates: scaling of depth 0."""
+        whole = Contexts(*(each.unsqueeze(1) for each in self.whole_contexts(batch)))
+        return self.embedder(batch.tokens, batch.lengths)(whole)[:, 0]
+
     def candidates_to_rank(self) -> Any:
         """The pool, or its candidates as the model encodes them now."""
         return super().candidates_to_rank() if self._encoded is None else self._encoded
@@ -338,10 +365,23 @@ class LRanker(ScaledRanker):
         return self._scaled(vectors.float())
 
     def description(self) -> dict[str, Any]:
-        """As ever, with the hash of the backbone's weights."""
+        """As ever, with the hash of the backbone's weights, and the width and depth of scaling that were chosen."""
         described = super().description()
         described["ranker"]["backbone"] = {"gguf": None, **self._described.identity()}
+        if self.scaling is not None:
+            described["ranker"]["scaling"] = dataclasses.asdict(self.scaling)
         return described
+
+    def findings(self) -> dict[str, Any]:
+        """The width and depth of scaling that validation has chosen, and what it chose among."""
+        return {} if self.grid is None else {"scaling": self.grid.plain()}
+
+    def draw_findings(self, folder: Path) -> dict[str, Path]:
+        """How each width and depth of scaling did on validation."""
+        if self.grid is None:
+            return {}
+        self.grid.draw(folder / "scaling.png")
+        return {"val/scaling": folder / "scaling.png"}
 
     def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
         """What is trained: the backbone's own weights stay where they came from."""
@@ -400,8 +440,7 @@ class LRanker(ScaledRanker):
             )
 
     def _prepare_from_data(self) -> None:
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.prepare(data.pool, data.partitions)
+        self.prepare(self.data.pool, self.data.partitions)
 
     def _training_contexts(self, batch: PoolBatch) -> tuple[()] | tuple[Float[Tensor, "B N H"], Bool[Tensor, "B K"]]:
         """Each query's context as input embeddings; one that several queries share is projected once."""

@@ -1,19 +1,26 @@
 """BM25: ranks by the words that query and candidate share (Robertson and Zaragoza 2009), through bm25s."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import bm25s
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ranking.places import Places
-from ranking.pool_evaluation import Qrels
+from rankers.judging.judging import Judging
+from rankers.judging.scores import ScoreJudging
+from rankers.pool_ranker import PoolRanker
+from ranking.pool_batch import PoolBatch
+from ranking.stores.candidate_pool import CandidatePool
 from ranking.texts import check_texts
+from registry import RANKERS
+
+# Beyond this, an index of words takes more memory than most machines have.
+_MOST_TEXTS = 2_000_000
 
 
-class BM25:
+class BM25Index:
     """An index of a pool's texts, with Lucene's variant, k1 = 1.5, b = 0.75, and English stop words left out.
 
     Args:
@@ -27,11 +34,6 @@ class BM25:
         self._index.index(tokens, show_progress=False)
         self._num_candidates = len(texts)
 
-    @classmethod
-    def of(cls, pool: Any) -> "BM25":
-        """The index of a CandidatePool; all of its texts are read."""
-        return cls([pool.text(row) for row in range(pool.num_candidates)])
-
     def scores(self, query: str) -> Float[Tensor, " N"]:
         """The score of every candidate for one query; 0 where no word is shared."""
         words: Any = bm25s.tokenize([query], stopwords="en", show_progress=False, return_ids=False)
@@ -40,40 +42,25 @@ class BM25:
             return torch.zeros(self._num_candidates)
         return torch.from_numpy(self._index.get_scores(known).copy())
 
-    def places(
-        self,
-        texts: Sequence[str],
-        qrels: Qrels,
-        *,
-        own: Int[Tensor, "Q L"] | None = None,
-        removed: Int[Tensor, "E 2"] | None = None,
-        report: Callable[[int], None] | None = None,
-    ) -> Places:
-        """Where each judged candidate stands, `[Q, P]`.
 
-        Args:
-            texts: Of the queries.
-            qrels: Their judged candidates.
-            own: Each query's own candidates, -1 beyond their end, where it ranks only these.
-            removed: Pairs (place of the query, row) that are no candidates.
-            report: Told of each query.
-        """
-        check_texts("texts", texts)
-        found = Places.nowhere(*qrels.mask.shape)
-        for place, text in enumerate(texts):
-            scores = self.scores(text)
-            there = torch.ones(len(scores), dtype=torch.bool)
-            if own is not None:
-                there.zero_()
-                there[own[place][own[place] >= 0]] = True
-            if removed is not None:
-                there[removed[removed[:, 0] == place, 1]] = False
-            others = scores[there].sort().values
-            at = qrels.mask[place] & there[qrels.rows[place]]
-            judged = scores[qrels.rows[place, at]]
-            not_above = torch.searchsorted(others, judged, right=True)
-            found.above[place, at] = (len(others) - not_above).double()
-            found.tied[place, at] = (not_above - torch.searchsorted(others, judged) - 1).double()
-            if report:
-                report(1)
-        return found
+@RANKERS.register("bm25")
+class BM25(PoolRanker):
+    """Ranks a pool by its texts; the index is built once a run."""
+
+    judging: ClassVar[type[Judging]] = ScoreJudging
+
+    _indexed: tuple[CandidatePool, BM25Index] | None = None
+
+    def lacks(self, data: Any) -> str | None:
+        """Room for the index."""
+        if data.pool.num_candidates <= _MOST_TEXTS:
+            return None
+        return f"an index of {data.pool.num_candidates:,} texts would not fit in memory"
+
+    def forward(self, batch: PoolBatch) -> Float[Tensor, "B N"]:
+        """Every candidate's score for each query's text."""
+        texts = [self.data.pool.queries.text(query) for query in batch.group.tolist()]
+        pool = self.data.pool
+        if self._indexed is None or self._indexed[0] is not pool:
+            self._indexed = pool, BM25Index([pool.text(row) for row in range(pool.num_candidates)])
+        return torch.stack([self._indexed[1].scores(text) for text in texts])

@@ -12,6 +12,7 @@ from lightning import LightningModule, Trainer
 from datamodules.epoch_loader import EpochLoader
 from datamodules.partitioned_candidates import PartitionedCandidates
 from ranking.pool_batch import PoolBatch
+from ranking.pool_data import Reading
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.candidate_pool_writer import CandidatePoolWriter
 from registry import DATAMODULES, ConfigError
@@ -26,7 +27,11 @@ class Reader:
     longest = 100
 
     def __init__(self, candidates: str = "cached") -> None:
-        self.candidates, self.num_cut = candidates, 0
+        self.candidates, self.num_cut, self.references = candidates, 0, {}
+
+    def reading(self) -> Reading:
+        candidates = self.tokenize_candidates if self.candidates == "encoded" else None
+        return Reading(self.tokenize, candidates, lambda: self.num_cut)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if "" in texts:
@@ -40,7 +45,7 @@ class Reader:
 
 def datamodule(pool: CandidatePool, reader: Reader | None = None, **options: Any) -> PartitionedCandidates:
     data = PartitionedCandidates(str(pool.path), **{"batch_size": 8, "num_negatives": 5, "seed": 3, **options})
-    data.tokenize(reader or Reader(), "train", "val", "test")
+    data.read_for(reader or Reader(), "train", "val", "test")
     return data
 
 
@@ -190,7 +195,7 @@ def test_several_processes_teach_what_one_would(
         data = datamodule(pool, **options)
         mined = data._mine() if negatives == "mined" else None
         monkeypatch.setattr(data, "_mine", lambda mined=mined: mined)
-        monkeypatch.setattr(data, "_processes", lambda rank=rank: {"rank": rank, "world": 2})
+        monkeypatch.setattr(data, "process", lambda rank=rank: {"rank": rank, "world": 2})
         shares.append(epoch_of(data.train_dataloader(), 1))
     for batch, *parts in zip(alone, *shares, strict=True):
         assert {query: what for part in parts for query, what in taught(part).items()} == taught(batch)
@@ -204,7 +209,7 @@ def test_processes_that_cannot_share_a_batch_evenly_are_refused(
     pool: CandidatePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = datamodule(pool)
-    monkeypatch.setattr(data, "_processes", lambda: {"rank": 0, "world": 3})
+    monkeypatch.setattr(data, "process", lambda: {"rank": 0, "world": 3})
     with pytest.raises(ConfigError, match=r"datamodule.batch_size.*8 queries cannot be shared evenly by 3"):
         data.train_dataloader()
 
@@ -217,7 +222,7 @@ def test_evaluation_shows_each_query_once_with_all_its_right_candidates(
         seen, lengths = [], []
         for rank in range(2):
             data = datamodule(pool, eval_batch_size=4)
-            monkeypatch.setattr(data, "_processes", lambda rank=rank: {"rank": rank, "world": 2})
+            monkeypatch.setattr(data, "process", lambda rank=rank: {"rank": rank, "world": 2})
             for batch in getattr(data, f"{split}_dataloader")():
                 seen += batch.group.tolist()
                 lengths.append((rank, batch.lengths.tolist()))
@@ -361,7 +366,7 @@ def test_a_trainer_has_the_texts_tokenized_by_its_ranker(pool: CandidatePool) ->
     class Ranker(LightningModule, Reader):
         def __init__(self) -> None:
             super().__init__()
-            self.candidates, self.num_cut = "cached", 0
+            self.candidates, self.num_cut, self.references = "cached", 0, {}
             self.weight, self.seen = torch.nn.Parameter(torch.zeros(())), []
 
         def training_step(self, batch: PoolBatch) -> torch.Tensor:
@@ -380,15 +385,37 @@ def test_a_trainer_has_the_texts_tokenized_by_its_ranker(pool: CandidatePool) ->
     trainer = Trainer(max_epochs=2, accelerator="cpu", enable_model_summary=False, num_sanity_val_steps=0, **quiet)
     trainer.fit(ranker, datamodule=data)
     expected = PartitionedCandidates(str(pool.path), batch_size=8)
-    expected.tokenize(Reader(), "train", "val")
+    expected.read_for(Reader(), "train", "val")
     loader, val = expected.train_dataloader(), list(expected.val_dataloader())
     for found, wanted in zip(ranker.seen, [*epoch_of(loader, 0), *val, *epoch_of(loader, 1), *val], strict=True):
         assert same(found, wanted)
 
 
-def test_a_ranker_that_reads_no_text_is_refused(pool: CandidatePool) -> None:
-    with pytest.raises(ConfigError, match="does not read queries as text"):
-        PartitionedCandidates(str(pool.path)).check_ranker(torch.nn.Linear(1, 1))
+class HistoryReader(Reader):
+    """Reads what each query's user has seen."""
+
+    name = "sequence_ranker"
+
+    def reading(self) -> Reading:
+        return Reading(histories=True)
+
+
+def test_histories_are_read_oldest_first_in_training_and_evaluation(pool: CandidatePool) -> None:
+    data, known = datamodule(pool, HistoryReader()), pool.queries
+    batches = [*epoch_of(data.train_dataloader()), *data.val_dataloader(), *data.test_dataloader()]
+    assert sum(len(batch.group) for batch in batches) > 20
+    for batch in batches:
+        assert batch.tokens.shape[1] == 0 and batch.history is not None
+        for query, row in zip(batch.group.tolist(), batch.history.tolist(), strict=True):
+            seen = known.history[known.history_offsets[query] : known.history_offsets[query + 1]].tolist()
+            assert row == seen + [-1] * (len(row) - len(seen))
+
+
+def test_a_ranker_of_histories_is_refused_where_there_are_none(pool: CandidatePool) -> None:
+    data = datamodule(pool)
+    data.pool.queries.history = torch.empty(0, dtype=torch.int32)
+    with pytest.raises(ConfigError, match=r"sequence_ranker reads histories of items, and the queries of .* have none"):
+        data.check_ranker(HistoryReader())
 
 
 def test_texts_that_are_cut_are_counted_aloud(pool: CandidatePool, capsys: pytest.CaptureFixture[str]) -> None:

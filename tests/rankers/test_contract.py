@@ -30,7 +30,8 @@ MIXED = [dict(zip(CHOICES, row, strict=True)) for row in zip_longest(*CHOICES.va
 NODES = [
     {"name": name, **{option: choice for option, choice in mixed.items() if choice != "default" and option in options}}
     for name in RANKERS.names()
-    if not RANKERS.get(name).ranks_pool  # those of groups; test_lranker.py has those of pools
+    # Those of groups that are trained; test_lranker.py has those of pools.
+    if RANKERS.get(name).batch_type is FeatureBatch and ".references." not in RANKERS.get(name).__module__
     for options in [schema.options(RANKERS.get(name))]
     for mixed in [{}, *MIXED]
 ]

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from rankers.references.bm25 import BM25
 from ranking.metrics import hit, mrr, ndcg, recall
 from ranking.places import Places
 from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Qrels, best, ragged
@@ -142,17 +141,6 @@ def test_a_query_that_two_processes_have_seen_counts_once() -> None:
     assert queries.tolist() == [2, 5, 9] and vectors.flatten().tolist() == [2, 5, 9]
     with pytest.raises(ValueError, match=r"queries \[7\] as nan"):
         state.update(torch.tensor([7]), torch.tensor([[[float("nan")]]]))
-
-
-def test_bm25_ranks_by_shared_words_and_counts_ties() -> None:
-    texts = ["sort a list of numbers", "open a file", "close the socket", "list files of a folder", "sort files"]
-    qrels = Qrels(torch.arange(2), torch.tensor([[0], [4]]), torch.ones(2, 1), torch.ones(2, 1) > 0, torch.zeros(2, 1))
-    bm25, queries = BM25(texts), ["sort numbers", "unheard of"]
-    # Nothing is shared with the second query, so all five tie.
-    assert [at(bm25.places(queries, qrels), place, 0) for place in range(2)] == [(0, 0), (0, 4)]
-    own, removed = torch.tensor([[0, 4], [4, -1]]), torch.tensor([[0, 0]])
-    assert [at(bm25.places(queries, qrels, own=own), place, 0) for place in range(2)] == [(0, 0), (0, 0)]
-    assert at(bm25.places(["sort numbers", "x"], qrels, removed=removed), 0, 0) == (torch.inf, 0)
 
 
 def grades_1_and_2(pool: Any, min_label: float) -> tuple[Qrels, Places]:

@@ -76,14 +76,14 @@ def test_early_stopping_waits_for_a_lower_loss_and_a_higher_metric() -> None:
 def test_a_ranker_of_groups_over_a_pool_is_refused(refused: Callable[..., str]) -> None:
     found = refused("datamodule={name: partitioned_candidates}")
     assert found.startswith(
-        "datamodule.name: partitioned_candidates reads a pool that all queries share; list_ranker ranks groups, each"
-        " with candidates of its own.\n  What to do:   use grouped_features, or another ranker"
+        "datamodule.name: partitioned_candidates reads a pool that all queries share; list_ranker ranks groups"
+        " of vectors.\n  What to do:   use grouped_features, or another ranker"
     )
 
 
 def test_a_ranker_over_a_pool_is_refused_where_there_are_groups(refused: Callable[..., str]) -> None:
     assert refused("ranker={name: lranker}", "monitor=val/mrr").startswith(
-        "datamodule.name: grouped_features reads groups, each with candidates of its own; lranker ranks a pool"
+        "datamodule.name: grouped_features reads groups of vectors; lranker ranks a pool"
     )
 
 

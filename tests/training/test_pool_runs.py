@@ -18,8 +18,8 @@ from test_resuming import KILLER, run_all
 
 from console.progress import WorkProgress
 from datamodules.partitioned_candidates import PartitionedCandidates
-from rankers import pool_ranker
 from rankers.checkpoint import load_ranker
+from rankers.judging import pool as pool_judging
 from ranking.stores.candidate_pool import CandidatePool
 from registry import ConfigError, load_config
 from registry.config import merge, to_yaml
@@ -77,7 +77,7 @@ def test_in_a_log_the_choice_of_width_and_depth_and_the_ranking_tell_how_far_the
     run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     looks = itertools.count(0, 7)  # a clock on which seven seconds pass whenever somebody looks at it
-    monkeypatch.setattr(pool_ranker, "WorkProgress", partial(WorkProgress, clock=lambda: float(next(looks))))
+    monkeypatch.setattr(pool_judging, "WorkProgress", partial(WorkProgress, clock=lambda: float(next(looks))))
     run("trainer.enable_progress_bar=true", "trainer.max_epochs=1", "datamodule.batch_size=4")
     told = capsys.readouterr().err
     # 12 queries, each in the whole pool and then twice in two and in three parts of it.
@@ -218,7 +218,7 @@ def test_what_is_known_of_one_pool_is_not_used_for_another(
     ranker = load_ranker(run("trainer.max_epochs=1", "ranker.scaling=null").path)
     trainer = build_trainer({"accelerator": "cpu", "enable_progress_bar": False})
     other = write_pool(tmp_path / "other", normalize=False)
-    found = []
+    ranker.references, found = {"encoder": RANKERS.build("encoder"), "bm25": RANKERS.build("bm25")}, []
     for path in (pool.path, other.path, pool.path):
         data = PartitionedCandidates(str(path), num_partitions=4, num_splits=2)
         trainer.validate(ranker, datamodule=data, verbose=False)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from console.progress import WorkProgress
+from datamodules.group_data import GroupData
 from rankers.base import Ranker
-from ranking.evaluation import EvaluationState
+from rankers.judging.groups import GroupJudging
 from ranking.significance import Interval
 from ranking.stores.files import write_file
 from registry import RANKERS
@@ -36,25 +37,25 @@ class ByK:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, ranker: Ranker[Any], datamodule: Any, metric: str) -> "ByK":
+    def of(cls, ranker: Ranker[Any], datamodule: GroupData, metric: str) -> "ByK":
         """Draw K of the stored candidates of each test query, ten times where there are more, and rank them.
 
         Args:
             ranker: A trained one.
-            datamodule: Has `evaluation_batches` and `most_candidates`.
+            datamodule: What it was trained on.
             metric: One of the ranker's.
         """
         most, name = datamodule.most_candidates("test"), RANKERS.name_of(type(ranker))
         ks = [k for k in (*_LADDER, *(10**power for power in range(2, 6))) if k < most] + [most]
-        device, metrics = next(ranker.parameters()).device, {metric: ranker.metrics[metric]}
+        metrics = {metric: ranker.metrics[metric]}
         means: dict[str, list[Interval]] = {}
         ranker.eval()
         with WorkProgress(len(ks), doing="By K", done="By K: judged", unit="values of K", brief=True) as shown:
             for k in ks:
-                state = EvaluationState()
+                judging = GroupJudging(ranker, ranker.references, distributed=False)
                 for batch in datamodule.evaluation_batches("test", k, _DRAWS if k < most else 1):
-                    state.update(batch, ranker(batch.to(device)).float().cpu())
-                found = state.compute()
+                    judging.update(batch.to(ranker.device))
+                found = judging.judge()
                 values = {name: found.per_query(metrics), **found.baselines(metrics)}
                 for scorer, of in values.items():
                     means.setdefault(scorer, []).append(mean_of(of[metric]))

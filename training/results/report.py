@@ -16,9 +16,8 @@ from torch import Tensor
 
 from console.decimals import decimal, interval
 from console.tables import new_table
-from rankers.lranker.scaling.scaled_ranker import DIRECT
 from ranking.evaluation import Judged, Metrics
-from ranking.pool_evaluation import PoolEvaluation
+from ranking.pool_evaluation import DIRECT, PoolEvaluation
 from ranking.significance import Interval, mean_interval, paired_difference
 from ranking.stores.files import as_json, write_file
 

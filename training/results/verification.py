@@ -20,7 +20,7 @@ from sklearn.metrics import dcg_score
 from console.decimals import decimal
 from console.tables import new_table
 from features.extractors.candidate_pool import CandidatePoolExtractor
-from rankers.pool_ranker import RUN_DEPTH
+from rankers.judging.judging import RUN_DEPTH
 from ranking.metrics import metric_name
 from ranking.stores.candidate_pool import POOL, CandidatePool
 from ranking.stores.format import format_of

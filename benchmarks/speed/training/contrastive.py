@@ -113,7 +113,6 @@ def lranker(candidates: Literal["cached", "encoded"], texts: Texts, pool: Path) 
         temperature=TEMPERATURE,
         max_length=texts.max_length,
         scaling=None,
-        baselines=[],
         optimizer={"name": "adamw", "lr": RATE},
     )
     ranker.configure_model()

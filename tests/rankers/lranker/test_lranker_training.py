@@ -43,7 +43,7 @@ def data(pool: CandidatePool) -> Data:
 
 def first_batch(ranker: LRanker, data: PartitionedCandidates) -> PoolBatch:
     ranker.prepare(data.pool, data.partitions)
-    data.tokenize(ranker, "train", "val")
+    data.read_for(ranker, "train", "val")
     return next(iter(data.train_dataloader()))
 
 
@@ -154,7 +154,7 @@ def test_candidates_encoded_anew_are_those_of_their_texts(make: Make, data: Data
 def test_a_pool_is_encoded_in_the_precision_of_the_run(
     make: Make, data: Data, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranker, mixed = make(candidates="encoded", baselines=[]), []
+    ranker, mixed = make(candidates="encoded"), []
     embed = ranker.embed_candidates
     monkeypatch.setattr(
         ranker, "embed_candidates", lambda *batch: (mixed.append(torch.is_autocast_enabled("cpu")), embed(*batch))[1]
@@ -492,7 +492,6 @@ def train(
         callbacks=[saved, StepSeed(0)],
         folder=folder,
     )
-    ranker.baselines = []
     trainer.fit(ranker.train(), datamodule=data, ckpt_path=resume, weights_only=True)
     return trainer
 

@@ -57,8 +57,7 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("known", [True, False])
 def test_what_is_known_of_no_response_is_no_baseline(tmp_path: Path, known: bool) -> None:
     found = GroupedFeatures(str(_store(tmp_path, known=known)), num_candidates=None)
-    (batch,) = list(found.evaluation_batches("test", K, 1))
-    assert ({"majority", "likeliest"} <= set(batch.reference_scores())) is known
+    assert ({"majority", "likeliest"} <= set(found.default_references)) is known
 
 
 def test_the_curve_is_that_of_all_subsets(sampled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

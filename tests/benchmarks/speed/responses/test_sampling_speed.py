@@ -43,7 +43,7 @@ def test_other_states_are_noticed(data: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_dtype_of_a_case_is_resolved_when_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sampling.FULL.dtype == "auto"
     for native, dtype in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("ranking.precision.has_bfloat16", lambda device_type, native=native: native)
+        monkeypatch.setattr("language_models.precision.has_bfloat16", lambda device_type, native=native: native)
         assert sampling.FULL.resolved.dtype == dtype
     assert sampling.SMALL.resolved == sampling.SMALL
 

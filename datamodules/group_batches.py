@@ -1,15 +1,16 @@
-"""Feature batches: the batches of an epoch, each made by one gather from the store."""
+"""Group batches: the batches of an epoch, made of groups of slots that were drawn from a store."""
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from datamodules.drawing import draw_slots, slots_of
-from ranking.batch import FeatureBatch
+from ranking.batch import Batch, FeatureBatch, TextBatch
 from ranking.stores.group_store import GroupStore
 from registry import ConfigError
 
@@ -17,12 +18,12 @@ _EVALUATION_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
-class Slots:
+class UsableSlots:
     """Those slots of a store that may be drawn, by group.
 
     Args:
         store: Where features and labels are.
-        slot: Slots of the store, group by group.
+        slot: UsableSlots of the store, group by group.
         offsets: Group g owns `slot[offsets[g]:offsets[g + 1]]`.
     """
 
@@ -31,7 +32,7 @@ class Slots:
     offsets: Int[Tensor, " Q1"]
 
     @classmethod
-    def of(cls, store: GroupStore, usable: Tensor) -> "Slots":
+    def of(cls, store: GroupStore, usable: Tensor) -> "UsableSlots":
         """The usable ones among the slots of a store."""
         before = torch.nn.functional.pad(usable.long().cumsum(0), (1, 0))
         return cls(store, usable.nonzero().flatten(), before[store.offsets])
@@ -45,52 +46,144 @@ class Slots:
         """The candidates' rows of drawn slots."""
         return self.store.candidate[self.slot[drawn]]
 
+    def columns(self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"]) -> dict[str, Any]:
+        """What every batch holds of the groups and their drawn slots, by field."""
+        mask = drawn >= 0
+        slot = torch.where(mask, self.slot[drawn.clamp(min=0)], -1)
+        return {"labels": self.labels(drawn), "mask": mask, "group": groups, "slot": slot}
+
+
+@runtime_checkable
+class Maker(Protocol):
+    """Makes batches of groups and of the slots that were drawn of each."""
+
+    @property
+    def slots(self) -> UsableSlots:
+        """What is drawn from."""
+        ...
+
     def batch(
         self,
         groups: Int[Tensor, " B"],
         drawn: Int[Tensor, "B K"],
-        depth: int,
         *,
         table: "Table | None" = None,
         shared_negatives: bool = False,
-    ) -> FeatureBatch:
-        """A batch in which every vector occurs once, however many groups it is in.
+    ) -> Batch:
+        """A batch of these groups.
 
         Args:
             groups: The group of each row.
             drawn: Its slots, -1 where there is none.
-            depth: Place among the store's depths.
             table: Candidates to point into; None gathers those that the groups need.
             shared_negatives: Each group will be scored against the whole table.
         """
-        mask = drawn >= 0
-        slot = torch.where(mask, self.slot[drawn.clamp(min=0)], -1)
-        rows = self.store.candidate[slot[mask]]
+        ...
+
+    def table(self, rows: Int[Tensor, " N"]) -> "Table":
+        """The candidates in these rows, each once."""
+        ...
+
+    def num_at_once(self, num_candidates: int) -> int:
+        """How many groups of K candidates a batch of validation or test has."""
+        ...
+
+
+@dataclass(frozen=True)
+class FeatureMaker:
+    """Makes batches in which every vector occurs once, however many groups it is in.
+
+    Args:
+        slots: What is drawn from.
+        depth: Place among the store's depths.
+    """
+
+    slots: UsableSlots
+    depth: int
+
+    def batch(
+        self,
+        groups: Int[Tensor, " B"],
+        drawn: Int[Tensor, "B K"],
+        *,
+        table: "Table | None" = None,
+        shared_negatives: bool = False,
+    ) -> FeatureBatch:
+        """A batch of vectors, from one gather."""
+        store, columns = self.slots.store, self.slots.columns(groups, drawn)
+        rows = store.candidate[columns["slot"][columns["mask"]]]
         if table is None:
-            table = Table.gather(self.store, rows, depth)
+            table = self.table(rows)
         candidate_index = torch.zeros_like(drawn)
-        candidate_index[mask] = torch.searchsorted(table.rows, rows)
+        candidate_index[columns["mask"]] = torch.searchsorted(table.rows, rows)
         queries, query_index = groups.unique(return_inverse=True)
         return FeatureBatch(
-            labels=self.labels(drawn),
-            mask=mask,
-            group=groups,
-            slot=slot,
-            unique_queries=self.store.query_features(queries, depth),
+            **columns,
+            unique_queries=store.query_features(queries, self.depth),
             unique_candidates=table.features,
             query_index=query_index,
             candidate_index=candidate_index,
             excluded=self._own_candidates(groups, table) if shared_negatives else None,
         )
 
+    def table(self, rows: Int[Tensor, " N"]) -> "Table":
+        """The features of these rows, in one gather."""
+        return Table.gather(self.slots.store, rows, self.depth)
+
+    def num_at_once(self, num_candidates: int) -> int:
+        """As many groups as have 64 MiB of features."""
+        return max(1, _EVALUATION_BYTES // (4 * num_candidates * self.slots.store.feature_dim))
+
     def _own_candidates(self, groups: Int[Tensor, " B"], table: "Table") -> Int[Tensor, "E 2"]:
         """Where in the table a group's own candidates are that are not known to be wrong, drawn or not."""
-        place, slot = slots_of(self.store.offsets, groups)
-        unsure = ~(self.store.valid[slot] & (self.store.label[slot] <= 0))
-        place, rows = place[unsure], self.store.candidate[slot[unsure]]
+        store = self.slots.store
+        place, slot = slots_of(store.offsets, groups)
+        unsure = ~(store.valid[slot] & (store.label[slot] <= 0))
+        place, rows = place[unsure], store.candidate[slot[unsure]]
         at = torch.searchsorted(table.rows, rows).clamp(max=len(table.rows) - 1)
         found = table.rows[at] == rows
         return torch.stack([place[found], at[found]], dim=1)
+
+
+@dataclass(frozen=True)
+class TextMaker:
+    """Makes batches of texts.
+
+    Args:
+        slots: What is drawn from.
+        groups_at_once: Of validation and test.
+    """
+
+    slots: UsableSlots
+    groups_at_once: int
+
+    def batch(
+        self,
+        groups: Int[Tensor, " B"],
+        drawn: Int[Tensor, "B K"],
+        *,
+        table: "Table | None" = None,
+        shared_negatives: bool = False,
+    ) -> TextBatch:
+        """A batch of texts as they are stored."""
+        assert table is None and not shared_negatives, "texts are scored in their own groups"
+        store, columns = self.slots.store, self.slots.columns(groups, drawn)
+        return TextBatch(
+            **columns,
+            queries=[store.query_text(group) for group in groups.tolist()],
+            candidates=[
+                ["" if slot < 0 else store.candidate_text(int(store.candidate[slot])) for slot in row]
+                for row in columns["slot"].tolist()
+            ],
+        )
+
+    def table(self, rows: Int[Tensor, " N"]) -> "Table":
+        """Texts have none."""
+        raise NotImplementedError("texts are scored in their own groups")
+
+    def num_at_once(self, num_candidates: int) -> int:
+        """As the options say."""
+        return self.groups_at_once
 
 
 @dataclass(frozen=True)
@@ -111,38 +204,33 @@ class EvaluationBatches:
     """Given groups in order, each in one process only.
 
     Args:
-        slots: What was drawn from.
+        maker: Makes the batches.
         groups: A group for each draw.
         drawn: Its slots.
-        depth: Place among the store's depths.
         rank: This process.
         world: How many processes there are.
     """
 
     def __init__(
-        self, slots: Slots, groups: Int[Tensor, " G"], drawn: Int[Tensor, "G K"], *, depth: int, rank: int, world: int
+        self, maker: Maker, groups: Int[Tensor, " G"], drawn: Int[Tensor, "G K"], *, rank: int, world: int
     ) -> None:
-        self._slots, self._depth = slots, depth
+        self._maker = maker
         self._groups, self._drawn = groups[rank::world], drawn[rank::world]
-        self._size = max(1, _EVALUATION_BYTES // (4 * drawn.shape[1] * slots.store.feature_dim))
-        answer, log_probability = slots.store.answer, slots.store.log_probability
-        # What is not known of any response orders none.
-        self._known: dict[str, Tensor] = {}
-        if answer is not None and bool(answer.any()):
-            self._known["answer"] = answer
-        if log_probability is not None and not bool(log_probability.isnan().all()):
-            self._known["log_probability"] = log_probability
+        self._size = maker.num_at_once(drawn.shape[1])
+        store = maker.slots.store
+        known = {"answer": store.answer, "log_probability": store.log_probability}
+        self._known = {name: values for name, values in known.items() if values is not None}
 
     def num_steps(self) -> int:
         """At least one, if empty, so that every process takes part when results are gathered."""
         return max(1, -(-len(self._groups) // self._size))
 
-    def batch(self, epoch: int, step: int) -> FeatureBatch:
+    def batch(self, epoch: int, step: int) -> Batch:
         """The batch of one step, the same in every epoch."""
         part = slice(step * self._size, (step + 1) * self._size)
-        batch = self._slots.batch(self._groups[part], self._drawn[part], self._depth)
+        batch = self._maker.batch(self._groups[part], self._drawn[part])
         slot = batch.slot.clamp(min=0)
-        beam = self._slots.store.beam_label
+        beam = self._maker.slots.store.beam_label
         known = {name: values[slot] for name, values in self._known.items()}
         return dataclasses.replace(batch, **known, beam=None if beam is None else beam[self._groups[part]])
 
@@ -155,9 +243,8 @@ class TrainingBatches:
     own first ones, so that schedules can count on the number.
 
     Args:
-        slots: What is drawn from.
+        maker: Makes the batches.
         groups: The group of each draw; one that is drawn often occurs often.
-        depth: Place among the store's depths.
         num_candidates: K.
         batch_size: Groups a step over all processes.
         negatives: `group`, `batch` or `all`.
@@ -172,10 +259,9 @@ class TrainingBatches:
 
     def __init__(
         self,
-        slots: Slots,
+        maker: Maker,
         groups: Int[Tensor, " G"],
         *,
-        depth: int,
         num_candidates: int,
         batch_size: int,
         negatives: str,
@@ -187,7 +273,8 @@ class TrainingBatches:
         if batch_size % world:
             problem = f"{batch_size} groups cannot be shared evenly by {world} processes."
             raise ConfigError("datamodule.batch_size", problem, cure=f"a multiple of {world}")
-        self._slots, self._source_groups, self._depth, self._num_candidates = slots, groups, depth, num_candidates
+        self._maker, self._slots = maker, maker.slots
+        self._source_groups, self._num_candidates = groups, num_candidates
         self._batch_size, self._keep, self._seed, self._rank, self._world = batch_size, keep, seed, rank, world
         self._negatives = negatives
         self._epoch, self._groups, self._drawn = -1, groups, groups
@@ -195,14 +282,14 @@ class TrainingBatches:
         self._num_groups = len(self._groups) - len(self._groups) % world
         self._table = None
         if negatives == "all":
-            _, own = slots_of(slots.offsets, groups.unique())
-            self._table = Table.gather(slots.store, slots.rows(own), depth)
+            _, own = slots_of(self._slots.offsets, groups.unique())
+            self._table = maker.table(self._slots.rows(own))
 
     def num_steps(self) -> int:
         """Steps an epoch, the last one possibly smaller."""
         return -(-self._num_groups // self._batch_size)
 
-    def batch(self, epoch: int, step: int) -> FeatureBatch:
+    def batch(self, epoch: int, step: int) -> Batch:
         """The part of this process of the batch of one step."""
         if epoch != self._epoch:
             self._plan(epoch)
@@ -213,9 +300,9 @@ class TrainingBatches:
         if self._negatives == "batch" and self._world > 1:
             # The other processes' candidates too, so that the number of processes changes no loss.
             slot = self._drawn[everyone].flatten()
-            table = Table.gather(self._slots.store, self._slots.rows(slot[slot >= 0]), self._depth)
+            table = self._maker.table(self._slots.rows(slot[slot >= 0]))
         shared = self._negatives != "group"
-        batch = self._slots.batch(groups, drawn, self._depth, table=table, shared_negatives=shared)
+        batch = self._maker.batch(groups, drawn, table=table, shared_negatives=shared)
         full = min(self._batch_size, self._num_groups)
         return dataclasses.replace(batch, weight=len(picked) * self._world / full)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from datamodules.drawing import draw_slots, has_order, has_relevant
-from datamodules.feature_batches import EvaluationBatches, Slots, TrainingBatches
+from datamodules.group_batches import EvaluationBatches, FeatureMaker, TrainingBatches, UsableSlots
 from ranking.batch import FeatureBatch
 from ranking.stores.group_store import GroupStore
 from registry import ConfigError
@@ -13,14 +13,14 @@ K = 5
 GROUPS = [group for group in range(60) if group % 5 in (0, 1, 3)]
 
 
-def all_usable(store: GroupStore) -> Slots:
-    return Slots.of(store, store.valid & ~store.label.isnan())
+def all_usable(store: GroupStore) -> UsableSlots:
+    return UsableSlots.of(store, store.valid & ~store.label.isnan())
 
 
 def training(store: GroupStore, **changes: Any) -> TrainingBatches:
     groups = torch.tensor(changes.pop("groups", GROUPS)).repeat_interleave(changes.pop("groups_per_query", 4))
-    options = {"depth": 0, "num_candidates": K, "batch_size": 16, "negatives": "group", "keep": has_order, "seed": 0}
-    return TrainingBatches(all_usable(store), groups, **{**options, "rank": 0, "world": 1, **changes})
+    options = {"num_candidates": K, "batch_size": 16, "negatives": "group", "keep": has_order, "seed": 0}
+    return TrainingBatches(FeatureMaker(all_usable(store), 0), groups, **{**options, "rank": 0, "world": 1, **changes})
 
 
 def epoch_of(source: TrainingBatches | EvaluationBatches, epoch: int = 0) -> list[FeatureBatch]:
@@ -146,12 +146,12 @@ def test_queries_that_teach_nothing_are_refused(store: GroupStore) -> None:
 def test_evaluation_has_each_drawn_group_once_over_all_processes(
     store: GroupStore, usable: list[list[int]], world: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datamodules.feature_batches._EVALUATION_BYTES", at_once * 4 * K * store.feature_dim)
+    monkeypatch.setattr("datamodules.group_batches._EVALUATION_BYTES", at_once * 4 * K * store.feature_dim)
     slots, groups = all_usable(store), torch.arange(1, 12).repeat_interleave(2)
     drawn = draw_slots(slots.offsets, groups, K, torch.Generator().manual_seed(0))
     found = []
     for rank in range(world):
-        batches = epoch_of(EvaluationBatches(slots, groups, drawn, depth=0, rank=rank, world=world))
+        batches = epoch_of(EvaluationBatches(FeatureMaker(slots, 0), groups, drawn, rank=rank, world=world))
         assert all(len(batch.group) <= at_once for batch in batches)
         found += keys(batches)
         for batch in batches:
@@ -166,7 +166,7 @@ def test_evaluation_has_each_drawn_group_once_over_all_processes(
 def test_a_process_without_a_query_still_takes_part(store: GroupStore) -> None:
     slots, groups = all_usable(store), torch.tensor([5])
     drawn = draw_slots(slots.offsets, groups, K, torch.Generator())
-    source = EvaluationBatches(slots, groups, drawn, depth=0, rank=1, world=2)
+    source = EvaluationBatches(FeatureMaker(slots, 0), groups, drawn, rank=1, world=2)
     assert [batch.labels.shape for batch in epoch_of(source)] == [(0, K)]
 
 

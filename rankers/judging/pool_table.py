@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,9 @@ _RESIDENT = 0.6
 _SMALL = 2**30
 
 
+_tables: WeakKeyDictionary[CandidatePool, dict[torch.device, "PoolTable"]] = WeakKeyDictionary()
+
+
 class PoolTable:
     """A pool as one device sees it.
 
@@ -25,7 +29,20 @@ class PoolTable:
     """
 
     def __init__(self, pool: CandidatePool, device: torch.device) -> None:
-        self.pool, self.device = pool, device
+        self._pool, self.device = ref(pool), device
+
+    @property
+    def pool(self) -> CandidatePool:
+        """The candidates."""
+        pool = self._pool()
+        assert pool is not None, "the pool is gone"
+        return pool
+
+    @classmethod
+    def of(cls, pool: CandidatePool, device: torch.device) -> "PoolTable":
+        """The table of this pool on this device, made once however many rankers ask for it."""
+        tables = _tables.setdefault(pool, {})
+        return tables.setdefault(device, cls(pool, device))
 
     @cached_property
     def candidates(self) -> Any:

@@ -1,0 +1,212 @@
+"""GroupData: groups of K candidates, drawn by index from a group store, whatever a batch holds of them."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, TypedDict
+
+import torch
+from annotated_types import Interval
+from torch import Tensor
+
+from datamodules.base import Known, RankingData
+from datamodules.drawing import draw_slots, has_order, has_relevant
+from datamodules.epoch_loader import EpochLoader
+from datamodules.group_batches import EvaluationBatches, Maker, TrainingBatches, UsableSlots
+from datamodules.splits import SPLITS, assign_splits
+from ranking.batch import Batch
+from ranking.stores.group_store import GroupStore
+from registry import ConfigError
+from registry.ranges import Count, Few, FilePath, NonNegative, Seed
+
+Negatives = Literal["group", "batch", "all"]
+
+
+class Drawing(TypedDict, total=False):
+    """How groups are drawn, whatever a batch holds of them.
+
+    Args:
+        num_candidates: K; null for all that a query has.
+        groups_per_query: Groups drawn of each query an epoch.
+        batch_size: Groups a step, over all processes together, so that a run means the same on any number of them.
+        drop_unordered: Drop training groups whose labels are all equal.
+        eval_draws: Groups drawn of each query for validation and test, where K are drawn of more; metrics are means.
+        split_shares: Shares of train, val and test where the store has no splits of its own.
+        seed: Of the drawing; null for the run's.
+        eval_seed: Of the drawing for validation and test, kept apart so that seeds are judged on the same groups.
+        num_workers: Processes that prepare batches ahead.
+        verify: Check the store's hashes before the first use.
+    """
+
+    num_candidates: Annotated[int, Interval(ge=2, le=100_000)] | None
+    groups_per_query: Few
+    batch_size: Count
+    drop_unordered: bool
+    eval_draws: Few
+    split_shares: tuple[NonNegative, NonNegative, NonNegative]
+    seed: Seed | None
+    eval_seed: Seed
+    num_workers: Annotated[int, Interval(ge=0, le=1000)]
+    verify: bool
+
+
+class GroupData(RankingData):
+    """Groups of K candidates, drawn afresh each epoch for training and once for evaluation.
+
+    Queries that the store does not assign to a split are assigned by a hash of their text, so that equal queries never
+    fall into different splits. In training, groups that cannot teach an order are dropped (Language Ranker, appendix
+    D); validation and test keep every query, and one without a right candidate counts as a miss.
+
+    A subclass says by its `maker` what a batch holds.
+    """
+
+    def __init__(
+        self,
+        path: FilePath,
+        *,
+        negatives: Negatives = "group",
+        num_candidates: int | None = 10,
+        groups_per_query: int = 1,
+        batch_size: int = 256,
+        drop_unordered: bool = True,
+        eval_draws: int = 1,
+        split_shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        seed: int | None = None,
+        eval_seed: int = 0,
+        num_workers: int = 0,
+        verify: bool = True,
+    ) -> None:
+        super().__init__()
+        self.store = GroupStore.open(Path(path), verify=verify)
+        self._groups_per_query, self._batch_size, self._negatives = groups_per_query, batch_size, negatives
+        self._num_candidates, self._drop_unordered = num_candidates, drop_unordered
+        self._eval_draws, self._seed, self._eval_seed, self._num_workers = eval_draws, seed or 0, eval_seed, num_workers
+        usable = self.store.valid & ~torch.isnan(self.store.label)
+        taught = usable & (self.store.label > 0) if negatives == "all" else usable
+        self._training_slots = UsableSlots.of(self.store, taught)
+        self._evaluation_slots = UsableSlots.of(self.store, usable & ~self.store.injected)
+        self._splits = self._assign_splits(split_shares)
+        self.known = _known(self.store)
+        self.responses = self.store if self.store.num_tokens is not None else None
+
+    all_references: ClassVar[tuple[str, ...]]
+    """References that may stand beside a ranker of such batches, in the order of the report."""
+
+    @abstractmethod
+    def maker(self, slots: UsableSlots) -> Maker:
+        """What makes batches of the slots that are drawn of these."""
+
+    @property
+    def default_references(self) -> list[str]:
+        """Those that score any group, and those of responses where what they need is known."""
+        known = {"beam": self.known.beams, "majority": self.known.answers, "likeliest": self.known.log_probabilities}
+        return [name for name in self.all_references if known.get(name, True)]
+
+    @property
+    def shared_negatives(self) -> bool:
+        """True if training scores every query against all candidates of a batch."""
+        return self._negatives != "group"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has at the most: as if no drawn group were dropped."""
+        return -(-self.num_queries("train") * self._groups_per_query // self._batch_size)
+
+    def steps(self, split: str) -> int:
+        """How many batches validation or test has, in one process."""
+        return len(self._evaluation_loader(split))
+
+    def num_queries(self, split: str) -> int:
+        """How many queries a split has."""
+        return len(self._splits[split])
+
+    def query_id(self, group: int) -> str:
+        """The query's own id, for messages and result files."""
+        return self.store.query_id(group)
+
+    def query_text(self, group: int) -> str:
+        """The query's text, to look at."""
+        return self.store.query_text(group)
+
+    def candidate_id(self, slot: int) -> str:
+        """The candidate's own id in its group."""
+        return self.store.slot_id(slot)
+
+    def candidate_text(self, slot: int) -> str:
+        """The candidate's text, to look at."""
+        return self.store.candidate_text(int(self.store.candidate[slot]))
+
+    def train_dataloader(self) -> EpochLoader:
+        """Batches of freshly drawn groups, shuffled."""
+        keep = None
+        if self._negatives != "group":
+            keep = has_relevant
+        elif self._drop_unordered:
+            keep = has_order
+        source = TrainingBatches(
+            self.maker(self._training_slots),
+            self._splits["train"].repeat_interleave(self._groups_per_query),
+            num_candidates=self._width(self._training_slots),
+            batch_size=self._batch_size,
+            negatives=self._negatives,
+            keep=keep,
+            seed=self._seed,
+            **self.process(),
+        )
+        return EpochLoader(source, num_workers=self._num_workers, pin_memory=torch.cuda.is_available())
+
+    def val_dataloader(self) -> EpochLoader:
+        """Each validation query, once a draw, in order."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> EpochLoader:
+        """Each test query, once a draw, in order."""
+        return self._evaluation_loader("test")
+
+    def most_candidates(self, split: str) -> int:
+        """How many candidates the queries of a split have at the most."""
+        return int(self._evaluation_slots.offsets.diff()[self._splits[split]].amax())
+
+    def evaluation_batches(self, split: str, num_candidates: int, draws: int) -> Iterator[Batch]:
+        """Other groups than those of validation and test: so many candidates of each query, drawn so often.
+
+        Args:
+            split: Whose queries.
+            num_candidates: K; all that a query has where there are not more.
+            draws: Groups of each query.
+        """
+        batches = self._evaluation(split, num_candidates, draws, {"rank": 0, "world": 1})
+        return (batches.batch(0, step) for step in range(batches.num_steps()))
+
+    def _evaluation_loader(self, split: str) -> EpochLoader:
+        width = self._width(self._evaluation_slots)
+        return EpochLoader(self._evaluation(split, width, self._eval_draws, self.process()))
+
+    def _evaluation(self, split: str, width: int, draws: int, processes: dict[str, int]) -> EvaluationBatches:
+        generator = torch.Generator().manual_seed(self._eval_seed)
+        groups = self._splits[split].repeat_interleave(draws)
+        drawn = draw_slots(self._evaluation_slots.offsets, groups, width, generator)
+        return EvaluationBatches(self.maker(self._evaluation_slots), groups, drawn, **processes)
+
+    def _width(self, slots: UsableSlots) -> int:
+        return self._num_candidates or int(slots.offsets.diff().amax())
+
+    def _assign_splits(self, shares: tuple[float, float, float]) -> dict[str, Tensor]:
+        split = assign_splits(self.store.split, self.store.query_text, shares)
+        has_candidates = self._evaluation_slots.offsets.diff() > 0
+        found = {name: ((split == place) & has_candidates).nonzero().flatten() for place, name in enumerate(SPLITS)}
+        for name, groups in found.items():
+            if not len(groups):
+                counts = ", ".join(f"{key} {len(value)}" for key, value in found.items())
+                cure = "more queries, another datamodule.split_shares, or a `split` in the data; labels must be there"
+                raise ConfigError(str(self.store.path), f"no labelled query for {name} ({counts}).", cure=cure)
+        return found
+
+
+def _known(store: GroupStore) -> Known:
+    answer, log_probability = store.answer, store.log_probability
+    return Known(
+        answers=answer is not None and bool(answer.any()),
+        log_probabilities=log_probability is not None and not bool(log_probability.isnan().all()),
+        beams=store.beam_label is not None,
+    )

@@ -1,0 +1,146 @@
+"""PoolJudging: what every way to judge over a whole pool has in common."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from lightning import Trainer
+from torch import Tensor
+
+from console.progress import WorkProgress
+from rankers.judging.judging import RUN_DEPTH, Judging
+from ranking.places import Places
+from ranking.pool_batch import PoolBatch
+from ranking.pool_data import PoolData
+from ranking.pool_evaluation import PoolEvaluation, Qrels, ragged
+
+_GLANCE_DEPTH = 10  # candidates that are only looked at while training goes on
+
+
+class PoolJudging(Judging):
+    """Finds where the judged candidates of each query stand in the ranker's order of the pool.
+
+    References see the same batches, each query once in a run: what a ranker without weights finds does not change.
+
+    Args:
+        ranker: What is judged.
+        references: What stands beside it, by name.
+    """
+
+    def __init__(self, ranker: Any, references: Mapping[str, Any]) -> None:
+        super().__init__(ranker, references)
+        self._beside = {name: _Remembered(reference.judging(reference, {})) for name, reference in references.items()}
+
+    @property
+    def trainer(self) -> Trainer:
+        """Of the run."""
+        return self.ranker.trainer
+
+    @property
+    def data(self) -> PoolData:
+        """The run's pool and queries."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @abstractmethod
+    def collect(self, batch: PoolBatch) -> None:
+        """Take one batch of queries, for the ranker alone."""
+
+    @abstractmethod
+    def collected(self) -> Int[Tensor, " Q"]:
+        """Which queries were collected, over all processes, each once, ascending; collecting starts anew."""
+
+    @abstractmethod
+    def places(self, qrels: Qrels) -> dict[str, Places]:
+        """Where the judged candidates of the collected queries stand, `[Q, P]`; the ranker's own places come last."""
+
+    @abstractmethod
+    def best(self, k: int) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
+        """The k highest scores of each collected query and their rows, best first; -1 where there are fewer."""
+
+    def update(self, batch: PoolBatch) -> None:
+        """Take one batch of queries."""
+        self.collect(batch)
+        for beside in self._beside.values():
+            beside.update(batch)
+
+    def judge(self, split: str) -> PoolEvaluation:
+        """The places and the best candidates of all queries."""
+        pool, depth = self.data.pool, self._depth
+        qrels = Qrels.of(pool, self.collected())
+        ours = self.places(qrels)
+        name = list(ours)[-1]
+        theirs = {name: beside.places(qrels) for name, beside in self._beside.items()}
+        shown = min(_GLANCE_DEPTH if self.trainer.state.fn == "fit" else depth, pool.num_candidates)
+        found = {name: each.to_depth(depth) for name, each in {**theirs, **ours}.items()}
+        return PoolEvaluation(name, qrels, found, *self.best(shown))
+
+    def progress(self, total: int, *, doing: str, done: str, unit: str) -> WorkProgress:
+        """A bar or lines for a part of a validation or test, where the run shows any.
+
+        Args:
+            total: How much there is to do.
+            doing: What is done.
+            done: The same when it is over.
+            unit: What is counted.
+        """
+        silent = self.trainer.progress_bar_callback is None or not self.trainer.is_global_zero
+        return WorkProgress(total, doing=doing, done=done, unit=unit, brief=True, silent=silent)
+
+    @property
+    def _depth(self) -> int:
+        """How far down the order metrics look."""
+        return max(RUN_DEPTH, *(node.get("k") or 0 for node in self.ranker.description()["ranker"]["metrics"]))
+
+
+class _Remembered:
+    """The places that a reference finds, computed once for each query.
+
+    Args:
+        judging: Of the reference.
+    """
+
+    def __init__(self, judging: PoolJudging) -> None:
+        self._judging = judging
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pool, self._has_new = None, False
+        none = torch.empty(0, dtype=torch.float64)
+        self._queries = self._counts = torch.empty(0, dtype=torch.int64)
+        self._places = Places(none, none)
+
+    def update(self, batch: PoolBatch) -> None:
+        """Take those queries of a batch that are not known yet."""
+        if self._judging.data.pool is not self._pool:
+            self._forget()
+            self._pool = self._judging.data.pool
+        new = ~torch.isin(batch.group.cpu(), self._queries)
+        if bool(new.any()):
+            self._judging.collect(batch.only(new.nonzero().flatten().to(batch.group.device)))
+            self._has_new = True
+
+    def places(self, qrels: Qrels) -> Places:
+        """Where the judged candidates stand, `[Q, P]`."""
+        judging = self._judging
+        if judging.trainer.strategy.reduce_boolean_decision(self._has_new, all=False):
+            self._remember(Qrels.of(judging.data.pool, judging.collected()))
+        found = Places.nowhere(*qrels.mask.shape)
+        offsets = torch.nn.functional.pad(self._counts.cumsum(0), (1, 0))
+        index = torch.searchsorted(self._queries, qrels.queries)
+        for target, values in zip(found, self._places, strict=True):
+            of, value, place = ragged(offsets, values, index)
+            target[of, place] = value
+        return found
+
+    def _remember(self, qrels: Qrels) -> None:
+        found = list(self._judging.places(qrels).values())[-1]
+        new = ~torch.isin(qrels.queries, self._queries)
+        queries = torch.cat([self._queries, qrels.queries[new]])
+        counts = torch.cat([self._counts, qrels.mask[new].sum(dim=1)])
+        flat = [torch.cat([old, values[new][qrels.mask[new]]]) for old, values in zip(self._places, found, strict=True)]
+        order = queries.argsort()
+        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+        self._places = Places(*(ragged(offsets, values, order)[1] for values in flat))
+        self._queries, self._counts, self._has_new = queries[order], counts[order], False

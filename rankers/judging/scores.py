@@ -1,0 +1,143 @@
+"""ScoreJudging: every candidate of the pool gets a score for each query, a few queries at a time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+
+from rankers.judging.pool import PoolJudging
+from ranking.evaluation import joined
+from ranking.places import Places
+from ranking.pool_batch import PoolBatch
+from ranking.pool_evaluation import Qrels, ragged
+
+_SCORES = 2**25  # scores that are held at once
+
+
+class ScoreJudging(PoolJudging):
+    """Asks the ranker's `forward(batch)` for the scores of all N candidates of the pool, `[B, N]`.
+
+    Only as many queries are scored at once as memory has room for, and only places and the best candidates are kept.
+
+    Args:
+        ranker: What is judged.
+        references: What stands beside it, by name.
+    """
+
+    def __init__(self, ranker: Any, references: Mapping[str, Any]) -> None:
+        super().__init__(ranker, references)
+        self._state = _PlacesState()
+
+    def collect(self, batch: PoolBatch) -> None:
+        """Rank all candidates for one batch of queries."""
+        num_candidates = self.data.pool.num_candidates
+        size = max(1, _SCORES // num_candidates)
+        for part in torch.arange(len(batch.group), device=batch.group.device).split(size):
+            self._collect(batch.only(part), num_candidates)
+
+    def collected(self) -> Int[Tensor, " Q"]:
+        """Which queries were collected."""
+        self._found = self._state.compute()
+        self._state.reset()
+        return self._found[0]
+
+    def places(self, qrels: Qrels) -> dict[str, Places]:
+        """Where the judged candidates stand."""
+        found = Places.nowhere(*qrels.mask.shape)
+        for target, values in zip(found, self._found[1], strict=True):
+            target[qrels.mask] = values
+        return {self.ranker.name: found}
+
+    def best(self, k: int) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
+        """The candidates with the highest scores."""
+        return self._found[2][:, :k], self._found[3][:, :k]
+
+    def _collect(self, batch: PoolBatch, num_candidates: int) -> None:
+        queries = batch.group.cpu()
+        scores, there = self.scores(batch, num_candidates)
+        there &= self._allowed(queries, num_candidates)
+        if bool(scores[there].isnan().any()):
+            raise ValueError(f"the ranker scored candidates for queries {queries.tolist()} as nan")
+        qrels = Qrels.of(self.data.pool, queries)
+        scores = torch.where(there, scores.clamp(min=torch.finfo(torch.float32).min), -torch.inf)
+        top, rows = scores.sort(dim=1, descending=True, stable=True)
+        asked = scores.gather(1, qrels.rows)
+        # From the highest down, so that what is found before a score is above it.
+        first, end = (torch.searchsorted(-top, -asked, right=right) for right in (False, True))
+        found = Places(first.double(), (end - first - 1).double())
+        in_order = qrels.mask & (asked > -torch.inf)
+        found = Places(found.above.masked_fill(~in_order, torch.inf), found.tied.masked_fill(~in_order, 0))
+        depth = min(self._depth, num_candidates)
+        rows = rows.masked_fill(top == -torch.inf, -1)
+        judged = Places(*(each[qrels.mask] for each in found))
+        self._state.update(queries, qrels.mask.sum(dim=1), judged, top[:, :depth], rows[:, :depth])
+
+    def scores(self, batch: PoolBatch, num_candidates: int) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
+        """The score of every candidate of the pool, and which candidates have one.
+
+        Raises:
+            ValueError: If the ranker does not score all of them.
+        """
+        scores = self.ranker(batch).float().cpu()
+        if scores.shape != (len(batch.group), num_candidates):
+            expected = f"[{len(batch.group)}, {num_candidates}], one score for each candidate of the pool"
+            raise ValueError(f"{self.ranker.name} gave scores of shape {list(scores.shape)}, not {expected}")
+        return scores, torch.ones_like(scores, dtype=torch.bool)
+
+    def _allowed(self, queries: Int[Tensor, " B"], num_candidates: int) -> Bool[Tensor, "B N"]:
+        """Which candidates each query ranks."""
+        own, removed = self.data.restrictions(queries)
+        there = torch.full((len(queries), num_candidates), own is None)
+        if own is not None:
+            of, place = (own >= 0).nonzero(as_tuple=True)
+            there[of, own[of, place]] = True
+        if removed is not None:
+            there[removed[:, 0], removed[:, 1]] = False
+        return there
+
+
+class _PlacesState(Metric):
+    """Collects places and best candidates over all processes."""
+
+    full_state_update = False
+    queries: list[Tensor]
+    counts: list[Tensor]
+    above: list[Tensor]
+    tied: list[Tensor]
+    scores: list[Tensor]
+    rows: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__(compute_on_cpu=True)
+        for name in ("queries", "counts", "above", "tied", "scores", "rows"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(
+        self,
+        queries: Int[Tensor, " B"],
+        counts: Int[Tensor, " B"],
+        judged: Places,
+        scores: Float[Tensor, "B k"],
+        rows: Int[Tensor, "B k"],
+    ) -> None:
+        """Add a batch of queries with the places of their judged candidates."""
+        self.queries.append(queries)
+        self.counts.append(counts)
+        self.above.append(judged.above)
+        self.tied.append(judged.tied)
+        self.scores.append(scores)
+        self.rows.append(rows)
+
+    def compute(self) -> tuple[Int[Tensor, " Q"], Places, Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
+        """Everything collected, each query once, ascending; places one after the other."""
+        queries, counts = joined(self.queries).long(), joined(self.counts).long()
+        order = queries.argsort(stable=True)
+        first = torch.ones(len(order), dtype=torch.bool)
+        first[1:] = queries[order][1:] != queries[order][:-1]
+        order = order[first]
+        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+        places = Places(*(ragged(offsets, joined(each), order)[1] for each in (self.above, self.tied)))
+        return queries[order], places, joined(self.scores)[order], joined(self.rows)[order].long()

@@ -1,0 +1,94 @@
+"""VectorJudging: queries are embedded batch by batch; then one scan of the pool ranks it by inner products."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rankers.judging.pool import PoolJudging
+from ranking.places import Places
+from ranking.pool_batch import PoolBatch
+from ranking.pool_evaluation import PoolEvaluationState, Qrels, best
+from ranking.stores.candidate_pool import CandidatePool
+from ranking.vectors.search import WatchedPool
+
+
+@runtime_checkable
+class VectorRanker(Protocol):
+    """A ranker that embeds queries, and says what they are multiplied with."""
+
+    pool: CandidatePool
+    """What is ranked."""
+
+    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
+        """V vectors a query, each of which ranks the pool by inner product."""
+        ...
+
+    def candidates_to_rank(self) -> Any:
+        """The pool, or its vectors in memory where they fit."""
+        ...
+
+    def candidate_scales(self) -> Float[Tensor, " N"] | None:
+        """One over each candidate's length; None where they all count as they are."""
+        ...
+
+
+class VectorJudging(PoolJudging):
+    """Collects vectors of queries, and ranks the pool for all of them at once.
+
+    Args:
+        ranker: A VectorRanker.
+        references: What stands beside it, by name.
+    """
+
+    def __init__(self, ranker: Any, references: Mapping[str, Any]) -> None:
+        super().__init__(ranker, references)
+        self._state = PoolEvaluationState()
+
+    def collect(self, batch: PoolBatch) -> None:
+        """Keep the vectors of one batch of queries."""
+        self._state.update(batch.group, self.query_vectors(batch))
+
+    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
+        """V vectors a query."""
+        return self.ranker.query_vectors(batch)
+
+    def collected(self) -> Int[Tensor, " Q"]:
+        """Which queries were collected."""
+        queries, vectors = self._state.compute()
+        self._state.reset()
+        self._vectors = vectors.to(self.ranker.device)
+        own, removed = self.data.restrictions(queries)
+        limits = {"own": own, "removed": removed, "distributed": self.trainer.world_size > 1}
+        self._given: dict[str, Any] = {**limits, "inverse_norms": self.ranker.candidate_scales()}
+        return queries
+
+    def places(self, qrels: Qrels) -> dict[str, Places]:
+        """Where the judged candidates stand by the vector that counts."""
+        with self._scan() as pool:
+            found = qrels.places(self._vectors, pool, **self._given).to_depth(self._depth)
+        self._chosen, others = self.choose(found, qrels)
+        return {**others, self.ranker.name: Places(*(each[self._chosen] for each in found))}
+
+    def choose(self, places: Places, qrels: Qrels) -> tuple[int, dict[str, Places]]:
+        """Which of V vectors counts, whose places are `[V, Q, P]`, and the places of others worth reporting."""
+        return 0, {}
+
+    def best(self, k: int) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
+        """The k candidates with the highest scores."""
+        with self._scan() as pool:
+            return best(self._vectors[:, self._chosen], pool, k, **self._given)
+
+    @contextmanager
+    def _scan(self) -> Iterator[Any]:
+        """The candidates to rank, while it is shown how many of them are; only where queries rank the whole pool."""
+        candidates = self.ranker.candidates_to_rank()
+        if self._given["own"] is not None:
+            yield candidates
+            return
+        # Each process ranks a share.
+        share = -(-self.ranker.pool.num_candidates // self.trainer.world_size)
+        with self.progress(share, doing="Ranking", done="Ranked", unit="candidates") as shown:
+            yield WatchedPool(candidates, shown.report)

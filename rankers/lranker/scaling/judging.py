@@ -1,0 +1,160 @@
+"""ScaledJudging: reads queries in parts of the pool, too, and chooses in how many (LRanker, section 3.3)."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from console.decimals import decimal
+from rankers.judging.vectors import VectorJudging
+from rankers.lranker.query_embedder import QueryEmbedder
+from rankers.lranker.scaling.grid import ScalingGrid
+from rankers.lranker.scaling.scaling import Scaling, scale, scale_grid
+from ranking.places import Places
+from ranking.pool_batch import Contexts, PoolBatch
+from ranking.pool_evaluation import DIRECT, PoolEvaluation, Qrels
+
+
+class ScaledJudging(VectorJudging):
+    """Judging with test-time scaling.
+
+    During training, queries are ranked directly. The validation after it tries every width and depth, unless the
+    options name them, and the best is what counts from then on, also for whoever loads the ranker.
+
+    Args:
+        ranker: An LRanker, whose `scaling` says what to try or to do; what is chosen becomes its `scaling` and `grid`.
+        references: What stands beside it, by name.
+    """
+
+    def __init__(self, ranker: Any, references: Mapping[str, Any]) -> None:
+        super().__init__(ranker, references)
+        self._shown: ExitStack | None = None
+        self._count_contexts: Callable[[int], None] | None = None
+
+    @property
+    def tells_progress(self) -> bool:  # type: ignore[override]
+        """Where a query is read many times, contexts are counted rather than batches."""
+        return not self._ranks_directly
+
+    def begin(self, split: str) -> None:
+        """Show how far scaling, or the choice of its width and depth, is."""
+        super().begin(split)
+        if self._ranks_directly:
+            return
+        scaling, queries = self._scaling, len(self.data.queries(split))
+        depth, widths, doing, done = scaling.depth, [scaling.width], "Scaling", "Read the queries in"
+        if self._chooses:
+            depth, widths, doing = scaling.max_depth, scaling.widths, "Choosing width and depth"
+            done = "To choose width and depth, read the queries in"
+            queries = min(queries, scaling.num_queries or queries)
+        contexts = 1 + sum(width or 0 for width in widths) * (depth or 0)
+        total = -(-queries * contexts // self.trainer.world_size)
+        self._shown = ExitStack()
+        shown = self._shown.enter_context(self.progress(total, doing=doing, done=done, unit="contexts"))
+        self._count_contexts = shown.report
+
+    def update(self, batch: PoolBatch) -> None:
+        """Take one batch, or those of its queries that scaling is chosen on."""
+        if self._chooses and (most := self._scaling.num_queries) is not None:
+            queries = self.data.queries("val")
+            some = queries[torch.linspace(0, len(queries) - 1, min(most, len(queries))).long()]
+            kept = torch.isin(batch.group.cpu(), some).nonzero().flatten()
+            batch = batch.only(kept.to(batch.group.device))
+        super().update(batch)
+
+    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
+        """Each query's direct embedding and, after training, that of test-time scaling.
+
+        While width and depth are still to be chosen, these are the vectors of every width and depth.
+        """
+        ranker = self.ranker
+        if self._ranks_directly:
+            return ranker.embed_batch(batch).unsqueeze(1)
+        scaling = self._scaling
+        given: dict[str, Any] = {
+            "num_queries": len(batch.tokens),
+            "keep": scaling.keep,
+            "limit": scaling.limit,
+            "seed": scaling.seed,
+            "inverse_norms": ranker.candidate_scales(),
+            "own": batch.own,
+            "removed": batch.removed,
+        }
+        embed = self._watched(ranker.embedder(batch.tokens, batch.lengths))
+        sets = embed, ranker.candidates_to_rank(), ranker.aggregator, ranker.whole_contexts(batch)
+        if self._chooses:
+            return scale_grid(*sets, widths=scaling.widths, max_depth=scaling.max_depth, **given).flatten(1, 2)
+        assert scaling.width is not None and scaling.depth is not None
+        steps = scale(*sets, width=scaling.width, depth=scaling.depth, **given)
+        return torch.stack([steps[:, 0], steps.mean(dim=1)], dim=1)
+
+    def judge(self, split: str) -> PoolEvaluation:
+        """The evaluation; says which width and depth were chosen, if they were."""
+        self.end_progress()
+        chooses = self._chooses
+        judged = super().judge(split)
+        if chooses and (grid := self.ranker.grid) is not None:
+            width, depth = grid.chosen
+            best = f"{grid.metric} {decimal(float(grid.values.max()))}"
+            with self.progress(0, doing="", done="", unit="") as shown:
+                shown.say(f"Chose width {width} and depth {depth} of scaling: validation's highest {best}.")
+        return judged
+
+    def choose(self, places: Places, qrels: Qrels) -> tuple[int, dict[str, Places]]:
+        """The chosen width and depth, with direct ranking beside it."""
+        if self._ranks_directly:
+            return 0, {}
+        direct = Places(*(each[0] for each in places))
+        if not self._chooses:
+            return 1, {DIRECT: direct}
+        scaling = self._scaling
+        name, metric = next(iter(self.ranker.metrics.items()))
+        variants = (Places(*each) for each in zip(*places, strict=True))
+        means = torch.stack([qrels.value(metric, each).mean() for each in variants])
+        grid = ScalingGrid(name, scaling.widths, means.view(len(scaling.widths), -1), len(qrels.queries))
+        width, depth = grid.chosen
+        self.ranker.grid, self.ranker.scaling = grid, dataclasses.replace(scaling, width=width, depth=depth)
+        return grid.place, {DIRECT: direct}
+
+    def end_progress(self) -> None:
+        """Remove the progress display, if there is one."""
+        self._count_contexts = None
+        if self._shown is not None:
+            self._shown.close()
+
+    def _watched(self, embed: QueryEmbedder) -> QueryEmbedder:
+        """The same, which counts the contexts it reads queries in."""
+        if (count := self._count_contexts) is None:
+            return embed
+
+        def counted(contexts: Contexts) -> Float[Tensor, "B P E"]:
+            found = embed(contexts)
+            count(found.shape[0] * found.shape[1])
+            return found
+
+        return counted
+
+    @property
+    def _scaling(self) -> Scaling:
+        assert self.ranker.scaling is not None
+        return self.ranker.scaling
+
+    @property
+    def _ranks_directly(self) -> bool:
+        """Whether no scaling is to be done: there is none, training goes on, or it was never chosen."""
+        ranker = self.ranker
+        if ranker.scaling is None or (ranker._trainer is not None and ranker.trainer.state.fn == "fit"):
+            return True
+        return None in (ranker.scaling.width, ranker.scaling.depth) and not self._chooses
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether the width and depth of scaling are still to be chosen, now that training is done."""
+        ranker = self.ranker
+        if ranker.scaling is None or ranker._trainer is None or ranker.trainer.state.fn != "validate":
+            return False
+        return None in (ranker.scaling.width, ranker.scaling.depth)

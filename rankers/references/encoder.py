@@ -1,0 +1,18 @@
+"""Encoder: the frozen encoder's own vectors, by cosine: zero-shot retrieval."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rankers.pool_ranker import PoolRanker
+from ranking.pool_batch import PoolBatch
+from registry import RANKERS
+
+
+@RANKERS.register("encoder")
+class EncoderRanker(PoolRanker):
+    """Ranks a pool by the cosine of the stored vectors of query and candidate."""
+
+    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B 1 D"]:
+        """The stored vectors of the queries, of length one."""
+        vectors = self.data.pool.queries.features(batch.group.cpu()).float()
+        return nn.functional.normalize(vectors, dim=1).to(batch.group.device).unsqueeze(1)

@@ -1,0 +1,27 @@
+"""Likeliest: the response that the language model found most probable."""
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rankers.base import Ranker
+from ranking.batch import Batch
+from registry import RANKERS
+
+
+@RANKERS.register("likeliest")
+class Likeliest(Ranker[Batch]):
+    """Scores a response by its log-probability; one whose probability is not known comes last."""
+
+    batch_type: ClassVar[type[Batch]] = Batch
+
+    def lacks(self, data: Any) -> str | None:
+        """Probabilities of responses."""
+        return None if data.known.log_probabilities else "no probabilities of the candidates are known"
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B K"]:
+        """In nats."""
+        assert batch.log_probability is not None
+        return batch.log_probability.nan_to_num(nan=torch.finfo(torch.float32).min)

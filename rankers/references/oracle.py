@@ -1,0 +1,21 @@
+"""Oracle: the labels themselves, the best that any ranker can do."""
+
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from rankers.base import Ranker
+from ranking.batch import Batch
+from registry import RANKERS
+
+
+@RANKERS.register("oracle")
+class Oracle(Ranker[Batch]):
+    """Knows the labels: an upper bound rather than a method."""
+
+    batch_type: ClassVar[type[Batch]] = Batch
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B K"]:
+        """Each candidate's label."""
+        return batch.labels

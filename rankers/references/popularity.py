@@ -1,0 +1,43 @@
+"""Popularity: candidates by how often they are right for, or in the histories of, training queries."""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rankers.judging.judging import Judging
+from rankers.judging.scores import ScoreJudging
+from rankers.pool_ranker import PoolRanker
+from ranking.pool_batch import PoolBatch
+from ranking.pool_evaluation import ragged
+from ranking.stores.candidate_pool import CandidatePool
+from registry import RANKERS
+
+
+@RANKERS.register("popularity")
+class Popularity(PoolRanker):
+    """Ranks the same candidates first for every query: those that most training users met.
+
+    A candidate's score is the number of training queries that it is right for, or in whose history it is.
+    """
+
+    judging: ClassVar[type[Judging]] = ScoreJudging
+
+    _counted: tuple[CandidatePool, Tensor] | None = None
+
+    def forward(self, batch: PoolBatch) -> Float[Tensor, "B N"]:
+        """The same scores for every query."""
+        if self._counted is None or self._counted[0] is not self.data.pool:
+            self._counted = self.data.pool, self._count()
+        return self._counted[1].to(batch.group.device).expand(len(batch.group), -1)
+
+    def _count(self) -> Float[Tensor, " N"]:
+        pool, train = self.data.pool, self.data.queries("train")
+        known = pool.queries
+        pairs = []
+        for offsets, rows in ((known.relevant_offsets, known.relevant), (known.history_offsets, known.history)):
+            of, values, _ = ragged(offsets, rows, train)
+            pairs.append(torch.stack([of, values.long()], dim=1))
+        once = torch.cat(pairs).unique(dim=0)
+        return torch.bincount(once[:, 1], minlength=pool.num_candidates).float()

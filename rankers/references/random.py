@@ -1,0 +1,22 @@
+"""Random: all candidates tie, so that every metric is its expectation over random orders."""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rankers.base import Ranker
+from ranking.batch import Batch
+from registry import RANKERS
+
+
+@RANKERS.register("random")
+class Random(Ranker[Batch]):
+    """Ties all candidates; ties count as their expectation."""
+
+    batch_type: ClassVar[type[Batch]] = Batch
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B K"]:
+        """0 for every candidate."""
+        return torch.zeros_like(batch.labels)

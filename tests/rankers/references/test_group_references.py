@@ -1,0 +1,83 @@
+from typing import Any
+
+import pytest
+import torch
+
+from rankers.judging.groups import GroupJudging
+from ranking.batch import Batch, FeatureBatch
+from ranking.evaluation import Evaluation
+from ranking.metrics import mrr
+from registry import RANKERS
+
+
+def judged(batch: Batch, *names: str) -> Evaluation:
+    """What references find, one batch being all there is."""
+    judging = GroupJudging(RANKERS.build("random"), {name: RANKERS.build(name) for name in names})
+    judging.update(batch)
+    return judging.judge()
+
+
+def make_batch(labels: list[list[float]], slot: list[list[int]], **known: Any) -> Batch:
+    slots = torch.tensor(slot)
+    return Batch(labels=torch.tensor(labels), mask=slots >= 0, group=torch.arange(len(slots)), slot=slots, **known)
+
+
+def values(batch: Batch, *names: str) -> dict[str, list[float]]:
+    return {name: found["mrr"].tolist() for name, found in judged(batch, *names).baselines({"mrr": mrr}).items()}
+
+
+def test_references_of_groups_are_what_their_names_say() -> None:
+    batch = make_batch([[0.0, 0.0, 1.0, 9.0]], [[12, 10, 11, -1]])
+    found = values(batch, "first", "random", "stored", "oracle")
+    # Drawn order 12, 10, 11, of which 11 is right; 10, 11, 12 as stored; padding never counts.
+    assert found["first"] == pytest.approx([(1 / 2 + 1 / 3) / 2])
+    assert found["random"] == pytest.approx([(1 + 1 / 2 + 1 / 3) / 3])
+    assert found["stored"] == pytest.approx([1 / 2])
+    assert found["oracle"] == [1]
+
+
+def test_what_a_beam_search_found_is_a_hit_or_a_miss() -> None:
+    batch = make_batch([[0.0, 0.0]] * 3, [[0, 1], [2, 3], [4, 5]], beam=torch.tensor([0.0, torch.nan, 1.0]))
+    assert values(batch, "beam") == {"beam": [0, 0, 1]}
+
+
+def test_stored_order_survives_slots_beyond_the_precision_of_float32() -> None:
+    base = 2**40
+    assert values(make_batch([[0.0, 1.0, 0.0]], [[base + 1, base, base + 2]]), "stored") == {"stored": [1]}
+
+
+def test_the_majority_counts_equal_answers_among_existing_candidates_and_no_answer_has_no_votes() -> None:
+    answer = torch.tensor([[5, 7, 5, 5, 0, 0]])
+    batch = make_batch([[0.0] * 6], [[0, 1, 2, -1, 3, 4]], answer=answer)
+    assert RANKERS.build("majority")(batch)[0, [0, 1, 2, 4, 5]].tolist() == [2, 1, 2, 0, 0]
+
+
+def test_the_likeliest_response_comes_first_and_one_of_unknown_probability_last() -> None:
+    batch = make_batch([[0.0] * 3], [[0, 1, 2]], log_probability=torch.tensor([[-9.0, torch.nan, -2.0]]))
+    assert RANKERS.build("likeliest")(batch)[0].argsort(descending=True).tolist() == [2, 0, 1]
+
+
+def test_the_cosine_is_that_of_the_stored_vectors() -> None:
+    draw = torch.Generator().manual_seed(0)
+    queries, candidates = torch.randn(2, 8, generator=draw), torch.randn(5, 8, generator=draw)
+    index = torch.tensor([[0, 1, 2], [4, 3, 0]])
+    batch = FeatureBatch(
+        labels=torch.zeros(2, 3),
+        mask=torch.ones(2, 3, dtype=torch.bool),
+        group=torch.arange(2),
+        slot=torch.arange(6).view(2, 3),
+        unique_queries=queries.half(),
+        unique_candidates=candidates.half(),
+        query_index=torch.tensor([1, 0]),
+        candidate_index=index,
+    )
+    for row, query in enumerate(queries[[1, 0]].half().double()):
+        for place, candidate in enumerate(candidates[index[row]].half().double()):
+            expected = query @ candidate / query.norm() / candidate.norm()
+            assert float(RANKERS.build("cosine")(batch)[row, place]) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_no_reference_has_anything_to_train() -> None:
+    names = [name for name in RANKERS.names() if ".references." in RANKERS.get(name).__module__]
+    assert len(names) >= 11
+    assert not [name for name in names if RANKERS.build(name).is_trained]
