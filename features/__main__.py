@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from console.streams import prepare_streams
+from features.building.extractor import Extractor
 from features.commands.inspect_groups import show
 from features.commands.inspect_pool import show_pool
 from features.commands.merge import merge, split
@@ -78,7 +79,7 @@ def _build(arguments: list[str]) -> int:
         parser.print_help()
         return 0
     config = load_config(chosen.config, chosen.overrides, into=_AnyConfig)
-    extractor = EXTRACTORS.build(config.features, path="features")
+    extractor: Extractor = EXTRACTORS.build(config.features, path="features")
     there = extractor.path.exists()
     path = extractor.run()
     print(f"{path} {'was there already' if there else 'is ready'}: {_open(path)}")

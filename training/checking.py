@@ -10,6 +10,7 @@ from lightning import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
+from features.building.extractor import Extractor
 from ranking.metrics import metric_name
 from ranking.stores.group_tables import StoreError
 from registry import (
@@ -65,10 +66,10 @@ def check_data(config: RunConfig, *, download: bool = False) -> None:
     """
     node, to_build = dict(config.datamodule), False
     if config.features is not None:
-        extractor: Any = EXTRACTORS.build(config.features, path="features")
+        extractor: Extractor = EXTRACTORS.build(config.features, path="features")
         node["path"], to_build = str(extractor.path), not extractor.path.exists()
         if to_build:
-            _check_source(extractor.source)
+            extractor.check_source()
             _check_encoder(extractor, download)
             ranker = _make_without_weights(config.ranker)
             if hasattr(ranker, "check_backbone"):
@@ -149,21 +150,8 @@ def _check_ranker(config: RunConfig) -> None:
     _make_without_weights(config.ranker)
 
 
-def _check_source(source: Any) -> None:
-    """Read the first of what a source of the user's own files has; its reader says what is wrong with it."""
-    source = getattr(source, "source", source)  # of groups, where they make a pool
-    if not any(hasattr(source, name) for name in ("files", "paths", "folders")):
-        return
-    for what in ("groups", "problems", "candidates"):
-        if hasattr(source, what) and next(iter(getattr(source, what)()), None) is None:
-            files = ", ".join(map(str, getattr(source, "files", ())))
-            raise ConfigError(
-                files or "features.source", f"has no {what}.", cure="name another file in features.source"
-            )
-
-
-def _check_encoder(extractor: Any, download: bool) -> None:
-    encoder = getattr(extractor, "encoder", None)
+def _check_encoder(extractor: Extractor, download: bool) -> None:
+    encoder = extractor.encoder
     if encoder is not None and (download or encoder.is_here):
         encoder.check_length(encoder.max_length, "features.encoder", encoder.config())
 

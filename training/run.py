@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from console.tables import print_table
+from features.building.extractor import Extractor
 from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import describe_anew
 from ranking.response_analysis import Analysis
@@ -163,7 +164,7 @@ def _find_store(config: RunConfig, processes: Processes) -> str:
     """The store that the config names, built where there is none yet, by one process."""
     if config.features is None:
         return config.datamodule["path"]
-    extractor = EXTRACTORS.build(config.features, path="features")
+    extractor: Extractor = EXTRACTORS.build(config.features, path="features")
     processes.wait_for(extractor.path)
     if not extractor.path.exists():
         check_data(config, download=True)

@@ -1,8 +1,6 @@
 """embedding: a group store of texts and their vectors from one encoder, each text on its own."""
 
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from console.progress import WorkProgress
 from features.building.alike import Alike
+from features.building.extractor import Extractor, build_source
 from features.building.group_rows import (
     Item,
     Slot,
@@ -25,10 +24,10 @@ from features.building.group_rows import (
     pool_ids,
     retrieved_slots,
 )
-from features.texts.groups import TextGroup, checked
+from features.texts.groups import Source, TextGroup, checked
 from language_models.encoder import Encoder
 from ranking.stores.group_store import GroupStore
-from ranking.stores.group_store_writer import GroupStoreWriter, check_settings
+from ranking.stores.group_store_writer import GroupStoreWriter
 from ranking.vectors.search import inverse_norms, top_k
 from registry import EXTRACTORS, SOURCES, ConfigError, Node
 from registry.ranges import FilePath, Rank, Rows
@@ -37,7 +36,7 @@ DEFAULT_ENCODER = Encoder()
 
 
 @EXTRACTORS.register("embedding")
-class EmbeddingExtractor:
+class EmbeddingExtractor(Extractor):
     """Builds a group store from a source, goes on with an unfinished one, or finds it finished.
 
     Args:
@@ -51,6 +50,8 @@ class EmbeddingExtractor:
         chunk_size: Texts between two saves.
     """
 
+    source: Source
+
     def __init__(
         self,
         source: Annotated[Node, SOURCES],
@@ -60,19 +61,8 @@ class EmbeddingExtractor:
         dtype: Literal["float16", "bfloat16", "float32"] = "float16",
         chunk_size: Rows = 1024,
     ) -> None:
-        self.source, self.encoder = SOURCES.build(source, path="features.source"), encoder
-        self.retrieve, self.dtype, self.chunk_size = retrieve, dtype, chunk_size
-        self._path = path
-
-    @property
-    def path(self) -> Path:
-        """The folder of the store, finished or not."""
-        if self._path:
-            return Path(self._path)
-        settings = self.settings()
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        encoder = Path(self.encoder.model).name.lower() if self.encoder else "given"
-        return Path("data") / f"{settings['source']['name']}-{encoder}-{digest[:8]}"
+        super().__init__(build_source(source, "groups"), path)
+        self.encoder, self.retrieve, self.dtype, self.chunk_size = encoder, retrieve, dtype, chunk_size
 
     def settings(self) -> dict[str, Any]:
         """All that the store's content depends on."""
@@ -80,34 +70,17 @@ class EmbeddingExtractor:
         settings = {"extractor": "embedding", "source": self.source.fingerprint(), "encoder": encoder}
         return settings | {"retrieve": self.retrieve, "dtype": self.dtype, "chunk_size": self.chunk_size}
 
-    def run(self, *, to_train: bool = False) -> Path:
-        """Build the store, unless it is there.
+    def items(self) -> Iterator[TextGroup]:
+        """Every group, checked."""
+        return checked(self.source.groups(), with_features=self.encoder is None)
 
-        Args:
-            to_train: Whether a ranker will be trained on it: then a source without any label is refused.
-
-        Raises:
-            ConfigError: If the source's data is not as it should be; then nothing is embedded or written.
-            StoreError: If the store that is there was made with other settings, or cannot be written.
-        """
-        path, settings = self.path, self.settings()
-        if path.exists():
-            store = GroupStore.open(path)
-            if self.encoder:
-                settings["encoder"] = self.encoder.settled(
-                    settings["encoder"], store.manifest["settings"].get("encoder")
-                )
-            check_settings(path, store.manifest["settings"], settings)
-            if self.encoder and store.encoder and Path(self.encoder.model).is_dir():
-                # A folder's weights change under the same name, such as after more training.
-                now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
-                check_settings(path, {"encoder": {"sha256": store.encoder["sha256"]}}, now)
-            return path
+    def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
+        """Embed all texts and write them."""
         encoder = self.encoder.identity() if self.encoder else None
-        groups = self._groups() if self.retrieve is None else list(self._groups())
+        groups = self.items() if self.retrieve is None else list(self.items())
         total, feature_dim = self._survey(groups, to_train)
         writer = GroupStoreWriter(
-            path,
+            self.path,
             feature_dim=feature_dim,
             depths=[None],
             dtype=self.dtype,
@@ -120,13 +93,13 @@ class EmbeddingExtractor:
             if isinstance(groups, list):
                 build.retrieved(groups, self.retrieve or 1)
             else:
-                build.given(self._groups())
+                build.given(self.items())
             writer.finish()
-        self._tell_alike(path)
-        return path
+        self._tell_alike()
+        return self.path
 
-    def _tell_alike(self, path: Path) -> None:
-        found = Alike.of(GroupStore.open(path))
+    def _tell_alike(self) -> None:
+        found = Alike.of(GroupStore.open(self.path))
         if found.num_groups:
             counts = f"{found.num_groups:,} of {found.num_labelled:,} queries with labels"
             why = "their texts are equal"
@@ -137,9 +110,6 @@ class EmbeddingExtractor:
             Console(stderr=True).print(
                 f"{line} {advice}", style="yellow", highlight=False, soft_wrap=True, markup=False
             )
-
-    def _groups(self) -> Iterator[TextGroup]:
-        return checked(self.source.groups(), with_features=self.encoder is None)
 
     def _survey(self, groups: Iterable[TextGroup], to_train: bool) -> tuple[int, int]:
         """How many texts to embed, and a vector's size; reads all of the source, so that bad data shows before work."""

@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from features.texts.groups import Source, Split, TextGroup, checked
+from features.texts.own_files import files_of
 from registry import ConfigError
 
 
@@ -102,6 +104,10 @@ class _GroupPool:
 
     def __init__(self, source: Source, own_lists: bool) -> None:
         self.source, self.own_lists = source, own_lists
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return files_of(self.source)
 
     def fingerprint(self) -> dict[str, Any]:
         fingerprint = self.source.fingerprint()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from features.reading.fields import (
@@ -134,6 +135,15 @@ class PoolFiles:
         options = {"columns": columns, "candidate_tsv": self.candidate_tsv, "query_tsv": self.query_tsv}
         least = {} if self.min_label is None else {"min_label": self.min_label}
         return {"name": "pool_files", **hashes, **options, "split": self.split, **least}
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the candidates.
+
+        Raises:
+            ConfigError: If there is nothing.
+        """
+        return [file.path for file in self._files["candidates"]]
 
     def candidates(self) -> Iterator[PoolText]:
         """Every candidate, in the order of the files."""

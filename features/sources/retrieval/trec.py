@@ -60,6 +60,15 @@ class Trec:
         ]
         return {"name": "trec", "folders": folders, "min_label": self.min_label}
 
+    @property
+    def files(self) -> list[Path]:
+        """The files of the passages.
+
+        Raises:
+            ConfigError: If a folder has none.
+        """
+        return [collection.path for collection, _, _ in self._files]
+
     def candidates(self) -> Iterator[PoolText]:
         """The passages of each folder that those before it do not have.
 
