@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from datamodules.grouped_features import GroupedFeatures
 from features.extractors.responses import ResponsesExtractor
 from features.generators.transformers import TransformersGenerator
-from language_models.language_model import LanguageModel
+from features.responses import stages
+from features.responses.states import with_states
 from ranking.response_analysis import Analysis
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import StoreError
@@ -141,7 +142,7 @@ def problems_of(folder: Path) -> list[Any]:
 def test_only_what_is_new_is_done(config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[range] = []
     read: list[int] = []
-    generate, with_states = TransformersGenerator.generate, LanguageModel.with_states
+    generate = TransformersGenerator.generate
 
     def counting(self: Any, problems: Any, numbers: range, report: Any = None) -> Any:
         asked.append(numbers)
@@ -152,7 +153,7 @@ def test_only_what_is_new_is_done(config: Callable[..., Path], monkeypatch: pyte
         return with_states(self, generated, report)
 
     monkeypatch.setattr(TransformersGenerator, "generate", counting)
-    monkeypatch.setattr(LanguageModel, "with_states", reading)
+    monkeypatch.setattr(stages, "with_states", reading)
     first = build(config("first"), monkeypatch)
     assert asked == [range(3)] * 4 and read == []
     asked.clear()

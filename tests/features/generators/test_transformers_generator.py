@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from features.generators.recorded import RecordedGenerator
 from features.generators.transformers import TransformersGenerator
 from features.responses.generation import Generated, Generator
+from features.responses.states import with_states
 from features.texts.tasks import Problem, Response
 from language_models.chat_template import ChatReader
 from registry import GENERATORS, ConfigError
@@ -87,7 +88,7 @@ def test_the_later_pass_gives_the_states_that_generation_gave(chat_llama: Path) 
     bare = [replace(each, query_states=None, response_states=None) for each in found]
     recorded = [replace(each.problem, responses=each.responses) for each in found]
     reader = RecordedGenerator(model=str(chat_llama), depths=[0.5], device="cpu", batch_tokens=64)
-    for later in (made.with_states(bare), reader.with_states(reader.generate(recorded, range(5)))):
+    for later in (with_states(made, bare), with_states(reader, reader.generate(recorded, range(5)))):
         for first, second in zip(found, later, strict=True):
             assert first.query_states is not None and second.query_states is not None
             torch.testing.assert_close(first.query_states, second.query_states, atol=1e-4, rtol=1e-4)
@@ -98,7 +99,7 @@ def test_responses_known_as_texts_get_the_tokens_that_generation_would_have_give
     made = generator(chat_llama)
     end = AutoTokenizer.from_pretrained(chat_llama).eos_token_id
     texts = [Response("a", "read a file"), Response("b", "read a", finish="length"), Response("c", "", finish="stop")]
-    (found,) = made.with_states([Generated(PROBLEMS[0], texts)])
+    (found,) = with_states(made, [Generated(PROBLEMS[0], texts)])
     ids = made.chat.tokens("read a file")
     assert [response.tokens for response in found.responses] == [
         [*ids, end],
@@ -144,13 +145,14 @@ def test_responses_that_do_not_fit_are_dropped_and_counted(chat_llama: Path) -> 
     long = Response("long", "file " * 120)
     made = RecordedGenerator(model=str(chat_llama), depths=[0.5], device="cpu")
     found = list(
-        made.with_states(
+        with_states(
+            made,
             [
                 Generated(PROBLEMS[0], [Response("a", "a"), long, Response("b", "a")]),
                 Generated(PROBLEMS[1], [long]),
                 Generated(problem("file " * 200), [Response("a", "a")]),
                 Generated(PROBLEMS[2], []),
-            ]
+            ],
         )
     )
     assert [[response.id for response in each.responses] for each in found] == [["a", "b"], [], [], []]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from features.responses import stages
 from features.responses.generation import Generated
 from features.responses.stages import Responses, States
 from features.texts.tasks import Problem, Response
@@ -37,7 +38,7 @@ def test_a_response_that_has_no_room_is_read_once(tmp_path: Path, monkeypatch: A
             kept = [each.responses[0], each.responses[2]]
             yield replace(each, responses=kept, query_states=torch.zeros(1, 2), response_states=torch.ones(2, 1, 2))
 
-    monkeypatch.setattr(LanguageModel, "with_states", with_states)
+    monkeypatch.setattr(stages, "with_states", with_states)
     monkeypatch.setattr(LanguageModel, "checked_hash", "0")
     states = States(tmp_path, LanguageModel(depths=[0.5]), {})
     responses = Responses(tmp_path, Writer(), None)
