@@ -1,12 +1,10 @@
 """embedding: a group store of texts and their vectors from one encoder, each text on its own."""
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
@@ -14,22 +12,14 @@ from torch import Tensor
 from console.progress import WorkProgress
 from features.building.alike import Alike
 from features.building.extractor import Extractor, build_source
-from features.building.group_rows import (
-    Item,
-    Slot,
-    given_slots,
-    in_chunks,
-    item_of,
-    number_items,
-    pool_ids,
-    retrieved_slots,
-)
+from features.building.group_build import GroupBuild, survey
+from features.building.group_rows import Item, Slot, number_items, pool_ids, retrieved_slots
 from features.texts.groups import Source, TextGroup, checked
 from language_models.encoder import Encoder
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
 from ranking.vectors.search import inverse_norms, top_k
-from registry import EXTRACTORS, SOURCES, ConfigError, Node
+from registry import EXTRACTORS, SOURCES, Node
 from registry.ranges import FilePath, Rank, Rows
 
 DEFAULT_ENCODER = Encoder()
@@ -78,10 +68,10 @@ class EmbeddingExtractor(Extractor):
         """Embed all texts and write them."""
         encoder = self.encoder.identity() if self.encoder else None
         groups = self.items() if self.retrieve is None else list(self.items())
-        total, feature_dim = self._survey(groups, to_train)
+        total, feature_dim = survey(groups, self.chunk_size, to_train=to_train)
         writer = GroupStoreWriter(
             self.path,
-            feature_dim=feature_dim,
+            feature_dim=self.encoder.feature_dim if self.encoder else feature_dim,
             depths=[None],
             dtype=self.dtype,
             settings=settings,
@@ -89,9 +79,9 @@ class EmbeddingExtractor(Extractor):
             source=settings["source"],
         )
         with writer, WorkProgress(total) as progress:
-            build = _Build(self, writer, progress)
+            build = GroupBuild(writer, progress, self.encoder, self.chunk_size)
             if isinstance(groups, list):
-                build.retrieved(groups, self.retrieve or 1)
+                _add_retrieved(build, groups, self.retrieve or 1)
             else:
                 build.given(self.items())
             writer.finish()
@@ -111,81 +101,18 @@ class EmbeddingExtractor(Extractor):
                 f"{line} {advice}", style="yellow", highlight=False, soft_wrap=True, markup=False
             )
 
-    def _survey(self, groups: Iterable[TextGroup], to_train: bool) -> tuple[int, int]:
-        """How many texts to embed, and a vector's size; reads all of the source, so that bad data shows before work."""
-        total, feature_dim = 0, self.encoder.feature_dim if self.encoder else 0
-        labelled = not to_train
-        for part in [groups] if isinstance(groups, list) else in_chunks(groups, self.chunk_size):
-            total += len(part) + len(number_items(part))
-            feature_dim = feature_dim or len(part[0].feature or ())
-            labelled = labelled or any(each.label is not None for group in part for each in group.candidates)
-        if not labelled:
-            cure = "give candidates a `label`; python -m features makes a store without labels"
-            raise ConfigError("features.source", "no candidate has a label: there is nothing to learn.", cure=cure)
-        return total, feature_dim
 
-
-class _Build:
-    """One build: what it embeds goes to the writer, unless an earlier run has written it."""
-
-    def __init__(self, extractor: EmbeddingExtractor, writer: GroupStoreWriter, progress: WorkProgress) -> None:
-        self.encoder, self.chunk_size = extractor.encoder, extractor.chunk_size
-        self.writer, self.progress = writer, progress
-        self.num_candidates = self.num_groups = 0
-
-    def given(self, groups: Iterable[TextGroup]) -> None:
-        """Each group as its source has it; equal candidates are stored once a chunk."""
-        for chunk in in_chunks(groups, self.chunk_size):
-            rows = number_items(chunk, self.num_candidates)
-            self._add_candidates(list(rows))
-            slots = [given_slots(group, rows) for group in chunk]
-            self._add_groups(chunk, lambda _, slots=slots: slots)
-
-    def retrieved(self, groups: list[TextGroup], k: int) -> None:
-        """Each group with the k candidates of the pool that are nearest to its query."""
-        rows = number_items(groups)
-        ids, items = pool_ids(groups, rows), list(rows)
-        for start in range(0, len(items), self.chunk_size):
-            self._add_candidates(items[start : start + self.chunk_size])
-        pool = [shard.tensors["features"][:, 0] for shard in self.writer.candidates().shards]
-        norms = inverse_norms(pool)
-        for start in range(0, len(groups), self.chunk_size):
-            chunk = groups[start : start + self.chunk_size]
-            self._add_groups(chunk, partial(_search, chunk, pool, norms, k, rows, ids))
-
-    def _add_candidates(self, items: list[Item]) -> None:
-        self.num_candidates += len(items)
-        if self.num_candidates <= self.writer.num_candidates:
-            self.progress.skip(len(items))
-            return
-        vectors = self._embed(items, self.encoder.candidate_prompt if self.encoder else "")
-        self.writer.add_candidates(vectors.unsqueeze(1), [item.text for item in items])
-
-    def _add_groups(self, chunk: list[TextGroup], slots_of: Callable[[Tensor], list[list[Slot]]]) -> None:
-        self.num_groups += len(chunk)
-        if self.num_groups <= self.writer.num_groups:
-            self.progress.skip(len(chunk))
-            return
-        queries = self._embed([item_of(group) for group in chunk], self.encoder.query_prompt if self.encoder else "")
-        grouped = slots_of(queries)
-        slots = list(itertools.chain.from_iterable(grouped))
-        self.writer.add_groups(
-            ids=[group.query_id for group in chunk],
-            texts=[group.query for group in chunk],
-            features=queries.unsqueeze(1),
-            offsets=torch.tensor([0, *itertools.accumulate(map(len, grouped))]),
-            candidate=torch.tensor([slot.row for slot in slots]),
-            label=torch.tensor([slot.label for slot in slots], dtype=torch.float32),
-            injected=torch.tensor([slot.injected for slot in slots]),
-            slot_ids=[slot.id for slot in slots],
-            split=[group.split for group in chunk],
-        )
-
-    def _embed(self, items: list[Item], prompt: str) -> Float[Tensor, "N D"]:
-        if self.encoder:
-            return self.encoder.encode([item.text for item in items], prompt, self.progress.report)
-        self.progress.skip(len(items))
-        return torch.tensor([item.feature for item in items], dtype=torch.float32)
+def _add_retrieved(build: GroupBuild, groups: list[TextGroup], k: int) -> None:
+    """Each group with the k candidates of the pool that are nearest to its query."""
+    rows = number_items(groups)
+    ids, items = pool_ids(groups, rows), list(rows)
+    for start in range(0, len(items), build.chunk_size):
+        build.add_candidates(items[start : start + build.chunk_size])
+    pool = [shard.tensors["features"][:, 0] for shard in build.writer.candidates().shards]
+    norms = inverse_norms(pool)
+    for start in range(0, len(groups), build.chunk_size):
+        chunk = groups[start : start + build.chunk_size]
+        build.add_groups(chunk, partial(_search, chunk, pool, norms, k, rows, ids))
 
 
 def _search(
