@@ -31,21 +31,6 @@ class TransformersGenerator(LanguageModel):
     """Samples from a causal model, and keeps the hidden states that it passes through.
 
     Args:
-        model: Name on the Hugging Face hub, or a folder.
-        package: An installed Python package that carries the model, in its folder `model` or as a GGUF file; looked in
-            first.
-        revision: Commit, tag or branch on the hub.
-        sha256: The weights must have this hash; with several files, that of their contents one after the other.
-        gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
-        dtype: Of the computation. `auto` is bfloat16 on a GPU or processor that has it, where it is several times as
-            fast, else float32.
-        template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
-            a blank line between, or a Jinja template of your own.
-        template_options: What the template is told besides, such as `{enable_thinking: false}`.
-        device: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
-        device_map: How accelerate spreads the model over devices, such as `auto`; then `device` has no meaning.
-        depths: Of the hidden states to keep, as fractions of all layers.
-        layer_offset: Added to the layer of each depth; -1 is one block lower.
         batch_tokens: Tokens of prompts that are read at once, padding included; more pays on a GPU.
         num_responses: To each problem.
         temperature: What logits are divided by; 0 takes the likeliest token.

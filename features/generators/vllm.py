@@ -40,19 +40,11 @@ class VllmGenerator(LanguageModel):
         Written to vLLM's documentation of 0.8 to 0.11 and tested against a stand-in, not against vLLM itself.
 
     Args:
-        model: Name on the Hugging Face hub, or a folder.
         package: An installed Python package that carries the model in its folder `model`; looked in first.
-        revision: Commit, tag or branch on the hub.
-        sha256: The weights must have this hash; with several files, that of their contents one after the other.
         gguf: Not for this generator.
         dtype: Of the computation. `auto` is bfloat16 on a GPU that has it, else float32.
-        template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
-            a blank line between, or a Jinja template of your own.
-        template_options: What the template is told besides, such as `{enable_thinking: false}`.
         device: Where hidden states are read: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
         device_map: How accelerate spreads the model over devices to read hidden states, such as `auto`.
-        depths: Of the hidden states to keep, as fractions of all layers.
-        layer_offset: Added to the layer of each depth; -1 is one block lower.
         batch_tokens: Tokens that are read at once for hidden states, padding included.
         num_responses: To each problem.
         temperature: What logits are divided by; 0 takes the likeliest token.
