@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 
 from features.building.extractor import Extractor, build_source
-from features.generators.transformers import TransformersGenerator
-from features.responses.build import Plan, ResponseBuild
+from features.responses.generation import Generator
 from features.texts.tasks import Problem, ProblemSource
 from features.verification.rule_verifier import DEFAULT_WORKERS, Workers, build_verifier
 from language_models.backbone import Backbone
@@ -60,39 +59,37 @@ class ResponsesExtractor(Extractor):
         devices: Few = 1,
     ) -> None:
         super().__init__(build_source(source, "problems"), path)
-        self.generator: Any = GENERATORS.build(generator, path="features.generator")
+        self.generator: Generator = GENERATORS.build(generator, path="features.generator")
         self.verifier = build_verifier(verifier, workers) if verifier is not None else None
-        given = self.generator if isinstance(self.generator, LanguageModel) else None
+        given = self.generator.language_model
         reads = reader or given
         if reads is None or not reads.depths:
             where = "features.reader" if reads is None or reader else "features.generator"
             cure = f"{where}: {{model: ..., depths: [0.6]}}"
             raise ConfigError(f"{where}.depths", "no hidden states are asked for.", cure=cure)
         self.reader = reads
-        if devices > 1 and (self.reader.device_map or getattr(self.generator, "device_map", None)):
+        if devices > 1 and (self.reader.device_map or (given and given.device_map)):
             cure = "devices: 1, for device_map spreads one model over all GPUs"
             raise ConfigError("features.devices", "cannot be had together with device_map.", cure=cure)
-        self.devices, self.beam_generator = devices, None
+        self.devices, self.beams, self.beam_generator = devices, beams, None
         if beams is not None:
-            if not isinstance(self.generator, TransformersGenerator):
+            self.beam_generator = self.generator.searching(beams)
+            if self.beam_generator is None:
                 cure = "beams: null, or the generator `transformers`"
                 name = self.generator.settings()["name"]
                 raise ConfigError("features.beams", f"the generator {name} cannot search.", cure=cure)
-            # All that sampling alone depends on is left at its default, so that it changes nothing here.
-            drawing = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": 0}
-            self.beam_generator = self.generator.twin(num_beams=beams, num_responses=1, depths=[], **drawing)
         self.dtype, self._stages, self._chunk_size = dtype, stages, chunk_size
 
     @property
     def made_with(self) -> str:
         """What the usual path calls the generator's model."""
-        return Path(getattr(self.generator, "model", "recorded")).name.lower()
+        return Path(self.generator.model).name.lower()
 
     @property
     def models(self) -> Mapping[str, Backbone]:
         """The generator, if it is a model in this process, and the reader."""
-        generator = {"generator": self.generator} if isinstance(self.generator, LanguageModel) else {}
-        return {**generator, "reader": self.reader}
+        given = self.generator.language_model
+        return {**({"generator": given} if given else {}), "reader": self.reader}
 
     def settings(self) -> dict[str, Any]:
         """All that the store's content depends on."""
@@ -106,7 +103,7 @@ class ResponsesExtractor(Extractor):
             "layer_offset": self.reader.layer_offset,
             "verifier": self.verifier.settings() if self.verifier else None,
             "dtype": self.dtype,
-            **({"beams": self.beam_generator.num_beams} if self.beam_generator else {}),
+            **({"beams": self.beams} if self.beams else {}),
         }
 
     def items(self) -> Iterator[Problem]:
@@ -118,19 +115,10 @@ class ResponsesExtractor(Extractor):
         if to_train and self.verifier is None:
             cure = "features.verifier: a name from `python -m registry verifiers`"
             raise ConfigError("features.verifier", "without one there are no labels to learn from.", cure=cure)
-        plan = Plan(
-            source=self.source,
-            generator=self.generator,
-            beam_generator=self.beam_generator,
-            verifier=self.verifier,
-            reader=self.reader,
-            path=self.path,
-            stages=self.folder,
-            dtype=self.dtype,
-            chunk_size=self.chunk_size,
-            devices=self.devices,
-        )
-        return ResponseBuild(plan, settings).run()
+        # It reads this class.
+        from features.responses.build import ResponseBuild
+
+        return ResponseBuild(self, settings).run()
 
     @property
     def chunk_size(self) -> int:
@@ -138,7 +126,7 @@ class ResponsesExtractor(Extractor):
         if self._chunk_size is not None:
             return self._chunk_size
         # Several batches' worth: where responses end, those of the next problem take their places.
-        return max(1, 4 * getattr(self.generator, "batch_size", 64) // (self.generator.num_responses or 10))
+        return max(1, 4 * self.generator.num_at_once // (self.generator.num_responses or 10))
 
     @property
     def folder(self) -> Path:

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 from console.progress import Report
-from features.responses.generation import Generated
+from features.responses.generation import Generated, Generator
 from features.texts.tasks import Problem, Response
 from language_models.chat_endpoint import ChatEndpoint, Choice, RequestFailed, key_of
 from registry import GENERATORS, ConfigError
@@ -21,7 +21,7 @@ _OF_A_RUN = ("url", "api_key_variable", "num_responses", "parallel", "requests_p
 
 @GENERATORS.register("openai_compatible")
 @dataclass(frozen=True)
-class OpenAICompatibleGenerator:
+class OpenAICompatibleGenerator(Generator):
     """Asks a model behind an address; its hidden states, if any are wanted, have to be read by another model.
 
     Each request has a seed of its own, made of `seed`, the problem's id and the place of the request among those to the

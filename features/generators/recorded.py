@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from console.progress import Report
-from features.responses.generation import Generated
+from features.responses.generation import Generated, Generator
 from features.texts.tasks import Problem
 from language_models.language_model import LanguageModel
 from registry import GENERATORS
@@ -14,7 +14,7 @@ from registry.ranges import Count
 
 @GENERATORS.register("recorded")
 @dataclass(frozen=True)
-class RecordedGenerator(LanguageModel):
+class RecordedGenerator(LanguageModel, Generator):
     """Gives the responses of the source; the model, usually the one that gave them, is asked for hidden states only.
 
     A prompt is made of the messages as if the model were to respond now. Where a response comes with its tokens, they
@@ -27,6 +27,11 @@ class RecordedGenerator(LanguageModel):
     """
 
     num_responses: Count | None = None
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The model that reads hidden states."""
+        return self
 
     def settings(self) -> dict[str, Any]:
         """Nothing: the responses depend on their source alone."""

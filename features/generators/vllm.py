@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from console.progress import Report
-from features.responses.generation import Generated
+from features.responses.generation import Generated, Generator
 from features.texts.tasks import Problem, Response
 from language_models.language_model import LanguageModel
 from language_models.sampling.sampler import StopTexts
@@ -30,7 +30,7 @@ _LOG_PROBABILITIES = "raw_logprobs"
 
 @GENERATORS.register("vllm")
 @dataclass(frozen=True)
-class VllmGenerator(LanguageModel):
+class VllmGenerator(LanguageModel, Generator):
     """Samples with vLLM, which is installed apart; hidden states are read afterwards, by the transformers library.
 
     Every response is a request with a seed of its own, made of `seed`, its problem's id and its number; vLLM reads the
@@ -73,6 +73,11 @@ class VllmGenerator(LanguageModel):
             raise ValueError(
                 f"engine.logprobs_mode must be {_LOG_PROBABILITIES}: those of the model's own distribution"
             )
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The model that reads hidden states."""
+        return self
 
     def settings(self) -> dict[str, Any]:
         """All that one response depends on."""
