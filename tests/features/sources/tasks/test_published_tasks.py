@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from features.reading import downloads
-from features.sources import alpaca_eval, bfcl, dolly, gsm8k, humaneval, math, mbpp, xlam
+from features.sources.tasks import alpaca_eval, bfcl, dolly, gsm8k, humaneval, math, mbpp, xlam
 from features.texts.prompts import coding, function_calling, instruction, mathematics
 from features.texts.tasks import Problem, ProblemSource
 from registry import SOURCES, ConfigError
