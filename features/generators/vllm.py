@@ -1,6 +1,5 @@
 """vllm: responses sampled by vLLM on GPUs, with the same prompts, endings and numbering as the others."""
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from features.responses.generation import Generated, Generator
 from features.texts.tasks import Problem, Response
 from language_models.language_model import LanguageModel
 from language_models.sampling.sampler import StopTexts
+from language_models.sampling.seeds import request_seed
 from registry import GENERATORS, ConfigError
 from registry.ranges import Count, FilePath, Probability, SamplingTemperature, Seed, Text
 
@@ -126,7 +126,6 @@ class VllmGenerator(LanguageModel, Generator):
     def _parameters(self, problem: Problem, number: int, room: int) -> Any:
         from vllm import SamplingParams  # type: ignore[import-not-found]
 
-        key = hashlib.blake2b(f"{self.seed} {number} {problem.query_id}".encode(), digest_size=4).digest()
         return SamplingParams(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -134,7 +133,7 @@ class VllmGenerator(LanguageModel, Generator):
             max_tokens=room,
             stop=self.stop or None,
             stop_token_ids=sorted(self._ends),
-            seed=int.from_bytes(key, "little") >> 1,
+            seed=request_seed(self.seed, problem.query_id, number),
             logprobs=0,
         )
 
