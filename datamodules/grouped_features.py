@@ -41,6 +41,7 @@ class GroupedFeatures(GroupData):
         **drawing: Unpack[Drawing],
     ) -> None:
         super().__init__(path, negatives=negatives, **drawing)
+        self.store.check_features()
         self._depth = self._find_depth(depth)
 
     @property

@@ -1,14 +1,14 @@
 """python -m features: build the group store or candidate pool of a config, show what is in one, merge and split."""
 
 import argparse
-import dataclasses
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from console.streams import prepare_streams
+from features.building.extractor import Extractor
 from features.commands.inspect_groups import show
 from features.commands.inspect_pool import show_pool
 from features.commands.merge import merge, split
@@ -44,14 +44,8 @@ _ANALYSE = "example: python -m features analyse data/my_store --into figures --w
 _MERGE = "example: python -m features merge data/first data/second --into data/both"
 _SPLIT = "example: python -m features split data/both --into data/train data/test --shares 0.8 0.2"
 
-# A run's config serves as well: only its `features` and `imports` are read and checked here.
-_READ = {field.name for field in dataclasses.fields(FeaturesConfig)}
-_OTHERS = [
-    (field.name, Any, dataclasses.field(default=None))
-    for field in dataclasses.fields(RunConfig)
-    if field.name not in _READ
-]
-_AnyConfig = dataclasses.make_dataclass("Config", _OTHERS, bases=(FeaturesConfig,), frozen=True, kw_only=True)
+# A run's config serves as well: what it has besides is not looked at.
+_OF_A_RUN = {field.name for field in fields(RunConfig)} - {field.name for field in fields(FeaturesConfig)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,8 +71,8 @@ def _build(arguments: list[str]) -> int:
     if chosen.config is None and not chosen.overrides:
         parser.print_help()
         return 0
-    config = load_config(chosen.config, chosen.overrides, into=_AnyConfig)
-    extractor = EXTRACTORS.build(config.features, path="features")
+    config = load_config(chosen.config, chosen.overrides, into=FeaturesConfig, ignore=_OF_A_RUN)
+    extractor: Extractor = EXTRACTORS.build(config.features, path="features")
     there = extractor.path.exists()
     path = extractor.run()
     print(f"{path} {'was there already' if there else 'is ready'}: {_open(path)}")

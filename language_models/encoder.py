@@ -24,12 +24,6 @@ class Encoder(Backbone):
     """A model of the transformers library, read from safetensors or GGUF and without code of its own, and its pooling.
 
     Args:
-        model: Name on the Hugging Face hub, or a folder.
-        package: An installed Python package that carries the model, in its folder `model` or as a GGUF file; looked in
-            first.
-        revision: Commit, tag or branch on the hub.
-        sha256: The weights must have this hash; with several files, that of their contents one after the other.
-        gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
         dtype: Of the computation. `auto` is bfloat16 on a GPU or processor that has it, else float32; bfloat16 is
             about three times as fast there, and moves the vectors' cosine by some 1e-4.
         pooling: `mean` over the tokens, or the state of the first (`cls`) or `last` token.

@@ -28,12 +28,6 @@ class LanguageModel(Backbone):
     """A causal model of the transformers library, read from safetensors or GGUF and without code of its own.
 
     Args:
-        model: Name on the Hugging Face hub, or a folder.
-        package: An installed Python package that carries the model, in its folder `model` or as a GGUF file; looked in
-            first.
-        revision: Commit, tag or branch on the hub.
-        sha256: The weights must have this hash; with several files, that of their contents one after the other.
-        gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
         dtype: Of the computation. `auto` is bfloat16 on a GPU or processor that has it, where it is several times as
             fast, else float32.
         template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with

@@ -1,7 +1,7 @@
 """Config: a yaml with its bases and overrides, checked, as one plain mapping."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,13 +74,16 @@ class FeaturesConfig:
     imports: dict[str, str] = field(default_factory=dict)
 
 
-def load_config(name: str | Path | None, overrides: Sequence[str] = (), *, into: type[S] = RunConfig) -> S:
+def load_config(
+    name: str | Path | None, overrides: Sequence[str] = (), *, into: type[S] = RunConfig, ignore: Collection[str] = ()
+) -> S:
     """Read a yaml with its bases, apply overrides, and check all of it; nothing heavy is built.
 
     Args:
         name: A path, or a name in configs/ with or without `.yaml`; None for overrides alone.
         overrides: `key=value` with dotted keys and yaml values, such as `ranker.loss=bce`.
         into: What the mapping must fit.
+        ignore: Keys that may be there as well, and are not looked at.
 
     Raises:
         ConfigError: For the first mistake; it names the file, the key and the cure.
@@ -104,7 +107,8 @@ def load_config(name: str | Path | None, overrides: Sequence[str] = (), *, into:
         resolved["imports"] = _import(resolved.get("imports", []), [file.parent] if file else [])
         if isinstance(logger := resolved.get("logger", []), str | Mapping | None):
             resolved["logger"] = [] if logger is None else [logger]
-        return into(**schema.bind(into, {str(key): value for key, value in resolved.items()}, ""))
+        read = {str(key): value for key, value in resolved.items() if key not in ignore}
+        return into(**schema.bind(into, read, ""))
     except ConfigError as error:
         error.file = error.file or (file.name if file else "")
         raise

@@ -211,10 +211,22 @@ def first_line(factory: Any) -> str:
 
 
 def argument_docs(factory: Any) -> dict[str, str]:
-    """What the `Args:` section of a Google-style docstring says of each argument, folded to one line."""
-    text = inspect.getdoc(factory) or ""
-    if inspect.isclass(factory) and "Args:" not in text:
-        text = inspect.getdoc(factory.__init__) or ""
+    """What the `Args:` section of a Google-style docstring says of each argument, folded to one line.
+
+    A class has the arguments of its parents as well; what it says of one itself counts.
+    """
+    if not inspect.isclass(factory):
+        return _arguments_in(inspect.getdoc(factory) or "")
+    docs: dict[str, str] = {}
+    for parent in reversed(inspect.getmro(factory)):
+        text = vars(parent).get("__doc__") or ""
+        if "Args:" not in text and "__init__" in vars(parent):
+            text = parent.__init__.__doc__ or ""
+        docs |= _arguments_in(inspect.cleandoc(text))
+    return docs
+
+
+def _arguments_in(text: str) -> dict[str, str]:
     section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", text, re.MULTILINE)
     entries = re.findall(r"^    \*{0,2}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
     return {name: " ".join(doc.split()) for name, doc in entries}

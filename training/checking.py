@@ -12,6 +12,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from datamodules.base import RankingData
+from features.building.extractor import Extractor
+from features.texts.own_files import files_of
 from ranking.batch import Batch, FeatureBatch, TextBatch
 from ranking.metrics import metric_name
 from ranking.places import Places
@@ -27,6 +29,7 @@ from registry import (
     RANKERS,
     SCHEDULES,
     ConfigError,
+    Node,
     RunConfig,
 )
 from training.trainer import build_trainer
@@ -92,17 +95,18 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
     Raises:
         ConfigError: For the first mistake.
     """
-    node, to_build, extractor = dict(config.datamodule), False, None
+    node, to_build = dict(config.datamodule), False
+    extractor: Extractor | None = None
     if config.features is not None:
-        extractor = EXTRACTORS.build(config.features, path="features")
+        extractor = build_extractor(config.features)
         node["path"], to_build = str(extractor.path), not extractor.path.exists()
         if to_build:
-            _check_source(extractor.source)
+            extractor.check_source()
             _check_encoder(extractor, download)
             ranker = _make_without_weights(config.ranker)
             if ranker is not None:
                 ranker.check_backbone(download=download)
-        elif hasattr(extractor, "check_store"):
+        else:
             extractor.check_store()
     with suppress(StoreError) if to_build else nullcontext():
         datamodule: RankingData = DATAMODULES.build(node, path="datamodule")
@@ -110,9 +114,14 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
         _make_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
     if not to_build or extractor is None:
         return "the store was opened, and its vectors were not read"
-    encoder = getattr(extractor, "encoder", None)
+    encoder = extractor.encoder
     unseen = "" if encoder is None or encoder.is_here else f"; {encoder.model} is not on this machine: not looked at"
     return _read_source(extractor) + unseen if whole else ""
+
+
+def build_extractor(node: Node) -> Extractor:
+    """The extractor of a `features:` block."""
+    return EXTRACTORS.build(node, path="features")
 
 
 def check_kind(config: RunConfig) -> None:
@@ -200,27 +209,13 @@ def _check_ranker(config: RunConfig) -> None:
     _make_without_weights(config.ranker)
 
 
-def _check_source(source: Any) -> None:
-    """Read the first of what a source of the user's own files has; its reader says what is wrong with it."""
-    source = getattr(source, "source", source)  # of groups, where they make a pool
-    if not hasattr(source, "own_files"):
-        return
-    for what in ("groups", "problems", "candidates", "queries"):
-        if hasattr(source, what) and next(iter(getattr(source, what)()), None) is None:
-            files = ", ".join(map(str, getattr(source, "files", ())))
-            raise ConfigError(
-                files or "features.source", f"has no {what}.", cure="name another file in features.source"
-            )
-
-
-def _read_source(extractor: Any) -> str:
+def _read_source(extractor: Extractor) -> str:
     """Read all of the user's own files, as a run would, or the ends of large ones; what was read and what was not."""
-    source = getattr(extractor.source, "source", extractor.source)
-    if not hasattr(source, "own_files"):
+    files = files_of(extractor.source)
+    if not files:
         return "the data of features.source was not read"
-    files = source.own_files
     size = sum(file.path.stat().st_size for file in files)
-    if size <= _READ_WHOLE and hasattr(extractor, "read_source"):
+    if size <= _READ_WHOLE:
         extractor.read_source()
         return "all of the data was read"
     without = [file.path.name for file in files if not file.check_end()]
@@ -228,8 +223,8 @@ def _read_source(extractor: Any) -> str:
     return f"{read}; of {', '.join(without)} not even the last line" if without else read
 
 
-def _check_encoder(extractor: Any, download: bool) -> None:
-    encoder = getattr(extractor, "encoder", None)
+def _check_encoder(extractor: Extractor, download: bool) -> None:
+    encoder = extractor.encoder
     if encoder is not None and (download or encoder.is_here):
         encoder.check_length(encoder.max_length, "features.encoder", encoder.config())
 

@@ -28,10 +28,10 @@ from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import describe_anew
 from ranking.response_analysis import Analysis
 from ranking.stores.files import lock_folder, write_file
-from registry import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
+from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
 from registry.config import to_yaml
 from training.callbacks import DrawnFindings, GradientNorm, RankedSamples, ReferenceLines, ScoreHistograms
-from training.checking import check, check_data, check_negatives, check_steps
+from training.checking import build_extractor, check, check_data, check_negatives, check_steps
 from training.memory import keep_freed_memory
 from training.processes import RUN_DIR, Processes
 from training.progress import progress_callback
@@ -170,7 +170,7 @@ def _find_store(config: RunConfig, processes: Processes) -> str:
     """The store that the config names, built where there is none yet, by one process."""
     if config.features is None:
         return config.datamodule["path"]
-    extractor = EXTRACTORS.build(config.features, path="features")
+    extractor = build_extractor(config.features)
     processes.wait_for(extractor.path)
     with processes.telling_failure(extractor.path):
         if not extractor.path.exists():

@@ -40,7 +40,9 @@ def summary(store: GroupStore) -> dict[str, str]:
         "queries": f"{store.num_groups:,}",
         "candidates": f"{store.num_candidates:,} stored once, in {store.num_slots:,} slots",
         "per query": f"{int(sizes.min())} to {int(sizes.max())}, {store.num_slots / store.num_groups:.2f} on average",
-        "features": f"{store.feature_dim} x {store.manifest['dtype']}, {depths}",
+        "features": f"{store.feature_dim} x {store.manifest['dtype']}, {depths}"
+        if store.has_features
+        else "none, only texts",
         "size": f"{size / 1e6:,.1f} MB in {sum(map(len, store.manifest['shards'].values()))} shards",
         "splits": splits_line(store.split),
         "labels": _labels(store),
@@ -48,7 +50,7 @@ def summary(store: GroupStore) -> dict[str, str]:
         **_responses(store),
         "injected": f"{int(store.injected.sum()):,} relevant candidates that retrieval missed",
         "not valid": f"{int((~store.valid).sum()):,} slots",
-        "encoder": encoder_line(store.encoder),
+        "encoder": encoder_line(store.encoder) if store.has_features else "none",
         "source": source or "not given",
     }
 

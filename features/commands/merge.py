@@ -33,7 +33,7 @@ def merge(paths: Sequence[str | Path], into: str | Path) -> Path:
     """One store of all queries of several, verified; what they have of the same query comes together in one group.
 
     Args:
-        paths: Finished stores of the same features.
+        paths: Finished stores of the same features, or of texts alone.
         into: The folder of the new one; a merge that was stopped goes on.
 
     Raises:
@@ -41,6 +41,11 @@ def merge(paths: Sequence[str | Path], into: str | Path) -> Path:
         StoreError: If a store is damaged, or cannot be read or written.
     """
     stores = [_open(path) for path in paths]
+    for store in stores[1:]:
+        if store.has_features != stores[0].has_features:
+            kinds = {True: "texts and vectors", False: "texts alone"}
+            problem = f"holds {kinds[store.has_features]}, and {stores[0].path} {kinds[not store.has_features]}."
+            raise ConfigError(str(store.path), problem, cure="merge stores with vectors, or stores without")
     for store, name in itertools.product(stores[1:], _ALIKE):
         if store.manifest[name] != stores[0].manifest[name]:
             problem = f"its {name} is {store.manifest[name]!r}, and {stores[0].manifest[name]!r} in {stores[0].path}."
@@ -142,8 +147,10 @@ def _new_candidates(
     return new
 
 
-def _candidates(stores: Sequence[GroupStore], wanted: Sequence[tuple[int, int]]) -> tuple[Tensor, list[str]]:
+def _candidates(stores: Sequence[GroupStore], wanted: Sequence[tuple[int, int]]) -> tuple[Tensor | None, list[str]]:
     texts = [stores[store].candidate_text(row) for store, row in wanted]
+    if not stores[0].has_features:
+        return None, texts
     found = torch.empty(len(wanted), len(stores[0].depths), stores[0].feature_dim, dtype=stores[0].dtype)
     for number, store in enumerate(stores):
         places = torch.tensor([place for place, (of, _) in enumerate(wanted) if of == number], dtype=torch.int64)
@@ -168,7 +175,9 @@ def _add_groups(
     writer.add_groups(
         ids=[store.query_id(int(at)) for store, at in zip(first, index, strict=True)],
         texts=[store.query_text(int(at)) for store, at in zip(first, index, strict=True)],
-        features=torch.cat([_query(store, at) for store, at in zip(first, index, strict=True)]),
+        features=torch.cat([_query(store, at) for store, at in zip(first, index, strict=True)])
+        if stores[0].has_features
+        else None,
         offsets=torch.tensor([0, *itertools.accumulate(sizes)]),
         candidate=torch.tensor(
             [

@@ -1,10 +1,8 @@
 """candidate_pool: one large set of candidates with their vectors, and the queries that rank it."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -13,16 +11,16 @@ from torch import Tensor
 
 from console.progress import ReadingProgress, WorkProgress
 from features.building.chunks import Chunks, chunks_of
+from features.building.extractor import Extractor, build_source
 from features.building.pool_shards import ShardWork, embed
 from features.building.processes import share_out
 from features.texts.equal_texts import DistinctPool
-from features.texts.pools import PoolQuery, PoolSource, pool_source
+from features.texts.pools import PoolQuery, PoolSource, PoolText, pool_source
 from features.texts.survey import Duplicates, PoolSurvey, Unknown, survey
 from language_models.encoder import Encoder
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.candidate_pool_writer import CandidatePoolWriter
 from ranking.stores.files import StoreError
-from ranking.stores.writer import check_settings
 from registry import EXTRACTORS, SOURCES, ConfigError, Node
 from registry.ranges import Few, FilePath, Rows
 
@@ -30,7 +28,7 @@ DEFAULT_ENCODER = Encoder()
 
 
 @EXTRACTORS.register("candidate_pool")
-class CandidatePoolExtractor:
+class CandidatePoolExtractor(Extractor):
     """Builds a candidate pool from a source, goes on with an unfinished one, or finds it finished.
 
     Args:
@@ -47,6 +45,11 @@ class CandidatePoolExtractor:
             others counts for the first, the highest label where there are several.
     """
 
+    opens = CandidatePool
+    unit = "candidates"
+    assumed: ClassVar = {"duplicates": "keep"}
+    source: PoolSource
+
     def __init__(
         self,
         source: Annotated[Node, SOURCES],
@@ -59,22 +62,16 @@ class CandidatePoolExtractor:
         unknown_ids: Unknown = "error",
         duplicates: Duplicates = "keep",
     ) -> None:
-        self.source = pool_source(SOURCES.build(source, path="features.source"), own_lists=own_lists)
+        super().__init__(pool_source(build_source(source, "candidates", "groups"), own_lists=own_lists), path)
         self.encoder, self.dtype, self.chunk_size = encoder, dtype, chunk_size
         self.devices = devices if encoder else 1
         self.unknown_ids: Unknown = unknown_ids
         self.duplicates: Duplicates = duplicates
-        self._path = path
 
     @property
-    def path(self) -> Path:
-        """The folder of the pool, finished or not."""
-        if self._path:
-            return Path(self._path)
-        settings = self.settings()
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        encoder = Path(self.encoder.model).name.lower() if self.encoder else "given"
-        return Path("data") / f"{settings['source']['name']}-{encoder}-pool-{digest[:8]}"
+    def made_with(self) -> str:
+        """What the usual path calls the model, and that it is a pool."""
+        return f"{super().made_with}-pool"
 
     def settings(self) -> dict[str, Any]:
         """All that the pool's content depends on."""
@@ -84,25 +81,28 @@ class CandidatePoolExtractor:
         # Pools that were made before this option keep their names.
         return settings if self.duplicates == "keep" else settings | {"duplicates": self.duplicates}
 
-    def run(self, *, to_train: bool = False) -> Path:
-        """Build the pool, unless it is there.
+    def items(self) -> Iterator[PoolText]:
+        """Every candidate."""
+        return self.source.candidates()
 
-        Args:
-            to_train: Whether a ranker will be trained on it: then a source without any query is refused.
+    def parts(self) -> dict[str, Iterable[object]]:
+        """Candidates and queries."""
+        return {"candidates": self.items(), "queries": self.source.queries()}
+
+    def read_source(self) -> None:
+        """Read all of the source, as a run does before it builds.
 
         Raises:
-            ConfigError: If the source's data is not as it should be; then nothing is embedded or written.
-            StoreError: If the pool that is there was made with other settings, or cannot be written.
+            ConfigError: If its data is not as it should be, or has nothing to learn from.
         """
-        path = self.path
-        if path.exists():
-            self.check_store()
-            return path
-        settings = self.settings()
+        self._survey(to_train=True)
+
+    def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
+        """Embed all candidates and queries and write them."""
         encoder = self.encoder.identity() if self.encoder else None
         found = self._survey(to_train)
         writer = CandidatePoolWriter(
-            path,
+            self.path,
             feature_dim=self.encoder.feature_dim if self.encoder else found.feature_dim,
             dtype=self.dtype,
             settings=settings,
@@ -117,30 +117,6 @@ class CandidatePoolExtractor:
             build.add_candidates(num_candidates)
             build.add_queries(found.num_queries)
             return writer.finish()
-
-    def read_source(self) -> None:
-        """Read all of the source, as a run does before it embeds.
-
-        Raises:
-            ConfigError: If its data is not as it should be, or has no query to learn from.
-        """
-        self._survey(to_train=True)
-
-    def check_store(self) -> None:
-        """Compare the finished pool at `path` with what is asked for now.
-
-        Raises:
-            StoreError: If it was made with other settings, or is not a candidate pool.
-        """
-        path, settings = self.path, self.settings()
-        pool = CandidatePool.open(path)
-        if self.encoder:
-            settings["encoder"] = self.encoder.settled(settings["encoder"], pool.manifest["settings"].get("encoder"))
-        check_settings(path, _with_default(pool.manifest["settings"]), _with_default(settings))
-        if self.encoder and pool.encoder and Path(self.encoder.model).is_dir():
-            # A folder's weights change under the same name, such as after more training.
-            now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
-            check_settings(path, {"encoder": {"sha256": pool.encoder["sha256"]}}, now)
 
     def _survey(self, to_train: bool) -> PoolSurvey:
         console = Console(stderr=True)
@@ -262,10 +238,6 @@ class _Build:
     def _changed(self, problem: str) -> StoreError:
         cure = f"delete {self.writer.partial}, and do not change the data while it is read"
         return StoreError(str(self.writer.partial), f"the source {problem}.", cure=cure)
-
-
-def _with_default(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"duplicates": "keep", **settings}
 
 
 def _say(console: Console, line: str) -> None:

@@ -1,43 +1,32 @@
 """embedding: a group store of texts and their vectors from one encoder, each text on its own."""
 
-import hashlib
-import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
 from console.progress import WorkProgress
 from features.building.alike import Alike
-from features.building.group_rows import (
-    Item,
-    Slot,
-    given_slots,
-    in_chunks,
-    item_of,
-    number_items,
-    pool_ids,
-    retrieved_slots,
-)
-from features.texts.groups import TextGroup, checked
+from features.building.extractor import Extractor, build_source
+from features.building.group_build import GroupBuild, survey
+from features.building.group_rows import Item, Slot, number_items, pool_ids, retrieved_slots
+from features.texts.groups import Source, TextGroup, checked
 from language_models.encoder import Encoder
 from ranking.stores.group_store import GroupStore
-from ranking.stores.group_store_writer import GroupStoreWriter, check_settings
+from ranking.stores.group_store_writer import GroupStoreWriter
 from ranking.vectors.search import inverse_norms, top_k
-from registry import EXTRACTORS, SOURCES, ConfigError, Node
+from registry import EXTRACTORS, SOURCES, Node
 from registry.ranges import FilePath, Rank, Rows
 
 DEFAULT_ENCODER = Encoder()
 
 
 @EXTRACTORS.register("embedding")
-class EmbeddingExtractor:
+class EmbeddingExtractor(Extractor):
     """Builds a group store from a source, goes on with an unfinished one, or finds it finished.
 
     Args:
@@ -51,6 +40,8 @@ class EmbeddingExtractor:
         chunk_size: Texts between two saves.
     """
 
+    source: Source
+
     def __init__(
         self,
         source: Annotated[Node, SOURCES],
@@ -60,19 +51,8 @@ class EmbeddingExtractor:
         dtype: Literal["float16", "bfloat16", "float32"] = "float16",
         chunk_size: Rows = 1024,
     ) -> None:
-        self.source, self.encoder = SOURCES.build(source, path="features.source"), encoder
-        self.retrieve, self.dtype, self.chunk_size = retrieve, dtype, chunk_size
-        self._path = path
-
-    @property
-    def path(self) -> Path:
-        """The folder of the store, finished or not."""
-        if self._path:
-            return Path(self._path)
-        settings = self.settings()
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        encoder = Path(self.encoder.model).name.lower() if self.encoder else "given"
-        return Path("data") / f"{settings['source']['name']}-{encoder}-{digest[:8]}"
+        super().__init__(build_source(source, "groups"), path)
+        self.encoder, self.retrieve, self.dtype, self.chunk_size = encoder, retrieve, dtype, chunk_size
 
     def settings(self) -> dict[str, Any]:
         """All that the store's content depends on."""
@@ -80,27 +60,26 @@ class EmbeddingExtractor:
         settings = {"extractor": "embedding", "source": self.source.fingerprint(), "encoder": encoder}
         return settings | {"retrieve": self.retrieve, "dtype": self.dtype, "chunk_size": self.chunk_size}
 
-    def run(self, *, to_train: bool = False) -> Path:
-        """Build the store, unless it is there.
+    def items(self) -> Iterator[TextGroup]:
+        """Every group, checked."""
+        return checked(self.source.groups(), with_features=self.encoder is None)
 
-        Args:
-            to_train: Whether a ranker will be trained on it: then a source without any label is refused.
+    def read_source(self) -> None:
+        """Read all of the source, as a run does before it builds.
 
         Raises:
-            ConfigError: If the source's data is not as it should be; then nothing is embedded or written.
-            StoreError: If the store that is there was made with other settings, or cannot be written.
+            ConfigError: If its data is not as it should be, or has nothing to learn from.
         """
-        path = self.path
-        if path.exists():
-            self.check_store()
-            return path
-        settings = self.settings()
+        survey(self.items(), self.chunk_size, to_train=True)
+
+    def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
+        """Embed all texts and write them."""
         encoder = self.encoder.identity() if self.encoder else None
-        groups = self._groups() if self.retrieve is None else list(self._groups())
-        total, feature_dim = self._survey(groups, to_train)
+        groups = self.items() if self.retrieve is None else list(self.items())
+        total, feature_dim = survey(groups, self.chunk_size, to_train=to_train)
         writer = GroupStoreWriter(
-            path,
-            feature_dim=feature_dim,
+            self.path,
+            feature_dim=self.encoder.feature_dim if self.encoder else feature_dim,
             depths=[None],
             dtype=self.dtype,
             settings=settings,
@@ -108,41 +87,17 @@ class EmbeddingExtractor:
             source=settings["source"],
         )
         with writer, WorkProgress(total) as progress:
-            build = _Build(self, writer, progress)
+            build = GroupBuild(writer, progress, self.encoder, self.chunk_size)
             if isinstance(groups, list):
-                build.retrieved(groups, self.retrieve or 1)
+                _add_retrieved(build, groups, self.retrieve or 1)
             else:
-                build.given(self._groups())
+                build.given(self.items())
             writer.finish()
-        self._tell_alike(path)
-        return path
+        self._tell_alike()
+        return self.path
 
-    def read_source(self) -> None:
-        """Read all of the source, as a run does before it embeds.
-
-        Raises:
-            ConfigError: If its data is not as it should be, or has no label to learn from.
-        """
-        self._survey(self._groups(), to_train=True)
-
-    def check_store(self) -> None:
-        """Compare the finished store at `path` with what is asked for now.
-
-        Raises:
-            StoreError: If it was made with other settings, or is not a group store.
-        """
-        path, settings = self.path, self.settings()
-        store = GroupStore.open(path)
-        if self.encoder:
-            settings["encoder"] = self.encoder.settled(settings["encoder"], store.manifest["settings"].get("encoder"))
-        check_settings(path, store.manifest["settings"], settings)
-        if self.encoder and store.encoder and Path(self.encoder.model).is_dir():
-            # A folder's weights change under the same name, such as after more training.
-            now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
-            check_settings(path, {"encoder": {"sha256": store.encoder["sha256"]}}, now)
-
-    def _tell_alike(self, path: Path) -> None:
-        found = Alike.of(GroupStore.open(path))
+    def _tell_alike(self) -> None:
+        found = Alike.of(GroupStore.open(self.path))
         if found.num_groups:
             counts = f"{found.num_groups:,} of {found.num_labelled:,} queries with labels"
             why = "their texts are equal"
@@ -154,84 +109,18 @@ class EmbeddingExtractor:
                 f"{line} {advice}", style="yellow", highlight=False, soft_wrap=True, markup=False
             )
 
-    def _groups(self) -> Iterator[TextGroup]:
-        return checked(self.source.groups(), with_features=self.encoder is None)
 
-    def _survey(self, groups: Iterable[TextGroup], to_train: bool) -> tuple[int, int]:
-        """How many texts to embed, and a vector's size; reads all of the source, so that bad data shows before work."""
-        total, feature_dim = 0, self.encoder.feature_dim if self.encoder else 0
-        labelled = not to_train
-        for part in [groups] if isinstance(groups, list) else in_chunks(groups, self.chunk_size):
-            total += len(part) + len(number_items(part))
-            feature_dim = feature_dim or len(part[0].feature or ())
-            labelled = labelled or any(each.label is not None for group in part for each in group.candidates)
-        if not labelled:
-            cure = "give candidates a `label`; python -m features makes a store without labels"
-            raise ConfigError("features.source", "no candidate has a label: there is nothing to learn.", cure=cure)
-        return total, feature_dim
-
-
-class _Build:
-    """One build: what it embeds goes to the writer, unless an earlier run has written it."""
-
-    def __init__(self, extractor: EmbeddingExtractor, writer: GroupStoreWriter, progress: WorkProgress) -> None:
-        self.encoder, self.chunk_size = extractor.encoder, extractor.chunk_size
-        self.writer, self.progress = writer, progress
-        self.num_candidates = self.num_groups = 0
-
-    def given(self, groups: Iterable[TextGroup]) -> None:
-        """Each group as its source has it; equal candidates are stored once a chunk."""
-        for chunk in in_chunks(groups, self.chunk_size):
-            rows = number_items(chunk, self.num_candidates)
-            self._add_candidates(list(rows))
-            slots = [given_slots(group, rows) for group in chunk]
-            self._add_groups(chunk, lambda _, slots=slots: slots)
-
-    def retrieved(self, groups: list[TextGroup], k: int) -> None:
-        """Each group with the k candidates of the pool that are nearest to its query."""
-        rows = number_items(groups)
-        ids, items = pool_ids(groups, rows), list(rows)
-        for start in range(0, len(items), self.chunk_size):
-            self._add_candidates(items[start : start + self.chunk_size])
-        pool = [shard.tensors["features"][:, 0] for shard in self.writer.candidates().shards]
-        norms = inverse_norms(pool)
-        for start in range(0, len(groups), self.chunk_size):
-            chunk = groups[start : start + self.chunk_size]
-            self._add_groups(chunk, partial(_search, chunk, pool, norms, k, rows, ids))
-
-    def _add_candidates(self, items: list[Item]) -> None:
-        self.num_candidates += len(items)
-        if self.num_candidates <= self.writer.num_candidates:
-            self.progress.skip(len(items))
-            return
-        vectors = self._embed(items, self.encoder.candidate_prompt if self.encoder else "")
-        self.writer.add_candidates(vectors.unsqueeze(1), [item.text for item in items])
-
-    def _add_groups(self, chunk: list[TextGroup], slots_of: Callable[[Tensor], list[list[Slot]]]) -> None:
-        self.num_groups += len(chunk)
-        if self.num_groups <= self.writer.num_groups:
-            self.progress.skip(len(chunk))
-            return
-        queries = self._embed([item_of(group) for group in chunk], self.encoder.query_prompt if self.encoder else "")
-        grouped = slots_of(queries)
-        slots = list(itertools.chain.from_iterable(grouped))
-        self.writer.add_groups(
-            ids=[group.query_id for group in chunk],
-            texts=[group.query for group in chunk],
-            features=queries.unsqueeze(1),
-            offsets=torch.tensor([0, *itertools.accumulate(map(len, grouped))]),
-            candidate=torch.tensor([slot.row for slot in slots]),
-            label=torch.tensor([slot.label for slot in slots], dtype=torch.float32),
-            injected=torch.tensor([slot.injected for slot in slots]),
-            slot_ids=[slot.id for slot in slots],
-            split=[group.split for group in chunk],
-        )
-
-    def _embed(self, items: list[Item], prompt: str) -> Float[Tensor, "N D"]:
-        if self.encoder:
-            return self.encoder.encode([item.text for item in items], prompt, self.progress.report)
-        self.progress.skip(len(items))
-        return torch.tensor([item.feature for item in items], dtype=torch.float32)
+def _add_retrieved(build: GroupBuild, groups: list[TextGroup], k: int) -> None:
+    """Each group with the k candidates of the pool that are nearest to its query."""
+    rows = number_items(groups)
+    ids, items = pool_ids(groups, rows), list(rows)
+    for start in range(0, len(items), build.chunk_size):
+        build.add_candidates(items[start : start + build.chunk_size])
+    pool = [shard.tensors["features"][:, 0] for shard in build.writer.candidates().shards]
+    norms = inverse_norms(pool)
+    for start in range(0, len(groups), build.chunk_size):
+        chunk = groups[start : start + build.chunk_size]
+        build.add_groups(chunk, partial(_search, chunk, pool, norms, k, rows, ids))
 
 
 def _search(

@@ -1,20 +1,17 @@
 """responses: a group store of what a language model answers, labelled by rule, with its hidden states."""
 
-import hashlib
-import json
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
-from features.generators.transformers import TransformersGenerator
-from features.responses.build import Plan, ResponseBuild
-from features.texts.tasks import ProblemSource
+from features.building.extractor import Extractor, build_source
+from features.responses.generation import Generator
+from features.texts.tasks import Problem, ProblemSource
 from features.verification.rule_verifier import DEFAULT_WORKERS, Workers, build_verifier
+from language_models.backbone import Backbone
 from language_models.language_model import LanguageModel
-from ranking.stores.group_store import GroupStore
-from ranking.stores.group_store_writer import check_settings
 from registry import EXTRACTORS, GENERATORS, SOURCES, VERIFIERS, ConfigError, Node
 from registry.ranges import Few, FilePath, Rows
 
@@ -22,7 +19,7 @@ _FEWEST_BEAMS = 2
 
 
 @EXTRACTORS.register("responses")
-class ResponsesExtractor:
+class ResponsesExtractor(Extractor):
     """Asks a language model, judges its responses, reads its hidden states, and builds a group store of all that.
 
     Responses, states and verdicts are kept in `stages` beside the store, each under the hash of what it depends on.
@@ -44,6 +41,9 @@ class ResponsesExtractor:
         devices: How many processes respond and read, each with the model on its own GPU where there are any.
     """
 
+    unit = "problems"
+    source: ProblemSource
+
     def __init__(
         self,
         source: Annotated[Node, SOURCES],
@@ -58,41 +58,38 @@ class ResponsesExtractor:
         beams: Annotated[int, Interval(ge=_FEWEST_BEAMS, le=1000)] | None = None,
         devices: Few = 1,
     ) -> None:
-        self.source: ProblemSource = SOURCES.build(source, path="features.source")  # type: ignore[assignment]
-        if not isinstance(self.source, ProblemSource):
-            known = [name for name in SOURCES.names() if hasattr(SOURCES.get(name), "problems")]
-            raise ConfigError("features.source", "gives no problems to respond to.", known=known)
-        self.generator: Any = GENERATORS.build(generator, path="features.generator")
+        super().__init__(build_source(source, "problems"), path)
+        self.generator: Generator = GENERATORS.build(generator, path="features.generator")
         self.verifier = build_verifier(verifier, workers) if verifier is not None else None
-        given = self.generator if isinstance(self.generator, LanguageModel) else None
+        given = self.generator.language_model
         reads = reader or given
         if reads is None or not reads.depths:
             where = "features.reader" if reads is None or reader else "features.generator"
             cure = f"{where}: {{model: ..., depths: [0.6]}}"
             raise ConfigError(f"{where}.depths", "no hidden states are asked for.", cure=cure)
         self.reader = reads
-        if devices > 1 and (self.reader.device_map or getattr(self.generator, "device_map", None)):
+        if devices > 1 and (self.reader.device_map or (given and given.device_map)):
             cure = "devices: 1, for device_map spreads one model over all GPUs"
             raise ConfigError("features.devices", "cannot be had together with device_map.", cure=cure)
-        self.devices, self.beam_generator = devices, None
+        self.devices, self.beams, self.beam_generator = devices, beams, None
         if beams is not None:
-            if not isinstance(self.generator, TransformersGenerator):
+            self.beam_generator = self.generator.searching(beams)
+            if self.beam_generator is None:
                 cure = "beams: null, or the generator `transformers`"
                 name = self.generator.settings()["name"]
                 raise ConfigError("features.beams", f"the generator {name} cannot search.", cure=cure)
-            # All that sampling alone depends on is left at its default, so that it changes nothing here.
-            drawing = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": 0}
-            self.beam_generator = self.generator.twin(num_beams=beams, num_responses=1, depths=[], **drawing)
-        self.dtype, self._path, self._stages, self._chunk_size = dtype, path, stages, chunk_size
+        self.dtype, self._stages, self._chunk_size = dtype, stages, chunk_size
 
-    @cached_property
-    def path(self) -> Path:
-        """The folder of the store, finished or not."""
-        if self._path:
-            return Path(self._path)
-        digest = hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()
-        model = Path(getattr(self.generator, "model", "recorded")).name.lower()
-        return Path("data") / f"{self.source.fingerprint()['name']}-{model}-{digest[:8]}"
+    @property
+    def made_with(self) -> str:
+        """What the usual path calls the generator's model."""
+        return Path(self.generator.model).name.lower()
+
+    @property
+    def models(self) -> Mapping[str, Backbone]:
+        """The generator, if it is a model in this process, and the reader."""
+        given = self.generator.language_model
+        return {**({"generator": given} if given else {}), "reader": self.reader}
 
     def settings(self) -> dict[str, Any]:
         """All that the store's content depends on."""
@@ -106,61 +103,22 @@ class ResponsesExtractor:
             "layer_offset": self.reader.layer_offset,
             "verifier": self.verifier.settings() if self.verifier else None,
             "dtype": self.dtype,
-            **({"beams": self.beam_generator.num_beams} if self.beam_generator else {}),
+            **({"beams": self.beams} if self.beams else {}),
         }
 
-    def run(self, *, to_train: bool = False) -> Path:
-        """Build the store, unless it is there.
+    def items(self) -> Iterator[Problem]:
+        """Every problem."""
+        return self.source.problems()
 
-        Args:
-            to_train: Whether a ranker will be trained on it: then a verifier is needed.
-
-        Raises:
-            ConfigError: If the data, the model or the verifier is not as it should be.
-            StoreError: If the store that is there was made with other settings, or cannot be written.
-        """
-        path = self.path
-        if path.exists():
-            self.check_store()
-            return path
+    def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
+        """Respond to all problems, judge, read and write."""
         if to_train and self.verifier is None:
             cure = "features.verifier: a name from `python -m registry verifiers`"
             raise ConfigError("features.verifier", "without one there are no labels to learn from.", cure=cure)
-        plan = Plan(
-            source=self.source,
-            generator=self.generator,
-            beam_generator=self.beam_generator,
-            verifier=self.verifier,
-            reader=self.reader,
-            path=path,
-            stages=self.folder,
-            dtype=self.dtype,
-            chunk_size=self.chunk_size,
-            devices=self.devices,
-        )
-        return ResponseBuild(plan, json.loads(json.dumps(self.settings()))).run()
+        # It reads this class.
+        from features.responses.build import ResponseBuild
 
-    def read_source(self) -> None:
-        """Read every problem, as a run does before the model responds.
-
-        Raises:
-            ConfigError: If one is not as it should be, or there is none.
-        """
-        if not sum(1 for _ in self.source.problems()):
-            raise ConfigError("features.source", "has no problem.")
-
-    def check_store(self) -> None:
-        """Compare the finished store at `path` with what is asked for now.
-
-        Raises:
-            StoreError: If it was made with other settings, or is not a group store.
-        """
-        settings = json.loads(json.dumps(self.settings()))
-        found = GroupStore.open(self.path).manifest["settings"]
-        for name, model in (("generator", self.generator), ("reader", self.reader)):
-            if isinstance(model, LanguageModel) and "dtype" in settings[name]:
-                settings[name] = model.settled(settings[name], found.get(name))
-        check_settings(self.path, found, settings)
+        return ResponseBuild(self, settings).run()
 
     @property
     def chunk_size(self) -> int:
@@ -168,7 +126,7 @@ class ResponsesExtractor:
         if self._chunk_size is not None:
             return self._chunk_size
         # Several batches' worth: where responses end, those of the next problem take their places.
-        return max(1, 4 * getattr(self.generator, "batch_size", 64) // (self.generator.num_responses or 10))
+        return max(1, 4 * self.generator.num_at_once // (self.generator.num_responses or 10))
 
     @property
     def folder(self) -> Path:

@@ -1,6 +1,5 @@
 """openai_compatible: responses from a server that speaks OpenAI's chat completions; texts only."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,9 +8,10 @@ from threading import Event
 from typing import Any
 
 from console.progress import Report
-from features.responses.generation import Generated
+from features.responses.generation import Generated, Generator
 from features.texts.tasks import Problem, Response
 from language_models.chat_endpoint import ChatEndpoint, Choice, RequestFailed, key_of
+from language_models.sampling.seeds import request_seed
 from registry import GENERATORS, ConfigError
 from registry.ranges import Count, Few, Positive, Probability, SamplingTemperature, Seed, Text
 
@@ -21,7 +21,7 @@ _OF_A_RUN = ("url", "api_key_variable", "num_responses", "parallel", "requests_p
 
 @GENERATORS.register("openai_compatible")
 @dataclass(frozen=True)
-class OpenAICompatibleGenerator:
+class OpenAICompatibleGenerator(Generator):
     """Asks a model behind an address; its hidden states, if any are wanted, have to be read by another model.
 
     Each request has a seed of its own, made of `seed`, the problem's id and the place of the request among those to the
@@ -111,13 +111,12 @@ class OpenAICompatibleGenerator:
         )
 
     def _ask(self, problem: Problem, block: int, stop: Event) -> list[Choice]:
-        key = hashlib.blake2b(f"{self.seed} {block} {problem.query_id}".encode(), digest_size=4).digest()
         choices = self._endpoint.choices(
             self.model,
             [dict(message) for message in problem.messages],
             stop,
             n=self.responses_a_request,
-            seed=int.from_bytes(key, "little") >> 1,
+            seed=request_seed(self.seed, problem.query_id, block),
             temperature=self.temperature,
             top_p=self.top_p,
             max_tokens=self.max_new_tokens,

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -11,7 +11,7 @@ from annotated_types import Interval
 
 from console.progress import Report
 from features.building.chunks import chunks_of
-from features.responses.generation import Generated
+from features.responses.generation import Generated, Generator
 from features.responses.states import with_states
 from features.texts.tasks import Problem, Response
 from language_models.language_model import LanguageModel
@@ -27,25 +27,10 @@ _OF_A_RUN = ("num_responses", "depths", "layer_offset", "batch_size")
 
 @GENERATORS.register("transformers")
 @dataclass(frozen=True)
-class TransformersGenerator(LanguageModel):
+class TransformersGenerator(LanguageModel, Generator):
     """Samples from a causal model, and keeps the hidden states that it passes through.
 
     Args:
-        model: Name on the Hugging Face hub, or a folder.
-        package: An installed Python package that carries the model, in its folder `model` or as a GGUF file; looked in
-            first.
-        revision: Commit, tag or branch on the hub.
-        sha256: The weights must have this hash; with several files, that of their contents one after the other.
-        gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
-        dtype: Of the computation. `auto` is bfloat16 on a GPU or processor that has it, where it is several times as
-            fast, else float32.
-        template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
-            a blank line between, or a Jinja template of your own.
-        template_options: What the template is told besides, such as `{enable_thinking: false}`.
-        device: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
-        device_map: How accelerate spreads the model over devices, such as `auto`; then `device` has no meaning.
-        depths: Of the hidden states to keep, as fractions of all layers.
-        layer_offset: Added to the layer of each depth; -1 is one block lower.
         batch_tokens: Tokens of prompts that are read at once, padding included; more pays on a GPU.
         num_responses: To each problem.
         temperature: What logits are divided by; 0 takes the likeliest token.
@@ -73,6 +58,34 @@ class TransformersGenerator(LanguageModel):
     def __post_init__(self) -> None:
         if 1 < self.num_beams < self.num_responses:
             raise ValueError(f"num_responses ({self.num_responses}) is more than num_beams ({self.num_beams})")
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The model itself."""
+        return self
+
+    def on(self, device: str) -> "TransformersGenerator":
+        """The same on a device, not loaded yet.
+
+        Args:
+            device: Such as `cuda:1`.
+        """
+        return replace(self, device=device)
+
+    @property
+    def num_at_once(self) -> int:
+        """Responses that grow at once."""
+        return self.batch_size
+
+    def searching(self, num_beams: int) -> "TransformersGenerator":
+        """One of the same weights that searches for the best response to each problem.
+
+        Args:
+            num_beams: The width of the search.
+        """
+        # All that sampling alone depends on is left at its default, so that it changes nothing here.
+        drawing = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": 0}
+        return self.twin(num_beams=num_beams, num_responses=1, depths=[], **drawing)
 
     def settings(self) -> dict[str, Any]:
         """All that one response depends on."""

@@ -1,6 +1,5 @@
 """vllm: responses sampled by vLLM on GPUs, with the same prompts, endings and numbering as the others."""
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +9,11 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from console.progress import Report
-from features.responses.generation import Generated
+from features.responses.generation import Generated, Generator
 from features.texts.tasks import Problem, Response
 from language_models.language_model import LanguageModel
 from language_models.sampling.sampler import StopTexts
+from language_models.sampling.seeds import request_seed
 from registry import GENERATORS, ConfigError
 from registry.ranges import Count, FilePath, Probability, SamplingTemperature, Seed, Text
 
@@ -30,7 +30,7 @@ _LOG_PROBABILITIES = "raw_logprobs"
 
 @GENERATORS.register("vllm")
 @dataclass(frozen=True)
-class VllmGenerator(LanguageModel):
+class VllmGenerator(LanguageModel, Generator):
     """Samples with vLLM, which is installed apart; hidden states are read afterwards, by the transformers library.
 
     Every response is a request with a seed of its own, made of `seed`, its problem's id and its number; vLLM reads the
@@ -40,19 +40,11 @@ class VllmGenerator(LanguageModel):
         Written to vLLM's documentation of 0.8 to 0.11 and tested against a stand-in, not against vLLM itself.
 
     Args:
-        model: Name on the Hugging Face hub, or a folder.
         package: An installed Python package that carries the model in its folder `model`; looked in first.
-        revision: Commit, tag or branch on the hub.
-        sha256: The weights must have this hash; with several files, that of their contents one after the other.
         gguf: Not for this generator.
         dtype: Of the computation. `auto` is bfloat16 on a GPU that has it, else float32.
-        template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
-            a blank line between, or a Jinja template of your own.
-        template_options: What the template is told besides, such as `{enable_thinking: false}`.
         device: Where hidden states are read: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
         device_map: How accelerate spreads the model over devices to read hidden states, such as `auto`.
-        depths: Of the hidden states to keep, as fractions of all layers.
-        layer_offset: Added to the layer of each depth; -1 is one block lower.
         batch_tokens: Tokens that are read at once for hidden states, padding included.
         num_responses: To each problem.
         temperature: What logits are divided by; 0 takes the likeliest token.
@@ -81,6 +73,11 @@ class VllmGenerator(LanguageModel):
             raise ValueError(
                 f"engine.logprobs_mode must be {_LOG_PROBABILITIES}: those of the model's own distribution"
             )
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The model that reads hidden states."""
+        return self
 
     def settings(self) -> dict[str, Any]:
         """All that one response depends on."""
@@ -129,7 +126,6 @@ class VllmGenerator(LanguageModel):
     def _parameters(self, problem: Problem, number: int, room: int) -> Any:
         from vllm import SamplingParams  # type: ignore[import-not-found]
 
-        key = hashlib.blake2b(f"{self.seed} {number} {problem.query_id}".encode(), digest_size=4).digest()
         return SamplingParams(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -137,7 +133,7 @@ class VllmGenerator(LanguageModel):
             max_tokens=room,
             stop=self.stop or None,
             stop_token_ids=sorted(self._ends),
-            seed=int.from_bytes(key, "little") >> 1,
+            seed=request_seed(self.seed, problem.query_id, number),
             logprobs=0,
         )
 

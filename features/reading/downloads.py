@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from ranking.stores.files import write_file
 from registry import ConfigError
 
 FOLDER = Path("data/downloads")
@@ -143,7 +144,7 @@ def _continue(download: Download, part: Path, console: Console) -> bool:
         start = start if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         file.truncate(start)
         file.seek(start)
-        version.write_text(_version(response.headers))
+        write_file(version, _version(response.headers).encode())
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         _check_room(part, total or download.size, start)

@@ -1,10 +1,15 @@
 """Faults: what is wrong with the lines of a file, each fault told once with the lines that have it."""
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from features.reading.fields import LineError
 from registry import ConfigError
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 _MOST_KINDS = 20
 _MOST_PLACES = 3
@@ -33,6 +38,27 @@ class Faults:
     unit: str = "line"
     file: str = ""
     _kinds: dict[str, _Kind] = field(default_factory=dict)
+
+    def parsed(self, rows: Iterable[tuple[int, R | LineError]], parse: Callable[[int, R], T]) -> Iterator[T]:
+        """What `parse` makes of each row; bad ones are passed over, and reported at the end.
+
+        Args:
+            rows: Each with its number; in place of one that could not even be parted, what is wrong with it.
+            parse: Of a number and its row; raises LineError for a bad one.
+
+        Raises:
+            ConfigError: After the last row: every fault, with the rows that have it.
+        """
+        for number, row in rows:
+            try:
+                if isinstance(row, LineError):
+                    raise row
+                value = parse(number, row)
+            except LineError as error:
+                self.add(number, error)
+                continue
+            yield value
+        self.raise_if_any()
 
     def add(self, number: int, error: LineError) -> None:
         """Note a bad line.

@@ -148,17 +148,21 @@ class TextFile:
         Raises:
             ConfigError: After the last line: every fault, with the lines that have it.
         """
-        faults = Faults(self.place)
+        return Faults(self.place).parsed(self.numbered(skip), lambda _, line: parse(line))
+
+    def numbered(self, skip: int = 0, *, blank: bool = False) -> Iterator[tuple[int, str | LineError]]:
+        """Each line as text with its number, counted from 1; in place of a line that is no text, what is wrong.
+
+        Args:
+            skip: Lines at the beginning that are left out.
+            blank: Whether blank lines are given, too.
+        """
         for number, line in enumerate(self.lines(), start=1):
-            if number <= skip or not line:
-                continue
-            try:
-                value = parse(self.decoded(line))
-            except LineError as error:
-                faults.add(number, error)
-                continue
-            yield value
-        faults.raise_if_any()
+            if number > skip and (blank or line.strip()):
+                try:
+                    yield number, self.decoded(line)
+                except LineError as error:
+                    yield number, error
 
     def rows(
         self, separator: str, wanted: Sequence[str], parse: Callable[..., T], columns: Sequence[str] | None = None

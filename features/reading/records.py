@@ -108,16 +108,7 @@ class RecordFile:
         """
         unit, name = self._unit, self.path.name
         faults = Faults(str(self.path), unit, name)
-        for number, row in self._rows(columns):
-            try:
-                if isinstance(row, LineError):
-                    raise row
-                value = parse(row, f"{name}, {unit} {number}")
-            except LineError as error:
-                faults.add(number, error)
-                continue
-            yield value
-        faults.raise_if_any()
+        return faults.parsed(self._rows(columns), lambda number, row: parse(row, f"{name}, {unit} {number}"))
 
     def check_end(self) -> bool:
         """Look at the last line alone; whether it could be found without reading all rows before it.
@@ -182,7 +173,7 @@ class RecordFile:
         if not self._one_a_line:
             yield from self._json_values()
             return
-        for number, line in self._lines():
+        for number, line in self.text.numbered():
             try:
                 yield number, line if isinstance(line, LineError) else parse_object(line)
             except LineError as error:
@@ -192,7 +183,7 @@ class RecordFile:
         """The objects of a list, also of one inside `{"data": [...]}`, a single one, or several over many lines."""
         number, lines = 0, []
         try:
-            for _, line in self._lines(blank=True):
+            for _, line in self.text.numbered(blank=True):
                 if isinstance(line, LineError):
                     raise line
                 lines.append(line)
@@ -203,7 +194,7 @@ class RecordFile:
             raise ConfigError(str(self.path), f"{place}{error}.", cure=error.cure or "correct it there") from error
 
     def _tsv(self) -> Iterator[Row]:
-        names, lines = self.fields, self._lines()
+        names, lines = self.fields, self.text.numbered()
         if self.tsv_columns == "header":
             next(lines, None)
         for number, line in lines:
@@ -275,14 +266,6 @@ class RecordFile:
             raise ConfigError(
                 str(self.path), f"has no column {missing[0]!r}.", given=missing[0], known=known, cure=cure
             )
-
-    def _lines(self, *, blank: bool = False) -> Iterator[tuple[int, str | LineError]]:
-        for number, line in enumerate(self.text.lines(), start=1):
-            if blank or line.strip():
-                try:
-                    yield number, self.text.decoded(line)
-                except LineError as error:
-                    yield number, error
 
 
 def find_files(paths: str | Sequence[str] | None, option: str) -> list[Path]:

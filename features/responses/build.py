@@ -15,10 +15,11 @@ from console.decimals import short
 from console.progress import WorkProgress
 from features.building.chunks import Chunks, chunks_of
 from features.building.processes import share_out
-from features.generators.transformers import TransformersGenerator
+from features.extractors.responses import ResponsesExtractor
+from features.responses.generation import Generator
 from features.responses.stages import Responses, StageWork, States, Verdicts
-from features.texts.tasks import Problem, ProblemSource, Response
-from features.verification.verdict import Verdict, Verifier
+from features.texts.tasks import Problem, Response
+from features.verification.verdict import Verdict
 from language_models.language_model import LanguageModel
 from ranking.stores.files import as_json, write_file
 from ranking.stores.group_store_writer import GroupStoreWriter
@@ -29,35 +30,6 @@ REPORT = "report.json"
 _GROUPS_A_SHARD = 128
 _JUDGED_TOGETHER = 64
 _MOST_TOLD = 12
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a store of responses is built of.
-
-    Args:
-        source: Where problems come from.
-        generator: What responds to them.
-        beam_generator: What searches for the best response beside these; None for no search.
-        verifier: What labels the responses; None for none.
-        reader: The model whose hidden states are kept.
-        path: The folder of the store.
-        stages: Where responses, states and verdicts are kept meanwhile and for later.
-        dtype: Of the stored vectors.
-        chunk_size: Problems that are worked on, and kept, together.
-        devices: How many processes respond and read.
-    """
-
-    source: ProblemSource
-    generator: Any
-    beam_generator: TransformersGenerator | None
-    verifier: Verifier | None
-    reader: LanguageModel
-    path: Path
-    stages: Path
-    dtype: str
-    chunk_size: int
-    devices: int
 
 
 @dataclass(frozen=True)
@@ -75,13 +47,14 @@ class _Labelled:
 class _Answers:
     """What one generator says to all problems: responses, their states and their verdicts."""
 
-    def __init__(self, plan: Plan, generator: Any) -> None:
-        self.generator, self.reader, described = generator, plan.reader, {"generator": generator.settings()}
-        self.states = States(plan.stages, plan.reader, described)
-        self.responses = Responses(plan.stages, generator, self.states)
+    def __init__(self, extractor: ResponsesExtractor, generator: Generator) -> None:
+        described, folder = {"generator": generator.settings()}, extractor.folder
+        self.generator, self.reader = generator, extractor.reader
+        self.states = States(folder, self.reader, described)
+        self.responses = Responses(folder, generator, self.states)
         self.verdicts = None
-        if plan.verifier is not None:
-            self.verdicts = Verdicts(plan.stages, self.responses, plan.verifier, described)
+        if extractor.verifier is not None:
+            self.verdicts = Verdicts(folder, self.responses, extractor.verifier, described)
 
     def num_read(self, problem: Problem) -> int:
         return 0 if self.unread(problem) else self.responses.count(problem)
@@ -97,14 +70,14 @@ class ResponseBuild:
     """One build: stage after stage, then the store.
 
     Args:
-        plan: What is built of what.
+        extractor: Says what is built of what.
         settings: All that the store's content depends on.
     """
 
-    def __init__(self, plan: Plan, settings: dict[str, Any]) -> None:
-        self.plan, self.settings, self.console = plan, settings, Console(stderr=True)
-        self.sampled = _Answers(plan, plan.generator)
-        self.searched = _Answers(plan, plan.beam_generator) if plan.beam_generator else None
+    def __init__(self, extractor: ResponsesExtractor, settings: dict[str, Any]) -> None:
+        self.extractor, self.settings, self.console = extractor, settings, Console(stderr=True)
+        self.sampled = _Answers(extractor, extractor.generator)
+        self.searched = _Answers(extractor, extractor.beam_generator) if extractor.beam_generator else None
         self.counts: dict[str, Counter[str]] = {"problems": Counter(), "responses": Counter(), "verdicts": Counter()}
 
     def run(self) -> Path:
@@ -115,7 +88,7 @@ class ResponseBuild:
             StoreError: If something cannot be written.
         """
         num_problems = self._survey()
-        num_responses = num_problems * (self.plan.generator.num_responses or 0) or self._num_recorded()
+        num_responses = num_problems * (self.extractor.generator.num_responses or 0) or self._num_recorded()
         self._answer(self.sampled, num_responses, "Responding")
         if self.searched:
             self._answer(self.searched, num_problems, "Searching")
@@ -123,10 +96,11 @@ class ResponseBuild:
 
     def _answer(self, answers: _Answers, total: int, doing: str) -> None:
         """All stages of what a generator says."""
-        responses, states, size = answers.responses, answers.states, self.plan.chunk_size
-        chunks = Chunks(self.plan.source.problems, size)
+        responses, states, size = answers.responses, answers.states, self.extractor.chunk_size
+        chunks = Chunks(self.extractor.source.problems, size)
         with WorkProgress(total, self.console, doing=doing, done="Got", unit="responses") as bar:
-            self._do(StageWork(chunks, responses), answers.generator, bar, responses.count, responses.lacks)
+            model = answers.generator.language_model if answers.generator.on("cpu") else None
+            self._do(StageWork(chunks, responses), model, bar, responses.count, responses.lacks)
         with WorkProgress(total, self.console, doing="Reading", done="Read", unit="responses") as bar:
             self._do(StageWork(chunks, responses, states), answers.reader, bar, answers.num_read, answers.unread)
         if answers.verdicts is not None:
@@ -138,32 +112,30 @@ class ResponseBuild:
     def _do(
         self,
         work: StageWork,
-        model: Any,
+        model: LanguageModel | None,
         bar: WorkProgress,
         count: Callable[[Problem], int],
         lacks: Callable[[Problem], bool],
     ) -> None:
-        """What is left to do of a stage, in one process or in several."""
+        """What is left to do of a stage: in one process, or in several if its model can be on several devices."""
         waiting = []
-        for number, chunk in enumerate(chunks_of(self._problems(), self.plan.chunk_size)):
+        for number, chunk in enumerate(chunks_of(self._problems(), self.extractor.chunk_size)):
             bar.skip(sum(map(count, chunk)))
             if any(map(lacks, chunk)):
                 waiting.append(number)
-        # Other generators than `transformers` see to their devices themselves.
-        shared = isinstance(model, TransformersGenerator if work.states is None else LanguageModel)
-        devices = min(self.plan.devices, len(waiting)) if shared else 1
+        devices = min(self.extractor.devices, len(waiting)) if model else 1
         if devices > 1:
-            folder, gpus = str(self.plan.stages), model.device != "cpu"
+            folder, gpus = str(self.extractor.folder), model is not None and model.device != "cpu"
             share_out(work, waiting, devices, bar.report, gpus=gpus, kept_in=folder)
         else:
-            if waiting and shared:
+            if waiting and model:
                 model.prepare()
                 bar.restart()
             for number in waiting:
                 work.do(number, bar.report)
 
     def _problems(self) -> Iterator[Problem]:
-        return self.plan.source.problems()
+        return self.extractor.source.problems()
 
     def _survey(self) -> int:
         """How many problems there are; reads all of the source, so that bad data shows before work."""
@@ -201,12 +173,12 @@ class ResponseBuild:
         return path
 
     def _writer(self, query: torch.Tensor) -> GroupStoreWriter:
-        reader = self.plan.reader
+        reader = self.extractor.reader
         return GroupStoreWriter(
-            self.plan.path,
+            self.extractor.path,
             feature_dim=query.shape[1],
             depths=list(reader.depths),
-            dtype=self.plan.dtype,
+            dtype=self.extractor.dtype,
             settings=self.settings,
             encoder=reader.identity(),
             source={**self.settings["source"], "model": reader.model, "sha256": reader.checked_hash},

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from console.progress import Report
 from features.texts.tasks import Problem, Response
+from language_models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,41 @@ class Generated:
 
 @runtime_checkable
 class Generator(Protocol):
-    """Gives responses to problems."""
+    """Gives responses to problems; what a subclass cannot do besides, it leaves at its default.
+
+    Attributes:
+        model: Its name, or its folder.
+        num_responses: How many it gives to each problem; None for all that there are.
+    """
+
+    model: str
+    num_responses: Any
+
+    @property
+    def language_model(self) -> LanguageModel | None:
+        """The same as a model in this process, which can read hidden states; None if the model is elsewhere."""
+        return None
+
+    def on(self, device: str) -> "Generator | None":
+        """The same on a device, not loaded yet; None if it sees to its devices itself.
+
+        Args:
+            device: Such as `cuda:1`.
+        """
+        return None
+
+    @property
+    def num_at_once(self) -> int:
+        """Responses that grow at once."""
+        return 64
+
+    def searching(self, num_beams: int) -> "Generator | None":
+        """One of the same weights that searches for the best response to each problem; None if it cannot.
+
+        Args:
+            num_beams: The width of the search.
+        """
+        return None
 
     def settings(self) -> dict[str, Any]:
         """All that one response depends on: not how many are asked for, nor how they are batched."""

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from features.building.chunks import Chunks
-from features.responses.generation import Generated
+from features.responses.generation import Generated, Generator
 from features.responses.result_file import Stage
 from features.responses.states import with_states
 from features.texts.tasks import Problem, Response
@@ -124,17 +124,16 @@ class Responses:
         states: Keeps hidden states that come with them.
     """
 
-    def __init__(self, folder: Path, generator: Any, states: States | None) -> None:
-        self._generator, self._states = generator, states
+    def __init__(self, folder: Path, generator: Generator, states: States | None) -> None:
+        self._generator: Generator | None = generator
+        self._states = states
         self._num: int | None = generator.num_responses
         self.stage = Stage(folder, "responses", generator.settings())
 
     def on(self, device: str) -> "Responses":
-        """The same with models on a device, not loaded yet; a generator that is no model here stays behind."""
+        """The same with models on a device, not loaded yet; a generator that sees to its devices stays behind."""
         other = copy.copy(self)
-        other._generator = (
-            replace(self._generator, device=device) if isinstance(self._generator, LanguageModel) else None
-        )
+        other._generator = self._generator.on(device) if self._generator else None
         other._states = self._states.on(device) if self._states else None
         return other
 
@@ -145,6 +144,7 @@ class Responses:
             problems: To be worked on together.
             report: Told of new responses.
         """
+        assert self._generator is not None
         by_count: dict[int, list[Problem]] = {}
         for problem in problems:
             if self.lacks(problem):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from features.texts.groups import Source, Split, TextGroup, checked
+from features.texts.own_files import OwnFile, files_of
 from registry import ConfigError
 
 
@@ -102,6 +103,10 @@ class _GroupPool:
 
     def __init__(self, source: Source, own_lists: bool) -> None:
         self.source, self.own_lists = source, own_lists
+
+    @property
+    def own_files(self) -> Sequence[OwnFile]:
+        return files_of(self.source)
 
     def fingerprint(self) -> dict[str, Any]:
         fingerprint = self.source.fingerprint()

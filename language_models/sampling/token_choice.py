@@ -1,6 +1,5 @@
 """TokenChoice: how the next token is chosen, given a number between 0 and 1 for each response."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from language_models.sampling.seeds import seed_of
 from registry import ConfigError
 
 # Tokens whose probabilities are summed first; then only one such block is summed token by token.
@@ -106,5 +106,4 @@ def numbers_of(seed: int, query_id: str, number: int, count: int) -> np.ndarray:
     >>> numbers_of(0, "q", 3, 2).tolist() == numbers_of(0, "q", 3, 5)[:2].tolist()
     True
     """
-    key = hashlib.blake2b(f"{seed} {number} {query_id}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"))).random(count)
+    return np.random.Generator(np.random.Philox(key=seed_of(seed, query_id, number, 16))).random(count)

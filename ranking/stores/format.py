@@ -18,7 +18,7 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class StoreFormat:
-    """A folder of tables in shards and one manifest.
+    """A folder of tables in shards and one manifest; with `feature_dim` 0, it holds texts and no vectors.
 
     Args:
         name: In the manifest.
@@ -73,9 +73,12 @@ class StoreFormat:
         """Map one shard, checked against its record."""
         sizes = {name: int(record[name]) for name in ("rows", *self.axes.get(table, ()))}
         sizes |= {"depths": len(manifest.get("depths", ())), "dim": manifest["feature_dim"]}
+        columns = self.tables[table]
+        if not manifest["feature_dim"]:
+            columns = {name: column for name, column in columns.items() if name != "features"}
         return Shard(
             folder / record["file"],
-            self.tables[table],
+            columns,
             dtype=DTYPES[manifest["dtype"]],
             sizes=sizes,
             size=record["bytes"],

@@ -2,7 +2,8 @@
 
 A store is a folder of two tables in shards and a manifest. `candidates` holds each candidate's vectors and text once,
 however many groups share it. `groups` holds each query's vectors, text, id and split, and its slots: which candidate,
-its label, whether it may be used, whether it was injected, and its id.
+its label, whether it may be used, whether it was injected, and its id. A store of texts alone has no vectors: its
+`feature_dim` is 0, and it has no depths.
 """
 
 from functools import cached_property
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from ranking.stores.files import damaged
+from ranking.stores.files import StoreError, damaged
 from ranking.stores.format import MANIFEST, SPLITS, check_hashes
 from ranking.stores.group_tables import BEAM, GROUP_STORE, RESPONSES
 from ranking.stores.shard import DTYPES, Table
@@ -93,12 +94,39 @@ class GroupStore:
         store._check()
         return store
 
+    @property
+    def has_features(self) -> bool:
+        """Whether it holds vectors beside the texts."""
+        return self.feature_dim > 0
+
+    def check_features(self) -> None:
+        """Refuse a store of texts alone, for who needs vectors.
+
+        Raises:
+            StoreError: If it holds no vectors; names the extractors that make them.
+        """
+        if not self.has_features:
+            cure = (
+                "features: {name: embedding, source: ...} makes a store with vectors; or use a ranker that reads texts"
+            )
+            raise StoreError(str(self.path), "holds texts and no vectors.", cure=cure)
+
     def query_features(self, index: Int[Tensor, " N"], depth: int = 0) -> Float[Tensor, "N D"]:
-        """The queries' vectors of these groups, in the stored dtype; `depth` counts in `depths`."""
+        """The queries' vectors of these groups, in the stored dtype; `depth` counts in `depths`.
+
+        Raises:
+            StoreError: If it holds no vectors.
+        """
+        self.check_features()
         return self._groups.features(index, depth)
 
     def candidate_features(self, index: Int[Tensor, " N"], depth: int = 0) -> Float[Tensor, "N D"]:
-        """The vectors of these candidates, in the stored dtype; `depth` counts in `depths`."""
+        """The vectors of these candidates, in the stored dtype; `depth` counts in `depths`.
+
+        Raises:
+            StoreError: If it holds no vectors.
+        """
+        self.check_features()
         return self._candidates.features(index, depth)
 
     def query_text(self, group: int) -> str:
@@ -136,13 +164,17 @@ class GroupStore:
 
     def __repr__(self) -> str:
         counts = f"{self.num_groups:,} groups, {self.num_candidates:,} candidates, {self.num_slots:,} slots"
-        return f"GroupStore({str(self.path)!r}: {counts}, {self.feature_dim} x {self.manifest['dtype']})"
+        features = f"{self.feature_dim} x {self.manifest['dtype']}" if self.has_features else "no vectors"
+        return f"GroupStore({str(self.path)!r}: {counts}, {features})"
 
     def _check(self) -> None:
         for name in ("num_groups", "num_candidates", "num_slots"):
             if self.manifest[name] != getattr(self, name):
                 problem = f"{name} is {self.manifest[name]!r}, but the shards have {getattr(self, name)}"
                 raise damaged(self.path / MANIFEST, problem)
+        if self.feature_dim < 0 or self.has_features != bool(self.depths):
+            problem = f"feature_dim is {self.feature_dim}, and depths are {self.depths}"
+            raise damaged(self.path / MANIFEST, problem)
         outside = (self.candidate < 0) | (self.candidate >= self.num_candidates)
         if bool(outside.any()):
             slot = int(outside.nonzero()[0])

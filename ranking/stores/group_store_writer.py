@@ -22,9 +22,10 @@ class GroupStoreWriter(StoreWriter):
 
     Args:
         path: The folder of the finished store.
-        feature_dim: Size D of each vector.
-        depths: The fraction of layers each of the L vectors of a row was taken at; `[None]` for a plain embedding.
-        dtype: float16, bfloat16 or float32.
+        feature_dim: Size D of each vector; 0 for a store of texts alone.
+        depths: The fraction of layers each of the L vectors of a row was taken at; `[None]` for a plain embedding, none
+            for a store of texts alone.
+        dtype: float16, bfloat16 or float32; of no meaning in a store of texts alone.
         settings: All that the content depends on; a build goes on only with the same ones.
         encoder: What is needed to embed new texts in the same way.
         source: Where the texts came from.
@@ -32,19 +33,22 @@ class GroupStoreWriter(StoreWriter):
     Raises:
         StoreError: If the store is finished already, another process is building it, or what is there was made with
             other settings or has been changed since.
+        ValueError: If there are depths without vectors, or vectors without depths.
     """
 
     def __init__(
         self,
         path: str | Path,
         *,
-        feature_dim: int,
-        depths: Sequence[float | None],
-        dtype: str,
+        feature_dim: int = 0,
+        depths: Sequence[float | None] = (),
+        dtype: str = "float32",
         settings: Mapping[str, Any],
         encoder: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
     ) -> None:
+        if bool(feature_dim) != bool(depths):
+            raise ValueError(f"feature_dim {feature_dim} does not fit depths {list(depths)}")
         super().__init__(
             path,
             GROUP_STORE,
@@ -55,6 +59,11 @@ class GroupStoreWriter(StoreWriter):
             fixed={"feature_dim": feature_dim, "depths": list(depths)},
             counted={"num_groups": 0, "num_candidates": 0, "num_slots": 0},
         )
+
+    @property
+    def feature_dim(self) -> int:
+        """Size D of each vector; 0 if the store holds texts alone."""
+        return self._manifest["feature_dim"]
 
     @property
     def num_groups(self) -> int:
@@ -70,16 +79,13 @@ class GroupStoreWriter(StoreWriter):
         """The candidates written so far, mapped: to search among them before groups are made."""
         return self._format.open_table(self.partial, "candidates", self._manifest)
 
-    def add_candidates(self, features: Float[Tensor, "N L D"], texts: Sequence[str]) -> int:
-        """Write one shard of candidates.
+    def add_candidates(self, features: Float[Tensor, "N L D"] | None, texts: Sequence[str]) -> int:
+        """Write one shard of candidates; `features` is None in a store of texts alone.
 
         Returns:
             The row of the first one.
         """
-        tensors = {
-            "features": self._stored(features, self._shape(len(texts)), "candidate"),
-            **pack_texts("text", texts),
-        }
+        tensors = {**self._features(features, len(texts), "candidate"), **pack_texts("text", texts)}
         first = self.num_candidates
         self._write("candidates", tensors, rows=len(texts))
         return first
@@ -89,8 +95,8 @@ class GroupStoreWriter(StoreWriter):
         *,
         ids: Sequence[str],
         texts: Sequence[str],
-        features: Float[Tensor, "G L D"],
-        offsets: Int[Tensor, " G+1"],
+        features: Float[Tensor, "G L D"] | None = None,
+        offsets: Int[Tensor, " starts"],
         candidate: Int[Tensor, " S"],
         label: Float[Tensor, " S"],
         slot_ids: Sequence[str],
@@ -104,7 +110,7 @@ class GroupStoreWriter(StoreWriter):
         Args:
             ids: Of the queries.
             texts: Of the queries.
-            features: Of the queries.
+            features: Of the queries; None in a store of texts alone.
             offsets: Where each group's slots begin, from 0.
             candidate: Each slot's row, as counted by `add_candidates`.
             label: Relevance, higher is better; nan where unlabelled.
@@ -138,7 +144,7 @@ class GroupStoreWriter(StoreWriter):
             raise ValueError(f"{num_slots} slots do not fit what is known of responses")
         tensors = {
             **known,
-            "features": self._stored(features, self._shape(num_groups), "query"),
+            **self._features(features, num_groups, "query"),
             "split": torch.tensor([SPLITS[name] for name in split], dtype=torch.uint8),
             "offsets": offsets.to(torch.int64).contiguous(),
             "candidate": candidate.to(torch.int64).contiguous(),
@@ -161,5 +167,12 @@ class GroupStoreWriter(StoreWriter):
             raise StoreError(str(self.partial), "no group was written.", cure="give a source that has some")
         return super().finish()
 
-    def _shape(self, rows: int) -> tuple[int, int, int]:
-        return rows, len(self._manifest["depths"]), self._manifest["feature_dim"]
+    def _features(self, features: Tensor | None, rows: int, what: str) -> dict[str, Tensor]:
+        """The column of vectors, if the store has one."""
+        shape = (rows, len(self._manifest["depths"]), self.feature_dim)
+        if not self.feature_dim and features is None:
+            return {}
+        if not self.feature_dim or features is None:
+            given = "none" if features is None else tuple(features.shape)
+            raise ValueError(f"{what} features are {given}, expected {shape if self.feature_dim else 'none'}")
+        return {"features": self._stored(features, shape, what)}

@@ -53,6 +53,12 @@ def test_a_runs_config_serves_and_its_other_keys_are_left_alone(
     assert GroupStore.open(tmp_path / "store").num_groups == 2
 
 
+def test_a_key_of_no_config_is_refused(overrides: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*overrides, "featurs.path=a"]) == 1
+    said = capsys.readouterr().err
+    assert "featurs: no such option of FeaturesConfig." in said and "Did you mean: features" in said
+
+
 def test_inspect_tells_what_is_in_a_store(
     overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

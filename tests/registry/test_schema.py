@@ -276,6 +276,32 @@ def test_the_docs_of_an_option_are_found_in_the_class_or_its_init() -> None:
     assert schema.first_line(undocumented) == "" and schema.argument_docs(undocumented) == {}
 
 
+def test_a_class_documents_only_what_it_adds_to_its_parents_or_changes() -> None:
+    class Parent:
+        """A parent.
+
+        Args:
+            one: Of the parent,
+                folded.
+            two: Of the parent.
+        """
+
+    class Silent(Parent):
+        pass
+
+    class Child(Silent):
+        """A child.
+
+        Args:
+            two: Of the child.
+            three: Of the child.
+        """
+
+    inherited = {"one": "Of the parent, folded.", "two": "Of the parent."}
+    assert schema.argument_docs(Silent) == inherited
+    assert schema.argument_docs(Child) == {**inherited, "two": "Of the child.", "three": "Of the child."}
+
+
 def test_an_annotation_that_names_nothing_is_refused_with_file_and_line() -> None:
     def painted(size: "Sise") -> None: ...  # type: ignore[name-defined]  # noqa: F821
 

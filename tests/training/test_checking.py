@@ -151,7 +151,8 @@ def test_of_large_files_the_last_line_is_looked_at_and_what_was_not_read_is_said
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    row = {"query_id": "q", "query": "a", "candidates": [{"id": name, "text": name, "label": 1} for name in "ab"]}
+    candidates = [{"id": name, "text": name, "label": 1, "feature": [1]} for name in "ab"]
+    row = {"query_id": "q", "query": "a", "feature": [1], "candidates": candidates}
     path, data = run_config(), tmp_path / "groups.jsonl"
     features = {"name": "embedding", "encoder": None, "source": {"name": "jsonl", "path": str(data)}}
     text = "".join(line for line in path.read_text().splitlines(True) if "path:" not in line)

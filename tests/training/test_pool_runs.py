@@ -21,7 +21,7 @@ from datamodules.partitioned_candidates import PartitionedCandidates
 from rankers.checkpoint import load_ranker
 from rankers.judging import pool as pool_judging
 from ranking.stores.candidate_pool import CandidatePool
-from registry import ConfigError, load_config
+from registry import RANKERS, ConfigError, load_config
 from registry.config import merge, to_yaml
 from serving.searcher import Searcher
 from training.run import Run

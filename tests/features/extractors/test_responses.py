@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from datamodules.grouped_features import GroupedFeatures
 from features.extractors.responses import ResponsesExtractor
 from features.generators.transformers import TransformersGenerator
-from features.responses import stages, states
+from features.responses import stages
+from features.responses.states import with_states
 from ranking.response_analysis import Analysis
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import StoreError
@@ -141,7 +142,7 @@ def problems_of(folder: Path) -> list[Any]:
 def test_only_what_is_new_is_done(config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[range] = []
     read: list[int] = []
-    generate, with_states = TransformersGenerator.generate, states.with_states
+    generate = TransformersGenerator.generate
 
     def counting(self: Any, problems: Any, numbers: range, report: Any = None) -> Any:
         asked.append(numbers)

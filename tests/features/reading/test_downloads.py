@@ -114,11 +114,14 @@ def test_a_broken_connection_is_taken_up_again(server: Server) -> None:
 def test_a_stopped_download_goes_on_in_another_run(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.stops_after, download = 100_000, Download(server.url, "none", len(CONTENT), SHA256)
 
-    def interrupt(*_: Any) -> None:
+    copy = downloads._copy
+
+    def interrupt(*arguments: Any) -> None:
+        copy(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(downloads.os, "fsync", interrupt)
+        patch.setattr(downloads, "_copy", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fetch(download)
     assert not Path("data/downloads/file.bin").exists()

@@ -169,3 +169,13 @@ def test_what_is_no_number_is_refused(text: str, wanted: str) -> None:
 def test_an_older_encoding_is_read_where_lines_are_not_utf_8(tmp_path: Path) -> None:
     (tmp_path / "a.dat").write_bytes("Misérables\n".encode("latin-1") + "Amélie\n".encode())
     assert list(TextFile(tmp_path / "a.dat", encoding="latin-1").parsed(str)) == ["Misérables", "Amélie"]
+
+
+def test_blank_lines_are_no_rows_and_keep_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_bytes(b"one\n\n  \t\ntwo\n\xff\n")
+    assert [number for number, _ in TextFile(path).numbered()] == [1, 4, 5]
+    assert [number for number, _ in TextFile(path).numbered(3)] == [4, 5]
+    assert [number for number, _ in TextFile(path).numbered(blank=True)] == [1, 2, 3, 4, 5]
+    with pytest.raises(ConfigError, match="one line cannot be read:\n  line 5: not UTF-8"):
+        list(TextFile(path).parsed(str))

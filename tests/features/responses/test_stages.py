@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from features.responses import stages
-from features.responses.generation import Generated
+from features.responses.generation import Generated, Generator
 from features.responses.stages import Responses, States
 from features.texts.tasks import Problem, Response
 from language_models.language_model import LanguageModel
@@ -16,9 +16,10 @@ from language_models.language_model import LanguageModel
 PROBLEM = Problem("q", "a query", [{"role": "user", "content": "a query"}], responses=[Response("a", "short")] * 3)
 
 
-class Writer:
+class Writer(Generator):
     """Gives what a problem has."""
 
+    model = "none"
     num_responses = 3
 
     def settings(self) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""GroupBuild: the text groups of a source on their way into a group store, with vectors or without."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from console.progress import WorkProgress
+from features.building.group_rows import Item, Slot, given_slots, in_chunks, item_of, number_items
+from features.texts.groups import TextGroup
+from language_models.encoder import Encoder
+from ranking.stores.group_store_writer import GroupStoreWriter
+from registry import ConfigError
+
+
+class GroupBuild:
+    """One build: what it reads or embeds goes to the writer, unless an earlier run has written it.
+
+    Args:
+        writer: Of the store; its `feature_dim` says whether there are vectors.
+        progress: Told of every text.
+        encoder: What embeds texts; None where they have vectors of their own, or get none.
+        chunk_size: Texts between two saves.
+    """
+
+    def __init__(
+        self, writer: GroupStoreWriter, progress: WorkProgress, encoder: Encoder | None, chunk_size: int
+    ) -> None:
+        self.writer, self.progress, self.encoder, self.chunk_size = writer, progress, encoder, chunk_size
+        self._num_candidates = self._num_groups = 0
+
+    def given(self, groups: Iterable[TextGroup]) -> None:
+        """Each group as its source has it; equal candidates are stored once a chunk."""
+        for chunk in in_chunks(groups, self.chunk_size):
+            rows = number_items(chunk, self._num_candidates)
+            self.add_candidates(list(rows))
+            slots = [given_slots(group, rows) for group in chunk]
+            self.add_groups(chunk, lambda _, slots=slots: slots)
+
+    def add_candidates(self, items: list[Item]) -> None:
+        """The next candidates of the store."""
+        self._num_candidates += len(items)
+        if self._num_candidates <= self.writer.num_candidates:
+            self.progress.skip(len(items))
+            return
+        vectors = self._vectors(items, self.encoder.candidate_prompt if self.encoder else "")
+        self.writer.add_candidates(_with_depth(vectors), [item.text for item in items])
+
+    def add_groups(self, chunk: list[TextGroup], slots_of: Callable[[Any], list[list[Slot]]]) -> None:
+        """The next groups of the store.
+
+        Args:
+            chunk: Their queries.
+            slots_of: The slots of each, given the queries' vectors.
+        """
+        self._num_groups += len(chunk)
+        if self._num_groups <= self.writer.num_groups:
+            self.progress.skip(len(chunk))
+            return
+        queries = self._vectors([item_of(group) for group in chunk], self.encoder.query_prompt if self.encoder else "")
+        grouped = slots_of(queries)
+        slots = list(itertools.chain.from_iterable(grouped))
+        self.writer.add_groups(
+            ids=[group.query_id for group in chunk],
+            texts=[group.query for group in chunk],
+            features=_with_depth(queries),
+            offsets=torch.tensor([0, *itertools.accumulate(map(len, grouped))]),
+            candidate=torch.tensor([slot.row for slot in slots]),
+            label=torch.tensor([slot.label for slot in slots], dtype=torch.float32),
+            injected=torch.tensor([slot.injected for slot in slots]),
+            slot_ids=[slot.id for slot in slots],
+            split=[group.split for group in chunk],
+        )
+
+    def _vectors(self, items: list[Item], prompt: str) -> Float[Tensor, "N D"] | None:
+        if self.encoder:
+            return self.encoder.encode([item.text for item in items], prompt, self.progress.report)
+        if not self.writer.feature_dim:
+            self.progress.report(len(items))
+            return None
+        self.progress.skip(len(items))
+        return torch.tensor([item.feature for item in items], dtype=torch.float32)
+
+
+def survey(groups: Iterable[TextGroup], chunk_size: int, *, to_train: bool) -> tuple[int, int]:
+    """Read all of a source, so that bad data shows before any work.
+
+    Args:
+        groups: All.
+        chunk_size: Of the build.
+        to_train: Whether a ranker will be trained on them.
+
+    Returns:
+        How many texts the build stores, and the size of the vectors that they come with.
+
+    Raises:
+        ConfigError: If no candidate has a label, though a ranker will be trained.
+    """
+    total = feature_dim = 0
+    labelled = not to_train
+    for part in [groups] if isinstance(groups, list) else in_chunks(groups, chunk_size):
+        total += len(part) + len(number_items(part))
+        feature_dim = feature_dim or len(part[0].feature or ())
+        labelled = labelled or any(each.label is not None for group in part for each in group.candidates)
+    if not labelled:
+        cure = "give candidates a `label`; python -m features makes a store without labels"
+        raise ConfigError("features.source", "no candidate has a label: there is nothing to learn.", cure=cure)
+    return total, feature_dim
+
+
+def _with_depth(vectors: Float[Tensor, "N D"] | None) -> Float[Tensor, "N 1 D"] | None:
+    return None if vectors is None else vectors.unsqueeze(1)
