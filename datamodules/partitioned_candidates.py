@@ -117,8 +117,8 @@ class PartitionedCandidates(RankingData):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a ranker can know of the data before it reads any."""
-        return {"feature_dim": self.pool.feature_dim}
+        """What a ranker can know of the data before it reads any: the size of the vectors and of the pool."""
+        return {"feature_dim": self.pool.feature_dim, "num_items": self.pool.num_candidates}
 
     @property
     def default_references(self) -> list[str]:

@@ -36,14 +36,15 @@ from training.trainer import build_trainer
 
 _READ_WHOLE = 64 * 2**20
 """How many bytes of data a check reads to the end."""
-# Stands in for a size that is not known yet: any usual number of heads divides it, and on `meta` no size costs memory.
 _KINDS = {
     Batch: "any batch",
     FeatureBatch: "groups of vectors",
     TextBatch: "groups of texts",
     PoolBatch: "a pool that all queries share",
 }
-_ANY_DIM = 2**10 * 3**2 * 5 * 7 * 11 * 13
+# Stand in for facts that are not known before the data is there: any usual number of heads divides this size, and on
+# the meta device no size costs memory.
+_ANY_FACTS = {"feature_dim": 2**10 * 3**2 * 5 * 7 * 11 * 13, "num_items": 2**20}
 
 
 def check(config: RunConfig, *, new: bool = True) -> None:
@@ -131,6 +132,9 @@ def check_kind(config: RunConfig) -> None:
         ConfigError: With the datamodules that would do.
     """
     given = DATAMODULES.get(config.datamodule["name"]).batch_type
+    names = [node["name"] for node in config.references or []]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError("references", f"{twice} is there twice.", cure="name each once")
     references = {f"references[{place}]": node for place, node in enumerate(config.references or [])}
     for path, node in {"datamodule": config.ranker, **references}.items():
         wanted = RANKERS.get(node["name"]).batch_type
@@ -232,7 +236,8 @@ def _check_encoder(extractor: Extractor, download: bool) -> None:
 def _make_without_weights(ranker: Mapping[str, Any]) -> Any:
     """The ranker if it can be made so; what one of another kind cannot do without weights, it will do with them."""
     with torch.device("meta"), suppress(RuntimeError):
-        return RANKERS.build(ranker, path="ranker", feature_dim=ranker.get("feature_dim") or _ANY_DIM)
+        facts = {name: ranker.get(name) or size for name, size in _ANY_FACTS.items()}
+        return RANKERS.build(ranker, path="ranker", **facts)
 
 
 @contextmanager

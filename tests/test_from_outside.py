@@ -1,0 +1,247 @@
+"""A text ranker, a recommender and a reference, each a file outside the repository, are used from yaml alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_llama import save
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+import train
+from rankers.checkpoint import load_ranker
+from ranking.stores.candidate_pool import CandidatePool
+
+LIKELIHOOD = '''"""Likelihood: a candidate's score is how probable a language model finds it after the query."""
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from language_models.backbone import Backbone
+from rankers.base import Ranker, Training
+from ranking.batch import TextBatch
+from registry import RANKERS
+
+
+@RANKERS.register("likelihood")
+class Likelihood(Ranker[TextBatch]):
+    """The mean log-probability of a candidate's tokens; nothing is trained.
+
+    Args:
+        backbone: The language model that is asked.
+    """
+
+    batch_type = TextBatch
+
+    def __init__(self, backbone: Backbone, **training: Unpack[Training]) -> None:
+        super().__init__(**training)
+        self._described, self.model = backbone, None
+
+    def configure_model(self) -> None:
+        if self.model is None:
+            self.model = self._described.load_causal().requires_grad_(False)
+            self._tokenizer = self._described.tokenizer()
+
+    def forward(self, batch: TextBatch) -> Tensor:
+        rows = zip(batch.queries, batch.candidates, strict=True)
+        return torch.tensor([[self._score(query, text) for text in texts] for query, texts in rows])
+
+    def _score(self, query: str, text: str) -> float:
+        prompt, tokens = (self._tokenizer(part)["input_ids"] for part in (query + "\\n", text))
+        if not tokens:
+            return 0.0
+        logits = self.model(torch.tensor([prompt + tokens], device=self.device)).logits[0, len(prompt) - 1 : -1]
+        found = logits.log_softmax(dim=-1)[torch.arange(len(tokens)), tokens]
+        return float(found.mean())
+'''
+
+NEXT_ITEM = '''"""NextItem: the items of a history, averaged, are compared with every item of the pool."""
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from rankers.base import Training
+from rankers.judging.scores import ScoreJudging
+from rankers.pool_ranker import PoolRanker
+from ranking.pool_batch import PoolBatch
+from ranking.pool_data import Reading
+from registry import RANKERS
+
+
+@RANKERS.register("next_item")
+class NextItem(PoolRanker):
+    """Scores = mean of the history's embeddings . embedding of each item.
+
+    Args:
+        num_items: Items of the pool; read off the data.
+        dim: Size of an embedding.
+    """
+
+    judging = ScoreJudging
+
+    def __init__(self, num_items: int, dim: int = 16, **training: Unpack[Training]) -> None:
+        super().__init__(**training)
+        self.seen, self.items = nn.Embedding(num_items + 1, dim), nn.Embedding(num_items, dim)
+
+    def reading(self) -> Reading:
+        return Reading(histories=True)
+
+    def user(self, batch: PoolBatch) -> Tensor:
+        there = (batch.history >= 0).unsqueeze(-1)
+        return (self.seen(batch.history + 1) * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+
+    def training_scores(self, batch: PoolBatch) -> tuple[Tensor, Tensor, Tensor]:
+        return self.user(batch) @ self.items(batch.rows).T, batch.labels, batch.mask
+
+    def forward(self, batch: PoolBatch) -> Tensor:
+        return self.user(batch) @ self.items.weight.T
+'''
+
+LONGEST = '''"""Longest: a reference that prefers long candidates."""
+import torch
+from torch import Tensor
+
+from rankers.base import Ranker
+from ranking.batch import TextBatch
+from registry import RANKERS
+
+
+@RANKERS.register("longest")
+class Longest(Ranker[TextBatch]):
+    """The number of letters of a candidate."""
+
+    batch_type = TextBatch
+
+    def forward(self, batch: TextBatch) -> Tensor:
+        return torch.tensor([[float(len(text)) for text in texts] for texts in batch.candidates])
+'''
+FILES = {"likelihood": LIKELIHOOD, "next_item": NEXT_ITEM, "longest": LONGEST}
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Write the files and a config beside them, and run train.py on it."""
+    for name, text in FILES.items():
+        assert len(text.splitlines()) <= 50
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+
+    def run(config: str) -> Path:
+        (tmp_path / "mine.yaml").write_text(config)
+        assert train.main(["--config", "mine.yaml", "--check"]) == 0
+        assert train.main(["--config", "mine.yaml"]) == 0
+        (found,) = (tmp_path / "runs" / "mine").iterdir()
+        return found
+
+    return run
+
+
+def rows_of_groups() -> list[dict[str, Any]]:
+    words = ["sort", "the list", "open a file", "read the value", "a"]
+    return [
+        {
+            "query_id": f"q{place}",
+            "query": f"task {place} of {word}",
+            "candidates": [
+                {"id": f"c{k}", "text": f"{words[(place + k) % 5]} {k}", "label": int(k == place % 3)} for k in range(3)
+            ],
+        }
+        for place in range(30)
+        for word in [words[place % 5]]
+    ]
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_text_ranker_without_weights_asks_a_language_model(tmp_path: Path, start: Callable[[str], Path]) -> None:
+    model = save(tmp_path / "tiny", LlamaConfig, LlamaForCausalLM)
+    rows = rows_of_groups()
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = start(
+        f"""
+imports: [likelihood, longest]
+ranker: {{name: likelihood, backbone: {{model: {model}}}}}
+references: [random, longest, oracle]
+features: {{name: texts, source: {{name: jsonl, path: groups.jsonl}}}}
+datamodule: {{name: text_groups, eval_batch_size: 3}}
+logger: csv
+"""
+    )
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert list(metrics["test"]["scorers"]) == ["random", "longest", "likelihood", "oracle"]
+    assert metrics["num_parameters"] == metrics["steps"] == 0 and not list(run.glob("*.ckpt"))
+    texts = {row["query_id"]: {each["id"]: each["text"] for each in row["candidates"]} for row in rows}
+    queries = {row["query_id"]: row["query"] for row in rows}
+    plain, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    lines = (run / "run.trec").read_text().splitlines()
+    assert lines
+    for line in lines:
+        query, _, candidate, _, score, _ = line.split()
+        prompt = tokenizer(queries[query] + "\n")["input_ids"]
+        tokens = tokenizer(texts[query][candidate])["input_ids"]
+        labels = torch.tensor([[-100] * len(prompt) + tokens])
+        loss = plain(torch.tensor([prompt + tokens]), labels=labels).loss
+        assert float(score) == pytest.approx(-loss.item(), abs=1e-4)
+    longest = {
+        row["query_id"]: [
+            1 / (1 + sum(len(other["text"]) > len(each["text"]) for other in row["candidates"]))
+            for each in row["candidates"]
+            if each["label"]
+        ]
+        for row in rows
+    }
+    ties = {row["query_id"]: len({len(each["text"]) for each in row["candidates"]}) == 3 for row in rows}
+    for line in (run / "per_query.csv").read_text().splitlines()[1:]:
+        query, scorer, _, mrr, *_ = line.split(",")
+        if scorer == "longest" and ties[query]:
+            assert float(mrr) == pytest.approx(longest[query][0])
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_recommender_on_histories_scores_all_items(
+    tmp_path: Path, pool: CandidatePool, start: Callable[[str], Path]
+) -> None:
+    run = start(
+        f"""
+imports: [next_item]
+ranker: {{name: next_item, metrics: [mrr, recall@10], optimizer: {{name: adamw, lr: 0.05}}}}
+references: [popularity, encoder]
+datamodule: {{name: partitioned_candidates, path: {pool.path}, num_partitions: 2, batch_size: 8, exclude_history: true}}
+trainer: {{max_epochs: 3}}
+logger: csv
+"""
+    )
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert list(metrics["test"]["scorers"]) == ["popularity", "encoder", "next_item"]
+    ranker, known = load_ranker(run), pool.queries
+    for line in (run / "run.trec").read_text().splitlines():
+        query_id, _, candidate, rank, score, _ = line.split()
+        query = next(query for query in range(known.num_queries) if known.id(query) == query_id)
+        row = next(row for row in range(pool.num_candidates) if pool.id(row) == candidate)
+        if int(rank) > 3:
+            continue
+        seen = known.history[known.history_offsets[query] : known.history_offsets[query + 1]].long()
+        user = ranker.seen.weight[seen + 1].double().mean(dim=0) if len(seen) else torch.zeros(16).double()
+        assert float(score) == pytest.approx(float(user @ ranker.items.weight[row].double()), abs=1e-4)
+        assert row not in seen.tolist() or row in known.relevant.tolist()
+
+
+@pytest.mark.usefixtures("outside")
+def test_references_that_cannot_be_computed_or_do_not_fit_are_refused(
+    run_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_config("run.yaml")
+    for references, message in {
+        "[beam]": "references[0]: beam cannot be computed: no beam search was made",
+        "[first, majority]": "references[1]: majority cannot be computed: no answers of the candidates are known",
+        "[bm25]": "references[0].name: grouped_features reads groups of vectors; bm25 ranks a pool",
+        "[firts]": "Did you mean: first",
+        "[first, first]": "references: first is there twice",
+    }.items():
+        assert train.main(["--config", str(config), f"references={references}"]) == 1
+        assert message in capsys.readouterr().err
+    assert train.main(["--config", str(config), "ranker.baselines=[bm25]"]) == 1
+    assert "references: [bm25, encoder]" in capsys.readouterr().err
