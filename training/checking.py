@@ -18,7 +18,7 @@ from ranking.batch import Batch, FeatureBatch, TextBatch
 from ranking.metrics import metric_name
 from ranking.places import Places
 from ranking.pool_batch import PoolBatch
-from ranking.stores.group_tables import StoreError
+from ranking.stores.files import StoreError
 from registry import (
     CALLBACKS,
     DATAMODULES,

@@ -48,11 +48,16 @@ def summary(store: GroupStore) -> dict[str, str]:
         "labels": _labels(store),
         "right and wrong": _right_and_wrong(store),
         **_responses(store),
+        **({"beams": f"{_num_beams(store):,} queries"} if store.has_beams else {}),
         "injected": f"{int(store.injected.sum()):,} relevant candidates that retrieval missed",
         "not valid": f"{int((~store.valid).sum()):,} slots",
         "encoder": encoder_line(store.encoder) if store.has_features else "none",
         "source": source or "not given",
     }
+
+
+def _num_beams(store: GroupStore) -> int:
+    return sum(store.beam_text(group) is not None for group in range(store.num_groups))
 
 
 def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:

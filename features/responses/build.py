@@ -2,9 +2,10 @@
 
 import hashlib
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from features.verification.verdict import Verdict
 from language_models.language_model import LanguageModel
 from ranking.stores.files import as_json, write_file
 from ranking.stores.group_store_writer import GroupStoreWriter
-from ranking.stores.group_tables import BEAM
 from registry import ConfigError
 
 REPORT = "report.json"
@@ -41,7 +41,7 @@ class _Labelled:
     responses: list[Response]
     states: list[torch.Tensor]
     verdicts: list[Verdict]
-    valid: list[bool]
+    beam: tuple[str, float] | None
 
 
 class _Answers:
@@ -199,29 +199,25 @@ class ResponseBuild:
             verdicts = self.sampled.verdicts_of(problem, count)
             numbers = [number for number in range(count) if number in states]
             self._count(kept.responses, verdicts, numbers)
-            found = _Labelled(
+            yield _Labelled(
                 problem,
                 query,
                 [kept.responses[number] for number in numbers],
                 [states[number] for number in numbers],
                 [verdicts[number] for number in numbers],
-                [True] * len(numbers),
+                self._searched(problem),
             )
-            self._add_searched(found)
-            yield found
 
-    def _add_searched(self, found: _Labelled) -> None:
-        """Put what the beam search found beside the responses, as none of them."""
+    def _searched(self, problem: Problem) -> tuple[str, float] | None:
+        """What the beam search found, and its label; an empty text where it found nothing."""
         if self.searched is None:
-            return
-        best = self.searched.responses.of(found.problem).responses[:1]
-        states, _ = self.searched.states.of(found.problem, len(best))
-        if best and 0 in states:
-            found.responses.append(replace(best[0], id=BEAM))
-            found.states.append(states[0])
-            found.verdicts.extend(self.searched.verdicts_of(found.problem, 1))
-            found.valid.append(False)
-        self.counts["problems"]["with a beam"] += bool(best and 0 in states)
+            return None
+        best = self.searched.responses.of(problem).responses[:1]
+        self.counts["problems"]["with a beam"] += bool(best)
+        if not best:
+            return "", math.nan
+        (verdict,) = self.searched.verdicts_of(problem, 1)
+        return best[0].text, math.nan if verdict.label is None else verdict.label
 
     def _count(self, responses: Any, verdicts: list[Verdict], numbers: list[int]) -> None:
         counts, texts = self.counts["responses"], [responses[number].text for number in numbers]
@@ -241,7 +237,8 @@ class ResponseBuild:
     def _add_groups(self, writer: GroupStoreWriter, chunk: list[_Labelled], num_candidates: int) -> None:
         responses = [response for each in chunk for response in each.responses]
         verdicts = [verdict for each in chunk for verdict in each.verdicts]
-        nan = float("nan")
+        beams = [each.beam for each in chunk if each.beam is not None]
+        nan = math.nan
         writer.add_groups(
             ids=[each.problem.query_id for each in chunk],
             texts=[each.problem.query for each in chunk],
@@ -250,7 +247,7 @@ class ResponseBuild:
             candidate=torch.arange(num_candidates - len(responses), num_candidates),
             label=torch.tensor([nan if verdict.label is None else verdict.label for verdict in verdicts]),
             slot_ids=[response.id for response in responses],
-            valid=torch.tensor([valid for each in chunk for valid in each.valid]),
+            beams=beams or None,
             split=[each.problem.split for each in chunk],
             responses={
                 "answer": torch.tensor([_answer(verdict.answer) for verdict in verdicts]),

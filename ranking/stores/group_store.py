@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ranking.stores.files import StoreError, damaged
 from ranking.stores.format import MANIFEST, SPLITS, check_hashes
-from ranking.stores.group_tables import BEAM, GROUP_STORE, RESPONSES
+from ranking.stores.group_tables import GROUP_STORE, RESPONSES
 from ranking.stores.shard import DTYPES, Table
 
 S = TypeVar("S", bound="GroupStore")
@@ -147,12 +147,24 @@ class GroupStore:
 
         nan where it found nothing, what it found has no label, or the query was not searched for.
         """
-        beams = [slot for slot in (~self.valid).nonzero().flatten().tolist() if self.slot_id(slot) == BEAM]
+        if self.has_beams:
+            return self._groups.joined("beam_label")
+        # Stores of earlier versions hold it in a slot that is not valid, with this id.
+        beams = [slot for slot in (~self.valid).nonzero().flatten().tolist() if self.slot_id(slot) == "beam"]
         if not beams:
             return None
         found, slots = torch.full((self.num_groups,), torch.nan), torch.tensor(beams)
         found[torch.searchsorted(self.offsets, slots, right=True) - 1] = self.label[slots]
         return found
+
+    @property
+    def has_beams(self) -> bool:
+        """Whether the store holds what a beam search found, beside the candidates."""
+        return self._groups.has("beam_label")
+
+    def beam_text(self, group: int) -> str | None:
+        """What a beam search found for a group's query; None if nothing, or if none was made."""
+        return (self._groups.text("beam", group) or None) if self.has_beams else None
 
     def slot_id(self, slot: int) -> str:
         """The id that the candidate in a slot has within its group."""

@@ -104,6 +104,7 @@ class GroupStoreWriter(StoreWriter):
         injected: Bool[Tensor, " S"] | None = None,
         split: Sequence[str | None] | None = None,
         responses: Mapping[str, Tensor] | None = None,
+        beams: Sequence[tuple[str, float]] | None = None,
     ) -> None:
         """Write one shard of groups; their candidates must have been added before.
 
@@ -119,6 +120,8 @@ class GroupStoreWriter(StoreWriter):
             injected: Whether each is a relevant one that retrieval missed; none by default.
             split: `train`, `val`, `test` or None for each group.
             responses: What is known of sampled candidates, by name as in `RESPONSES`: one value a slot.
+            beams: What a beam search found for each query, with its label, nan where it is not known; an empty text
+                where it found nothing.
 
         Raises:
             ValueError: If the sizes do not agree, a vector is not finite, a label is infinite or a row does not exist.
@@ -127,7 +130,7 @@ class GroupStoreWriter(StoreWriter):
         valid = torch.ones(num_slots, dtype=torch.bool) if valid is None else valid
         injected = torch.zeros(num_slots, dtype=torch.bool) if injected is None else injected
         split = [None] * num_groups if split is None else split
-        group_sizes = {len(texts), len(split), len(offsets) - 1}
+        group_sizes = {len(texts), len(split), len(offsets) - 1, num_groups if beams is None else len(beams)}
         slot_sizes = {len(candidate), len(label), len(valid), len(injected), int(offsets[-1])}
         if group_sizes != {num_groups} or slot_sizes != {num_slots}:
             raise ValueError(f"{num_groups} groups with {num_slots} slots do not fit the other sizes")
@@ -142,8 +145,13 @@ class GroupStoreWriter(StoreWriter):
         known = {name: values.to(RESPONSES[name][0]).contiguous() for name, values in (responses or {}).items()}
         if any(len(values) != num_slots for values in known.values()):
             raise ValueError(f"{num_slots} slots do not fit what is known of responses")
+        found = {}
+        if beams is not None:
+            labels = torch.tensor([value for _, value in beams], dtype=torch.float32)
+            found = {**pack_texts("beam", [text for text, _ in beams]), "beam_label": labels}
         tensors = {
             **known,
+            **found,
             **self._features(features, num_groups, "query"),
             "split": torch.tensor([SPLITS[name] for name in split], dtype=torch.uint8),
             "offsets": offsets.to(torch.int64).contiguous(),

@@ -2,23 +2,8 @@
 
 import torch
 
-from ranking.stores.files import StoreError, sha256_of, write_file
 from ranking.stores.format import StoreFormat
-from ranking.stores.shard import DTYPES, Columns, Shard, Table, pack_texts
-
-__all__ = [
-    "BEAM",
-    "DTYPES",
-    "GROUP_STORE",
-    "RESPONSES",
-    "TABLES",
-    "Shard",
-    "StoreError",
-    "Table",
-    "pack_texts",
-    "sha256_of",
-    "write_file",
-]
+from ranking.stores.shard import Columns
 
 TABLES: dict[str, Columns] = {
     "candidates": {
@@ -50,8 +35,12 @@ RESPONSES: Columns = {
     "num_tokens": (torch.int32, ("slots",)),
 }
 
-BEAM = "beam"
-"""The id of a slot that holds what a beam search found: it is no candidate, so not valid, but stands beside them."""
+# What a beam search found for each query: it is none of its candidates.
+BEAMS: Columns = {
+    "beam": (torch.uint8, ("any",)),
+    "beam_offsets": (torch.int64, ("rows+1",)),
+    "beam_label": (torch.float32, ("rows",)),
+}
 
 GROUP_STORE = StoreFormat(
     name="group_store",
@@ -60,5 +49,5 @@ GROUP_STORE = StoreFormat(
     tables=TABLES,
     fields={"depths": list, "num_groups": int, "num_candidates": int, "num_slots": int},
     axes={"groups": ("slots",)},
-    optional={"groups": RESPONSES},
+    optional={"groups": {**RESPONSES, **BEAMS}},
 )

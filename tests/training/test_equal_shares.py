@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_processes import train_here, train_in_processes
 
-from datamodules.feature_batches import Slots, TrainingBatches
+from datamodules.group_batches import FeatureMaker, TrainingBatches, UsableSlots
 from rankers.lranker.reference_norm import ReferenceNorm
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.group_store import GroupStore
@@ -54,9 +54,8 @@ def after_three_steps(
     usable = torch.ones(store.num_slots, dtype=torch.bool)
     sources = [
         TrainingBatches(
-            Slots.of(store, usable),
+            FeatureMaker(UsableSlots.of(store, usable), 0),
             torch.arange(40),
-            depth=0,
             num_candidates=7,
             batch_size=batch_size // accumulated,
             negatives="group",

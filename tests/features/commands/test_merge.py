@@ -9,9 +9,9 @@ import torch
 
 from features.__main__ import main
 from features.commands.merge import merge, split
+from ranking.stores.files import StoreError
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
-from ranking.stores.group_tables import StoreError
 from registry import ConfigError
 
 
@@ -46,6 +46,7 @@ def write(
             valid=torch.arange(count) % 5 != 0,
             split=[("train", "test", None)[query % 3] for query in queries],
             responses=known if answers else None,
+            beams=[(f"beam {query}", float(query % 2)) for query in queries] if answers else None,
         )
         return writer.finish()
 
@@ -69,7 +70,8 @@ def content(store: GroupStore) -> dict[str, Any]:
             for slot in slots
         }
         vectors = [store.query_features(torch.tensor([group]), depth).tolist() for depth in (0, 1)]
-        found[store.query_id(group)] = (store.query_text(group), int(store.split[group]), vectors, about)
+        beam = store.beam_text(group)
+        found[store.query_id(group)] = (store.query_text(group), int(store.split[group]), (vectors, beam), about)
     return found
 
 
@@ -111,6 +113,8 @@ def test_what_is_known_in_one_store_only_is_left_out(tmp_path: Path) -> None:
     )
     merged = GroupStore.open(merge([first, other], tmp_path / "merged"))
     assert merged.answer is None and merged.log_probability is None and merged.num_groups == 4
+    assert [merged.beam_text(group) for group in range(4)] == ["beam 0", "beam 1", None, None]
+    assert merged.beam_label is not None and merged.beam_label.nan_to_num(-1).tolist() == [0, 1, -1, -1]
 
 
 @pytest.mark.parametrize(("change", "problem"), [

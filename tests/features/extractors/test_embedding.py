@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from features.extractors.embedding import EmbeddingExtractor
 from language_models.encoder import Encoder
+from ranking.stores.files import StoreError
 from ranking.stores.group_store import GroupStore
-from ranking.stores.group_tables import StoreError
 from registry import EXTRACTORS, ConfigError
 
 Group = dict[str, Any]

@@ -20,8 +20,8 @@ from features.generators.transformers import TransformersGenerator
 from features.responses import stages
 from features.responses.states import with_states
 from ranking.response_analysis import Analysis
+from ranking.stores.files import StoreError
 from ranking.stores.group_store import GroupStore
-from ranking.stores.group_store_writer import StoreError
 from registry import EXTRACTORS, ConfigError, load_config
 from tests.tiny_llama import save
 
@@ -248,7 +248,7 @@ def test_several_processes_make_the_same_store_as_one(
 
 
 @pytest.mark.usefixtures("outside")
-def test_what_a_beam_search_finds_stands_beside_the_responses(
+def test_what_a_beam_search_finds_is_none_of_the_candidates(
     config: Callable[..., Path], language_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = build(config(beams=3), monkeypatch)
@@ -260,9 +260,8 @@ def test_what_a_beam_search_finds_stands_beside_the_responses(
         assert store.query_id(group) == problem.query_id
         (found,) = searching.generate([problem], range(1))
         slots = range(int(store.offsets[group]), int(store.offsets[group + 1]))
-        assert [store.slot_id(slot) for slot in slots] == ["0", "1", "2", "beam"]
-        assert store.valid[slots.start : slots.stop].tolist() == [True] * 3 + [False]
-        assert store.candidate_text(int(store.candidate[slots[-1]])) == found.responses[0].text
+        assert [store.slot_id(slot) for slot in slots] == ["0", "1", "2"]
+        assert store.beam_text(group) == found.responses[0].text
         labels.append(float(len(found.responses[0].text) % 2 == 0))
     assert store.beam_label is not None and store.beam_label.tolist() == labels
     assert Analysis.of(store).results()["responses"] == NUM_PROBLEMS * NUM_RESPONSES

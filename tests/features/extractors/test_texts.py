@@ -10,9 +10,9 @@ import torch
 
 from features.__main__ import main
 from features.commands.merge import merge, split
+from ranking.stores.files import StoreError
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
-from ranking.stores.group_tables import StoreError
 from registry import EXTRACTORS, ConfigError
 
 

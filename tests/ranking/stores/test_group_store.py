@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ranking.stores.files import StoreError
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
-from ranking.stores.group_tables import StoreError
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -201,3 +201,30 @@ def add_one_group(writer: GroupStoreWriter, **changes: object) -> None:
         "slot_ids": ["a", "b"],
     }
     writer.add_groups(**(usual | changes))
+
+
+def test_what_a_beam_search_found_stands_beside_the_candidates_also_in_stores_of_earlier_versions(
+    tmp_path: Path,
+) -> None:
+    given = {
+        "ids": ["a", "b", "c"],
+        "texts": ["x", "y", "z"],
+        "features": torch.zeros(3, 1, 2),
+        "offsets": torch.tensor([0, 2, 3, 5]),
+        "candidate": torch.zeros(5, dtype=torch.int64),
+        "label": torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0]),
+    }
+    stores = {}
+    for name, more in {
+        "now": {"slot_ids": list("01010"), "beams": [("found", 1.0), ("", torch.nan), ("unlabelled", torch.nan)]},
+        "then": {"slot_ids": ["0", "beam", "0", "0", "beam"], "valid": torch.tensor([1, 0, 1, 1, 0]).bool()},
+    }.items():
+        writer = GroupStoreWriter(tmp_path / name, feature_dim=2, depths=[None], dtype="float32", settings={})
+        with writer:
+            writer.add_candidates(torch.zeros(1, 1, 2), ["candidate"])
+            writer.add_groups(**given, **more)  # type: ignore[arg-type]
+            stores[name] = GroupStore.open(writer.finish())
+    now, then = stores["now"], stores["then"]
+    assert [now.beam_text(group) for group in range(3)] == ["found", None, "unlabelled"]
+    assert now.beam_label is not None and now.beam_label.nan_to_num(-1).tolist() == [1, -1, -1]
+    assert then.beam_label is not None and then.beam_label.nan_to_num(-1).tolist() == [0, -1, 1]

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ranking.stores.files import StoreError
 from ranking.stores.group_store import GroupStore
-from ranking.stores.group_tables import GROUP_STORE, StoreError
+from ranking.stores.group_tables import GROUP_STORE
 
 GROUPS, CANDIDATES, MANIFEST = "groups-00000.safetensors", "candidates-00001.safetensors", "manifest.json"
 

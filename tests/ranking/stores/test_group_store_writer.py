@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ranking.stores.files import StoreError
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
-from ranking.stores.group_tables import StoreError
 
 NUM_SHARDS, ROWS, DIM = 2, 50, 4
 
