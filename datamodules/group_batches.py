@@ -67,7 +67,7 @@ class Maker(Protocol):
         groups: Int[Tensor, " B"],
         drawn: Int[Tensor, "B K"],
         *,
-        table: "Table | None" = None,
+        table: "UniqueCandidates | None" = None,
         shared_negatives: bool = False,
     ) -> Batch:
         """A batch of these groups.
@@ -80,7 +80,7 @@ class Maker(Protocol):
         """
         ...
 
-    def table(self, rows: Int[Tensor, " N"]) -> "Table":
+    def table(self, rows: Int[Tensor, " N"]) -> "UniqueCandidates":
         """The candidates in these rows, each once."""
         ...
 
@@ -106,7 +106,7 @@ class FeatureMaker:
         groups: Int[Tensor, " B"],
         drawn: Int[Tensor, "B K"],
         *,
-        table: "Table | None" = None,
+        table: "UniqueCandidates | None" = None,
         shared_negatives: bool = False,
     ) -> FeatureBatch:
         """A batch of vectors, from one gather."""
@@ -126,15 +126,15 @@ class FeatureMaker:
             excluded=self._own_candidates(groups, table) if shared_negatives else None,
         )
 
-    def table(self, rows: Int[Tensor, " N"]) -> "Table":
+    def table(self, rows: Int[Tensor, " N"]) -> "UniqueCandidates":
         """The features of these rows, in one gather."""
-        return Table.gather(self.slots.store, rows, self.depth)
+        return UniqueCandidates.gather(self.slots.store, rows, self.depth)
 
     def num_at_once(self, num_candidates: int) -> int:
         """As many groups as have 64 MiB of features."""
         return max(1, _EVALUATION_BYTES // (4 * num_candidates * self.slots.store.feature_dim))
 
-    def _own_candidates(self, groups: Int[Tensor, " B"], table: "Table") -> Int[Tensor, "E 2"]:
+    def _own_candidates(self, groups: Int[Tensor, " B"], table: "UniqueCandidates") -> Int[Tensor, "E 2"]:
         """Where in the table a group's own candidates are that are not known to be wrong, drawn or not."""
         store = self.slots.store
         place, slot = slots_of(store.offsets, groups)
@@ -162,7 +162,7 @@ class TextMaker:
         groups: Int[Tensor, " B"],
         drawn: Int[Tensor, "B K"],
         *,
-        table: "Table | None" = None,
+        table: "UniqueCandidates | None" = None,
         shared_negatives: bool = False,
     ) -> TextBatch:
         """A batch of texts as they are stored."""
@@ -177,7 +177,7 @@ class TextMaker:
             ],
         )
 
-    def table(self, rows: Int[Tensor, " N"]) -> "Table":
+    def table(self, rows: Int[Tensor, " N"]) -> "UniqueCandidates":
         """Texts have none."""
         raise NotImplementedError("texts are scored in their own groups")
 
@@ -187,14 +187,14 @@ class TextMaker:
 
 
 @dataclass(frozen=True)
-class Table:
+class UniqueCandidates:
     """Some candidates of a store: their rows, ascending, each once, and their features."""
 
     rows: Int[Tensor, " C"]
     features: Float[Tensor, "C D"]
 
     @classmethod
-    def gather(cls, store: GroupStore, rows: Int[Tensor, " N"], depth: int) -> "Table":
+    def gather(cls, store: GroupStore, rows: Int[Tensor, " N"], depth: int) -> "UniqueCandidates":
         """The features of these rows, in one gather."""
         rows = rows.unique()
         return cls(rows, store.candidate_features(rows, depth))

@@ -13,7 +13,7 @@ from datamodules.base import Known, RankingData
 from datamodules.drawing import draw_slots, has_order, has_relevant
 from datamodules.epoch_loader import EpochLoader
 from datamodules.group_batches import EvaluationBatches, Maker, TrainingBatches, UsableSlots
-from datamodules.splits import SPLITS, assign_splits
+from datamodules.splits import SPLIT_CODES, assign_splits
 from ranking.batch import Batch
 from ranking.stores.group_store import GroupStore
 from registry import ConfigError
@@ -194,7 +194,7 @@ class GroupData(RankingData):
     def _assign_splits(self, shares: tuple[float, float, float]) -> dict[str, Tensor]:
         split = assign_splits(self.store.split, self.store.query_text, shares)
         has_candidates = self._evaluation_slots.offsets.diff() > 0
-        found = {name: ((split == place) & has_candidates).nonzero().flatten() for place, name in enumerate(SPLITS)}
+        found = {name: ((split == code) & has_candidates).nonzero().flatten() for name, code in SPLIT_CODES.items()}
         for name, groups in found.items():
             if not len(groups):
                 counts = ", ".join(f"{key} {len(value)}" for key, value in found.items())

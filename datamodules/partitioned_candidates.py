@@ -19,7 +19,7 @@ from datamodules.pools.negative_samples import FromMined, FromOwn, FromParts, no
 from datamodules.pools.negatives import CandidateTable, Negatives, OneTable, Sampled, WholeParts
 from datamodules.pools.pool_batches import EvaluationPoolBatches, TrainingPoolBatches
 from datamodules.pools.token_lists import TokenLists
-from datamodules.splits import SPLITS, assign_splits
+from datamodules.splits import SPLIT_CODES, assign_splits
 from ranking.batch import Batch
 from ranking.pool_batch import PoolBatch
 from ranking.pool_data import Reading, Tokenize
@@ -366,7 +366,7 @@ class PartitionedCandidates(RankingData):
             raise ConfigError(str(self.pool.path), problem, cure="build it from a source with queries")
         split = assign_splits(queries.split, queries.text, shares)
         has_relevant = self._judgements.num_relevant > 0
-        found = {name: ((split == place) & queries.judged).nonzero().flatten() for place, name in enumerate(SPLITS)}
+        found = {name: ((split == code) & queries.judged).nonzero().flatten() for name, code in SPLIT_CODES.items()}
         for name, index in found.items():
             if not bool(has_relevant[index].any()):
                 counts = ", ".join(f"{key} {len(value)}" for key, value in found.items())

@@ -8,10 +8,10 @@ from itertools import accumulate
 from jaxtyping import UInt8
 from torch import Tensor
 
+from ranking.stores.format import SPLITS
 from registry import ConfigError
 
-SPLITS = ("train", "val", "test")
-TRAIN, VAL, UNSAID = 0, 1, 255
+SPLIT_CODES = {name: code for name, code in SPLITS.items() if name is not None}
 _TOLERANCE = 1e-6
 
 
@@ -24,7 +24,7 @@ def assign_splits(
     of the shares of `train` and `val`.
 
     Args:
-        given: 0, 1 or 2 as in `SPLITS`; 255 where nothing is given.
+        given: A code of `SPLITS`.
         text: Of each query.
         shares: How large the splits shall be; their sum is 1.
 
@@ -37,13 +37,14 @@ def assign_splits(
         raise ConfigError("datamodule.split_shares", problem, cure=cure)
     split = given.clone()
     bounds = [bound / sum(shares) for bound in accumulate(shares)]
-    for query in (split == UNSAID).nonzero().flatten().tolist():
+    for query in (split == SPLITS[None]).nonzero().flatten().tolist():
         split[query] = bisect_right(bounds, _place(text(query)), hi=len(bounds) - 1)
-    if bool((given == TRAIN).any()) and not bool((split == VAL).any()):
-        share = shares[VAL] / ((shares[TRAIN] + shares[VAL]) or 1)
-        for query in (given == TRAIN).nonzero().flatten().tolist():
+    if bool((given == SPLITS["train"]).any()) and not bool((split == SPLITS["val"]).any()):
+        train, val, _ = shares
+        share = val / ((train + val) or 1)
+        for query in (given == SPLITS["train"]).nonzero().flatten().tolist():
             if _place(text(query)) < share:
-                split[query] = VAL
+                split[query] = SPLITS["val"]
     return split
 
 

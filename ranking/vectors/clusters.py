@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-class Clustering(NamedTuple):
+class Clusters(NamedTuple):
     """The clusters of P sets of n points, the largest cluster first.
 
     Args:
@@ -43,9 +43,7 @@ def cluster_sums(
     return sums.unflatten(0, (-1, slots))[:, 1:], sizes
 
 
-def largest_first(
-    sums: Float[Tensor, "P K D"], sizes: Int[Tensor, "P K"], assignment: Int[Tensor, "P n"]
-) -> Clustering:
+def largest_first(sums: Float[Tensor, "P K D"], sizes: Int[Tensor, "P K"], assignment: Int[Tensor, "P n"]) -> Clusters:
     """Clusters in the order of their sizes; of equally large ones, that with the lower first coordinates leads."""
     means = sums / sizes.clamp(min=1).unsqueeze(2)
     order = torch.arange(sizes.shape[1], device=sizes.device).expand_as(sizes)
@@ -55,4 +53,4 @@ def largest_first(
     assignment = place.gather(1, torch.where(assignment < 0, sizes.shape[1], assignment))
     sizes = sizes.gather(1, order)
     centroids = means.gather(1, order.unsqueeze(2).expand_as(means))
-    return Clustering(centroids * (sizes > 0).unsqueeze(2), sizes > 0, assignment, sizes)
+    return Clusters(centroids * (sizes > 0).unsqueeze(2), sizes > 0, assignment, sizes)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ranking.vectors.clusters import Clustering, cluster_sums, largest_first
+from ranking.vectors.clusters import Clusters, cluster_sums, largest_first
 from ranking.vectors.products import full_precision, products
 
 _CACHED = 2**21  # numbers of points that a processor works on at once
@@ -35,7 +35,7 @@ def kmeans(
     max_iterations: int = 20,
     tolerance: float = 5e-3,
     seed: int = 0,
-) -> Clustering:
+) -> Clusters:
     """Cluster each of P sets.
 
     Args:
@@ -74,7 +74,7 @@ def kmeans_rows(
     max_iterations: int = 20,
     tolerance: float = 5e-3,
     seed: int = 0,
-) -> Clustering:
+) -> Clusters:
     """As `kmeans` of `table[rows]`, without holding all of these vectors.
 
     Args:
@@ -121,7 +121,7 @@ class _Schedule:
 
 def _cluster(
     points_of: _PointsOf, feature_dim: int, mask: Bool[Tensor, "P n"], assign_dim: int | None, schedule: _Schedule
-) -> Clustering:
+) -> Clusters:
     """Cluster group by group of sets, each as large as can be worked on fast."""
     if assign_dim is not None and assign_dim < 1:
         raise ValueError(f"assign_dim must be at least 1, or null for all dimensions, not {assign_dim}")
@@ -144,7 +144,7 @@ def _cluster(
             if dim < feature_dim:
                 lloyd.sums = _full_sums(points_of, sets, lloyd, budget // feature_dim)
             parts.append(largest_first(lloyd.sums, lloyd.sizes, lloyd.assignment))
-    return Clustering(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    return Clusters(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
 def _groups(number: int, size: int) -> list[slice]:

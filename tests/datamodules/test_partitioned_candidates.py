@@ -438,7 +438,7 @@ def test_a_text_without_tokens_is_refused(tmp_path: Path) -> None:
 
 def test_what_a_run_asks_for(pool: CandidatePool) -> None:
     data = datamodule(pool, num_partitions=4, num_splits=3)
-    assert data.facts == {"feature_dim": 16}
+    assert data.facts == {"feature_dim": 16, "num_items": 200}
     assert (data.query_id(3), data.candidate_id(7)) == ("q3", "c7")
     assert (data.query_text(3), data.candidate_text(7)) == (pool.queries.text(3), pool.text(7))
     assert data.shared_negatives

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from datamodules.splits import TRAIN, UNSAID, VAL, assign_splits
+from datamodules.splits import assign_splits
+from ranking.stores.format import SPLITS
 
 NUM, TEST = 2000, 2
 SHARES = (0.8, 0.1, 0.1)
+
+TRAIN, VAL, UNSAID = SPLITS["train"], SPLITS["val"], SPLITS[None]
 
 
 def split_of(given: list[int], shares: tuple[float, float, float] = SHARES) -> torch.Tensor:

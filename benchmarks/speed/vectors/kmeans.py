@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.comparison import Comparison, Ratio, in_turns
 from benchmarks.peers import Way, Work, require
 from benchmarks.speed.training.workload import MBPP, TINY, Workload
-from ranking.vectors.clusters import Clustering
+from ranking.vectors.clusters import Clusters
 from ranking.vectors.kmeans import kmeans
 
 _WITHIN = 1.01
@@ -129,10 +129,10 @@ def _ours_small(case: Case) -> Work:
 def _ours(vectors: Float[Tensor, "P n D"], case: Case, **options: Any) -> Work:
     mask, seeds = torch.ones(vectors.shape[:2], dtype=torch.bool), itertools.count()
 
-    def work() -> Clustering:
+    def work() -> Clusters:
         return kmeans(vectors, mask, case.num_centroids, seed=next(seeds), **options)
 
-    def look(found: Clustering) -> float:
+    def look(found: Clusters) -> float:
         return fmean(map(inertia_of, vectors, found.centroids, found.assignment))
 
     return work, look

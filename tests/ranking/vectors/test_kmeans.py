@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ranking.vectors import kmeans as module
-from ranking.vectors.clusters import Clustering, cluster_sums, largest_first
+from ranking.vectors.clusters import Clusters, cluster_sums, largest_first
 from ranking.vectors.kmeans import _Lloyd, _Start, kmeans, kmeans_rows
 
 
@@ -41,7 +41,7 @@ def directions(num_sets: int, num_points: int, dim: int = 16) -> Tensor:
 DATA = [spheres, mixtures, directions]
 
 
-def inertia(vectors: Tensor, found: Clustering) -> list[float]:
+def inertia(vectors: Tensor, found: Clusters) -> list[float]:
     """The sum of squared distances to the centroids, of each set, in float64."""
     sums = []
     for points, centroids, assignment in zip(vectors, found.centroids, found.assignment, strict=True):
@@ -50,7 +50,7 @@ def inertia(vectors: Tensor, found: Clustering) -> list[float]:
     return sums
 
 
-def assert_same(one: Clustering, other: Clustering) -> None:
+def assert_same(one: Clusters, other: Clusters) -> None:
     assert torch.equal(one.assignment, other.assignment)
     assert torch.equal(one.sizes, other.sizes)
     assert torch.equal(one.mask, other.mask)
@@ -137,7 +137,7 @@ def test_sets_do_not_influence_one_another_and_runs_repeat() -> None:
     assert_same(kmeans(vectors, mask, 9, seed=4), together)
     for place in range(len(vectors)):
         alone = kmeans(vectors[place : place + 1], mask[place : place + 1], 9, seed=4)
-        assert_same(alone, Clustering(*(part[place : place + 1] for part in together)))
+        assert_same(alone, Clusters(*(part[place : place + 1] for part in together)))
         shorter = kmeans(vectors[place][mask[place]].unsqueeze(0), torch.ones(1, int(mask[place].sum())) > 0, 9, seed=4)
         assert shorter.sizes.tolist() == alone.sizes.tolist()
 
@@ -218,6 +218,6 @@ def test_a_gpu_finds_clusters_as_good_as_a_processor() -> None:
     ours = kmeans(vectors.cuda(), yes(vectors).cuda(), 10)
     again = kmeans(vectors.cuda(), yes(vectors).cuda(), 10)
     assert torch.equal(ours.assignment, again.assignment)
-    on_gpu = inertia(vectors, Clustering(*(part.cpu() for part in ours)))
+    on_gpu = inertia(vectors, Clusters(*(part.cpu() for part in ours)))
     on_cpu = inertia(vectors, kmeans(vectors, yes(vectors), 10))
     assert statistics.mean(on_gpu) == pytest.approx(statistics.mean(on_cpu), rel=0.01)

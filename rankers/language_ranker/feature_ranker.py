@@ -1,0 +1,105 @@
+"""FeatureRanker: what ListRanker and PointRanker share: a projection, blocks, and a similarity with a temperature."""
+
+import math
+from typing import Annotated, Any, Literal, Unpack
+
+import torch
+from annotated_types import Interval
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from rankers.base import Ranker, Training
+from ranking.batch import FeatureBatch
+from registry import BLOCKS, PROJECTIONS, SIMILARITIES, Node
+from registry.ranges import FeatureDim, Temperature
+
+
+class FeatureOptions(Training, total=False):
+    """How a ranker on vectors is built and trained.
+
+    Args:
+        projection: Map from D to the blocks' size; null to work on D itself.
+        num_blocks: How many blocks, each with weights of its own.
+        query: `feature`, or `learned` for one vector that stands in for every query (the paper's ablation).
+        similarity: How a query and a candidate become a score.
+        temperature: Divides the scores; 1 in the paper. A cosine lies in [-1, 1], where a softmax over it is nearly
+            flat; a smaller temperature makes it sharp.
+        learn_temperature: Train it, from the given value.
+        loss: What training minimises; null for the ranker's own.
+        optimizer: How weights follow gradients.
+        schedule: How the learning rate changes, step by step.
+        metrics: What validation and test report.
+    """
+
+    projection: Annotated[Node, PROJECTIONS] | None
+    num_blocks: Annotated[int, Interval(ge=0, le=256)]
+    query: Literal["feature", "learned"]
+    similarity: Annotated[Node, SIMILARITIES]
+    temperature: Temperature
+    learn_temperature: bool
+
+
+class FeatureRanker(Ranker[FeatureBatch]):
+    """A ranker that projects stored vectors, refines them by blocks, and compares query and candidates.
+
+    A subclass writes `forward`.
+    """
+
+    def __init__(
+        self,
+        feature_dim: FeatureDim,
+        block: Node,
+        projection: Node | None = "linear",
+        num_blocks: int = 1,
+        query: Literal["feature", "learned"] = "feature",
+        similarity: Node = "cosine",
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        **training: Unpack[Training],
+    ) -> None:
+        super().__init__(**training)
+        self.layers = Layers(feature_dim, projection, block, num_blocks)
+        self.query = nn.Parameter(torch.randn(self.layers.dim)) if query == "learned" else None
+        self.similarity = ScaledSimilarity(similarity, self.layers.dim, temperature, learn_temperature)
+
+
+class Layers(nn.Module):
+    """A projection from D to d, and blocks on d."""
+
+    def __init__(self, feature_dim: int, projection: Node | None, block: Node, num_blocks: int) -> None:
+        super().__init__()
+        self.projection, self.dim = None, feature_dim
+        if projection is not None:
+            built: Any = PROJECTIONS.build(projection, path="ranker.projection", feature_dim=feature_dim)
+            self.projection, self.dim = built, built.dim
+        blocks = (BLOCKS.build(block, path="ranker.block", dim=self.dim) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(blocks)
+
+    def project(self, vectors: Float[Tensor, "N D"]) -> Float[Tensor, "N d"]:
+        """Each vector on its own, from the dtype it is stored in to that of the weights."""
+        weight = next(self.parameters(), None)
+        vectors = vectors.float() if weight is None else vectors.to(weight.dtype)
+        return vectors if self.projection is None else self.projection(vectors)
+
+    def refine(self, vectors: Float[Tensor, "B N d"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N d"]:
+        """The vectors after all blocks; where the mask is False they may hold anything."""
+        for block in self.blocks:
+            vectors = block(vectors, mask)
+        return vectors
+
+
+class ScaledSimilarity(nn.Module):
+    """Sim(q, c) / temperature; a learned temperature is trained through its logarithm, so that it stays positive."""
+
+    def __init__(self, similarity: Node, dim: int, temperature: float, learned: bool) -> None:
+        super().__init__()
+        self.similarity = SIMILARITIES.build(similarity, dim=dim, path="ranker.similarity")
+        log_temperature = torch.tensor(math.log(temperature))
+        if learned:
+            self.log_temperature = nn.Parameter(log_temperature)
+        else:
+            self.register_buffer("log_temperature", log_temperature, persistent=False)
+
+    def forward(self, queries: Float[Tensor, "G Q d"], candidates: Float[Tensor, "G K d"]) -> Float[Tensor, "G Q K"]:
+        """Scores of Q queries against K candidates, in each of G groups."""
+        return self.similarity(queries, candidates) * torch.exp(-self.log_temperature)
