@@ -66,6 +66,19 @@ class Run:
     metrics: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A run under way: all that its parts share."""
+
+    config: RunConfig
+    folder: Path
+    trainer: Trainer
+    ranker: Ranker[Any]
+    datamodule: RankingData
+    best: ModelCheckpoint
+    console: Console
+
+
 def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
     """Build what the config names, fit with validation, test the best checkpoint, and report.
 
@@ -140,13 +153,14 @@ def _run(
         {**often, **config.trainer}, loggers=loggers, callbacks=[best, *_callbacks(config, folder)], folder=folder
     )
     with _alone_in(folder) if trainer.is_global_zero else nullcontext():
+        begun = _Begun(config, folder, trainer, ranker, datamodule, best, console)
         if trainer.is_global_zero:
-            _announce(config, folder, trainer, ranker, datamodule, console)
+            _announce(begun)
         if ranker.is_trained:
-            _fit(folder, trainer, ranker, datamodule)
+            _fit(begun)
         seconds = {"features": started - began, "fit": time.time() - started}
         try:
-            return _finish(config, folder, trainer, ranker, datamodule, best, seconds, console)
+            return _finish(begun, seconds)
         except (KeyboardInterrupt, InterruptedRunError) as error:
             how = f"test it with:\n  python train.py --resume {folder}"
             signum = error.signum if isinstance(error, InterruptedRunError) else signal.SIGINT
@@ -250,20 +264,20 @@ def _forget(folder: Path) -> None:
         folder.parent.parent.rmdir()
 
 
-def _announce(
-    config: RunConfig, folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: RankingData, console: Console
-) -> None:
+def _announce(begun: _Begun) -> None:
+    config, folder, ranker, datamodule = begun.config, begun.folder, begun.ranker, begun.datamodule
     content = dataclasses.asdict(config)
     write_file(folder / CONFIG, to_yaml(content).encode())
-    for logger in trainer.loggers:
+    for logger in begun.trainer.loggers:
         logger.log_hyperparams(content)
     counts = ", ".join(f"{datamodule.num_queries(split):,} {split}" for split in ("train", "val", "test"))
     weights = f"{_num_parameters(ranker):,} weights to train" if ranker.is_trained else "nothing to train"
     message = f"[bold]{escape(config.ranker['name'])}[/]: {weights}; queries: {counts}"
-    console.print(f"{message}\nrun: {escape(str(folder))}", soft_wrap=True, highlight=False)
+    begun.console.print(f"{message}\nrun: {escape(str(folder))}", soft_wrap=True, highlight=False)
 
 
-def _fit(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: RankingData) -> None:
+def _fit(begun: _Begun) -> None:
+    folder, trainer, ranker, datamodule = begun.folder, begun.trainer, begun.ranker, begun.datamodule
     last = folder / LAST if (folder / LAST).is_file() else None
     try:
         trainer.fit(ranker, datamodule=datamodule, ckpt_path=last, weights_only=True)
@@ -280,21 +294,14 @@ def _fit(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: Rankin
         raise ConfigError("trainer", str(error)) from error
 
 
-def _finish(
-    config: RunConfig,
-    folder: Path,
-    trainer: Trainer,
-    ranker: Ranker[Any],
-    datamodule: RankingData,
-    best: ModelCheckpoint,
-    seconds: dict[str, float],
-    console: Console,
-) -> Run:
+def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
     """Judge the best checkpoint on validation and test, and write everything down."""
+    config, folder, trainer = begun.config, begun.folder, begun.trainer
+    ranker, datamodule, console = begun.ranker, begun.datamodule, begun.console
     name = config.ranker["name"]
     chosen: dict[str, Any] = {"datamodule": datamodule}
     if ranker.is_trained:
-        if not best.best_model_path:
+        if not begun.best.best_model_path:
             console.print("[yellow]no validation was run: the last state counts as the best[/]")
             trainer.save_checkpoint(folder / BEST)
         chosen |= {"ckpt_path": folder / BEST, "weights_only": True}
