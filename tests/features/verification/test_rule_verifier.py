@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import judging_rules
@@ -44,6 +45,11 @@ def test_a_worker_that_dies_costs_one_verdict() -> None:
     found = verdicts(["a", "die", "bb", "die", "die", "ccc"], Workers(2))
     assert [verdict.label for verdict in found] == [1, None, 2, None, None, 3]
     assert found[1] == found[3] == found[4] == Verdict(None, "crashed")
+
+
+def test_a_worker_that_dies_in_the_middle_of_a_message_costs_one_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("features.verification.rule_verifier.serve", _breaks_off)
+    assert verdicts(["a", "bb"], Workers(1)) == [Verdict(None, "crashed")] * 2
 
 
 def test_what_a_verifier_raises_is_its_reason_and_never_a_zero() -> None:
@@ -202,6 +208,12 @@ def test_workers_that_never_begin_are_an_error(monkeypatch: pytest.MonkeyPatch) 
 
 def _ends(*arguments: object) -> None:
     os._exit(5)
+
+
+def _breaks_off(connection: Connection, *arguments: object) -> None:
+    connection.send(None)
+    connection.recv()
+    os.write(connection.fileno(), (100).to_bytes(4, "big") + b"less than 100 bytes")
 
 
 def _sleeps(*arguments: object) -> None:
