@@ -1,4 +1,9 @@
-"""ChatEndpoint: a server that speaks OpenAI's chat completions, asked patiently and no faster than allowed."""
+"""ChatEndpoint: a server that speaks OpenAI's chat completions, asked patiently and no faster than allowed.
+
+The client of OpenAI (openai 3.57) was tried: its timeout is for each read, so an answer that drips in is never late, it
+keeps an answer of any size in memory and gives answers in another form as they are. To mend that takes as much code as
+to ask without it.
+"""
 
 import http.client
 import json

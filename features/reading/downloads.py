@@ -1,4 +1,9 @@
-"""Downloads: files of published data sets, fetched from where their owners keep them, with size and hash shown."""
+"""Downloads: files of published data sets, fetched from where their owners keep them, with size and hash shown.
+
+Pooch (1.9) was tried: it starts a broken download from the beginning, replaces a file that the user put there, and
+processes at once fetch the same file. huggingface_hub (2.4) joins parts of different files, for it does not ask whether
+the file has changed.
+"""
 
 import errno
 import fcntl
