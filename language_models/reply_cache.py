@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import sqlite3
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from registry import ConfigError
+from ranking.stores.database import Database
+from ranking.stores.files import make_folder
 
 
 class ReplyCache:
@@ -28,14 +27,9 @@ class ReplyCache:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._lock, self._warned = path, threading.Lock(), False
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._prepare()
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigError(str(path), f"cannot be opened ({error}).", cure="remove it, or name another") from error
+        make_folder(path.parent, cure := "remove it, or name another")
+        columns = "(request TEXT PRIMARY KEY, reply TEXT NOT NULL, sha256 BLOB)"
+        self._database, self._warned = Database(path, {"replies": columns}, cure, write_ahead=True), False
 
     def get(self, request: Mapping[str, Any]) -> str | None:
         """The reply to a request, if there is one.
@@ -44,7 +38,7 @@ class ReplyCache:
             ConfigError: If it cannot be read.
         """
         key = _hash(request)
-        found = self._execute("read", "SELECT CAST(reply AS BLOB), sha256 FROM replies WHERE request = ?", key)
+        found = self._database.read("SELECT CAST(reply AS BLOB), sha256 FROM replies WHERE request = ?", key)
         if not found:
             return None
         reply, digest = found[0]
@@ -53,9 +47,9 @@ class ReplyCache:
                 return reply.decode()
         if not self._warned:
             self._warned = True
-            line = f"Warning: replies in {self.path} are damaged; they are asked for again."
+            line = f"Warning: replies in {self._database.path} are damaged; they are asked for again."
             Console(stderr=True).print(line, style="yellow", highlight=False, soft_wrap=True, markup=False)
-        self._execute("written", "DELETE FROM replies WHERE request = ? AND sha256 IS ?", key, digest)
+        self._database.write("DELETE FROM replies WHERE request = ? AND sha256 IS ?", [(key, digest)])
         return None
 
     def put(self, request: Mapping[str, Any], reply: str) -> str:
@@ -66,31 +60,12 @@ class ReplyCache:
         """
         key = _hash(request)
         command = "INSERT OR IGNORE INTO replies (request, reply, sha256) VALUES (?, ?, ?)"
-        self._execute("written", command, key, reply, _digest(key, reply.encode()))
+        self._database.write(command, [(key, reply, _digest(key, reply.encode()))])
         return self.get(request) or reply
 
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
-
-    def _prepare(self) -> None:
-        """Make the table, and the column that files of older versions lack."""
-        self._database.execute("BEGIN IMMEDIATE")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS replies (request TEXT PRIMARY KEY, reply TEXT NOT NULL, sha256 BLOB)"
-        )
-        if "sha256" not in {row[1] for row in self._database.execute("PRAGMA table_info(replies)")}:
-            self._database.execute("ALTER TABLE replies ADD COLUMN sha256 BLOB")
-        self._database.execute("COMMIT")
-
-    def _execute(self, what: str, command: str, *values: str | bytes | None) -> list[Any]:
-        try:
-            with self._lock:
-                return self._database.execute(command, values).fetchall()
-        except sqlite3.Error as error:
-            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-            cure = f"{'make room on the disk' if full else 'see to the file'}; the same command goes on from there"
-            raise ConfigError(str(self.path), f"cannot be {what} ({error}).", cure=cure) from error
 
 
 def _hash(request: Mapping[str, Any]) -> str:

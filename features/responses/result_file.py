@@ -2,18 +2,18 @@
 
 import hashlib
 import json
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
+from ranking.stores.database import Database
 from ranking.stores.files import StoreError, make_folder
 
-S = TypeVar("S", bound="Stage")
-
-_PATIENCE = 120  # seconds to wait for another process that is writing
+_TABLES = {
+    "results": "(problem TEXT, part TEXT, number INTEGER, value BLOB NOT NULL, sha256 BLOB, "
+    "PRIMARY KEY (problem, part, number)) WITHOUT ROWID",
+    "settings": "(json TEXT PRIMARY KEY)",
+}
 
 
 class Stage:
@@ -32,18 +32,16 @@ class Stage:
     """
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        self._folder, self._described = folder, json.dumps(settings, sort_keys=True)
-        digest = hashlib.sha256(self._described.encode()).hexdigest()[:12]
-        self.path = folder / f"{name}-{digest}.sqlite"
-        self._open()
+        described = json.dumps(settings, sort_keys=True)
+        self.path = folder / f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:12]}.sqlite"
+        make_folder(folder, "set features.path to a folder that you may write to, or start elsewhere")
+        self._database = Database(self.path, _TABLES, cure=f"delete {self.path}: what it held will be made again")
+        self._database.write("INSERT OR IGNORE INTO settings VALUES (?)", [(described,)])
 
     def numbers(self, problem: str, part: str = "") -> set[int]:
         """Which numbers of a problem's part are there."""
-        with self._reported():
-            rows = self._connection.execute(
-                "SELECT number FROM results WHERE problem = ? AND part = ?", (problem, part)
-            )
-            return {number for (number,) in rows}
+        command = "SELECT number FROM results WHERE problem = ? AND part = ?"
+        return {number for (number,) in self._database.read(command, problem, part)}
 
     def read(self, problem: str, part: str = "", numbers: Iterable[int] | None = None) -> dict[int, bytes]:
         """Results of a problem's part by number, ascending; all that are there, or those of these numbers.
@@ -52,17 +50,14 @@ class Stage:
             StoreError: If one is not what was written.
         """
         wanted, results = None if numbers is None else set(numbers), {}
-        with self._reported():
-            rows = self._connection.execute(
-                "SELECT number, value, sha256 FROM results WHERE problem = ? AND part = ? ORDER BY number",
-                (problem, part),
-            )
-            for number, value, digest in rows:
-                if wanted is None or number in wanted:
-                    # An older version wrote no hash.
-                    if digest not in (None, _hash_of(problem, part, number, value)):
-                        raise sqlite3.DatabaseError(f"{part or 'result'} {number} of {problem} is not what was written")
-                    results[number] = value
+        command = "SELECT number, value, sha256 FROM results WHERE problem = ? AND part = ? ORDER BY number"
+        for number, value, digest in self._database.read(command, problem, part):
+            if wanted is None or number in wanted:
+                # An older version wrote no hash.
+                if digest not in (None, _hash_of(problem, part, number, value)):
+                    what = f"{part or 'result'} {number} of {problem} is not what was written"
+                    raise StoreError(str(self.path), f"damaged: {what}.", cure=self._database.cure)
+                results[number] = value
         return results
 
     def write(self, results: Mapping[str, Mapping[str, Mapping[int, bytes]]]) -> None:
@@ -73,59 +68,17 @@ class Stage:
             for part, of in parts.items()
             for number, value in of.items()
         ]
-        with self._reported():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", rows)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        self._database.write("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", rows)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._connection.close()
+        self._database.close()
 
-    def __enter__(self: S) -> S:
+    def __enter__(self) -> "Stage":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_connection"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._open()
-
-    def _open(self) -> None:
-        make_folder(self._folder, "set features.path to a folder that you may write to, or start elsewhere")
-        with self._reported():
-            self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS results (problem TEXT, part TEXT, number INTEGER, value BLOB NOT NULL, "
-                "sha256 BLOB, PRIMARY KEY (problem, part, number)) WITHOUT ROWID"
-            )
-            columns = {row[1] for row in self._connection.execute("PRAGMA table_info(results)")}
-            if "sha256" not in columns:
-                self._connection.execute("ALTER TABLE results ADD COLUMN sha256 BLOB")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS settings (json TEXT PRIMARY KEY)")
-            self._connection.execute("INSERT OR IGNORE INTO settings VALUES (?)", (self._described,))
-
-    @contextmanager
-    def _reported(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            cure = "make room, or see to it that the folder can be written; the same command goes on"
-            raise StoreError(str(self.path), f"cannot be read or written: {error}.", cure=cure) from error
-        except sqlite3.DatabaseError as error:
-            cure = f"delete {self.path}: what it held will be made again"
-            raise StoreError(str(self.path), f"damaged: {error}.", cure=cure) from error
 
 
 def _hash_of(problem: str, part: str, number: int, value: bytes) -> bytes:

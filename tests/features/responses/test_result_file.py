@@ -86,12 +86,12 @@ def test_a_result_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_of_an_older_version_has_no_hashes_and_goes_on(tmp_path: Path) -> None:
     with Stage(tmp_path, "work", {}) as stage:
-        stage._connection.execute("DROP TABLE results")
-        stage._connection.execute(
+        stage._database._connection.execute("DROP TABLE results")
+        stage._database._connection.execute(
             "CREATE TABLE results (problem TEXT, part TEXT, number INTEGER, value BLOB NOT NULL, "
             "PRIMARY KEY (problem, part, number)) WITHOUT ROWID"
         )
-        stage._connection.execute("INSERT INTO results VALUES ('a', '', 0, x'00')")
+        stage._database._connection.execute("INSERT INTO results VALUES ('a', '', 0, x'00')")
     with Stage(tmp_path, "work", {}) as stage:
         assert stage.read("a") == {0: bytes(1)}
         stage.write({"a": {"": {1: b"one"}}})
@@ -108,11 +108,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_and_costs_nothing_that_was_kept(tmp_path: Path) -> None:
     with Stage(tmp_path, "work", {}) as stage:
         stage.write({"a": {"": {0: b"kept"}}})
-        pages = stage._connection.execute("PRAGMA page_count").fetchone()[0]
-        stage._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        pages = stage._database._connection.execute("PRAGMA page_count").fetchone()[0]
+        stage._database._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(StoreError, match=r"(?s)full.*make room.*the same command goes on"):
             stage.write({"b": {"": {number: bytes(1000) for number in range(100)}}})
         assert stage.read("a") == {0: b"kept"} and stage.numbers("b") == set()
-        stage._connection.execute("PRAGMA max_page_count = 1000000")
+        stage._database._connection.execute("PRAGMA max_page_count = 1000000")
         stage.write({"b": {"": {0: b"more"}}})
         assert stage.read("b") == {0: b"more"}

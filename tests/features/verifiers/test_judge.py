@@ -511,7 +511,7 @@ def test_a_damaged_reply_is_as_good_as_none(damaged: str, tmp_path: Path, capsys
     cache = ReplyCache(tmp_path / "replies.sqlite")
     for each in "ab":
         cache.put({each: 1}, "score: 1")
-    cache._database.execute(f"UPDATE replies SET reply = {damaged}")
+    cache._database._connection.execute(f"UPDATE replies SET reply = {damaged}")
     assert [cache.get({each: 1}) for each in "ab"] == [None, None]
     assert capsys.readouterr().err.count("replies.sqlite are damaged; they are asked for again.") == 1
     assert cache.put({"a": 1}, "score: 2") == "score: 2" == cache.get({"a": 1})
@@ -536,7 +536,7 @@ def test_a_cache_that_is_something_else_is_an_error(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     cache = ReplyCache(tmp_path / "replies.sqlite")
-    cache._database.execute("PRAGMA max_page_count = 3")
+    cache._database._connection.execute("PRAGMA max_page_count = 3")
     with pytest.raises(ConfigError, match=r"cannot be written \(database or disk is full\)") as caught:
         cache.put({"a": 1}, "x" * 100_000)
     assert "make room" in str(caught.value)
@@ -545,7 +545,7 @@ def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_read_or_written_is_an_error(tmp_path: Path) -> None:
     cache = ReplyCache(tmp_path / "replies.sqlite")
-    cache._database.execute("DROP TABLE replies")
+    cache._database._connection.execute("DROP TABLE replies")
     with pytest.raises(ConfigError, match=r"replies.sqlite: cannot be read \(no such table: replies\)"):
         cache.get({"a": 1})
     with pytest.raises(ConfigError, match="cannot be written") as caught:
