@@ -1,1 +1,1 @@
-"""Code that a language model has written, run where it can do no harm."""
+"""Runs code that a language model has written, isolated so that it can do no harm."""

@@ -1,8 +1,8 @@
-"""Checker: the process that holds the tests, and evaluates them upon what the program answers.
+"""Checker: the process that holds the tests and evaluates them on the program's answers.
 
-Program and checker are two processes, and neither was forked from the other. Each name that the tests leave open stands
-for the program's object of that name: to call it asks the program, and plain results come back as copies. So every
-comparison of plain values is made here, where the program's code has never been.
+Program and checker are two processes, and neither was forked from the other. A name that the tests use but do not
+define stands for the program's object of that name. A call of it is sent to the program, and plain results come back as
+copies. So every comparison of plain values happens here, in a process that has never run the program's code.
 """
 
 import ast
@@ -25,13 +25,13 @@ from sandbox.messages import Closed, read_message, write_message
 from sandbox.remote import Link, Remote, Undecidable, ask, message_of
 
 BEGUN, DONE, ENDED = b"b", b"d", b"e"
-"""What a checker says to its worker: that it has a job, that the result is written, that the program has ended."""
+"""What a checker tells its worker: it has a job, it has written the result, or the program has ended."""
 
 STILL_RUNNING = 1 << 16
-"""What the worker answers to the last one, in place of the status."""
+"""The worker's answer to `ENDED`, in place of the exit status, if the program still runs."""
 
 EXIT = struct.Struct("!i?")
-"""How it answers: the status, and whether the program's processor time was up."""
+"""The format of that answer: the exit status, and whether the program exceeded its limit of CPU time."""
 
 _MOST_MESSAGES = 1 << 13
 _TESTS = "tests"
@@ -41,10 +41,10 @@ def check(worker: socket.socket, jobs: int, results: int, limits: dict[str, Any]
     """Evaluate jobs until there are no more.
 
     Args:
-        worker: Gives the pipes to a program for each job.
-        jobs: Gives the jobs.
-        results: Takes what came of them.
-        limits: Of programs.
+        worker: The socket to the worker, which sends the pipes to a program for each job.
+        jobs: The file descriptor that jobs are read from.
+        results: The file descriptor that results are written to.
+        limits: The limits of each program, by name.
     """
     gc.enable()
     while True:
@@ -66,11 +66,11 @@ def check(worker: socket.socket, jobs: int, results: int, limits: dict[str, Any]
 
 
 def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
-    """What came of a program and its tests, as plain values.
+    """Run a program and its tests, and return the result as plain values.
 
     Args:
         job: `code`, `tests`, and what the tests need: `setup`, `prelude` and `entry_point`.
-        link: To the program that shall be it.
+        link: The link to the process that will run the code.
     """
     random.seed(0)
     sources = [job["setup"], *job["tests"]]
@@ -93,7 +93,7 @@ def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
             exec(test, namespace)
         except BaseException as error:
             if isinstance(error, ModuleNotFoundError) and error.name:
-                return _result(link, [], undecided=f"a test imports {error.name}, which is not there")
+                return _result(link, [], undecided=f"a test imports {error.name}, which is not installed")
             failure = message_of(error)
         if link.undecidable:
             return _result(link, [], undecided=link.undecidable)
@@ -102,25 +102,25 @@ def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
 
 
 class _Global:
-    """A name of the program's, whose value is asked for each time."""
+    """A name that the program defines; each use of it asks the program for the value."""
 
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
 
 
 class _Names(dict[str, Any]):
-    """What the tests see."""
+    """The names that the tests can use."""
 
     def __getitem__(self, name: str) -> Any:
-        """The value of a name now."""
+        """The current value of a name."""
         value = super().__getitem__(name)
         return ask("value", value.remote) if isinstance(value, _Global) else value
 
 
 def _namespace(job: dict[str, Any], link: Link, used: set[str]) -> dict[str, Any]:
-    """What the tests see: the prelude's own definitions, modules that they use, and the program's objects.
+    """The names that the tests can use: the prelude's definitions, modules, and the program's objects.
 
-    A module is the checker's own, for the program may have changed what it imported.
+    The checker imports modules itself, because the program may have changed those that it imported.
     """
     namespace = _Names({"__name__": _TESTS})
     defined, entry_point = link.run(job["code"]), job["entry_point"]
@@ -153,7 +153,7 @@ def _namespace(job: dict[str, Any], link: Link, used: set[str]) -> dict[str, Any
 
 
 def _names(*codes: CodeType) -> set[str]:
-    """Every name that is used in some code, those of attributes included."""
+    """Every name that some code uses, including names of attributes."""
     found: set[str] = set()
     for code in codes:
         found.update(code.co_names, _names(*(each for each in code.co_consts if isinstance(each, CodeType))))
@@ -161,7 +161,7 @@ def _names(*codes: CodeType) -> set[str]:
 
 
 def _is_only_owner(name: str, job: dict[str, Any]) -> bool:
-    """Whether the tests use a name for its attributes alone, as one does with a module."""
+    """Whether the tests use a name only to read attributes of it, as they would use a module."""
     nodes = [node for source in (job["setup"], *job["tests"]) for node in ast.walk(ast.parse(source))]
     owners = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
     places = [id(node) for node in nodes if isinstance(node, ast.Name) and node.id == name]
@@ -184,17 +184,17 @@ def _result(link: Link, failures: list[str], error: str = "", undecided: str = "
 
 
 def _allow_time(seconds: int) -> None:
-    """Let this process use some more processor time, though no more than a program."""
+    """Let this process use as much more CPU time as a program may use."""
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1 + seconds, hard))
 
 
 def _exit_reason(worker: socket.socket) -> str:
-    """How the program came to its end, if it did."""
+    """How the program ended, if it did."""
     worker.send(ENDED)
     code, timed_out = EXIT.unpack(worker.recv(EXIT.size))
     if timed_out:
-        return "took too much processor time"
+        return "took too much CPU time"
     if code == STILL_RUNNING:
         return "closed its pipes"
     return f"ended by itself (status {code})" if code >= 0 else f"was killed by {signal.Signals(-code).name}"

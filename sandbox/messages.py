@@ -1,4 +1,4 @@
-"""Messages: JSON values between the processes of the sandbox, each after its length."""
+"""Messages: JSON values that the processes of the sandbox exchange, each preceded by its length."""
 
 import json
 import os
@@ -8,11 +8,11 @@ _LENGTH = 4
 
 
 class Closed(Exception):
-    """The other side has closed before the end of a message."""
+    """The other side closed the pipe before the end of a message."""
 
 
 def write_message(file: int, value: Any) -> None:
-    """Write a value; waits until there is room for all of it."""
+    """Write a value; wait until the pipe has room for all of it."""
     text = json.dumps(value, separators=(",", ":")).encode()
     left = memoryview(len(text).to_bytes(_LENGTH, "big") + text)
     while left:
@@ -20,26 +20,26 @@ def write_message(file: int, value: Any) -> None:
 
 
 def read_message(file: int) -> Any:
-    """Wait for a value, and read it.
+    """Wait for a value and read it.
 
     Raises:
-        Closed: If there is none.
+        Closed: If the pipe is closed before the value is complete.
     """
     return json.loads(_read(file, int.from_bytes(_read(file, _LENGTH), "big")))
 
 
 class MessageBuffer:
-    """Puts a message together from parts.
+    """Assembles a message from parts.
 
     Args:
-        most: Bytes that a message may have.
+        most: The largest size of a message in bytes.
     """
 
     def __init__(self, most: int) -> None:
         self._parts, self._most = bytearray(), most
 
     def add(self, part: bytes) -> None:
-        """Take what has come.
+        """Add received bytes.
 
         Raises:
             ValueError: If the message is too long.
@@ -49,11 +49,11 @@ class MessageBuffer:
             raise ValueError(f"a message of {self._length()} bytes")
 
     def take(self) -> Any:
-        """The value, once; None as long as its message is not complete.
+        """Remove and return the value; None while its message is not complete.
 
         Raises:
-            ValueError: If it is no JSON.
-            RecursionError: If it is too deep.
+            ValueError: If the message is not JSON.
+            RecursionError: If the value is nested too deeply.
         """
         if len(self._parts) < _LENGTH or len(self._parts) < _LENGTH + self._length():
             return None
@@ -63,7 +63,7 @@ class MessageBuffer:
         return json.loads(text)
 
     def clear(self) -> None:
-        """Forget what has come."""
+        """Discard all received bytes."""
         self._parts.clear()
 
     def _length(self) -> int:

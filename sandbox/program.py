@@ -1,7 +1,7 @@
-"""Program: the process that untrusted code runs in, and does as it is asked by the checker.
+"""Program: the process that runs untrusted code and answers the checker's requests.
 
-It knows no tests and reports no verdict: it is given the code, then calls to make, and answers with what they return.
-Whatever the code does to this process, it can do no more than give other answers.
+It knows no tests and reports no verdict. It receives the code, then calls to make, and answers with what they return.
+Whatever the code does to this process, it can only change these answers.
 """
 
 import builtins
@@ -20,7 +20,7 @@ from sandbox.messages import Closed, read_message, write_message
 from sandbox.values import MUTABLE, decode, encode, named_builtin
 
 REQUESTS, REPLIES = 3, 4
-"""The file descriptors of its two pipes."""
+"""The file descriptors of the program's two pipes."""
 
 COMPARISONS = ("eq", "lt", "le", "gt", "ge")
 UNARY = ("neg", "pos", "abs", "invert")
@@ -37,12 +37,12 @@ _ABOVE = 32
 
 
 def serve(output: int, requests: int, replies: int) -> None:
-    """Answer requests until the checker ends; the process keeps no descriptors but these.
+    """Answer requests until the checker ends; close all other file descriptors.
 
     Args:
-        output: Takes what the code prints.
-        requests: Gives what to do.
-        replies: Takes what came of it.
+        output: The file descriptor for what the code prints.
+        requests: The file descriptor that requests are read from.
+        replies: The file descriptor that replies are written to.
     """
     null = os.open(os.devnull, os.O_RDWR)
     files = [fcntl.fcntl(file, fcntl.F_DUPFD, _ABOVE) for file in (null, output, output, requests, replies)]
@@ -65,7 +65,7 @@ class _Server:
         self.module, self.kept = module, []
 
     def answer(self, request: list[Any]) -> None:
-        """Do what is asked, and say what came of it."""
+        """Execute a request and write the reply."""
         try:
             name, *data = request
             reply = self._run(data[0]) if name == "run" else self._operate(name, data)
@@ -139,7 +139,7 @@ class _Server:
 
 
 class _Iterator:
-    """An iterator of the checker's."""
+    """An iterator that lives in the checker."""
 
     def __init__(self, following: Callable[[], Any]) -> None:
         self.following = following

@@ -1,4 +1,4 @@
-"""Link: the pipes to a program, and the objects that stand for those which stay in it."""
+"""Link: the pipes to a program, and stand-ins for the objects that stay in the program."""
 
 import builtins
 import os
@@ -21,25 +21,25 @@ _READ = 1 << 16
 
 
 class Undecidable(TypeError):
-    """A test wants what cannot be done between two processes."""
+    """A test needs an operation that cannot cross the process boundary."""
 
 
 class ProgramError(Exception):
-    """An exception of the program's own kind."""
+    """An exception of a class that the program defines."""
 
 
 class Ended(BaseException):
-    """The program is no more, or may not go on."""
+    """The program has ended, or exceeded a limit."""
 
 
 class Link:
     """The pipes to a program.
 
     Args:
-        files: Take what it shall do, give what came of it, and give what it prints.
-        exit_reason: Tells how it ended, if it did.
-        seconds: How long it may take in all.
-        most_output: Bytes that it may print.
+        files: The file descriptors for requests, replies and printed output.
+        exit_reason: Returns how the program ended, if it did.
+        seconds: How long the program may take in total.
+        most_output: How many bytes the program may print.
     """
 
     def __init__(self, files: Sequence[int], exit_reason: Callable[[], str], seconds: float, most_output: int) -> None:
@@ -56,17 +56,17 @@ class Link:
         self._poll.register(self.output, select.POLLIN)
 
     def run(self, code: str) -> dict[str, Any]:
-        """Run the program's code; the names that it has defined, with a module's own name, and None for all else."""
+        """Run the program's code; return the names that it defined: for a module its name, otherwise None."""
         self._send(["run", code])
         return dict(self._answer({}))
 
     def ask(self, operation: str, *arguments: Any) -> Any:
-        """Have the program do something.
+        """Make the program execute an operation.
 
         Raises:
-            Exception: What the program raised, as the built-in exception nearest to it.
+            Exception: What the program raised, as the nearest built-in exception.
             Undecidable: If an argument cannot be passed.
-            Ended: If there is no program any more.
+            Ended: If the program has ended.
         """
         self._send([operation, *(encode(each, self._keep) for each in arguments)])
         given = {**dict(enumerate(arguments[1])), **arguments[2]} if operation == "call" else {}
@@ -75,11 +75,11 @@ class Link:
         except StopIteration as error:
             if operation == "next":
                 raise
-            # It would end whatever loop of the test's the call is in, as if there were no more to check.
+            # StopIteration would silently end a loop of the test that makes this call.
             raise ProgramError(f"StopIteration: {error}") from None
 
     def drain(self) -> None:
-        """Take what is left of the output."""
+        """Read the rest of the output."""
         os.set_blocking(self.output, False)
         with suppress(Ended, BlockingIOError):
             while self._take_output():
@@ -144,7 +144,7 @@ class Link:
         self._send(reply)
 
     def _change(self, arguments: Mapping[Any, Any], changes: Any) -> None:
-        """Make the changes that a call has made to its arguments, which are by place or name."""
+        """Apply the changes that a call made to its arguments, which are keyed by position or name."""
         for place, data in changes:
             changed, value = arguments[place], decode(data, self._find)
             if type(changed) not in MUTABLE or type(value) is not type(changed):
@@ -167,7 +167,7 @@ class Link:
             self._functions.append(value.__next__)
             return ["iterator", len(self._functions) - 1]
         if not callable(value) or isinstance(value, type):
-            # Whoever catches the exception, there is no verdict.
+            # Remembered, because a test that catches the exception must not get a verdict.
             self.undecidable = f"an object of the tests' own ({type(value).__name__}) cannot be passed to a program"
             raise Undecidable(self.undecidable)
         self._functions.append(value)
@@ -197,10 +197,10 @@ class Link:
 
 
 class Remote:
-    """An object that stays in the program; whatever is done to it is done there.
+    """Stands for an object that stays in the program; every operation on it runs there.
 
-    It is equal to no plain value, and no plain value is compared or calculated with it: so the program does not come to
-    know what is expected of it.
+    It is never equal to a plain value, and plain values are never sent to the program for a comparison or arithmetic
+    with it. So the program does not learn which result a test expects.
     """
 
     __slots__ = ("_link", "_reference")
@@ -210,7 +210,7 @@ class Remote:
         object.__setattr__(self, "_reference", reference)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Have the program make the call."""
+        """Make the program execute the call."""
         return ask("call", self, args, options)
 
     def __getattr__(self, name: str) -> Any:
@@ -257,12 +257,12 @@ class Remote:
 
 
 def reference_of(remote: Remote) -> list[Any]:
-    """What stands for an object between the two processes."""
+    """The reference that stands for an object in messages between the two processes."""
     return object.__getattribute__(remote, "_reference")
 
 
 def ask(operation: str, remote: Remote, *arguments: Any) -> Any:
-    """Have the program do something with an object; raises as `Link.ask` does."""
+    """Make the program execute an operation on an object; raises the same exceptions as `Link.ask`."""
     return object.__getattribute__(remote, "_link").ask(operation, remote, *arguments)
 
 
@@ -284,7 +284,7 @@ for _operation in (*COMPARISONS, *ARITHMETIC):
 
 
 def message_of(error: BaseException) -> str:
-    """What an exception says, in a line."""
+    """The class and message of an exception in one line."""
     if isinstance(error, ProgramError):
         return str(error)[:_MOST_MESSAGE]
     try:

@@ -1,43 +1,44 @@
-"""Sandbox: runs code that a language model has written, which is hostile, and tells whether it passes tests.
+"""Sandbox: runs untrusted code that a language model has written, and says whether it passes tests.
 
-Each program gets a process of its own, forked from a small interpreter that has never run any, and killed afterwards.
-Another process, the checker, holds the tests, those of one problem; it too is forked from that interpreter. It asks the
-program to make the calls that the tests make, and compares what comes back as plain values, so that a program passes
-only by giving the right results.
+Each program gets its own process, forked from a small interpreter that has never run a program, and killed afterwards.
+Another process, the checker, holds the tests of one problem; it too is forked from that interpreter. The checker asks
+the program to make the calls that the tests make, and compares the results as plain values. So a program passes only if
+it gives the right results.
 
-What is covered, where the kernel has user namespaces and seccomp:
+Protections where the kernel has user namespaces and seccomp:
 
-- Faked passes. The program's process never holds the tests or what they expect, and nothing that it prints, patches,
-  exits with or raises is a verdict. Its results are rebuilt in the checker from JSON, as built-in types only; an object
-  of its own is equal to no plain value.
-- Processes. It cannot start, see, trace or signal any but itself. Processor and wall-clock time are limited; at the end
-  of a program the kernel kills whatever is in its namespace.
-- Memory (addresses of the process), threads, open files, the size of each file and of all together, and output are
-  limited.
-- Files. It sees the interpreter's own, read-only, a few devices, and an empty `/tmp` in memory, which is gone
-  afterwards; no `/proc`, no home, no configuration. It has no capability, and can gain none.
-- Network. It has a namespace with no interface that is up, and can make no socket. Nor can it use shared memory or
-  message queues.
-- The environment is empty, the standard input too, and random numbers begin at the same seed in each program.
+- Faked passes. The program's process never holds the tests or the expected results. Nothing that it prints, patches,
+  exits with or raises is a verdict. The checker rebuilds its results from JSON, as built-in types only. An object of a
+  class that the program defines is never equal to a plain value.
+- Processes. A program cannot start, see, trace or signal any process but itself. CPU time and wall-clock time are
+  limited. When a program ends, the kernel kills everything in its namespace.
+- Memory (the address space of the process), threads, open files, the size of each file, the size of all files together,
+  and output are limited.
+- Files. A program sees the interpreter's files, read-only, a few devices, and an empty `/tmp` in memory, which is
+  removed afterwards; no `/proc`, no home, no configuration. It has no capability and can gain none.
+- Network. Its namespace has no network interface that is up, and it cannot create sockets, shared memory or message
+  queues.
+- The environment and the standard input are empty. Random numbers start from the same seed in each program.
 
-Where namespaces are not to be had, Landlock and seccomp take their place. Then outside files cannot be read or written,
-but their sizes and times can be seen, the folder is on disk and limited file by file only, and threads are limited with
-all others of the user (root's are not limited). `isolation="required"` refuses to start where network, files or
-processes would be open; `auto` warns; `off` leaves files open to be read and written, and says nothing. Without
-seccomp, as on any system but Linux, there remain the limits, an empty environment, and a kill of all descendants that
-can be found; and a program could reach into the checker.
+Where namespaces are unavailable, Landlock and seccomp take their place. Then programs still cannot read or write files
+outside their folder, but they can see sizes and times of files. The folder is on disk; only the size of each file is
+limited. Threads count together with all threads of the user (root's are not limited). `isolation="required"` refuses to
+start if network, files or processes would be unprotected; `auto` warns; `off` leaves files readable and writable,
+without a warning. Without seccomp, as on any system but Linux, only the limits remain, an empty environment, and a kill
+of all descendants that can be found; a program could then manipulate the checker.
 
-What is not covered: faults of the kernel; what can be learned from time, caches and load; a program that knows the
-tests from elsewhere and answers by heart; and tests that leave it to the program what is right. Such are comparisons of
-two objects of its own classes, questions for an object's kind, length or truth, a comparison with an argument that the
-program may change (`f(x) == sorted(x)`), and `not abs(f() - 3) > 1e-6`, which NaN passes anywhere.
+Not covered: faults of the kernel; side channels (time, caches, load); a program that knows the tests from elsewhere and
+returns memorized answers; and tests that let the program decide what is right. Such tests compare two objects of the
+program's classes, ask an object for its type, length or truth, compare with an argument that the program may change
+(`f(x) == sorted(x)`), or state `not abs(f() - 3) > 1e-6`, which NaN passes anywhere.
 
-What honest programs cannot do here, and fail by: import packages outside the standard library, start other programs,
-print more than the limit; and, since only plain values pass between two processes, have the tests catch exceptions of
-the program's own classes, use the attributes of named tuples and of other classes derived from plain ones, compare an
-object of its own with a plain value, look for a plain value in one, find that a result is the very argument, or see
-changes to what an argument holds but through the argument. All published solutions of MBPP pass nevertheless. Tests
-that import what is not there, pass objects of classes of their own, or use nothing of the program get no verdict.
+Honest programs fail if they import packages outside the standard library, start other programs or print more than the
+limit. Only plain values pass between the two processes, so tests also fail if they catch exceptions of classes that the
+program defines, use attributes of named tuples or of other classes derived from plain ones, compare an object of the
+program's classes with a plain value, look for a plain value in such an object, expect a result to be the same object as
+an argument, or see a change to a value inside an argument in any other way than through the argument. All published
+solutions of MBPP pass nevertheless. Tests get no verdict if they import a package that is not installed, pass objects
+of classes that they define, or use nothing of the program.
 """
 
 import os
@@ -70,16 +71,16 @@ _IN_A_ROW = 5
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use.
+    """The resources that a program may use.
 
     Args:
-        seconds: With all its tests, by the clock on the wall.
-        cpu_seconds: Ditto, of processor time.
-        memory_mb: Addresses of its process.
-        threads: At a time.
-        file_mb: Of each file that it writes.
-        folder_mb: Of all of them together.
-        output_kb: Of what it prints.
+        seconds: Wall-clock seconds for a program and all its tests.
+        cpu_seconds: CPU seconds for a program and all its tests.
+        memory_mb: Address space of the program's process, in MB.
+        threads: Threads that may run at the same time.
+        file_mb: Size of each file that the program writes, in MB.
+        folder_mb: Size of all files that the program writes, in MB.
+        output_kb: Size of what the program prints, in kB.
     """
 
     seconds: Positive = 20.0
@@ -96,14 +97,14 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Program:
-    """Code, and what it must pass.
+    """Code, and the tests that it must pass.
 
     Args:
-        code: A module of Python.
-        tests: Each a piece of Python that raises nothing if the code is right.
-        setup: What is run before them.
-        prelude: Code that the tests may lean on, such as a signature with its imports and helpers.
-        entry_point: The function under test: the code must define it, even where it has a built-in one's name.
+        code: A Python module.
+        tests: Pieces of Python code; each raises nothing if the code is right.
+        setup: Code to run before the tests.
+        prelude: Code that the tests may use, such as a signature with its imports and helpers.
+        entry_point: The function under test; the code must define it, even if a built-in function has the same name.
     """
 
     code: str
@@ -114,20 +115,20 @@ class Program:
 
     @property
     def judged_by(self) -> dict[str, Any]:
-        """All but the code: a checker is for programs that have this in common."""
+        """Everything but the code; programs that are equal in this share a checker."""
         return {name: value for name, value in vars(self).items() if name != "code"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a program.
+    """The result of running a program and its tests.
 
     Args:
-        failures: Why each test failed; empty for one that passed.
-        error: What ended the program, or kept it from its tests; empty where nothing did.
-        undecided: Why nothing can be said, through no fault of the program; then there are no failures.
-        output: The first 8 kB of what it printed.
-        seconds: How long it took with its tests.
+        failures: Why each test failed; an empty text for a test that passed.
+        error: What ended the program or prevented its tests; empty if nothing did.
+        undecided: Why there is no verdict, through no fault of the program; then there are no failures.
+        output: The first 8 kB of what the program printed.
+        seconds: How long the program and its tests took.
     """
 
     failures: Sequence[str] = ()
@@ -138,13 +139,13 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether all is well."""
+        """Whether the program passed every test."""
         return not (self.error or self.undecided or any(self.failures))
 
 
 @dataclass
 class _Task:
-    """A program, and its outcome once there is one."""
+    """A program, and its outcome once it is known."""
 
     program: Program
     outcome: Outcome | None = None
@@ -154,13 +155,13 @@ class Sandbox:
     """Workers that run programs; a context manager.
 
     Args:
-        limits: Of each program.
-        isolation: Whether to start where protections are missing.
-        workers: How many programs run at a time; None for one more than there are processors, for workers also wait.
-        path: Where the options stand in the yaml.
+        limits: The limits of each program.
+        isolation: What to do if protections are missing: `required` refuses to start, `auto` warns, `off` ignores it.
+        workers: How many programs run at a time; None for one more than the number of CPU cores, as workers also wait.
+        path: Where the options stand in the yaml, for error messages.
 
     Raises:
-        ConfigError: If a protection is required and missing, or no worker starts.
+        ConfigError: If a protection is required but missing, or no worker starts.
     """
 
     def __init__(
@@ -187,17 +188,17 @@ class Sandbox:
 
     @property
     def protected(self) -> dict[str, bool]:
-        """Whether network, files and processes are out of reach of programs."""
+        """Whether network, files and processes are protected from programs."""
         return {name: bool(layers & set(self.layers)) for name, layers in _PROTECTED_BY.items()}
 
     def run(self, programs: Iterable[Program]) -> Iterator[Outcome]:
-        """What came of each program, in their order; as many are read ahead as keep the workers busy.
+        """Yield the outcome of each program in order; read only as many programs ahead as keep the workers busy.
 
         Args:
-            programs: Any number.
+            programs: Any number of programs.
 
         Raises:
-            ConfigError: If the workers end again and again.
+            ConfigError: If the workers fail again and again.
             ValueError: If the sandbox is closed, as it also is after an error.
         """
         if not self._workers:
@@ -221,7 +222,7 @@ class Sandbox:
                     pending.popleft()
                     yield outcome
         except GeneratorExit:
-            # The sandbox goes on, without what nobody wants to know any more.
+            # The caller needs no more outcomes: drop the running programs, but keep the sandbox usable.
             for place, worker in enumerate(self._workers):
                 if worker.job is not None:
                     self._replace(place)
@@ -246,7 +247,7 @@ class Sandbox:
         self.close()
 
     def _first_worker(self) -> WorkerProcess:
-        """The worker that finds out which layers there are."""
+        """Start the first worker, which finds out which isolation layers are available."""
         while True:
             try:
                 return self._worker()
@@ -278,7 +279,7 @@ class Sandbox:
         warnings.warn(f"{self.path}: {problem}", RuntimeWarning, stacklevel=3)
 
     def _next(self, worker: WorkerProcess, waiting: list[_Task]) -> int:
-        """The place of what a worker does next: best what has the tests of its last one, or else no other's."""
+        """The index of a worker's next task: best one with the same tests as its last, else with no other worker's."""
         others = [other.tests for other in self._workers if other is not worker]
         places = range(len(waiting))
         own = (place for place in places if waiting[place].program.judged_by == worker.tests)
@@ -306,7 +307,7 @@ class Sandbox:
         task.outcome = late if "late" in result else Outcome(**result)
 
     def _lose(self, place: int, lost: WorkerLost) -> None:
-        """Note that a program has no outcome, and start another worker."""
+        """Record that a program has no verdict, and start another worker."""
         if (task := self._workers[place].job) is not None:
             task.outcome = Outcome(undecided=f"the sandbox failed: {lost}")
         self._lost += 1

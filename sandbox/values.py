@@ -1,7 +1,7 @@
-"""Values: plain Python values as JSON, so that nothing but plain values passes between program and checker.
+"""Values: plain Python values as JSON, so that only plain values pass between program and checker.
 
-Numbers, texts and the other scalars of JSON stand for themselves; all else is a list that begins with its kind, such as
-`["tuple", 1, 2]`. What cannot be copied is kept by its owner, and a reference passes in its place.
+Numbers, texts and the other scalars of JSON stand for themselves. Every other value is a list that begins with its
+kind, such as `["tuple", 1, 2]`. The owner keeps objects that cannot be copied, and sends a reference instead.
 """
 
 import builtins
@@ -15,10 +15,10 @@ from fractions import Fraction
 from typing import Any
 
 Keep = Callable[[Any], list[Any]]
-"""Gives a reference to a value that cannot be copied."""
+"""Returns a reference to a value that cannot be copied."""
 
 Find = Callable[[list[Any]], Any]
-"""Gives what a reference stands for."""
+"""Returns the object that a reference stands for."""
 
 _SCALARS = frozenset({str, bool, float, type(None)})
 _SHORT = 1 << 63
@@ -63,14 +63,14 @@ _BASES = (list, tuple, dict, set, frozenset)
 _PLAIN: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__index__, float: float.__float__}
 
 MUTABLE = (list, dict, set, bytearray, deque, Counter, OrderedDict, defaultdict, array)
-"""What a call may have changed, if it is among its arguments."""
+"""The types of arguments that a call may have changed."""
 
 
 def encode(value: Any, keep: Keep) -> Any:
-    """A value as JSON has it; one of a class derived from a plain one is taken for the plain one.
+    """Encode a value as JSON; an object of a class derived from a plain type is encoded as the plain type.
 
     Raises:
-        RecursionError: If it is too deep, or part of itself.
+        RecursionError: If the value is nested too deeply or contains itself.
     """
     kind = type(value)
     if kind in _SCALARS or (kind is int and -_SHORT < value < _SHORT):
@@ -88,10 +88,10 @@ def encode(value: Any, keep: Keep) -> Any:
 
 
 def decode(data: Any, find: Find) -> Any:
-    """The value of what `encode` gave, of built-in types only, whoever has made the JSON.
+    """Decode what `encode` returned; the value has built-in types only, even if the JSON comes from elsewhere.
 
     Raises:
-        Exception: Of any kind, if it was not `encode`.
+        Exception: Of any kind, if the data does not come from `encode`.
     """
     if not isinstance(data, list):
         if isinstance(data, dict):
@@ -102,6 +102,6 @@ def decode(data: Any, find: Find) -> Any:
 
 
 def named_builtin(value: Any) -> list[Any] | None:
-    """The reference to a built-in function or type; None if it is none."""
+    """The reference to a built-in function or type; None for any other value."""
     name = getattr(value, "__name__", None)
     return ["builtin", name] if isinstance(name, str) and getattr(builtins, name, None) is value else None

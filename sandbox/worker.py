@@ -1,8 +1,8 @@
-"""Worker: a small interpreter that forks a fresh process for each program, and never runs any itself.
+"""Worker: a small interpreter that forks a fresh process for each program, and never runs one itself.
 
-A second process, the checker, reads the jobs and writes the results; the worker holds nothing of either, nor does what
-it forks. It only hands the checker the pipes to each program, waits, kills and cleans up. It is started as an
-interpreter of its own, for a process with threads, such as that which uses the sandbox, must not be forked.
+A second process, the checker, reads the jobs and writes the results; neither the worker nor a program ever sees them.
+The worker only hands the checker the pipes to each program, waits, kills and cleans up. It is started as a new
+interpreter, because a process with threads, such as the one that uses the sandbox, must not be forked.
 """
 
 import fcntl
@@ -26,27 +26,27 @@ from sandbox.messages import Closed, read_message, write_message
 from sandbox.program import serve
 
 SAME, FRESH = b"s", b"f"
-"""What the worker is told of each job: that its tests are those of the job before, or that they are others."""
+"""What the worker is told about each job: its tests are the same as those of the last job, or they are new."""
 
 JUDGED, TOO_LATE, BROKEN = b".", b"t", b"x"
-"""What it says of each job: there is a result, it took too long, or the checker has failed."""
+"""What the worker reports about each job: it has a result, it took too long, or the checker failed."""
 
 _IMPORTED = (
     "array", "bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq",
     "itertools", "math", "operator", "random", "re", "string", "typing",
 )  # fmt: skip
-"""What programs often import, so that they need not load it."""
+"""Modules that programs often import, loaded in advance."""
 
 _FILES = _ORDERS, _JOBS, _RESULTS, _STATUS = 10, 11, 12, 13
 _CHECKERS = 14
 _GRACE, _GRACE_OF_EXIT = 2.0, 0.05
 _BRIEFLY = 0.001
 _MOST_OF = 0.75
-"""What the kernel, which counts ticks, may take for all of a time."""
+"""The kernel measures CPU time coarsely: a program killed after this share of its limit counts as out of time."""
 
 
 def main() -> None:
-    """Be a worker; the arguments are the settings, as JSON, and the folder that this module was found in."""
+    """Run a worker; the command line gives the settings as JSON, and the folder that holds this package."""
     settings = json.loads(sys.argv[1])
     _take_files(settings["files"])
     sys.path.remove(sys.argv[2])
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 class _Program:
-    """The process of a program, from before there is one to run."""
+    """The process of a program; it starts before its code is known."""
 
     def __init__(self, jail: Jail) -> None:
         jail.renew()
@@ -98,23 +98,23 @@ class _Program:
             os.close(file)
 
     def hand_over(self, receiver: socket.socket) -> None:
-        """Give the pipes to the checker; they are open nowhere else then."""
+        """Give the pipes to the checker and close them here."""
         socket.send_fds(receiver, [b"."], self.files)
         for file in self.files:
             os.close(file)
 
     def wait(self, seconds: float) -> int:
-        """Its exit status, if it ends within some time."""
+        """Wait up to `seconds` for the program to end; return its exit status, or `STILL_RUNNING`."""
         last = time.monotonic() + seconds
         while self.status is None and not self._has_ended(os.WNOHANG) and time.monotonic() < last:
             time.sleep(_BRIEFLY)
         return STILL_RUNNING if self.status is None else self.status
 
     def kill(self, checker: int | None) -> None:
-        """End it, and all that came of it.
+        """Kill the program and all its descendants.
 
         Args:
-            checker: The other child that this process may have.
+            checker: The process number of the checker, which must survive; None if there is no checker.
         """
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -134,7 +134,7 @@ class _Program:
 
 
 class _Checker:
-    """The process that evaluates tests, for as long as they are the same."""
+    """The process that evaluates tests; it is replaced when the tests change."""
 
     def __init__(self, jail: Jail) -> None:
         jail.keep()
@@ -157,7 +157,7 @@ class _Checker:
         theirs.close()
 
     def watch(self, program: _Program) -> bytes | None:
-        """What is to be said of its next job; None if it has ended before the job was done."""
+        """Wait for the checker's next job, and return what to report about it; None if the checker ended before."""
         deadline: float | None = None
         ready = select.poll()
         ready.register(self.socket, select.POLLIN)
@@ -176,14 +176,14 @@ class _Checker:
                 return None
 
     def end(self) -> int:
-        """Kill it; how it had ended, if it had."""
+        """Kill the checker; return its exit status."""
         self.socket.close()
         os.kill(self.pid, signal.SIGKILL)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def _work(jail: Jail) -> None:
-    """Do what is ordered, until there are no more orders."""
+    """Execute orders until there are no more."""
     checker: _Checker | None = None
     while True:
         program = _Program(jail)
@@ -201,13 +201,13 @@ def _work(jail: Jail) -> None:
             status = status or (TOO_LATE if -died_of == signal.SIGXCPU else BROKEN)
             checker = None
         program.kill(checker.pid if checker else None)
-        # If this fails it is the program's own verdict that is lost, and no other's.
+        # Before the status is reported: if this fails, only this program's verdict is lost.
         jail.empty()
         os.write(_STATUS, status)
 
 
 def _take_files(files: Sequence[int]) -> None:
-    """Bring the descriptors to their places, and close all others but the first three."""
+    """Move the file descriptors to their fixed numbers, and close all others but the first three."""
     copies = [fcntl.fcntl(file, fcntl.F_DUPFD, 2 * _CHECKERS) for file in files]
     for place, copy in zip(_FILES, copies, strict=True):
         os.dup2(copy, place)
@@ -220,10 +220,10 @@ def _placed(file: int, place: int) -> int:
 
 
 def _rehearse(jail: Jail) -> None:
-    """Confine the worker, and a process that does nothing else.
+    """Confine the worker, and try all steps of confinement in a child that does nothing else.
 
     Raises:
-        Missing: If that fails.
+        Missing: If an isolation layer fails.
     """
     with needed(SECCOMP):
         jail.confinement.confine_worker()
@@ -246,7 +246,7 @@ def _rehearse(jail: Jail) -> None:
 
 
 def _kill_children_but(checker: int | None) -> None:
-    """End every descendant that has no other parent left, and those that come to us as they end."""
+    """Kill all children but the checker, including orphans that this process adopts while it kills."""
     while True:
         texts = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
         children = {int(child) for text in texts for child in text.split()} - {checker}

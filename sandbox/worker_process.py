@@ -1,4 +1,4 @@
-"""Worker process: a worker of the sandbox as the process sees it that has started it."""
+"""Worker process: the handle by which a process controls a worker of the sandbox."""
 
 import fcntl
 import json
@@ -27,26 +27,26 @@ _PATIENCE = 5
 
 
 class LayerMissing(Exception):
-    """A layer of protection that there is not, and why."""
+    """An isolation layer is unavailable, with the reason."""
 
 
 class WorkerLost(Exception):
-    """A worker has ended, or cannot go on; its job has no result."""
+    """A worker has ended or cannot continue; its job has no result."""
 
 
 class WorkerProcess:
     """A worker and the pipes to it.
 
-    It is an interpreter without site packages, so that it is small, and without this process's environment. Sets of
-    texts have the same order in all of them.
+    The worker is an interpreter without site packages, so that it is small, and without this process's environment. All
+    workers have the same hash seed, so sets of texts have the same order in each.
 
     Args:
-        limits: Of each program, by their names.
-        layers: What to protect with.
+        limits: The limits of each program, by name.
+        layers: The isolation layers to use.
 
     Raises:
-        LayerMissing: If one of them cannot be had.
-        WorkerLost: If it does not start.
+        LayerMissing: If an isolation layer is unavailable.
+        WorkerLost: If the worker does not start.
     """
 
     def __init__(self, limits: dict[str, Any], layers: Sequence[str]) -> None:
@@ -96,19 +96,19 @@ class WorkerProcess:
         if "missing" in hello:
             raise LayerMissing(hello["missing"], hello["reason"])
         if NAMESPACES in layers:
-            # The worker's root has been put there and moved on; what is left is an empty folder.
+            # The worker mounted its root there and has moved it away; only an empty folder remains.
             remove_folder(place)
 
     def give(self, job: Any, code: str, tests: dict[str, Any]) -> None:
-        """Have a job done.
+        """Give the worker a job.
 
         Args:
-            job: What to remember it by, in `job`, until it is done.
-            code: The program.
+            job: The caller's record of the job, kept in the attribute `job` until the job is done.
+            code: The code of the program.
             tests: What the checker needs, by name.
 
         Raises:
-            WorkerLost: If there is no worker any more.
+            WorkerLost: If the worker has ended.
         """
         self.job = job
         try:
@@ -119,10 +119,10 @@ class WorkerProcess:
         self.tests = tests
 
     def hear(self, file: int) -> dict[str, Any] | None:
-        """Take what is in one of the pipes; the result when it is there, with `late` in it if time was up.
+        """Read from one of the pipes; return the result once it is complete, or `late` if the job took too long.
 
         Raises:
-            WorkerLost: If the job has failed, through no fault of the program.
+            WorkerLost: If the job failed through no fault of the program.
         """
         with suppress(BlockingIOError):
             while part := os.read(self.results, _READ):
@@ -139,11 +139,11 @@ class WorkerProcess:
         return result
 
     def close(self) -> None:
-        """End the worker, and all that it has started; a second time does nothing."""
+        """End the worker and all that it has started; a second call does nothing."""
         self._closing.close()
 
     def _end(self) -> None:
-        """Let it end by itself where it has nothing to do and no orders can come any more, else kill it."""
+        """Close the pipe of orders, so that an idle worker ends by itself; kill it if it does not."""
         os.close(self.orders)
         if self._process is None:
             return

@@ -1,1 +1,1 @@
-"""What the processes that untrusted code runs in are kept from."""
+"""The isolation of the processes that run untrusted code."""

@@ -1,4 +1,4 @@
-"""Confinement: what a process gives up, for good, before it runs code or tests."""
+"""Confinement: the rights that a process gives up for good before it runs code or tests."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ from sandbox.isolation.namespaces import become_nobody
 from sandbox.isolation.syscalls import drop_new_privileges, drop_privileges
 
 NAMESPACES, LANDLOCK, SECCOMP = LAYERS = "namespaces", "landlock", "seccomp"
-"""What can be had of the kernel; where there are namespaces, Landlock is not needed."""
+"""The isolation layers that a kernel may offer; with namespaces, Landlock is not needed."""
 
 _OPEN_FILES = 64
 _OTHERS_IN_NAMESPACE = 4
@@ -27,10 +27,10 @@ class Confinement:
     """Limits and protections of one process.
 
     Args:
-        limits: As numbers by their names.
-        namespaces: Whether it is in namespaces of its worker.
-        ruleset: Of Landlock; None for none.
-        filter: Whether system calls are filtered.
+        limits: The limits of a program, as numbers by name.
+        namespaces: Whether the process is in the namespaces of its worker.
+        ruleset: The file descriptor of the Landlock rules; None if Landlock is not used.
+        filter: Whether seccomp filters system calls.
     """
 
     limits: dict[str, Any]
@@ -39,7 +39,7 @@ class Confinement:
     filter: bool
 
     def confine_worker(self) -> None:
-        """Confine the worker, and so whatever it will fork, as far as it can do its work.
+        """Confine the worker, and so all processes that it forks, as far as its own work allows.
 
         Raises:
             OSError: If a limit or the filter is refused.
@@ -60,7 +60,7 @@ class Confinement:
             program_filter(self.namespaces)
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """What `confine_child` does in this order, each under the name of the layer that it belongs to."""
+        """The steps of `confine_child` in order, each with the name of its isolation layer."""
         found: list[tuple[str, Callable[[], None]]] = []
         if self.namespaces:
             found.append((NAMESPACES, become_nobody))
@@ -82,7 +82,7 @@ class Confinement:
             step()
 
     def limit_time(self) -> None:
-        """Have this process killed when it has used the processor time of a program."""
+        """Let the kernel kill this process when it has used the CPU time of a program."""
         _limit(resource.RLIMIT_CPU, self.limits["cpu_seconds"])
 
 
@@ -94,7 +94,7 @@ def _limit(which: int, limit: int) -> None:
 
 
 def tasks_of_user() -> int:
-    """How many threads the user may have by now, with some to spare: where only all of them together are limited."""
+    """How many threads the user has now, plus a reserve, for a limit that counts all threads of a user."""
     user, count = os.getuid(), _SPARE_FOR_THE_USER
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

@@ -27,14 +27,14 @@ REFUSED = (
     "clock_settime", "clock_adjtime", "adjtimex", "sethostname", "setdomainname", "syslog", "personality", "iopl",
     "ioperm", "modify_ldt",
 )  # fmt: skip
-"""To the worker, and so to all that it forks."""
+"""Refused to the worker, and so to all processes that it forks."""
 
 REFUSED_TO_PROGRAMS = ("fork", "vfork", "setsid", "setpgid", "mount", "umount2", "unshare", "setns")
 REFUSED_WITHOUT_MOUNTS = (
     "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime", "utimes", "futimesat",
     "utimensat", "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr",
 )  # fmt: skip
-"""To programs where Landlock keeps their files: it lets pass changes of the owners, rights and times of any file."""
+"""Refused to programs where Landlock protects files: it allows changes to the owner, rights and times of any file."""
 
 _LOAD, _EQUAL, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
 _ALLOW, _FAIL, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -49,17 +49,17 @@ _AF_UNIX, _SOCK_STREAM, _SOCKET_TYPES = 1, 1, 0xF
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETPIPE_SZ = 8, 10, 15, 1031
 _FIOSETOWN, _SIOCSPGRP, _TIOCSTI = 0x8901, 0x8902, 0x5412
 
-_OWN = 0x7FFFFFFE  # stands for the own process number, which is never so high
+_OWN = 0x7FFFFFFE  # stands for the program's own process number; real ones are never so high
 _SIZE = 8
 
 _Instruction = tuple[int, int, int, int]
 
 
 def filter_worker() -> None:
-    """Refuse this process, and all that it will fork, what none of them needs; refused calls fail with EPERM.
+    """Refuse system calls that neither this process nor its children need; they fail with EPERM.
 
     Raises:
-        OSError: If the kernel has no seccomp, or the machine's calls are not known.
+        OSError: If the kernel has no seccomp, or the numbers of this machine's system calls are not known.
     """
     rules = [
         *(_guard(name, [_fail()]) for name in REFUSED),
@@ -72,10 +72,10 @@ def filter_worker() -> None:
 
 
 def filter_program(mounts: bool) -> None:
-    """Refuse this process, besides, to start others, to leave its group, and to signal any but itself.
+    """Also forbid this process to start others, to leave its process group, and to signal any process but itself.
 
     Args:
-        mounts: Whether the files that it sees are read-only mounts, so that their rights are safe.
+        mounts: Whether the files that it sees are read-only mounts, so that it cannot change their rights.
 
     Raises:
         OSError: If the kernel refuses.
@@ -86,11 +86,11 @@ def filter_program(mounts: bool) -> None:
 
 @cache
 def program_filter(mounts: bool) -> bytes:
-    """The filter of programs but for the number of the process; made once, before any is forked."""
+    """The filter of programs, with a placeholder for the process number; compiled once, before the first fork."""
     refused = [*REFUSED_TO_PROGRAMS, *(() if mounts else REFUSED_WITHOUT_MOUNTS)]
     rules = [
         *(_guard(name, [_fail()]) for name in refused),
-        _guard("clone3", [_fail(errno.ENOSYS)]),  # its flags are out of reach; C libraries then use clone
+        _guard("clone3", [_fail(errno.ENOSYS)]),  # a filter cannot read its flags; C libraries then use clone
         _only("clone", (0, _CLONE_THREAD, _CLONE_THREAD)),
         _only("kill", (0, _ALL_BITS, _OWN)),
         _only("tgkill", (0, _ALL_BITS, _OWN)),
@@ -105,7 +105,7 @@ def _install(code: bytes) -> None:
 
 
 def _compiled(rules: list[list[_Instruction]]) -> bytes:
-    """Rules as the kernel takes them; what none of them answers is allowed, on this architecture alone."""
+    """The rules in the kernel's format; all other calls are allowed, on this architecture only."""
     number(REFUSED[0])
     architecture = _ARCHITECTURES[MACHINES.index(platform.machine())]
     first = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL)]
@@ -115,13 +115,13 @@ def _compiled(rules: list[list[_Instruction]]) -> bytes:
 
 
 def _guard(name: str, body: list[_Instruction]) -> list[_Instruction]:
-    """Instructions for one call alone, which have to end in an answer."""
+    """Instructions that apply to one system call only; `body` must end with a return."""
     own = number(name)
     return [] if own is None else [(_EQUAL, 0, len(body), own), *body]
 
 
 def _only(name: str, *conditions: tuple[int, int, int]) -> list[_Instruction]:
-    """A call that is refused unless each argument, under its mask, is the value."""
+    """Refuse a system call unless each argument, under its mask, equals its value."""
     body = [
         instruction
         for argument, mask, value in conditions
@@ -136,7 +136,7 @@ def _only(name: str, *conditions: tuple[int, int, int]) -> list[_Instruction]:
 
 
 def _never(name: str, argument: int, values: tuple[int, ...]) -> list[_Instruction]:
-    """A call that is refused where an argument is one of the values."""
+    """Refuse a system call if an argument is one of the values."""
     tests = [instruction for value in values for instruction in ((_EQUAL, 0, 1, value), _fail())]
     return _guard(name, [(_LOAD, 0, 0, _ARGUMENTS + 8 * argument), *tests, (_RETURN, 0, 0, _ALLOW)])
 

@@ -1,4 +1,4 @@
-"""Folders: emptied whatever programs have left in them."""
+"""Folders: empties and removes folders, whatever programs have left in them."""
 
 import os
 from contextlib import suppress
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def empty_folder(folder: Path) -> None:
-    """Remove all that is in a folder, which may be deeper than there are descriptors, stack frames or long paths for.
+    """Empty a folder, even one nested too deeply for file descriptors, stack frames or path lengths.
 
     Raises:
         OSError: If something cannot be removed.
@@ -19,7 +19,7 @@ def empty_folder(folder: Path) -> None:
             path.chmod(0o700)
             for below in list(path.iterdir()):
                 if below.is_dir() and not below.is_symlink():
-                    # One level up, where its turn comes next.
+                    # Move it one level up; the next round of the outer loop empties it.
                     below.chmod(0o700)
                     below.rename(folder / os.urandom(16).hex())
                 else:
@@ -28,7 +28,7 @@ def empty_folder(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder as far as that can be done; another process may be at it too."""
+    """Remove a folder as far as possible; another process may be removing it too."""
     with suppress(OSError):
         empty_folder(folder)
         folder.rmdir()

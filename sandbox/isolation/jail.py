@@ -1,4 +1,4 @@
-"""Jail: where the programs of a worker run, and what is done before each."""
+"""Jail: the isolated place where the programs of a worker run, and the steps before each program."""
 
 import os
 import signal
@@ -30,20 +30,20 @@ _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 
 
 class Missing(Exception):
-    """A layer that there is not, and why."""
+    """An isolation layer is unavailable, with the reason."""
 
 
 @dataclass(frozen=True)
 class Jail:
-    """Where programs run.
+    """The isolated place where programs run.
 
     Args:
-        confinement: Of the worker, and of what it forks.
-        folder: The one that programs may write to.
-        empty: Empties it.
-        leave: Removes it, for good.
-        renew: Has the next child be the first of new process numbers.
-        keep: Has the next child be among those of this process.
+        confinement: The confinement of the worker and of its children.
+        folder: The folder that programs may write to.
+        empty: Empties the folder.
+        leave: Removes the folder for good.
+        renew: Puts the next child into a new namespace of process numbers, as its first process.
+        keep: Puts the next child into this process's namespace of process numbers.
     """
 
     confinement: Confinement
@@ -55,16 +55,16 @@ class Jail:
 
 
 def build_jail(limits: dict[str, Any], layers: Sequence[str], place: Path, files: Sequence[int]) -> Jail:
-    """Move this process to where programs run; with namespaces, what goes on is a child of it.
+    """Move this process into the jail; with namespaces, only a child of this process returns.
 
     Args:
-        limits: Of programs.
-        layers: What to protect with.
+        limits: The limits of programs, by name.
+        layers: The isolation layers to use.
         place: An empty folder.
-        files: Descriptors that only the child shall keep.
+        files: File descriptors that only the child keeps.
 
     Raises:
-        Missing: If a layer cannot be had.
+        Missing: If an isolation layer is unavailable.
     """
     if NAMESPACES in layers:
         with needed(NAMESPACES):
@@ -83,7 +83,7 @@ def build_jail(limits: dict[str, Any], layers: Sequence[str], place: Path, files
 
 @contextmanager
 def needed(layer: str) -> Iterator[None]:
-    """Have a failure mean that a layer is missing."""
+    """Report an OSError as a missing isolation layer."""
     try:
         yield
     except OSError as error:
@@ -93,7 +93,7 @@ def needed(layer: str) -> Iterator[None]:
 def _in_namespaces(limits: dict[str, Any], filtered: bool, place: Path, files: Sequence[int]) -> Jail:
     readable, megabytes = _readable(), limits["folder_mb"]
     if any(Path(path).is_relative_to(TEMPORARY) for path in readable):
-        raise OSError(0, f"the interpreter is in {TEMPORARY}, which has to be empty")
+        raise OSError(0, f"the interpreter is in {TEMPORARY}, which must be empty")
     enter_namespaces()
     if child := os.fork():
         for file in files:
@@ -110,7 +110,7 @@ def _in_namespaces(limits: dict[str, Any], filtered: bool, place: Path, files: S
 
 
 def _readable() -> list[str]:
-    """The folders of the interpreter's own files; those within others are left out."""
+    """The folders of the interpreter's files, without those inside another of these folders."""
     paths = {*_LIBRARIES, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), f"{sys.base_prefix}/lib"}
     with suppress(OSError):
         files = (line.split(maxsplit=5)[5:] for line in Path("/proc/self/maps").read_text().splitlines())

@@ -1,4 +1,4 @@
-"""Landlock: the files that a program may read, and the folder it may write to, where it shares our mounts."""
+"""Landlock: limits which files a program may read and write where it has no mounts of its own."""
 
 import os
 import struct
@@ -19,12 +19,12 @@ _VERSION, _PATH_BENEATH = 1, 1
 
 
 def build_ruleset(readable: Sequence[str], devices: Sequence[str], writable: str) -> int:
-    """A file descriptor of rules, by which a process may then restrict itself.
+    """Build rules for `restrict`; return their file descriptor.
 
     Args:
-        readable: Files and folders.
+        readable: Files and folders that may be read.
         devices: Files that may be read and written.
-        writable: A folder.
+        writable: The folder that may be written to.
 
     Raises:
         OSError: If the kernel has no Landlock.
@@ -43,7 +43,7 @@ def build_ruleset(readable: Sequence[str], devices: Sequence[str], writable: str
 
 
 def restrict(ruleset: int) -> None:
-    """Hold this process to the rules, for good; it must not be able to gain privileges any more."""
+    """Apply the rules to this process for good; call `drop_new_privileges` first, as the kernel demands."""
     call("landlock_restrict_self", ruleset, 0)
 
 

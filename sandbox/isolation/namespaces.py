@@ -1,4 +1,4 @@
-"""Namespaces: a network, mounts, process numbers and users of a worker's own."""
+"""Namespaces: give a worker a separate network, mounts, process numbers and users."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ _INODES = 4096
 
 
 def enter_namespaces() -> None:
-    """Give this process namespaces where it has every right; only its children will be in that of process numbers.
+    """Move this process to new namespaces, in which it has every right; only its children get new process numbers.
 
-    Root gives its programs a user of their own, for its own is exempt from the limit of threads; an ordinary user can
-    give them only its own, under another name.
+    Root gives programs a separate user, because root itself is exempt from the limit of threads. An ordinary user can
+    only map its own user to another number.
 
     Raises:
         OSError: If the kernel does not allow it.
@@ -37,13 +37,13 @@ def enter_namespaces() -> None:
 
 
 def build_root(place: str, readable: Sequence[str], devices: Sequence[str], megabytes: int) -> None:
-    """Make a file system the root, in which there is nothing but what is listed, read-only, and an empty `/tmp`.
+    """Make a new file system the root; it has only the listed files, read-only, and an empty `/tmp`.
 
     Args:
-        place: An empty folder.
-        readable: Folders.
-        devices: Files.
-        megabytes: What `/tmp` can hold.
+        place: An empty folder, where the new root is mounted.
+        readable: Folders that programs may read.
+        devices: Device files that programs may use.
+        megabytes: The size of `/tmp` in MB.
 
     Raises:
         OSError: If the kernel does not allow it.
@@ -68,46 +68,46 @@ def build_root(place: str, readable: Sequence[str], devices: Sequence[str], mega
 
 
 def mount_temporary(megabytes: int) -> None:
-    """Put an empty file system of limited size at `/tmp`."""
+    """Mount an empty file system of limited size at `/tmp`."""
     options = f"size={megabytes * 10**6},nr_inodes={_INODES},mode=700,uid={NOBODY},gid={NOBODY}"
     call("mount", b"tmpfs", TEMPORARY.encode(), b"tmpfs", _NOSUID | _NODEV | _NOEXEC, options.encode())
 
 
 def empty_temporary(megabytes: int) -> None:
-    """Forget all that is in `/tmp`, whatever it is."""
+    """Empty `/tmp`: replace its file system by a new one."""
     if any(Path(TEMPORARY).iterdir()):
         call("umount2", TEMPORARY.encode(), _DETACH)
         mount_temporary(megabytes)
 
 
 def open_own_pids() -> int:
-    """A descriptor of the namespace of process numbers that this process is in."""
+    """A file descriptor of this process's namespace of process numbers."""
     return os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def renew_pids(own: int) -> None:
-    """Have the next child be the first process of a new namespace, with whose end all others in it end.
+    """Make the next child the first process of a new namespace; when it ends, the kernel kills all others there.
 
     Args:
-        own: What `open_own_pids` gave: from there alone can a process move on to another new one.
+        own: The file descriptor from `open_own_pids`; a process can create a new namespace only from there.
     """
     keep_pids(own)
     call("unshare", _NEW_PIDS)
 
 
 def keep_pids(own: int) -> None:
-    """Have the next child be in the namespace that this process is in."""
+    """Put the next child into this process's namespace of process numbers."""
     call("setns", own, _NEW_PIDS)
 
 
 def become_nobody() -> None:
-    """Run as the user of programs from now on."""
+    """From now on, run as the unprivileged user of programs."""
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
 
 
 def _start_mapper() -> Callable[[], bool]:
-    """A child outside, with the right to map two users; what is returned has it do so, and tells whether it could."""
+    """Fork a child that may map two users; calling the returned function makes it do so and says whether it could."""
     parent, (begin, go) = os.getpid(), os.pipe()
     child = os.fork()
     if child == 0:

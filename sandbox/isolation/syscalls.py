@@ -1,4 +1,4 @@
-"""Syscalls: system calls of Linux that the sandbox makes or refuses, and Python has no functions for."""
+"""Syscalls: the Linux system calls that the sandbox makes or refuses and that Python does not offer."""
 
 import ctypes
 import os
@@ -145,11 +145,11 @@ def call(name: str, *arguments: Any) -> int:
     """Make a system call.
 
     Args:
-        name: Of the call.
-        arguments: Whole numbers, bytes, pointers of ctypes, and None for a null pointer.
+        name: The name of the call.
+        arguments: Integers, bytes, ctypes pointers, and None for a null pointer.
 
     Raises:
-        OSError: If it fails; it names the call.
+        OSError: If the call fails; the message names it.
     """
     given = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
     result = _libc().syscall(ctypes.c_long(number(name) or -1), *given)
@@ -160,18 +160,18 @@ def call(name: str, *arguments: Any) -> int:
 
 
 def drop_privileges() -> None:
-    """Give up every capability, and the chance to gain one."""
+    """Give up every capability, and the possibility to gain one."""
     call("capset", _NO_CAPABILITY[:8], _NO_CAPABILITY[8:])
     drop_new_privileges()
 
 
 def drop_new_privileges() -> None:
-    """Give up the chance to gain privileges by executing a file."""
+    """Give up the possibility to gain privileges by executing a file."""
     call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
 
 def hide_memory() -> None:
-    """Keep others of the same user from reading this process's memory, its children's included."""
+    """Prevent other processes of the same user from reading the memory of this process and its children."""
     call("prctl", _DUMPABLE, 0, 0, 0, 0)
 
 
@@ -181,7 +181,7 @@ def adopt_orphans() -> None:
 
 
 def end_with_parent(signal: int) -> None:
-    """Have this process sent a signal when its parent ends."""
+    """Let the kernel send this process a signal when its parent ends."""
     call("prctl", _PARENT_DEATH_SIGNAL, signal, 0, 0, 0)
 
 

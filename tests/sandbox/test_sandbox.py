@@ -217,7 +217,7 @@ def test_names_that_the_program_gives_other_values_have_them(sandbox: Sandbox) -
             ["class A: pass\ntry:\n    f(lambda: A())\nexcept Exception:\n    pass"],
             "an object of the tests' own (A) cannot",
         ),
-        (["import nowhere_to_be_found"], "a test imports nowhere_to_be_found, which is not there"),
+        (["import nowhere_to_be_found"], "a test imports nowhere_to_be_found, which is not installed"),
         (["assert sum([1, 2]) == 3"], "the tests use nothing of the program; entry_point must say what they test"),
     ],
 )

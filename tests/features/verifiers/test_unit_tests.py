@@ -206,7 +206,7 @@ def test_it_is_built_by_name_with_limits_of_its_own() -> None:
     assert isinstance(verifier, Verifier) and isinstance(verifier, UnitTests)
     assert verifier.limits.cpu_seconds == 1 and verifier.limits.threads == 32
     label = next(verifier.verify([(problem(DOUBLE), MARKED.format("[0 for _ in iter(int, 1)]"))]))
-    assert label == Verdict(0.0, "took too much processor time") and not math.isnan(label.label or 0)
+    assert label == Verdict(0.0, "took too much CPU time") and not math.isnan(label.label or 0)
 
 
 @pytest.mark.parametrize(
