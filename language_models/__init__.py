@@ -1,1 +1,1 @@
-"""Pretrained language models: loading them, asking them, reading their hidden states."""
+"""Pretrained language models: loads them, samples from them, and reads their hidden states."""

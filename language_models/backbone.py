@@ -1,4 +1,4 @@
-"""Backbone: a pretrained language model, described so that it can be saved, checked and loaded again."""
+"""Backbone: a pretrained language model, with a description that can be saved, checked and loaded again."""
 
 import dataclasses
 import hashlib
@@ -30,7 +30,7 @@ from registry.ranges import FilePath, Text
 _TRANSFORMERS = tuple(int(part) for part in version("transformers").split(".")[:2])
 
 CACHE_ARGUMENT = "cache" if _TRANSFORMERS >= (5, 24) else "past_key_values"
-"""The name under which a model of this transformers takes a key-value cache."""
+"""The name of the argument for a key-value cache in the installed version of transformers."""
 
 # Older versions load some weights in the wrong order, or fail on tokenizers without a first token.
 GGUF_NEEDS = (5, 24)
@@ -39,17 +39,17 @@ _TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
 
 @dataclass(frozen=True)
 class Backbone:
-    """A model of the transformers library, causal or bidirectional, read from safetensors or GGUF, without own code.
+    """A model of the transformers library, causal or bidirectional, read from safetensors or GGUF, without custom code.
 
     Args:
-        model: Name on the Hugging Face hub, or a folder.
-        package: An installed Python package that carries the model, in its folder `model` or as a GGUF file; looked in
-            first.
+        model: Name of the model on the Hugging Face hub, or path of a local folder.
+        package: An installed Python package that contains the model, in its folder `model` or as a GGUF file; searched
+            before the folder or hub.
         revision: Commit, tag or branch on the hub.
-        sha256: The weights must have this hash; with several files, that of their contents one after the other.
-        gguf: The GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
-        dtype: Of the weights, and of the computation where the trainer's precision does not say otherwise. `auto` is
-            bfloat16 on a GPU or processor that has it, else float32.
+        sha256: The hash that the weights must have; for several files, the hash of their concatenated contents.
+        gguf: Name of the GGUF file that holds model and tokenizer, quantized or not; null for safetensors.
+        dtype: Number format of the weights, and of the computation unless the trainer's precision sets another. `auto`
+            is bfloat16 on a GPU or CPU with bfloat16 hardware, else float32.
     """
 
     model: FilePath = "Qwen/Qwen3-Embedding-0.6B"
@@ -63,20 +63,20 @@ class Backbone:
 
     @property
     def compute_device(self) -> torch.device:
-        """Where it computes."""
+        """The device that the model runs on."""
         return device_named()
 
     @property
     def resolved_dtype(self) -> Precision:
-        """The dtype, or what `auto` stands for where it computes."""
+        """The dtype, with `auto` replaced by what it stands for on the model's device."""
         return resolve_dtype(self.dtype, self.compute_device)
 
     @cached_property
     def folder(self) -> Path:
-        """Where the model's files are, after a download if need be.
+        """The folder with the model's files; downloads them if necessary.
 
         Raises:
-            ConfigError: If they are nowhere to be had.
+            ConfigError: If the files cannot be found or downloaded.
         """
         for folder in self._packaged:
             if (folder / (self.gguf or "config.json")).is_file():
@@ -89,14 +89,14 @@ class Backbone:
 
     @cached_property
     def _packaged(self) -> list[Path]:
-        """Where the package may have the model; nowhere if there is none."""
+        """The folders where the package may hold the model; none if no package is set."""
         spec = importlib.util.find_spec(self.package) if self.package else None
         places = (spec.submodule_search_locations if spec else None) or ()
         return [folder for place in places for folder in (Path(place) / "model", Path(place))]
 
     @property
     def is_here(self) -> bool:
-        """Whether its files are on this machine, so that nothing has to be downloaded first."""
+        """Whether the model's files are on this machine, so that no download is necessary."""
         file = self.gguf or "config.json"
         if Path(self.model).is_dir() or any((folder / file).is_file() for folder in self._packaged):
             return True
@@ -104,14 +104,14 @@ class Backbone:
 
         try:
             return isinstance(try_to_load_from_cache(self.model, file, revision=self.revision), str)
-        except ValueError:  # no name of the hub
+        except ValueError:  # not a valid name on the hub
             return False
 
     def config(self) -> Any:
-        """What its config file says.
+        """The content of the model's config file.
 
         Raises:
-            ConfigError: If there is none, or it cannot be read.
+            ConfigError: If the config file is missing or cannot be read.
         """
         from transformers import AutoConfig
 
@@ -119,10 +119,10 @@ class Backbone:
             return AutoConfig.from_pretrained(self.folder, trust_remote_code=False, **self._files())
 
     def outline(self) -> Any:
-        """The model without any head and without weights, on the `meta` device.
+        """The model without head and without weights, on the `meta` device.
 
         Raises:
-            ConfigError: As `config`.
+            ConfigError: If the config file is missing or cannot be read.
         """
         from transformers import AutoModel
 
@@ -131,10 +131,10 @@ class Backbone:
             return AutoModel.from_config(config, trust_remote_code=False)
 
     def check_length(self, max_length: int, path: str, config: Any) -> None:
-        """Refuse texts longer than the model has positions for.
+        """Check that the model has enough positions for texts of this length.
 
         Raises:
-            ConfigError: It names the path.
+            ConfigError: If it has not; the error names `path`.
         """
         longest = getattr(config, "max_position_embeddings", None)
         if longest is not None and max_length > longest:
@@ -145,7 +145,7 @@ class Backbone:
         """The sha256 of the weights.
 
         Raises:
-            ConfigError: If there are none, or it is not the one asked for.
+            ConfigError: If there are no weights, or their hash is not `sha256`.
         """
         digest = hashlib.sha256()
         files = [self.folder / self.gguf] if self.gguf else sorted(self.folder.glob("*.safetensors"))
@@ -164,10 +164,10 @@ class Backbone:
         return digest.hexdigest()
 
     def identity(self) -> dict[str, Any]:
-        """The fields that make this backbone again, with the hash of the weights it has now.
+        """The fields that rebuild this backbone, with the hash of its present weights.
 
         Raises:
-            ConfigError: If the hash is not the one asked for.
+            ConfigError: If the hash is not `sha256`.
         """
         model = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
         return self._fields() | {"model": model, "sha256": self.checked_hash}
@@ -176,11 +176,11 @@ class Backbone:
         """The model's own tokenizer.
 
         Raises:
-            ConfigError: If there is none, or it cannot be loaded.
+            ConfigError: If the tokenizer is missing or cannot be loaded.
         """
         from transformers import AutoTokenizer
 
-        # From a folder with none of these, transformers makes a tokenizer that knows no word, and says nothing.
+        # Without any of these files, transformers silently makes a tokenizer with an empty vocabulary.
         vocabularies = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
         if not self.gguf and not any(True for pattern in vocabularies for _ in self.folder.glob(pattern)):
             cure = "save the model's tokenizer there as well: tokenizer.save_pretrained(folder)"
@@ -189,37 +189,37 @@ class Backbone:
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, **self._files())
 
     def load(self, device_map: str | None = None) -> Any:
-        """The model without any head, in evaluation mode, on the CPU or where the map says.
+        """The model without head, in evaluation mode, on the CPU or where the device map says.
 
         Args:
-            device_map: How accelerate spreads it over devices, such as `auto`.
+            device_map: How accelerate distributes the model over devices, such as `auto`.
 
         Raises:
-            ConfigError: If it cannot be loaded, or is not the one asked for; or if accelerate is missing.
+            ConfigError: If the model cannot be loaded or has another hash than `sha256`, or if accelerate is missing.
         """
         from transformers import AutoModel
 
         return self._load(AutoModel, device_map)[0]
 
     def load_causal(self, device_map: str | None = None) -> Any:
-        """The model with its language head, as `load`.
+        """The model with its language head; the rest as in `load`.
 
         Raises:
-            ConfigError: As `load`, or if the head is missing.
+            ConfigError: For the reasons of `load`, or if the head is missing.
         """
         from transformers import AutoModelForCausalLM
 
         model, info = self._load(AutoModelForCausalLM, device_map)
         if missing := info["missing_keys"]:
-            problem = f"{self.folder} lacks weights of a model that writes: {', '.join(sorted(missing)[:3])}."
-            raise ConfigError(f"{self.yaml_path}.model", problem, cure="a causal model with its language head")
+            problem = f"{self.folder} lacks weights of a causal model: {', '.join(sorted(missing)[:3])}."
+            raise ConfigError(f"{self.yaml_path}.model", problem, cure="use a causal model with its language head")
         return model
 
     def _load(self, kind: Any, device_map: str | None) -> tuple[Any, dict[str, Any]]:
-        """A model of a kind, and what was amiss with its weights."""
+        """A model of class `kind`, and transformers' report on its weights."""
         assert self.checked_hash
         self._announce_dtype()
-        # Not afterwards: that would round the frequencies of rotary positions as well.
+        # Set while loading: a conversion afterwards would also round the frequencies of rotary positions.
         options: dict[str, Any] = {"dtype": getattr(torch, self.resolved_dtype)}
         if device_map is not None:
             if importlib.util.find_spec("accelerate") is None:
@@ -238,8 +238,8 @@ class Backbone:
                 **self._files(),
             )
         if getattr(model.config, "is_encoder_decoder", False):
-            problem = f"{self.model} reads with one half and writes with the other."
-            raise ConfigError(f"{self.yaml_path}.model", problem, cure="a model that is an encoder or a decoder only")
+            problem = f"{self.model} is an encoder-decoder model."
+            raise ConfigError(f"{self.yaml_path}.model", problem, cure="use an encoder-only or decoder-only model")
         return model.eval(), info
 
     def _announce_dtype(self) -> None:
@@ -247,16 +247,16 @@ class Backbone:
         announce_dtype(option, self.dtype, self.resolved_dtype, f"{option}=auto", self.compute_device)
 
     def settled(self, settings: dict[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Settings of this model for comparison with a store's: where dtype is `auto`, any that the store has will do.
+        """Settings to compare with those of a store; if dtype is `auto`, they take over the store's dtype.
 
         Args:
-            settings: As `settings()` of a subclass gives them.
-            found: Those that the store was made with.
+            settings: What `settings()` of a subclass returns.
+            found: The settings that the store was made with; None if there is no store yet.
         """
         return settings | {"dtype": found["dtype"]} if found and self.dtype == "auto" else settings
 
     def _fields(self) -> dict[str, Any]:
-        """All fields, with what `auto` became; `gguf` only if set, so that older descriptions stay what they were."""
+        """All fields, with `auto` replaced; `gguf` only if it is set, so that older descriptions stay valid."""
         fields = dataclasses.asdict(self) | {"dtype": self.resolved_dtype}
         return {name: value for name, value in fields.items() if (name, value) != ("gguf", None)}
 
@@ -274,12 +274,12 @@ class Backbone:
 
     @contextmanager
     def _loading(self, what: str) -> Iterator[None]:
-        """Without bars on the screen, and with mistakes as the user's."""
+        """Hide progress bars, and turn errors into ConfigErrors."""
         from transformers.utils import logging
 
         told = logging.get_verbosity()
         if self.gguf:
-            # It warns of packed weights, which it does not use here.
+            # transformers warns about packed weights, which it does not use here.
             logging.set_verbosity_error()
         try:
             with no_bars():
@@ -308,7 +308,7 @@ class Backbone:
                 )
         except (OSError, ValueError) as error:
             reason = textwrap.shorten(str(error), 160, placeholder=" ...")
-            problem = f"{self.model!r} is no folder, and the hub does not give it: {reason}"
+            problem = f"{self.model!r} is not a folder, and cannot be loaded from the hub: {reason}"
             cure = f"check the name and the connection, or set {self.yaml_path}.model to a folder that has the model"
             if self._packaged:
                 files = [name for folder in self._packaged for name in _ggufs(folder)]

@@ -20,9 +20,9 @@ def layers_of(depths: Sequence[float], num_layers: int, layer_offset: int = 0) -
     ([18, 30], [16])
 
     Args:
-        depths: Fractions of all layers, above 0 and 1 at most.
-        num_layers: Of the model.
-        layer_offset: Added to each; -1 is one block lower.
+        depths: Fractions of all layers, in (0, 1].
+        num_layers: Number of blocks of the model.
+        layer_offset: Added to each block number; -1 is one block lower.
 
     Raises:
         ValueError: If a depth has no block.
@@ -35,14 +35,14 @@ def layers_of(depths: Sequence[float], num_layers: int, layer_offset: int = 0) -
 
 
 class BlockStates:
-    """What chosen blocks gave in the last forward.
+    """The outputs of chosen blocks in the last forward.
 
     Args:
-        model: Of the transformers library, with or without a head.
-        layers: Blocks, counted from 1; a block may be named twice.
+        model: A model of the transformers library, with or without a head.
+        layers: The chosen blocks, counted from 1; a block may occur twice.
 
     Raises:
-        ConfigError: If the model's blocks cannot be told.
+        ConfigError: If the model's transformer blocks cannot be found.
     """
 
     def __init__(self, model: Any, layers: Sequence[int]) -> None:
@@ -57,10 +57,10 @@ class BlockStates:
 
     @contextmanager
     def taken(self, *, cut: bool = False) -> Iterator[None]:
-        """While this lasts, forwards leave their states here.
+        """Within this context, record the states of every forward.
 
         Args:
-            cut: Forwards end after the deepest chosen block, and what the model returns has no meaning.
+            cut: End each forward after the deepest chosen block; the model's output then has no meaning.
         """
         blocks = self._owner.get_submodule(self._name)
         assert isinstance(blocks, nn.ModuleList)
@@ -76,11 +76,11 @@ class BlockStates:
             self._states.clear()
 
     def at(self, rows: Sequence[int], places: Sequence[int] | int = -1) -> Float[Tensor, "n L D"]:
-        """The states of a token of each of these rows at each layer, in fp32 on the CPU.
+        """The states of one token of each given row at each layer, in fp32 on the CPU.
 
         Args:
-            rows: Of the batch.
-            places: The token of each row, or of all.
+            rows: Rows of the batch.
+            places: The position of the token: one for each row, or the same for all.
         """
         row = torch.tensor(rows, dtype=torch.long)
         place = torch.tensor(places, dtype=torch.long).expand(len(rows))
@@ -96,12 +96,12 @@ class BlockStates:
 
 
 def base_of(model: Any) -> Any:
-    """A model without its head; not every one finds its own under the name that it gives."""
+    """A model without its head; some models lack the attribute that their `base_model_prefix` names."""
     return getattr(model, model.base_model_prefix, None) or getattr(model, "model", model)
 
 
 def keeps_logits(model: Any) -> bool:
-    """Whether a model can be told how many of the last tokens it shall give logits of."""
+    """Whether a model has an option to return logits of the last tokens only."""
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
@@ -111,11 +111,11 @@ def num_layers_of(model: Any) -> int:
 
 
 def _place_of_blocks(model: Any) -> tuple[nn.Module, str]:
-    """The module that lists the blocks, beside or above the input embeddings, and the list's name there."""
+    """The module that holds both the list of blocks and the input embeddings, and the list's name in it."""
     embeddings, number = model.get_input_embeddings(), num_layers_of(model)
     for owner in model.modules():
         for name, child in owner.named_children():
             blocks = isinstance(child, nn.ModuleList) and len(child) == number
             if blocks and any(module is embeddings for module in owner.modules()):
                 return owner, name
-    raise ConfigError("features.generator.model", f"the blocks of {type(model).__name__} cannot be told.")
+    raise ConfigError("features.generator.model", f"cannot find the transformer blocks of {type(model).__name__}.")

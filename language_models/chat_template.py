@@ -1,4 +1,4 @@
-"""ChatReader: between messages and responses on one side, and a model's tokens on the other."""
+"""ChatReader: converts messages and responses to a model's tokens, and tokens to texts."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -7,23 +7,23 @@ from typing import Any
 from registry import ConfigError
 
 Message = Mapping[str, str]
-"""`role` and `content`, as chat templates take it."""
+"""A dictionary with `role` and `content`, as chat templates expect."""
 
 TEMPLATES = {"chat": None, "plain": "{{ messages | map(attribute='content') | join('\n\n') }}"}
-"""The templates that have names, as Jinja; None for the tokenizer's own."""
+"""Named templates, as Jinja; None stands for the tokenizer's own template."""
 
 _MARK = "response"
 
 
 class ChatReader:
-    """A tokenizer and the template that makes prompts of messages.
+    """A tokenizer and the template that turns messages into prompts.
 
     Args:
-        tokenizer: Of the transformers library.
-        template: A name or Jinja.
-        options: What the template is told besides.
-        ends: Tokens that end a text, as the model's files name them.
-        path: Where the template stands in a yaml, for errors.
+        tokenizer: A tokenizer of the transformers library.
+        template: A name of `TEMPLATES`, or a Jinja template.
+        options: Further variables for the template.
+        ends: Tokens that end a text, according to the model's files.
+        path: The yaml path of the template, for error messages.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ChatReader:
         self._named_ends = frozenset((*ends, *own))
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of a prompt, with all that the template puts before the response.
+        """The tokens of a prompt, including everything that the template puts before the response.
 
         Raises:
             ConfigError: If there is no template, or it refuses the messages.
@@ -48,37 +48,37 @@ class ChatReader:
         return [self._tokenizer.bos_token_id, *tokens] if self._starts_texts else tokens
 
     def tokens(self, text: str) -> list[int]:
-        """The tokens of a text, with nothing around it."""
+        """The tokens of a text, without special tokens around it."""
         return self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, without special ones."""
+        """The text of tokens, without special tokens."""
         return self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def response_tokens(self, text: str, finish: str | None) -> list[int]:
-        """The tokens of a response of which only the text is known, as if the model had given it.
+        """The tokens of a response whose text is known, as the model would have generated them.
 
         Args:
-            text: Without special tokens.
-            finish: `length` if it was cut. Any other is taken to have come to its end, and gets the token for that.
+            text: The response, without special tokens.
+            finish: `length` if the response was cut. With any other value it gets the token that ends a response.
         """
         end = [] if finish == "length" or self.turn_end is None else [self.turn_end]
         return self.tokens(text) + end
 
     @cached_property
     def ends(self) -> frozenset[int]:
-        """Each token that ends a response."""
+        """All tokens that end a response."""
         return self._named_ends if self.turn_end is None else self._named_ends | {self.turn_end}
 
     def ends_with(self, stop: Sequence[str]) -> frozenset[int]:
-        """`ends`, and those of some strings that are special tokens, which no text has."""
+        """`ends`, and those stop strings that are special tokens, which decoded texts do not contain."""
         return self.ends | {token for token in self._special if self._tokenizer.convert_ids_to_tokens(token) in stop}
 
     @cached_property
     def turn_end(self) -> int | None:
-        """The token that a response ends with: the first ending or special one that the template puts after it.
+        """The token that ends a response: the first ending or special token that the template puts after it.
 
-        Where it puts none there, the tokenizer's own end of a text.
+        If the template puts none there, it is the tokenizer's end-of-text token.
         """
         messages = [{"role": "user", "content": "query"}, {"role": "assistant", "content": _MARK}]
         after = self._rendered(messages, add_generation_prompt=False).rpartition(_MARK)[2]
@@ -91,7 +91,7 @@ class ChatReader:
 
     @cached_property
     def _starts_texts(self) -> bool:
-        """Whether a token goes before each prompt: a chat template has its own."""
+        """Whether a begin-of-text token goes before each prompt; chat templates add their own."""
         start = self._tokenizer.bos_token_id
         return self._template == "plain" and start is not None and self._tokenizer("a")["input_ids"][0] == start
 
@@ -100,7 +100,7 @@ class ChatReader:
 
         template = TEMPLATES.get(self._template, self._template)
         if template is None and not self._tokenizer.chat_template:
-            cure = "`template: plain` for the messages' contents alone, or a Jinja template of your own"
+            cure = "set `template: plain` for the messages' contents alone, or give your own Jinja template"
             raise ConfigError(self._path, "the model has no chat template.", cure=cure)
         try:
             return self._tokenizer.apply_chat_template(
@@ -112,5 +112,5 @@ class ChatReader:
             )
         except (TemplateError, TypeError, ValueError) as error:
             roles = ", ".join(message.get("role", "?") for message in messages) or "none"
-            problem = f"it cannot be filled with messages of these roles: {roles} ({error})."
-            raise ConfigError(self._path, problem, cure="another template, or other messages") from error
+            problem = f"the template refuses messages with these roles: {roles} ({error})."
+            raise ConfigError(self._path, problem, cure="use another template, or other messages") from error

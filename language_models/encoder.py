@@ -1,4 +1,4 @@
-"""Encoder: a pretrained model that turns texts into vectors, described so that it can be saved and made again."""
+"""Encoder: a pretrained model that turns texts into vectors, with a description that rebuilds it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from ranking.texts import check_texts
 from registry.ranges import FilePath, Rows, Text
 
 Report = Callable[[int, int, int], None]
-"""Called after each batch with its number of texts, of tokens, and of texts that were cut."""
+"""Called after each batch with its number of texts, of tokens, and of truncated texts."""
 
 
 @dataclass(frozen=True)
 class Encoder(Backbone):
-    """A model of the transformers library, read from safetensors or GGUF and without code of its own, and its pooling.
+    """A model of the transformers library, read from safetensors or GGUF without custom code, and its pooling.
 
     Args:
-        dtype: Of the computation. `auto` is bfloat16 on a GPU or processor that has it, else float32; bfloat16 is
-            about three times as fast there, and moves the vectors' cosine by some 1e-4.
-        pooling: `mean` over the tokens, or the state of the first (`cls`) or `last` token.
-        normalize: Whether vectors get length one.
-        max_length: In tokens, special ones included; longer texts are cut.
-        query_prompt: Put before each query.
-        candidate_prompt: Put before each candidate.
-        device: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
-        batch_tokens: Tokens in a batch, padding included; more pays on a GPU.
+        dtype: Number format of the computation. `auto` is bfloat16 on a GPU or CPU with bfloat16 hardware, else
+            float32. There bfloat16 is about three times as fast, and changes cosines of vectors by about 1e-4.
+        pooling: How token states become one vector: `mean` of all tokens, or the first (`cls`) or `last` token's state.
+        normalize: Whether to scale each vector to length one.
+        max_length: Longest text in tokens, special tokens included; longer texts are truncated.
+        query_prompt: Text put before each query.
+        candidate_prompt: Text put before each candidate.
+        device: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one, else the CPU.
+        batch_tokens: Tokens in a batch, padding included; larger batches are faster on a GPU.
     """
 
     model: FilePath = "sentence-transformers/all-MiniLM-L6-v2"
@@ -47,21 +47,21 @@ class Encoder(Backbone):
     yaml_path: ClassVar[str] = "encoder"
 
     def encode(self, texts: Sequence[str], prompt: str = "", report: Report | None = None) -> Float[Tensor, "N D"]:
-        """The texts' vectors, in fp32 on the CPU; other texts in the same call change them by rounding only.
+        """The texts' vectors, in fp32 on the CPU; other texts in the same call change them only by rounding.
 
-        Texts that are equal once cut get equal vectors, which are computed once.
+        Texts that are equal after truncation are computed once and get equal vectors.
 
         Args:
-            texts: None of them empty.
-            prompt: Put before each text.
-            report: Told of each batch.
+            texts: The texts; none may be empty.
+            prompt: Text put before each text.
+            report: Called after each batch.
 
         Raises:
             ValueError: If a text is empty, or `texts` is one text and not a list.
         """
         check_texts("texts", texts)
         if (empty := next((place for place, text in enumerate(texts) if not text.strip()), None)) is not None:
-            raise ValueError(f"text {empty} of {len(texts)} is empty: there is nothing to encode")
+            raise ValueError(f"text {empty} of {len(texts)} is empty")
         vectors = torch.empty(len(texts), self.feature_dim)
         tokens, cut = self._tokenize([prompt + text for text in texts])
         first: dict[tuple[int, ...], int] = {}
@@ -69,7 +69,7 @@ class Encoder(Backbone):
         again = [place for place, at in enumerate(source) if at != place]
         if report and again:
             report(len(again), 0, len(cut.intersection(again)))
-        # Longest first: memory runs out at once or never, and the time left is not underrated.
+        # Longest first: memory runs out at once or never, and the remaining time is not underestimated.
         order = sorted(first.values(), key=lambda place: -len(tokens[place]))
         for batch in self._batches(order, tokens):
             vectors[batch] = self._forward([tokens[place] for place in batch])
@@ -80,7 +80,7 @@ class Encoder(Backbone):
 
     @property
     def compute_device(self) -> torch.device:
-        """Where it computes."""
+        """The device that the encoder runs on."""
         return device_named(self.device)
 
     @property
@@ -89,10 +89,10 @@ class Encoder(Backbone):
         return self._model.config.hidden_size
 
     def identity(self) -> dict[str, Any]:
-        """The fields that make this encoder again, on any device, with the hash of the weights it has now.
+        """The fields that rebuild this encoder on any device, with the hash of its present weights.
 
         Raises:
-            ConfigError: If the hash is not the one asked for.
+            ConfigError: If the hash is not `sha256`.
         """
         return super().identity() | {"device": "auto"}
 
@@ -111,7 +111,7 @@ class Encoder(Backbone):
         return model.to(self.compute_device)
 
     def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], set[int]]:
-        """Token ids of each text, and the places of the texts that were cut."""
+        """Token ids of each text, and the indices of truncated texts."""
         if not texts:
             return [], set()
         tokens = self._tokenizer(texts, verbose=False)["input_ids"]
@@ -125,7 +125,7 @@ class Encoder(Backbone):
         return tokens, set(cut)
 
     def _batches(self, order: list[int], tokens: list[list[int]]) -> Iterator[list[int]]:
-        """Runs of the sorted places that fill `batch_tokens` when padded to their first."""
+        """Split sorted texts into batches of up to `batch_tokens` tokens, padded to the first and longest text."""
         start = 0
         while start < len(order):
             size = max(1, self.batch_tokens // len(tokens[order[start]]))

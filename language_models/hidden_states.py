@@ -1,8 +1,8 @@
-"""HiddenStates: states of prompts and of responses that exist, at several depths, in one pass that ends early.
+"""HiddenStates: states of prompts and existing responses at several depths, in one forward pass that ends early.
 
-The state of a prompt is that of its last token, the template's opening of the response included. The state of a
-response is that of its last token: the one that ended it where one did, since that is sampled too, else the last one
-before it was cut. A response of no tokens has the state of its prompt.
+The state of a prompt is the state of its last token, which includes the template's opening of the response. The state
+of a response is the state of its last token: the end token if the model sampled one, else the last token before the
+cut. An empty response has the state of its prompt.
 """
 
 from collections import Counter
@@ -27,19 +27,19 @@ class Conversation(NamedTuple):
 
 
 class States(NamedTuple):
-    """Those of a prompt, and of each response to it, in fp32 on the CPU."""
+    """The states of a prompt and of each response to it, in fp32 on the CPU."""
 
     query: Float[Tensor, "L D"]
     responses: Float[Tensor, "N L D"]
 
 
 class HiddenStates:
-    """Reads each prompt once, and then its responses, longest first, up to the deepest layer asked for.
+    """Reads each prompt once, then its responses, longest first, up to the deepest requested layer.
 
     Args:
-        model: A causal model of the transformers library, with or without a head, which is not used.
+        model: A causal model of the transformers library; its head, if any, is not used.
         layers: Blocks, counted from 1, after which states are taken.
-        batch_tokens: Tokens in a forward, padding included; more pays on a GPU.
+        batch_tokens: Tokens in a forward, padding included; larger batches are faster on a GPU.
     """
 
     def __init__(self, model: Any, layers: Sequence[int], batch_tokens: int = 4096) -> None:
@@ -50,17 +50,17 @@ class HiddenStates:
         self._shares = PromptSharing(model).continues()
 
     def read(self, conversations: Sequence[Conversation], report: Report | None = None) -> Iterator[States]:
-        """The states of each conversation, in their order.
+        """Yield the states of each conversation in order.
 
         Args:
-            conversations: None with an empty prompt.
-            report: Told of each batch.
+            conversations: Prompts with their responses; no prompt may be empty.
+            report: Called after each batch.
         """
         for batch in self._batches(conversations):
             yield from self._read(batch, report or (lambda responses, tokens: None))
 
     def _batches(self, conversations: Sequence[Conversation]) -> Iterator[list[Conversation]]:
-        """Runs whose prompts fill `batch_tokens` when padded to the longest."""
+        """Split conversations into batches whose prompts have up to `batch_tokens` tokens, padded to the longest."""
         batch: list[Conversation] = []
         for each in conversations:
             if not each.prompt:
@@ -75,7 +75,7 @@ class HiddenStates:
 
     @torch.no_grad()
     def _read(self, batch: list[Conversation], report: Report) -> list[States]:
-        # Equal responses to a prompt have equal states.
+        # Equal responses to a prompt have equal states: read them once.
         copies = Counter((of, tuple(response)) for of, each in enumerate(batch) for response in each.responses)
         rows = [(of, response) for of, response in copies if response]
         rows.sort(key=lambda row: -len(row[1]))
@@ -100,7 +100,7 @@ class HiddenStates:
         ]
 
     def _parts(self, rows: list[tuple[int, tuple[int, ...]]], before: int) -> Iterator[list[Any]]:
-        """Runs of the sorted rows that fill `batch_tokens` when padded to their first."""
+        """Split sorted rows into batches of up to `batch_tokens` tokens, padded to the first and longest row."""
         start = 0
         while start < len(rows):
             size = max(1, self._batch_tokens // (before + len(rows[start][1])))

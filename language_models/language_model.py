@@ -1,4 +1,4 @@
-"""LanguageModel: a pretrained causal model that reads chats, described so that it can be saved and made again."""
+"""LanguageModel: a pretrained causal model that reads chats, with a description that rebuilds it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -19,25 +19,25 @@ from registry.ranges import Depths, FilePath, Rows, Text
 
 M = TypeVar("M", bound="LanguageModel")
 
-# What neither a response nor a state depends on.
+# Fields that neither responses nor states depend on.
 _ELSEWHERE = ("package", "device", "device_map", "batch_tokens")
 
 
 @dataclass(frozen=True)
 class LanguageModel(Backbone):
-    """A causal model of the transformers library, read from safetensors or GGUF and without code of its own.
+    """A causal model of the transformers library, read from safetensors or GGUF without custom code.
 
     Args:
-        dtype: Of the computation. `auto` is bfloat16 on a GPU or processor that has it, where it is several times as
-            fast, else float32.
-        template: What makes a prompt of messages: `chat` for the model's own template, `plain` for their contents with
-            a blank line between, or a Jinja template of your own.
-        template_options: What the template is told besides, such as `{enable_thinking: false}`.
-        device: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
-        device_map: How accelerate spreads the model over devices, such as `auto`; then `device` has no meaning.
-        depths: Of the hidden states to keep, as fractions of all layers.
+        dtype: Number format of the computation. `auto` is bfloat16 on a GPU or CPU with bfloat16 hardware, where it is
+            several times as fast, else float32.
+        template: How messages become a prompt: `chat` for the model's own chat template, `plain` for the messages'
+            contents separated by blank lines, or your own Jinja template.
+        template_options: Further variables for the template, such as `{enable_thinking: false}`.
+        device: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one, else the CPU.
+        device_map: How accelerate distributes the model over devices, such as `auto`; replaces `device`.
+        depths: Depths of the hidden states to keep, as fractions of all layers, in (0, 1].
         layer_offset: Added to the layer of each depth; -1 is one block lower.
-        batch_tokens: Tokens that are read at once, padding included; more pays on a GPU.
+        batch_tokens: Tokens in a forward, padding included; larger batches are faster on a GPU.
     """
 
     model: FilePath = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -54,10 +54,10 @@ class LanguageModel(Backbone):
     _lender: ClassVar["LanguageModel | None"] = None
 
     def identity(self) -> dict[str, Any]:
-        """The fields that make this model again, on any device, with the hash of the weights it has now.
+        """The fields that rebuild this model on any device, with the hash of its present weights.
 
         Raises:
-            ConfigError: If the hash is not the one asked for.
+            ConfigError: If the hash is not `sha256`.
         """
         described = super().identity() | {"device": "auto", "device_map": None, "batch_tokens": 4096}
         return {each.name: described[each.name] for each in fields(LanguageModel) if each.name in described}
@@ -67,10 +67,10 @@ class LanguageModel(Backbone):
         return {name: value for name, value in self._fields().items() if name not in _ELSEWHERE}
 
     def twin(self: M, **changed: Any) -> M:
-        """One with other fields that uses the weights and the tokenizer of this one, which are loaded once for both.
+        """A copy with changed fields that shares weights and tokenizer with this model.
 
         Args:
-            changed: Fields that the weights and the prompts do not depend on.
+            changed: New values of fields; neither weights nor prompts may depend on these fields.
         """
         other = replace(self, **changed)
         vars(other)["_lender"] = self
@@ -78,31 +78,31 @@ class LanguageModel(Backbone):
 
     @property
     def compute_device(self) -> torch.device:
-        """Where it computes; its first device, if it is spread over several."""
+        """The device that the model runs on; the first one if it is distributed over several."""
         return device_named("auto" if self.device_map else self.device)
 
     def prepare(self) -> None:
-        """Load model and tokenizer now, rather than when they are first used."""
+        """Load model and tokenizer now instead of at their first use."""
         _ = self.loaded, self.chat
 
     def states(self, conversations: Sequence[Conversation], report: Report | None = None) -> Iterator[States]:
-        """Hidden states of prompts and responses at `depths`, in the conversations' order.
+        """Hidden states of prompts and responses at `depths`, in the order of the conversations.
 
         Args:
-            conversations: As tokens, to be worked on together.
-            report: Told of each batch.
+            conversations: Prompts and responses as tokens; they are batched together.
+            report: Called after each batch.
         """
         return self._hidden_states.read(conversations, report)
 
     def refusal(self, prompt_tokens: int) -> str | None:
-        """Why a prompt of so many tokens gets no response, if so."""
+        """Why a prompt with this number of tokens gets no response; None if it gets one."""
         if prompt_tokens == 0:
             return "empty prompt"
         return "prompt too long" if self.context is not None and prompt_tokens >= self.context else None
 
     @cached_property
     def loaded(self) -> Any:
-        """The model where it computes, with its language head if it writes."""
+        """The model on its device, with its language head if it generates."""
         if self._lender:
             return self._lender.loaded
         model = (self.load_causal if self.writes else self.load)(self.device_map)
@@ -112,7 +112,7 @@ class LanguageModel(Backbone):
 
     @cached_property
     def chat(self) -> ChatReader:
-        """What makes tokens of messages, and texts of tokens."""
+        """The converter between messages, texts and tokens."""
         if self._lender:
             return self._lender.chat
         named = (getattr(config, "eos_token_id", None) for config in self._configs)
@@ -127,19 +127,19 @@ class LanguageModel(Backbone):
 
     @cached_property
     def layers(self) -> list[int]:
-        """The blocks, counted from 1, that `depths` name.
+        """The blocks, counted from 1, that `depths` stand for.
 
         Raises:
-            ConfigError: If there is no such block.
+            ConfigError: If a depth has no block.
         """
         try:
             return layers_of(self.depths, num_layers_of(self.loaded), self.layer_offset)
         except ValueError as error:
-            raise ConfigError(f"{self.yaml_path}.depths", f"{error}.", cure="depths above 0, 1 at most") from error
+            raise ConfigError(f"{self.yaml_path}.depths", f"{error}.", cure="set depths above 0, at most 1") from error
 
     @cached_property
     def _configs(self) -> tuple[Any, Any]:
-        """The model's and that of its generation, without its weights where they can be had without."""
+        """The model's config and its generation config, read without the weights if possible."""
         if self.gguf:
             return self.loaded.config.get_text_config(), getattr(self.loaded, "generation_config", None)
         from transformers import AutoConfig, GenerationConfig

@@ -1,4 +1,4 @@
-"""Loading bars: those that transformers and the hub draw, switched off for a while and given back as they were."""
+"""Loading bars: temporarily hides the progress bars that transformers and the hub draw."""
 
 import importlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Without bars of transformers and huggingface_hub, unless HF_HUB_DISABLE_PROGRESS_BARS=0 asks for them."""
+    """Hide bars of transformers and huggingface_hub in this context, unless HF_HUB_DISABLE_PROGRESS_BARS=0 is set."""
     from huggingface_hub import constants
     from transformers.utils import logging
 
@@ -20,7 +20,7 @@ def no_bars() -> Iterator[None]:
     gguf: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
     bar = gguf.tqdm
     logging.disable_progress_bar()
-    # That of GGUF files is none of transformers' own, which the switch reaches.
+    # The bar for GGUF files is plain tqdm, which transformers' switch does not reach.
     gguf.tqdm = logging.tqdm
     try:
         yield

@@ -1,4 +1,4 @@
-"""Lora: low-rank corrections to a frozen backbone (Hu et al. 2021); the one place that knows PEFT."""
+"""Lora: low-rank corrections to a frozen backbone (Hu et al. 2021); only this module uses PEFT."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -15,10 +15,10 @@ class Lora:
     """W x + (alpha / rank) B A dropout(x), with A of `rank` rows, and B zero at the start.
 
     Args:
-        rank: Size of the space in between.
-        alpha: Weight of the correction, times rank.
-        dropout: Share of a layer's inputs that the correction does not see in training.
-        targets: Which layers are corrected: `all` linear ones of attention and feed-forward, or names such as
+        rank: Rank of the correction: the number of rows of A.
+        alpha: Scale of the correction; it is multiplied by alpha / rank.
+        dropout: Probability that training hides an input of a layer from the correction.
+        targets: Layers to correct: `all` linear layers of attention and feed-forward, or a list of names such as
             `[q_proj, v_proj]`.
     """
 
@@ -29,10 +29,10 @@ class Lora:
 
 
 def add_lora(backbone: Any, lora: Lora | None) -> None:
-    """Freeze a backbone and, unless there is none, add a correction whose weights are fp32 and the only ones to train.
+    """Freeze a backbone and add a correction with fp32 weights, the only ones to train; None adds no correction.
 
     Raises:
-        ConfigError: If the backbone has no layer of a name that is asked for.
+        ConfigError: If the backbone has no layer with a name in `targets`.
     """
     backbone.requires_grad_(False)
     if lora is None:
@@ -64,10 +64,10 @@ def is_adapter(name: str) -> bool:
 
 
 def lora_targets(backbone: nn.Module, lora: Lora) -> list[str]:
-    """Full names of the linear layers to correct: blocks are numbered, which poolers and embeddings are not.
+    """Full names of the linear layers to correct: those in numbered blocks, which excludes poolers and embeddings.
 
     Raises:
-        ConfigError: If the backbone has no layer of a name that is asked for.
+        ConfigError: If the backbone has no layer with a name in `targets`.
     """
     from transformers.pytorch_utils import Conv1D
 

@@ -1,4 +1,4 @@
-"""Precision: which number format a device computes fast in, and how slow bfloat16 is where it is emulated."""
+"""Precision: which number format is fast on a device, and how slow bfloat16 is where it is emulated."""
 
 import platform
 import time
@@ -14,17 +14,17 @@ from console.progress import is_first_process
 Precision = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-# Large enough that a product's time is its arithmetic, small enough that an emulated one takes a tenth of a second.
+# Large enough that arithmetic dominates the time, small enough that an emulated product takes a tenth of a second.
 _SIZE = 384
 
 
 def device_named(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` is the first GPU if there is one, else the processor."""
+    """The device with this name; `auto` is the first GPU if there is one, else the CPU."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device) -> Precision:
-    """What `auto` stands for on a device: bfloat16 where the device computes in it, else float32."""
+    """The dtype, with `auto` replaced: bfloat16 if the device has hardware for it, else float32."""
     if dtype != "auto":
         return dtype
     return "bfloat16" if has_bfloat16(device.type) else "float32"
@@ -32,7 +32,7 @@ def resolve_dtype(dtype: Dtype, device: torch.device) -> Precision:
 
 @cache
 def has_bfloat16(device_type: str) -> bool:
-    """Whether matrix products in bfloat16 run on hardware that has it.
+    """Whether the device has hardware for matrix products in bfloat16.
 
     Args:
         device_type: `cpu`, `cuda`, ...
@@ -41,27 +41,27 @@ def has_bfloat16(device_type: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type != "cpu":
         return False
-    # oneDNN's own check also passes for AVX-512 processors that only emulate bfloat16.
+    # oneDNN's own check also accepts AVX-512 CPUs that only emulate bfloat16.
     native = torch.cpu._is_avx512_bf16_supported() or platform.machine() in ("aarch64", "arm64")
     return bool(native and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def bfloat16_slowdown(device: torch.device) -> float:
-    """How many times as long a matrix product takes on a device in bfloat16 as in float32; measured."""
-    # Numbers of its own: those of the run must not depend on whether this was measured.
+    """Measure how many times as long a matrix product takes in bfloat16 as in float32 on a device."""
+    # A separate generator: the random numbers of a run must not depend on this measurement.
     left, right = torch.randn(2, _SIZE, _SIZE, generator=torch.Generator().manual_seed(0)).to(device)
     rounded = left.bfloat16(), right.bfloat16()
     return _shortest_time(lambda: rounded[0] @ rounded[1], device) / _shortest_time(lambda: left @ right, device)
 
 
 def announce_dtype(option: str, dtype: str, chosen: str, cure: str, device: torch.device) -> None:
-    """Print what `auto` became, or that an explicit bfloat16 is emulated here, and how slow that is.
+    """Print which dtype `auto` stands for, or that an explicit bfloat16 is emulated here and how slow it is.
 
     Args:
-        option: Its yaml path.
-        dtype: What it is set to.
+        option: The yaml path of the option.
+        dtype: The value of the option.
         chosen: The dtype of the computation.
-        cure: What to set where bfloat16 is emulated.
+        cure: What to set instead if bfloat16 is emulated.
         device: The device of the computation.
     """
     if not is_first_process():
@@ -89,7 +89,7 @@ def print_once(message: str, style: str | None = None) -> None:
 
 
 def _shortest_time(work: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
-    """Of several calls after one to warm up: other work on the machine only ever adds time."""
+    """The shortest time of several calls after a warm-up call, because other work on the machine only adds time."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     work()
     wait()

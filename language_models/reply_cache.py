@@ -1,4 +1,4 @@
-"""ReplyCache: what a server has replied to each request, on disk, so that no request is made twice."""
+"""ReplyCache: a server's replies to requests, on disk, so that no request is sent twice."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ from ranking.stores.files import make_folder
 
 
 class ReplyCache:
-    """A file of replies by the hash of their requests; what was put in is there after a kill.
+    """A file of replies, keyed by the hash of their requests; written replies survive a kill of the process.
 
-    Several threads, and several processes, may use one file. A reply that is no longer what was written, by its hash,
-    is as good as none; replies of older versions have no hash.
+    Several threads and processes may share a file. A reply that does not match its stored hash counts as missing;
+    replies from older versions have no hash.
 
     Args:
-        path: The file; its folder is made.
+        path: The file; missing folders are created.
 
     Raises:
-        ConfigError: If it cannot be opened, or is something else.
+        ConfigError: If the file cannot be opened or is not a reply cache.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,10 +32,10 @@ class ReplyCache:
         self._database, self._warned = Database(path, {"replies": columns}, cure, write_ahead=True), False
 
     def get(self, request: Mapping[str, Any]) -> str | None:
-        """The reply to a request, if there is one.
+        """The reply to a request; None if it is not cached.
 
         Raises:
-            ConfigError: If it cannot be read.
+            ConfigError: If the file cannot be read.
         """
         key = _hash(request)
         found = self._database.read("SELECT CAST(reply AS BLOB), sha256 FROM replies WHERE request = ?", key)
@@ -47,16 +47,16 @@ class ReplyCache:
                 return reply.decode()
         if not self._warned:
             self._warned = True
-            line = f"Warning: replies in {self._database.path} are damaged; they are asked for again."
+            line = f"Warning: replies in {self._database.path} are damaged; these requests are sent again."
             Console(stderr=True).print(line, style="yellow", highlight=False, soft_wrap=True, markup=False)
         self._database.write("DELETE FROM replies WHERE request = ? AND sha256 IS ?", [(key, digest)])
         return None
 
     def put(self, request: Mapping[str, Any], reply: str) -> str:
-        """Keep a reply, and give the one that counts: the first to the same request.
+        """Store a reply, and return the stored one: the first reply to a request is kept.
 
         Raises:
-            ConfigError: If it cannot be written, as on a full disk.
+            ConfigError: If the file cannot be written, for example because the disk is full.
         """
         key = _hash(request)
         command = "INSERT OR IGNORE INTO replies (request, reply, sha256) VALUES (?, ?, ?)"
@@ -64,7 +64,7 @@ class ReplyCache:
         return self.get(request) or reply
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
 

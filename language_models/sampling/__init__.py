@@ -1,1 +1,1 @@
-"""Responses of a language model to prompts, each prompt read once."""
+"""Samples responses of a language model to prompts; reads each prompt once."""

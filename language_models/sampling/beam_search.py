@@ -1,4 +1,4 @@
-"""Beam search: the likeliest responses that can be found by keeping the best beginnings."""
+"""Beam search: finds likely responses by keeping the most likely beginnings at each step."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
@@ -11,29 +11,29 @@ from torch import Tensor
 from language_models.block_states import keeps_logits
 from language_models.sampling.prompt_sharing import filled
 
-# Positions whose logits are in fp32 at a time.
+# Number of positions whose logits are converted to fp32 at a time.
 _POSITIONS = 64
 
 
 class _EndsText(transformers.StoppingCriteria):
-    """Ends beams whose text ends.
+    """Ends beams whose text is complete.
 
     Args:
-        ends_text: Whether tokens end a response.
-        width: Tokens before the response.
+        ends_text: Returns whether tokens end a response.
+        width: Number of tokens before the response.
     """
 
     def __init__(self, ends_text: Callable[[Sequence[int]], bool], width: int) -> None:
         self._ends_text, self._width = ends_text, width
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        """For each beam."""
+        """Whether each beam has ended."""
         ended = [self._ends_text(row) for row in input_ids[:, self._width :].tolist()]
         return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
 
 
 class Beam(NamedTuple):
-    """A response: its tokens, the one that ended it included, the log-probability of all together, and its end."""
+    """A response: its tokens, including the end token, their total log-probability, and why it ended."""
 
     tokens: list[int]
     log_probability: float
@@ -50,18 +50,18 @@ def search(
     end_tokens: Collection[int],
     ends_text: Callable[[Sequence[int]], bool] | None = None,
 ) -> list[list[Beam]]:
-    """The beams that the transformers library ends with, by mean log-probability of their tokens, best first.
+    """The final beams of the transformers library, sorted by mean log-probability of their tokens, best first.
 
-    Settings that come with the model, such as a penalty on repetition, are not used.
+    Generation settings that come with the model, such as a repetition penalty, are ignored.
 
     Args:
         model: A causal model of the transformers library with its language head.
-        prompts: The tokens of each, worked on together.
-        num_beams: How many beginnings of each are kept.
-        num_found: How many of the best there are for each prompt.
-        max_new_tokens: Longest response.
-        end_tokens: Each of them ends a response.
-        ends_text: Whether tokens end a response in another way.
+        prompts: The tokens of each prompt; all are searched in one batch.
+        num_beams: Number of beams that each step keeps for a prompt.
+        num_found: Number of best beams to return for a prompt.
+        max_new_tokens: Longest response in tokens.
+        end_tokens: Tokens that end a response.
+        ends_text: Returns whether tokens end a response in another way, such as by a stop string.
     """
     ends, device = sorted(end_tokens), model.get_input_embeddings().weight.device
     width = max(map(len, prompts))
@@ -93,7 +93,7 @@ def _beam(
     end_tokens: Collection[int],
     ends_text: Callable[[Sequence[int]], bool] | None,
 ) -> Beam:
-    """A row without what fills it up; its log-probability is found by reading it once."""
+    """A row without padding; one forward over it gives its log-probability."""
     ends = (
         place
         for place in range(1, len(row) + 1)

@@ -1,8 +1,8 @@
-"""PromptCache: keys and values of prompts, each held once, and of the responses that grow behind them.
+"""PromptCache: keys and values of prompts, each stored once, and of the responses that grow after them.
 
-A forward over responses, one new token each, attends in two parts that share one softmax: to the prompt, where all
-responses of a prompt are the rows of one matrix product, and to the response's own tokens. Nothing is copied as
-responses grow, and no key is repeated for the heads of its group.
+A forward over one new token of each response attends in two parts that share one softmax. The first part attends to the
+prompt: all responses to a prompt are rows of one matrix product. The second part attends to the response's own tokens.
+Nothing is copied as responses grow, and no key is repeated for the heads of its group.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,26 +19,26 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from language_models.backbone import CACHE_ARGUMENT
 
 ATTENTION = "shared_prompts"
-"""The name of the attention that this cache needs while responses grow."""
+"""The name of the attention implementation that this cache needs while responses grow."""
 
-# New places for tokens of responses come in these portions; matrix products are as wide, so that few widths occur.
+# Space for response tokens grows in these portions. Matrix products use the same widths, so few widths occur.
 _PORTION = 32
 
-# What some models give their attention besides, which `attend` does not have.
+# Arguments that some models pass to their attention and `attend` does not support.
 _UNKNOWN = ("s_aux", "position_bias", "head_mask")
 
 _active: ContextVar["PromptCache"] = ContextVar("active")
 
 
 class PromptCache(DynamicCache):
-    """Takes the place of a model's own cache in three sorts of forward, each begun by the method of its name.
+    """Replaces a model's own cache in three kinds of forward; a method begins each: prompts, continuations and step.
 
-    Prompts are filled up on the left. The rows of the cache are responses, in any order; a row that is taken out gives
-    its place to the last one.
+    Prompts are padded on the left. The rows of the cache are responses, in any order; when a row is removed, the last
+    row moves to its place.
 
     Args:
-        shared: Whether the model's attention is replaced while responses grow. If not, prompts are copied to their
-            responses at each step, as a model's own attention wants it, and all responses must start together.
+        shared: Whether to replace the model's attention while responses grow. If not, each step copies prompts to their
+            responses, as the model's own attention requires, and all responses must start together.
     """
 
     def __init__(self, *, shared: bool) -> None:
@@ -56,19 +56,19 @@ class PromptCache(DynamicCache):
 
     @property
     def num_prompts(self) -> int:
-        """How many prompts are held."""
+        """Number of prompts in the cache."""
         return len(self._seen)
 
     @property
     def num_rows(self) -> int:
-        """How many responses are held."""
+        """Number of responses in the cache."""
         return len(self._lengths)
 
     def prompts(self, seen: Bool[Tensor, "Q P"]) -> dict[str, Any]:
-        """Begin a forward over more prompts; what the model is to be given besides their tokens.
+        """Begin a forward over further prompts; return the model's arguments besides their tokens.
 
         Args:
-            seen: True where a prompt has a token; filled up on the left.
+            seen: True where a prompt has a token; padding is on the left.
         """
         old, width = self._seen.to(seen.device), max(self._seen.shape[1], seen.shape[1])
         self._seen = torch.cat([_widened(old, width, dim=1), _widened(seen, width, dim=1)])
@@ -77,11 +77,11 @@ class PromptCache(DynamicCache):
         return {"attention_mask": seen.long(), "position_ids": places, CACHE_ARGUMENT: self, "use_cache": True}
 
     def continuations(self, prompt_of: Sequence[int], seen: Bool[Tensor, "N T"]) -> dict[str, Any]:
-        """Begin a forward over whole responses, which are not kept.
+        """Begin a forward over whole responses, which are not added to the cache.
 
         Args:
-            prompt_of: The prompt of each response.
-            seen: True where a response has a token; filled up on the right.
+            prompt_of: The index of each response's prompt.
+            seen: True where a response has a token; padding is on the right.
         """
         of = torch.tensor(prompt_of, device=seen.device)
         before = self._seen[of]
@@ -111,13 +111,13 @@ class PromptCache(DynamicCache):
         return {"attention_mask": mask, "position_ids": places, CACHE_ARGUMENT: self, "use_cache": True}
 
     def add_rows(self, prompt: int, number: int) -> None:
-        """Make places for so many more responses to a prompt."""
+        """Add rows for further responses to a prompt."""
         assert self.shared or not any(self._lengths)
         self._prompt_of += [prompt] * number
         self._lengths += [0] * number
 
     def remove_row(self, row: int) -> None:
-        """Take out a response; the last one gets its place."""
+        """Remove a response; the last row moves to its place."""
         last = len(self._lengths) - 1
         length = self._lengths[last]
         if row != last:
@@ -128,7 +128,7 @@ class PromptCache(DynamicCache):
         del self._lengths[last], self._prompt_of[last]
 
     def keep_prompts(self, kept: Sequence[int]) -> None:
-        """Take out all other prompts; none of them may have a response left."""
+        """Remove all other prompts, which must not have any responses left."""
         number = {old: new for new, old in enumerate(kept)}
         self._prompt_of = [number[of] for of in self._prompt_of]
         rows = torch.tensor(kept, dtype=torch.long, device=self._seen.device)
@@ -141,27 +141,27 @@ class PromptCache(DynamicCache):
         ]
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
-        """Called by the model's layers with their new keys and values [B, heads, T, size of a head]."""
+        """Add new keys and values [B, heads, T, size of a head]; the model's layers call this."""
         assert self._update is not None
         return self._update(key_states, value_states, layer_idx)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """How many places there are before the tokens of this forward."""
+        """Number of positions before the tokens of this forward."""
         return self._past
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        """The same."""
+        """Number of positions before the tokens of this forward, under its name in newer transformers."""
         return self._past
 
     def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[int, int]:
-        """How many places there are with the tokens of this forward, and where they start."""
+        """Number of positions including the tokens of this forward, and where they start."""
         length = len(query_length) if isinstance(query_length, Tensor) and query_length.ndim else int(query_length)
         return self._past + length, 0
 
     def attend(
         self, query: Float[Tensor, "S A 1 d"], scaling: float | None, softcap: float | None, window: int | None
     ) -> Float[Tensor, "S 1 A d"]:
-        """What each response's new token sees in the layer that was updated last."""
+        """The attention output of each response's new token in the layer that was updated last."""
         assert self._step is not None
         if window is not None:
             self.windows.add(window)
@@ -210,13 +210,13 @@ class PromptCache(DynamicCache):
 
 
 class _Step:
-    """One forward over a new token of each response: which prompt each has, and how many tokens so far.
+    """One forward over a new token of each response: the prompt of each response, and its number of tokens so far.
 
     Args:
         seen: True where a prompt has a token.
-        prompt_of: The prompt of each row.
-        lengths: Tokens of each row before the new one.
-        width: Places of rows that take part.
+        prompt_of: The index of each row's prompt.
+        lengths: Number of tokens of each row before the new one.
+        width: Number of positions of the rows that take part.
     """
 
     def __init__(self, seen: Bool[Tensor, "Q P"], prompt_of: Sequence[int], lengths: Sequence[int], width: int) -> None:
@@ -240,7 +240,7 @@ class _Step:
         self._slots, self._laid = self._slots.to(device), self._laid.to(device)
 
     def on(self, device: torch.device) -> "_Step":
-        """The same with its tensors on another device."""
+        """A copy with its tensors on another device."""
         if device == self._seen.device:
             return self
         if device not in self._elsewhere:
@@ -249,10 +249,10 @@ class _Step:
         return self._elsewhere[device]
 
     def visible(self, window: int | None) -> Bool[Tensor, "S K"]:
-        """Which places of its prompt, then of its own, the new token of each row sees.
+        """Which positions the new token of each row attends to: first those of its prompt, then those of the row.
 
         Args:
-            window: How far back, itself included; None for everything.
+            window: How many tokens back, including itself; None for all.
         """
         if window not in self._visible:
             own = torch.arange(self.width, device=self.rows.device)
@@ -266,21 +266,21 @@ class _Step:
         return self._visible[window]
 
     def to_prompts(self, rows: Float[Tensor, "S h G n"]) -> Float[Tensor, "Q h m n"]:
-        """What is known of rows, laid out by prompt: all heads of a group, of all rows of a prompt, side by side."""
+        """Rearrange values of rows by prompt: the heads of a group of all rows of a prompt become one dimension m."""
         laid = rows.unsqueeze(0) if self._alone else rows[self._laid]
         return laid.transpose(1, 2).flatten(2, 3)
 
     def to_rows(self, laid: Float[Tensor, "Q h m n"]) -> Float[Tensor, "S h G n"]:
-        """The way back."""
+        """The inverse of `to_prompts`."""
         rows = laid.unflatten(2, (self._laid.shape[1], -1)).transpose(1, 2)
         return rows[0] if self._alone else rows.flatten(0, 1)[self._slots]
 
 
 class SharedAttention:
-    """A model's attention, which can go through a cache for a while.
+    """A model's attention, which can temporarily be replaced by that of a cache.
 
     Args:
-        model: Of the transformers library; its layers look up their attention by the name in their config.
+        model: A model of the transformers library; its layers look up their attention by the name in their config.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -289,7 +289,7 @@ class SharedAttention:
 
     @contextmanager
     def through(self, cache: PromptCache) -> Iterator[None]:
-        """While this lasts, the model takes steps with the cache, and no other forward."""
+        """Within this context the model uses the cache's attention; only forwards begun by `step` are allowed."""
         token = _active.set(cache)
         try:
             for config, _ in self._usual if cache.shared else ():
@@ -321,7 +321,7 @@ ALL_ATTENTION_FUNCTIONS[ATTENTION] = _attend
 
 
 def _widened(part: Tensor, width: int, dim: int) -> Tensor:
-    """With nothing before it, up to a width."""
+    """Pad a tensor with zeros at the start of a dimension, up to a width."""
     missing = width - part.shape[dim]
     if missing == 0:
         return part
@@ -333,7 +333,7 @@ def _widened(part: Tensor, width: int, dim: int) -> Tensor:
 def _with_room(
     keys: Float[Tensor, "S h d T"], values: Float[Tensor, "S h T d"], rows: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """The same with room for so many rows and tokens; never so little more that the next token needs more again."""
+    """Make room for a number of rows and tokens; grow the buffers geometrically."""
     there, length = values.shape[0], values.shape[2]
     if rows <= there and width <= length:
         return keys, values

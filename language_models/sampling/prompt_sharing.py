@@ -1,4 +1,4 @@
-"""PromptSharing: what of its prompts a model can share, tried on the model itself, since its name does not say so."""
+"""PromptSharing: tests on the model itself whether prompts can share a key-value cache."""
 
 from typing import Any
 
@@ -9,19 +9,20 @@ from torch import Tensor
 from language_models.block_states import base_of
 from language_models.sampling.prompt_cache import PromptCache, SharedAttention
 
-# Two prompts of different lengths, and what follows each: numbers that stand for tokens.
+# Two prompts of different lengths and the responses to each; the numbers stand for tokens.
 _PROMPTS = ((0, 1, 2, 3, 4), (5, 6, 7))
 _RESPONSES = (((8, 9, 10), (11, 12)), ((13, 14),))
-# The first tokens of a vocabulary are often special, and states after them all noise in half precision.
+# Spreads the tokens over the vocabulary: its first tokens are often special, and states after them are mere noise in
+# half precision.
 _SPREAD = 7919
 _ORDER = ((1, 0), (0, 0), (0, 1))
 
-# What models raise whose caches are not as this one.
+# What models raise if they do not support this cache.
 _REFUSALS = (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, KeyError, IndexError)
 
 
 class PromptSharing:
-    """What was found out about a model; each trial is a few forwards over a few tokens.
+    """Tests a model; each test is a few forwards over a few tokens.
 
     Args:
         model: A causal model of the transformers library, with or without a head.
@@ -41,7 +42,7 @@ class PromptSharing:
 
     @torch.no_grad()
     def continues(self) -> bool:
-        """Whether whole responses can follow prompts that were read before."""
+        """Whether a forward over whole responses can use the cache of prompts that were read before."""
         cache = PromptCache(shared=False)
         try:
             self._read_prompts(cache)
@@ -61,8 +62,8 @@ class PromptSharing:
         """Whether responses can grow token by token.
 
         Args:
-            shared: Through the shared attention.
-            longest: Tokens of prompt and response together.
+            shared: Whether to test with the shared attention.
+            longest: Largest number of tokens of prompt and response together.
         """
         cache = PromptCache(shared=shared)
         try:
@@ -112,7 +113,7 @@ class PromptSharing:
 
 
 def filled(rows: Any, width: int, *, left: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Tokens as a batch, and where they are, filled up on one side."""
+    """Tokens as a batch padded on one side, and a mask that is True where a token is."""
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     seen = torch.zeros(len(rows), width, dtype=torch.bool)
     for row, tokens in enumerate(rows):
@@ -128,7 +129,7 @@ def _close(found: Tensor, plain: Tensor) -> bool:
 
 
 def _window_of(config: Any) -> int | None:
-    """How far back some layer sees, where not all see everything."""
+    """The smallest attention window of any layer; None if all layers attend to everything."""
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and all(kind == "full_attention" for kind in kinds):
         return None

@@ -1,7 +1,7 @@
-"""Sampler: responses of a language model to prompts, each prompt read once however many responses it gets.
+"""Sampler: samples responses to prompts; reads each prompt once, however many responses it gets.
 
-Responses of several prompts grow side by side, one token a step. One that has ended leaves at once, and responses that
-wait take the free places.
+Responses to several prompts grow in one batch, one token per step. A response that has ended leaves the batch at once,
+and waiting responses take the free rows.
 """
 
 import os
@@ -22,18 +22,18 @@ from language_models.sampling.prompt_sharing import PromptSharing, filled
 from language_models.sampling.token_choice import TokenChoice, numbers_of
 from registry import ConfigError
 
-# On a processor each shape of a matrix product is prepared when it first occurs. As responses leave there are more
-# shapes than the usual 1,024 that are remembered, and preparing them again takes an eighth of the time.
+# On a CPU, oneDNN prepares each shape of a matrix product when it first occurs, and remembers 1,024 by default. As
+# responses leave the batch, more shapes occur; preparing them again would take an eighth of the time.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
-# Responses that wait come in when this part of all places is free: steps stop while their prompts are read.
+# Waiting responses join when this share of all rows is free, because steps stop while their prompts are read.
 _FREE = 1 / 8
-# Of a character in UTF-8, and what stands for one of which some are missing.
+# The most bytes of a character in UTF-8, and what decoders return for an incomplete character.
 _MOST_BYTES, _BROKEN = 4, "\N{REPLACEMENT CHARACTER}"
 
 
 class Prompt(NamedTuple):
-    """A prompt's id, which random numbers depend on, and its tokens."""
+    """The id of a prompt, which its random numbers depend on, and its tokens."""
 
     id: str
     tokens: Sequence[int]
@@ -44,12 +44,12 @@ class Sample:
     """One response, growing or ended.
 
     Args:
-        number: Among the responses to its prompt.
-        draws: Numbers from 0 to 1, one for each token that it may have.
-        tokens: So far, the one that ended it included.
-        log_probability: Of all tokens together, in nats, in the model's own distribution.
-        finish: `stop` or `length` when it has ended.
-        states: Of its last token at each layer.
+        number: Number of the response among those to its prompt.
+        draws: Random numbers in [0, 1), one for each token that the response may have.
+        tokens: The tokens so far, including the one that ended the response.
+        log_probability: Total log-probability of the tokens in nats, in the model's own distribution.
+        finish: `stop` or `length` once the response has ended.
+        states: Hidden states of the last token, one per layer.
     """
 
     number: int
@@ -62,14 +62,14 @@ class Sample:
 
 @dataclass(eq=False)
 class Sampled:
-    """The responses to one prompt, in the order of their numbers; none if the prompt leaves no room for any.
+    """The responses to one prompt, in the order of their numbers; none if the prompt fills the context.
 
     Args:
-        prompt: What was asked.
+        prompt: The prompt.
         samples: The responses.
-        states: Of the prompt's last token at each layer.
-        logits: Of the first token of each response, while some have none yet.
-        num_ended: How many responses have all that they will have.
+        states: Hidden states of the prompt's last token, one per layer.
+        logits: Logits of the first response token, kept while some responses have not started.
+        num_ended: Number of responses that are complete.
     """
 
     prompt: Prompt
@@ -85,14 +85,14 @@ class Sampler:
     Args:
         model: A causal model of the transformers library with its language head.
         choice: How each token is chosen.
-        end_tokens: Each of them ends a response.
-        ends_text: Whether tokens end a response in another way, such as by a stop string.
-        context: How many tokens prompt and response may have together; None if there is no limit.
-        max_new_tokens: Longest response, the token that ends it included.
-        seed: Of all random numbers.
-        layers: Blocks, counted from 1, after which states are taken of each last token.
-        batch_size: Responses that grow at once.
-        batch_tokens: Tokens of prompts that are read at once, padding included.
+        end_tokens: Tokens that end a response.
+        ends_text: Returns whether tokens end a response in another way, such as by a stop string.
+        context: Largest number of tokens of prompt and response together; None if there is no limit.
+        max_new_tokens: Longest response in tokens, including the end token.
+        seed: Seed of all random numbers.
+        layers: Blocks, counted from 1, whose states are kept for the last token of each prompt and response.
+        batch_size: Number of responses that grow at the same time.
+        batch_tokens: Tokens of prompts in one forward, padding included.
 
     Raises:
         ConfigError: If the model cannot grow responses in this way.
@@ -124,12 +124,12 @@ class Sampler:
         self._last_only = {"logits_to_keep": 1} if keeps_logits(model) else {}
 
     def sample(self, prompts: Sequence[Prompt], numbers: range, report: Report | None = None) -> Iterator[Sampled]:
-        """The responses of these numbers to each prompt, in the prompts' order.
+        """Yield the responses with these numbers to each prompt, in the order of the prompts.
 
         Args:
-            prompts: To be worked on together.
-            numbers: Which responses.
-            report: Told of each step.
+            prompts: The prompts; their responses share batches.
+            numbers: The numbers of the responses to sample.
+            report: Called after each step.
         """
         found = [Sampled(prompt, self._begun(prompt, numbers)) for prompt in prompts]
         batch = _Batch(self, found, report or (lambda responses, tokens: None))
@@ -140,11 +140,11 @@ class Sampler:
             yield each
 
     def logits(self, ids: Int[Tensor, "B T"], inputs: dict[str, Any]) -> Float[Tensor, "B V"]:
-        """Of the token after the last one, in fp32."""
+        """The logits of the next token, in fp32."""
         return self._model(input_ids=ids, **inputs, **self._last_only).logits[:, -1].float()
 
     def end_of(self, sample: Sample) -> str | None:
-        """Why a response ends with its last token, if it does."""
+        """Why a response ends with its last token; None if it goes on."""
         if sample.tokens[-1] in self._end_tokens or (self._ends_text and self._ends_text(sample.tokens)):
             return "stop"
         return "length" if len(sample.tokens) == len(sample.draws) else None
@@ -162,9 +162,9 @@ class _Batch:
     """The responses that grow now, in the order of the cache's rows, and those that wait.
 
     Args:
-        sampler: How to sample.
-        prompts: What to respond to.
-        report: Told of each step.
+        sampler: The sampler, with its options.
+        prompts: The prompts and their responses.
+        report: Called after each step.
     """
 
     def __init__(self, sampler: Sampler, prompts: Sequence[Sampled], report: Report) -> None:
@@ -176,7 +176,7 @@ class _Batch:
 
     @torch.no_grad()
     def advance(self) -> None:
-        """One token more for each response that grows."""
+        """Add one token to each growing response."""
         with self._sampler.states.taken():
             self._admit()
             if self._rows:
@@ -205,7 +205,7 @@ class _Batch:
         self._leave(self._choose(range(first, len(self._rows)), logits), len(coming))
 
     def _read_prompts(self, prompts: list[Sampled]) -> None:
-        """Read prompts that the cache has not, as many at once as `batch_tokens` are when padded to the longest."""
+        """Read prompts that the cache lacks, in batches of up to `batch_tokens` tokens, padded to the longest."""
         while prompts:
             longest, number = 0, 0
             for number, prompt in enumerate(prompts, start=1):
@@ -226,7 +226,7 @@ class _Batch:
         last = torch.tensor([[sample.tokens[-1]] for _, sample in self._rows], device=self._sampler.device)
         with self._sampler.attention.through(self._cache):
             logits = self._sampler.logits(last, self._cache.step())
-        # What ended with its last token was in this step for its states alone.
+        # Responses that have already ended took part in this step only for the states of their last token.
         ended = [row for row, (_, sample) in enumerate(self._rows) if sample.finish]
         if ended:
             for row, states in zip(ended, self._sampler.states.at(ended), strict=True):
@@ -236,7 +236,7 @@ class _Batch:
         self._leave([*ended, *leaving], len(growing))
 
     def _choose(self, rows: Sequence[int], logits: Float[Tensor, "n V"]) -> list[int]:
-        """Give these rows their next token; those of which nothing more is wanted."""
+        """Choose the next token of these rows; return the rows that are complete."""
         growing = [self._rows[row][1] for row in rows]
         draws = torch.tensor([sample.draws[len(sample.tokens)] for sample in growing], dtype=torch.float64)
         chosen, log_probabilities = self._sampler.choice(logits, draws.to(logits.device))
@@ -262,30 +262,30 @@ class StopTexts:
     """Strings that end a response.
 
     Args:
-        stop: Not empty, any of them.
-        text: The text of tokens.
+        stop: The stop strings; none may be empty.
+        text: Returns the text of tokens.
     """
 
     def __init__(self, stop: Sequence[str], text: Callable[[Sequence[int]], str]) -> None:
         if not all(stop):
             raise ValueError("an empty stop string would end every response")
         self._stop, self._text = stop, text
-        # A token has a byte at least; one more since some decoders treat the first otherwise.
+        # A token has at least one byte. One token more, because some decoders treat the first token differently.
         self._reach = max((len(each.encode()) for each in stop), default=0) + 1
 
     def __call__(self, tokens: Sequence[int]) -> bool:
-        """Whether tokens, whose last one is new, have one of the strings."""
+        """Whether tokens contain a stop string that ends in the last token."""
         for more in range(_MOST_BYTES if self._stop else 0):
             tail = self._text(tokens[-self._reach - more :])
             if self.cut(tail) != tail:
                 return True
-            # Where a text begins within a character, some decoders give nothing of what follows it either.
+            # If a text starts inside a character, some decoders also drop what follows it: start earlier.
             if _BROKEN not in tail:
                 return False
         return False
 
     def cut(self, text: str) -> str:
-        """What stands before the first of the strings."""
+        """The text before the first stop string."""
         return text[: min((text.find(each) for each in self._stop if each in text), default=len(text))]
 
 
@@ -295,6 +295,6 @@ def _shares(model: Any, sharing: PromptSharing, context: int | None) -> bool:
             return True
         if sharing.steps(shared=False):
             return False
-    problem = f"{type(model).__name__} does not grow responses token by token as samples need it."
-    cure = "another model, a later version of transformers, or the generator `vllm`"
+    problem = f"{type(model).__name__} does not support the key-value cache that sampling needs."
+    cure = "use another model, a later version of transformers, or the generator `vllm`"
     raise ConfigError("features.generator.model", problem, cure=cure)

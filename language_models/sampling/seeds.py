@@ -1,10 +1,10 @@
-"""Seeds: numbers that depend on nothing but a seed, a query and the place of a response among those to the query."""
+"""Seeds: numbers that depend only on a seed, a query, and the number of a response to the query."""
 
 import hashlib
 
 
 def seed_of(seed: int, query_id: str, number: int, num_bytes: int) -> int:
-    """A number of so many bytes.
+    """A number of `num_bytes` bytes.
 
     >>> seed_of(0, "q", 3, 4) == seed_of(0, "q", 3, 4) != seed_of(0, "q", 4, 4)
     True
@@ -14,7 +14,7 @@ def seed_of(seed: int, query_id: str, number: int, num_bytes: int) -> int:
 
 
 def request_seed(seed: int, query_id: str, number: int) -> int:
-    """A seed for a request to an engine or a server, which take 31 bits.
+    """A seed for a request to an engine or a server, which accept 31 bits.
 
     >>> 0 <= request_seed(0, "q", 3) < 2**31
     True

@@ -1,4 +1,4 @@
-"""TokenChoice: how the next token is chosen, given a number between 0 and 1 for each response."""
+"""TokenChoice: chooses the next token of each response, given a random number in [0, 1)."""
 
 from dataclasses import dataclass
 
@@ -10,20 +10,20 @@ from torch import Tensor
 from language_models.sampling.seeds import seed_of
 from registry import ConfigError
 
-# Tokens whose probabilities are summed first; then only one such block is summed token by token.
+# Probabilities are summed in blocks of this many tokens; then only one block is summed token by token.
 _BLOCK = 256
-# Most of what top_p asks for is among so many tokens; only where it is not, are all of them sorted.
+# The tokens that top_p keeps are mostly among this many likeliest; all tokens are sorted only if they are not.
 _LIKELY = 1024
 
 
 @dataclass(frozen=True)
 class TokenChoice:
-    """A draw from the model's distribution, sharpened and cut; equal numbers give equal tokens.
+    """Draws from the model's distribution, sharpened and truncated; equal numbers give equal tokens.
 
     Args:
-        temperature: What logits are divided by; 0 takes the likeliest token.
-        top_p: Only the likeliest tokens that together have this probability, after temperature and top_k.
-        top_k: Only so many of the likeliest tokens; 0 for all.
+        temperature: Divisor of the logits; 0 always takes the likeliest token.
+        top_p: Draw only from the likeliest tokens that together have this probability, after temperature and top_k.
+        top_k: Draw only from this many likeliest tokens; 0 for all.
     """
 
     temperature: float = 1.0
@@ -36,15 +36,15 @@ class TokenChoice:
         """A token for each row, and its log-probability in the model's own distribution, in nats.
 
         Args:
-            logits: In fp32.
-            numbers: From 0 up to but not including 1.
+            logits: Logits in fp32.
+            numbers: Random numbers in [0, 1), one per row.
 
         Raises:
-            ConfigError: If there is no distribution, since the model's numbers went out of range.
+            ConfigError: If the logits are not finite, because the model left the range of its number format.
         """
         total = logits.logsumexp(dim=-1)
         if not total.isfinite().all():
-            cure = "bfloat16 or float32, if it is float16, whose range some models leave"
+            cure = "set bfloat16 or float32 if it is float16, whose range is too small for some models"
             raise ConfigError("features.generator.dtype", "the model's logits are not finite.", cure=cure)
         if self.temperature == 0:
             tokens = logits.argmax(dim=-1)
@@ -55,7 +55,7 @@ class TokenChoice:
         return tokens, chosen - total
 
     def _cut(self, logits: Float[Tensor, "S V"]) -> Float[Tensor, "S V"]:
-        """The same with -inf for what top_k and top_p leave out; equal logits stay or go together."""
+        """Logits with -inf for tokens that top_k and top_p exclude; tokens with equal logits are treated alike."""
         if 0 < self.top_k < logits.shape[1]:
             least = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)
@@ -70,14 +70,14 @@ class TokenChoice:
         return logits
 
     def _least(self, likely: Float[Tensor, "S N"]) -> Float[Tensor, "S 1"]:
-        """The least probability that is kept, given the largest in their order: the last that is still needed."""
+        """The smallest probability that top_p keeps, given the largest probabilities in descending order."""
         before = likely.cumsum(dim=-1) - likely
         kept = (before < self.top_p).sum(dim=-1, keepdim=True)
         return likely.gather(1, kept - 1)
 
 
 def inverse(logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]) -> Int[Tensor, " S"]:
-    """The inverse of each row's cumulative distribution, in the order of tokens; never a token of probability 0.
+    """The inverse of each row's cumulative distribution over token ids; never a token with probability 0.
 
     >>> inverse(torch.tensor([[0.25, 0.5, 0.0, 0.25]]).log().expand(4, 4), torch.tensor([0.0, 0.3, 0.74, 0.76]))
     tensor([0, 1, 1, 3])
@@ -91,7 +91,7 @@ def inverse(logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]) -> Int[T
     sums = blocks.sum(dim=-1).double().cumsum(dim=-1)
     total = sums[:, -1:].contiguous()
     target = numbers.double().unsqueeze(1) * total
-    # Rounding can put a target at the end of all, or at that of a block behind its own last sum.
+    # Rounding can put a target at the end of all blocks, or beyond the last sum inside its block.
     block = torch.minimum(torch.searchsorted(sums, target, right=True), torch.searchsorted(sums, total))
     target = target - torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0)
     inside = blocks[every, block.squeeze(1)]
@@ -101,7 +101,7 @@ def inverse(logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]) -> Int[T
 
 
 def numbers_of(seed: int, query_id: str, number: int, count: int) -> np.ndarray:
-    """The first numbers from 0 to 1 of one response: they depend on nothing but the seed, its query and its number.
+    """The first random numbers in [0, 1) of a response; they depend only on the seed, its query and its number.
 
     >>> numbers_of(0, "q", 3, 2).tolist() == numbers_of(0, "q", 3, 5)[:2].tolist()
     True

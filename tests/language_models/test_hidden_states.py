@@ -154,7 +154,7 @@ def test_a_model_whose_blocks_cannot_be_told_is_refused() -> None:
     model.config.num_hidden_layers = 4
     try:
         assert num_layers_of(model) == 4
-        with pytest.raises(ConfigError, match="blocks of LlamaForCausalLM cannot be told"):
+        with pytest.raises(ConfigError, match="cannot find the transformer blocks of LlamaForCausalLM"):
             BlockStates(model, [1])
     finally:
         model.config.num_hidden_layers = 5

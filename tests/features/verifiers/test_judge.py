@@ -513,7 +513,7 @@ def test_a_damaged_reply_is_as_good_as_none(damaged: str, tmp_path: Path, capsys
         cache.put({each: 1}, "score: 1")
     cache._database._connection.execute(f"UPDATE replies SET reply = {damaged}")
     assert [cache.get({each: 1}) for each in "ab"] == [None, None]
-    assert capsys.readouterr().err.count("replies.sqlite are damaged; they are asked for again.") == 1
+    assert capsys.readouterr().err.count("replies.sqlite are damaged; these requests are sent again.") == 1
     assert cache.put({"a": 1}, "score: 2") == "score: 2" == cache.get({"a": 1})
 
 

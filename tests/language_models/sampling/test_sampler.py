@@ -186,7 +186,7 @@ def test_a_model_that_sees_ahead_is_refused() -> None:
         "intermediate_size": 48,
     }
     model = transformers.BertLMHeadModel(transformers.BertConfig(**sizes)).eval()
-    with pytest.raises(ConfigError, match="BertLMHeadModel does not grow responses") as caught:
+    with pytest.raises(ConfigError, match="BertLMHeadModel does not support the key-value cache") as caught:
         Sampler(model, TokenChoice(), end_tokens=())
     assert "What to do" in str(caught.value)
 
