@@ -1,4 +1,4 @@
-"""CandidatePool: one large set of candidates shared by many queries, on disk and mapped from there.
+"""CandidatePool: one large set of candidates that many queries share, memory-mapped from disk.
 
 A pool is a folder of tables in shards and a manifest. `candidates` holds each candidate's id, text and vector; `index`
 finds rows by ids; `queries` holds each query's id, text, vector and split, and which candidates are relevant to it,
@@ -60,23 +60,23 @@ P = TypeVar("P", bound="CandidatePool")
 
 
 class PoolQueries:
-    """The queries of a pool: Q of them with R relevant candidates in all; n vectors are read at a time, D long.
+    """The queries of a pool: Q queries with R relevant candidates in total. A read returns n vectors of size D.
 
     Args:
-        table: Of queries.
+        table: The table of queries.
 
     Attributes:
-        split: 0 train, 1 val, 2 test, 255 where the source does not say.
-        judged: Whether anybody judged the query's candidates; metrics leave out the others.
+        split: 0 train, 1 val, 2 test, 255 where the source names no split.
+        judged: Whether the candidates of a query were judged; metrics leave out other queries.
         relevant_offsets: Query q has the judged candidates relevant_offsets[q] to relevant_offsets[q + 1].
-        relevant: Their rows in the pool.
-        label: Their grades, above 0.
-        missing_offsets: Likewise, of judged candidates that the pool lacks.
-        missing: Their grades, above 0.
-        history_offsets: Likewise, of histories.
-        history: Rows of what each query's user has seen, oldest first.
-        own_offsets: Likewise, of own candidates.
-        own: Rows of what a query ranks; those of no rows rank the whole pool.
+        relevant: The rows of judged candidates in the pool.
+        label: The grades of judged candidates, above 0.
+        missing_offsets: Offsets as above, of judged candidates that the pool lacks.
+        missing: The grades of these candidates, above 0.
+        history_offsets: Offsets as above, of histories.
+        history: Rows of the candidates that each query's user has seen, oldest first.
+        own_offsets: Offsets as above, of own candidates.
+        own: Rows of the candidates that a query ranks; a query without such rows ranks the whole pool.
     """
 
     split: UInt8[Tensor, " Q"]
@@ -99,7 +99,7 @@ class PoolQueries:
         if table.has("missing"):
             self.judged = table.joined("judged").bool()
             self.missing, self.missing_offsets = table.joined("missing"), table.joined("missing_offsets")
-        else:  # a pool of before there were these columns
+        else:  # a pool written before these columns existed
             self.judged = torch.ones(len(table), dtype=torch.bool)
             self.missing, self.missing_offsets = torch.zeros(0), torch.zeros(len(table) + 1, dtype=torch.int64)
 
@@ -112,23 +112,22 @@ class PoolQueries:
         return self._table.text("text", query)
 
     def features(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
-        """What the encoder makes of these queries, in the stored dtype."""
+        """The vectors of these queries, in the stored dtype."""
         return self._table.features(rows)
 
 
 class CandidatePool:
-    """A finished pool, open for reading. N candidates have vectors of size D, n of which are read at a time.
+    """A finished pool, open for reading. N candidates have vectors of size D; a read returns n of them.
 
     Args:
-        path: Its folder.
-        manifest: Its checked manifest.
-        tables: By name.
+        path: The folder of the pool.
+        manifest: The checked manifest of the pool.
+        tables: The tables by name.
 
     Attributes:
-        encoder: What embedded the texts; None where the vectors came with the source.
-        normalized: Whether every candidate's vector has length one, to the rounding of the stored dtype.
-        min_label: From which grade on a candidate is relevant where a metric knows no grades; 0 for all that are judged
-            above 0.
+        encoder: The encoder of the texts; None if the vectors came with the source.
+        normalized: Whether every candidate's vector has length one, up to the rounding of the stored dtype.
+        min_label: The lowest grade that counts as relevant in metrics without grades; 0 for all grades above 0.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], tables: dict[str, Table]) -> None:
@@ -145,14 +144,15 @@ class CandidatePool:
 
     @classmethod
     def open(cls: type[P], path: str | Path, verify: bool = False) -> P:
-        """Open a pool; what belongs to its queries is read and checked, all else stays on disk.
+        """Open a pool; read and check the data of its queries, and leave everything else on disk.
 
         Args:
-            path: The folder.
-            verify: Whether to read everything and compare it with the manifest's hashes.
+            path: The folder of the pool.
+            verify: Whether to read all files and compare them with the manifest's hashes.
 
         Raises:
-            StoreError: If it is missing, unfinished, damaged or foreign; names the file, the fault and the cure.
+            StoreError: If the pool is missing, unfinished, damaged or not a pool; names the file, the fault and the
+                cure.
         """
         path = Path(path)
         manifest = POOL.read_manifest(path)
@@ -168,7 +168,7 @@ class CandidatePool:
         return pool
 
     def blocks(self, start: int = 0, stop: int | None = None, size: int = 65536) -> Iterator[Float[Tensor, "n D"]]:
-        """The vectors of rows `start` to `stop` in their order: views of the files, of up to `size` rows each."""
+        """Yield the vectors of rows `start` to `stop` in order, as views of the files with up to `size` rows each."""
         stop = self.num_candidates if stop is None else min(stop, self.num_candidates)
         for shard, first in zip(self._candidates.shards, self._candidates.starts, strict=False):
             last = min(stop - first, shard.sizes["rows"])
@@ -193,7 +193,7 @@ class CandidatePool:
         return self._index.rows_of(ids)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A worker process maps the files anew: a pickled map would be a copy of the features.
+        # A worker process opens the files again, because a pickled memory map would be a copy of the features.
         return type(self).open, (self.path,)
 
     def __repr__(self) -> str:
@@ -218,7 +218,7 @@ class CandidatePool:
         self._check_queries("split", ~torch.isin(queries.split, known), queries.split)
 
     def _check_queries(self, name: str, wrong: Tensor, values: Tensor) -> None:
-        """Raise for the first value that is wrong."""
+        """Raise an error for the first wrong value."""
         if bool(wrong.any()):
             place = int(wrong.nonzero()[0])
             axis = {"split": "rows", "label": "relevant"}.get(name, name)

@@ -21,12 +21,12 @@ from ranking.stores.writer import StoreWriter, stored, write_shard
 
 @dataclass(frozen=True)
 class CandidateShards:
-    """Writes shards of candidates into a build, from any process.
+    """Writes shards of candidates into the folder of a build, from any process.
 
     Args:
-        folder: Of the build.
+        folder: The folder of the build.
         feature_dim: Size D of each vector.
-        dtype: Of the stored vectors.
+        dtype: Number format of the stored vectors.
     """
 
     folder: Path
@@ -36,9 +36,9 @@ class CandidateShards:
     def write(
         self, number: int, ids: Sequence[str], texts: Sequence[str], features: Float[Tensor, "N D"], cut: int = 0
     ) -> dict[str, Any]:
-        """Write a shard; what a manifest says of it."""
+        """Write a shard; return its record for the manifest."""
         if len(ids) != len(texts):
-            raise ValueError(f"{len(ids)} ids do not fit {len(texts)} texts")
+            raise ValueError(f"there are {len(ids)} ids, but {len(texts)} texts")
         vectors = stored(features, (len(ids), self.feature_dim), self.dtype, "candidate", self.folder)
         tensors = {"features": vectors, **pack_texts("id", ids), **pack_texts("text", texts)}
         tensors |= {"id_hash": torch.from_numpy(hash_ids(ids))}
@@ -48,21 +48,21 @@ class CandidateShards:
     def write_apart(
         self, number: int, ids: Sequence[str], texts: Sequence[str], features: Float[Tensor, "N D"], cut: int = 0
     ) -> None:
-        """Write a shard that the writer lists later, by its record in a file beside it."""
+        """Write a shard and its record in a file beside it, so that the writer can list it later."""
         record = self.write(number, ids, texts, features, cut)
         write_file(self._record(number), as_signed_json({"shard": record}))
 
     def apart(self) -> dict[int, dict[str, Any]]:
-        """The records of shards that are not listed yet, by number.
+        """The records of shards that the manifest does not list yet, by number.
 
         Raises:
-            StoreError: If one of them has changed since it was written.
+            StoreError: If a record has changed since it was written.
         """
         files = sorted(self.folder.glob("candidates-*.json"))
         return {int(file.stem.rpartition("-")[2]): _read_record(file) for file in files}
 
     def forget(self, number: int) -> None:
-        """Remove the record of a shard that is listed now."""
+        """Remove the record of a shard that the manifest lists now."""
         self._record(number).unlink()
 
     def _record(self, number: int) -> Path:
@@ -70,19 +70,19 @@ class CandidateShards:
 
 
 class CandidatePoolWriter(StoreWriter):
-    """Writes candidates, then queries; the state on disk is the one after some whole number of `add_` calls.
+    """Writes candidates, then queries; each `add_` call takes effect on disk as a whole or not at all.
 
     Args:
         path: The folder of the finished pool.
         feature_dim: Size D of each vector.
         dtype: float16, bfloat16 or float32.
-        settings: All that the content depends on; a build goes on only with the same ones.
-        encoder: What is needed to embed new texts in the same way.
-        source: Where the texts came from.
+        settings: All settings that the content depends on; an unfinished build continues only with equal settings.
+        encoder: The description of the encoder, to embed new texts in the same way.
+        source: The description of where the texts came from.
 
     Raises:
-        StoreError: If the pool is finished already, another process is building it, or what is there was made with
-            other settings or has been changed since.
+        StoreError: If the pool is already finished, another process is building it, or the unfinished pool was made
+            with other settings or has changed.
     """
 
     def __init__(
@@ -110,22 +110,22 @@ class CandidatePoolWriter(StoreWriter):
 
     @property
     def num_candidates(self) -> int:
-        """Candidates that are safely on disk, as far as none before them is missing."""
+        """Number of candidates that are safely on disk, up to the first missing shard."""
         return self._manifest["num_candidates"]
 
     @property
     def num_queries(self) -> int:
-        """Queries that are safely on disk."""
+        """Number of queries that are safely on disk."""
         return self._manifest["num_queries"]
 
     @property
     def shards(self) -> CandidateShards:
-        """What writes shards of candidates, also in other processes; `collect` lists them."""
+        """A writer of candidate shards that also works in other processes; `collect` lists its shards."""
         return CandidateShards(self.partial, self._manifest["feature_dim"], self._manifest["dtype"])
 
     @property
     def candidate_shards(self) -> set[int]:
-        """Numbers of the shards of candidates that are safely on disk."""
+        """The numbers of the candidate shards that are safely on disk."""
         return {*range(len(self._manifest["shards"]["candidates"])), *self.shards.apart()}
 
     def add_candidates(
@@ -134,19 +134,19 @@ class CandidatePoolWriter(StoreWriter):
         """Write one shard of candidates.
 
         Args:
-            ids: No two of a pool are equal; that is checked when all are there.
-            texts: As they are shown to a ranker.
-            features: Their vectors.
+            ids: Ids of the candidates, unique in the pool; this is checked after all candidates were added.
+            texts: Texts of the candidates, as rankers read them.
+            features: Vectors of the candidates.
             cut: How many of the texts were too long for the encoder.
 
         Returns:
-            The row of the first one.
+            The row of the first candidate.
 
         Raises:
             StoreError: If a vector is not finite.
         """
         if self._manifest["shards"]["index"]:
-            raise ValueError("candidates cannot be added once queries are, or ids were looked up")
+            raise ValueError("candidates cannot be added after queries were added or ids were looked up")
         self.collect()
         first = self.num_candidates
         number = len(self._manifest["shards"]["candidates"])
@@ -154,14 +154,14 @@ class CandidatePoolWriter(StoreWriter):
         return first
 
     def collect(self) -> None:
-        """List the shards that were written apart, as far as none before them is missing."""
+        """List the shards that `write_apart` wrote, up to the first missing one."""
         for number, record in sorted(self.shards.apart().items()):
             if number == len(self._manifest["shards"]["candidates"]):
                 self._add("candidates", record)
                 self.shards.forget(number)
 
     def rows_of(self, ids: Sequence[str]) -> Int[Tensor, " n"]:
-        """The row of each id, -1 where there is none; all candidates must have been added before.
+        """The row of each id, -1 if no candidate has it; add all candidates before.
 
         Raises:
             StoreError: If two candidates have the same id.
@@ -189,23 +189,23 @@ class CandidatePoolWriter(StoreWriter):
         missing: Float[Tensor, " M"] | None = None,
         cut: int = 0,
     ) -> None:
-        """Write one shard of queries; all candidates must have been added before.
+        """Write one shard of queries; add all candidates before.
 
         Args:
-            ids: No two of them equal.
-            texts: Of the queries.
-            features: What the encoder makes of the queries.
+            ids: Ids of the queries, all different.
+            texts: Texts of the queries.
+            features: Vectors of the queries.
             relevant_offsets: Where each query's judged candidates begin, from 0.
-            relevant: Their rows.
-            label: Their grades, above 0; 1 by default.
-            history_offsets: Where each query's history begins; none has one by default.
-            history: Rows, oldest first.
-            own_offsets: Where each query's own candidates begin; all rank the whole pool by default.
-            own: Rows.
+            relevant: Rows of the judged candidates.
+            label: Grades of the judged candidates, above 0; 1 by default.
+            history_offsets: Where each query's history begins; by default no query has a history.
+            history: Rows of the histories, oldest first.
+            own_offsets: Where each query's own candidates begin; by default all queries rank the whole pool.
+            own: Rows of the own candidates.
             split: `train`, `val`, `test` or None for each query.
-            judged: Whether anybody judged a query's candidates; all by default.
-            missing_offsets: Where the grades of judged candidates begin that the pool lacks; there are none by default.
-            missing: These grades, above 0.
+            judged: Whether each query's candidates were judged; all by default.
+            missing_offsets: Where each query's judged candidates that the pool lacks begin; by default there are none.
+            missing: Grades of these candidates, above 0.
             cut: How many of the texts were too long for the encoder.
 
         Raises:
@@ -251,10 +251,10 @@ class CandidatePoolWriter(StoreWriter):
         self._write("queries", tensors, rows=len(ids), cut=cut, **counts)
 
     def finish(self) -> Path:
-        """Give the pool its name; nothing can be added after that.
+        """Finish the pool and rename it to its path; nothing can be added after that.
 
         Raises:
-            StoreError: If there is no candidate in it, two have the same id, or the name has been taken meanwhile.
+            StoreError: If the pool has no candidates, two have the same id, or the path exists by now.
         """
         self._finish_index()
         if not self._manifest["shards"]["queries"]:
@@ -264,13 +264,13 @@ class CandidatePoolWriter(StoreWriter):
         return super().finish()
 
     def _unlisted(self) -> set[str]:
-        """Shards that other processes have written, each looked at; records of shards that are listed are removed."""
+        """Check the shards that other processes have written; remove records of shards that the manifest lists."""
         listed, keep = len(self._manifest["shards"]["candidates"]), set()
         for number, record in self.shards.apart().items():
             file = self.partial / record["file"]
             check_size(file, record["bytes"])
             if sha256_of(file) != record["sha256"]:
-                raise damaged(file, "its sha256 is not the one it was written with")
+                raise damaged(file, "it has changed since it was written: its sha256 differs")
             if number < listed:
                 self.shards.forget(number)
             keep.add(file.name)
@@ -292,9 +292,9 @@ class CandidatePoolWriter(StoreWriter):
         return self._tables[name]
 
     def _finish_index(self) -> None:
-        """Write what is missing of the index: the hashes of all ids in order, a bucket a shard."""
+        """Write the missing part of the index: the sorted hashes of all ids, one bucket per shard."""
         if not self.num_candidates:
-            raise StoreError(str(self.partial), "no candidate was written.", cure="give a source that has some")
+            raise StoreError(str(self.partial), "no candidate was written.", cure="use a source that has candidates")
         buckets = num_buckets(self.num_candidates)
         for bucket in range(len(self._manifest["shards"]["index"]), buckets):
             hashes, rows = self._bucket(bucket, buckets)
@@ -303,7 +303,7 @@ class CandidatePoolWriter(StoreWriter):
             self._write("index", tensors, rows=len(rows))
 
     def _bucket(self, bucket: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
-        """The hashes of a bucket in order, and the rows they belong to; equal ones in the order of rows."""
+        """The sorted hashes of a bucket, and the row of each; equal hashes are in the order of rows."""
         found = []
         for shard, first in zip(self._table("candidates").shards, self._table("candidates").starts, strict=False):
             hashes = shard.tensors["id_hash"].numpy()
@@ -319,7 +319,7 @@ class CandidatePoolWriter(StoreWriter):
             if len(set(ids)) < len(ids):
                 twice = max(ids, key=ids.count)
                 at = " and ".join(f"{row:,}" for row, each in zip(alike, ids, strict=True) if each == twice)
-                cure = f"give each candidate an id of its own, delete {self.partial} and build it again"
+                cure = f"give each candidate a unique id, delete {self.partial} and build it again"
                 raise StoreError(str(self.partial), f"candidates {at} have the same id {twice!r}.", cure=cure)
 
 
@@ -343,13 +343,13 @@ def _read_record(file: Path) -> dict[str, Any]:
 
 
 def _list(offsets: Tensor | None, rows: Tensor | None, num_queries: int) -> tuple[Tensor, Tensor]:
-    """A ragged list of rows, empty for each query where none is given."""
+    """A ragged list of rows; by default it is empty for each query."""
     nowhere = torch.zeros(num_queries + 1, dtype=torch.int64)
     return nowhere if offsets is None else offsets, nowhere[:0] if rows is None else rows
 
 
 def _runs(hashes: np.ndarray, rows: np.ndarray) -> Iterator[list[int]]:
-    """The rows of each hash that comes more than once."""
+    """The rows of each hash that occurs more than once."""
     repeated = np.flatnonzero(np.diff(hashes) == 0)
     for value in np.unique(hashes[repeated]):
         first, end = np.searchsorted(hashes, value, "left"), np.searchsorted(hashes, value, "right")
@@ -357,6 +357,6 @@ def _runs(hashes: np.ndarray, rows: np.ndarray) -> Iterator[list[int]]:
 
 
 def _all_of_length_one(vectors: Float[Tensor, "N D"]) -> bool:
-    """Whether lengths are 1 to the rounding of the dtype."""
+    """Whether all vectors have length 1, up to the rounding of the dtype."""
     slack = torch.finfo(vectors.dtype).eps
     return bool(((vectors.float().norm(dim=1) - 1).abs() <= max(slack, 1e-5)).all())

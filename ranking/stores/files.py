@@ -1,4 +1,4 @@
-"""Store files: written whole or not at all, known by size and hash."""
+"""Store files: written whole or not at all, and checked by size and hash."""
 
 import errno
 import fcntl
@@ -11,23 +11,23 @@ from typing import Any
 
 from registry import ConfigError
 
-_GO_ON = "make room or choose another path, then run the same command: it goes on from here"
+_GO_ON = "make room or choose another path, then run the same command to continue"
 
 
 class StoreError(ConfigError):
-    """A store that cannot be read or built: the file, what is wrong with it, and what to do."""
+    """A store cannot be read or built: names the file, what is wrong with it, and what to do."""
 
 
 def write_file(path: Path, content: bytes | memoryview, cure: str = _GO_ON) -> None:
-    """Write all of a file or nothing: a temporary name, flushed to the disk, then renamed.
+    """Write a file whole or not at all: write it under a temporary name, flush it to the disk, then rename it.
 
     Args:
-        path: The file; one of that name is replaced.
-        content: All of it.
-        cure: What to do if the disk refuses.
+        path: The file; an existing file is replaced.
+        content: The content of the file.
+        cure: What the user can do if writing fails.
 
     Raises:
-        StoreError: If the disk refuses, for one because it is full; what was there before stays.
+        StoreError: If writing fails, for example because the disk is full; an existing file is kept.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -44,28 +44,28 @@ def write_file(path: Path, content: bytes | memoryview, cure: str = _GO_ON) -> N
 
 
 def make_folder(path: Path, cure: str) -> None:
-    """Make a folder and those above it, unless it is there.
+    """Create a folder and its parents unless it exists.
 
     Args:
         path: The folder.
-        cure: What to do if that cannot be.
+        cure: What the user can do if this fails.
 
     Raises:
-        StoreError: If it cannot be made or written to.
+        StoreError: If the folder cannot be created or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        problem = f"cannot be made or written to: {error.strerror}."
+        problem = f"cannot be created or written to: {error.strerror}."
         raise StoreError(str(path.absolute()), problem, cure=cure) from error
 
 
 def lock_folder(folder: Path) -> int | None:
-    """Lock a folder until the returned descriptor is closed or this process ends; None if another process has it.
+    """Lock a folder until the returned descriptor is closed or this process ends; None if another process holds it.
 
-    The lock is on the folder itself, so that a killed process leaves nothing behind.
+    The lock is on the folder itself, so a killed process leaves no lock file behind.
     """
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -88,17 +88,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def as_json(document: Mapping[str, Any]) -> bytes:
-    """A document as the bytes that are written: the same for the same content."""
+    """A document as bytes; equal documents give equal bytes."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def as_signed_json(document: Mapping[str, Any]) -> bytes:
-    """The same with the hash of its content in it, which `signed` compares."""
+    """A document as bytes, with the hash of its content added, which `signed` checks."""
     return as_json({**document, "sha256": _hash_of(document)})
 
 
 def signed(document: Mapping[str, Any]) -> bool:
-    """Whether a document says what it said when it was written; one without a hash is an older version's."""
+    """Whether a document is unchanged since it was written; documents from older versions have no hash and pass."""
     return document.get("sha256", _hash_of(document)) == _hash_of(document)
 
 
@@ -118,11 +118,11 @@ def check_size(path: Path, size: int) -> None:
 
 def _hash_of(document: Mapping[str, Any]) -> str:
     content = {name: value for name, value in document.items() if name != "sha256"}
-    as_read = json.loads(json.dumps(content))  # its keys are texts then, which sort in another order than numbers
+    as_read = json.loads(json.dumps(content))  # turns all keys into texts, which sort in another order than numbers
     return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def damaged(path: Path, problem: str) -> StoreError:
-    """The error for a file of a store that was finished once and is not what it was."""
-    cure = f"delete {path.parent} and build it again, or copy it again from where it is whole"
+    """The error for a damaged file of a finished store."""
+    cure = f"delete {path.parent} and build it again, or copy it again from an undamaged copy"
     return StoreError(str(path), f"{problem}.", cure=cure)

@@ -18,16 +18,16 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class StoreFormat:
-    """A folder of tables in shards and one manifest; with `feature_dim` 0, it holds texts and no vectors.
+    """The format of a store: a folder with tables in shards and one manifest; `feature_dim` 0 means no vectors.
 
     Args:
-        name: In the manifest.
-        title: What users know it by.
-        version: Of the format.
-        tables: By name, the columns of each.
-        fields: What a manifest has beside its shards, and of which type.
-        axes: Of each table, the axes other than rows that each shard counts.
-        optional: By table, columns that a shard may have besides.
+        name: The name of the format in the manifest.
+        title: The name of the format in messages.
+        version: The version of the format.
+        tables: The columns of each table.
+        fields: The fields of a manifest besides its shards, with their types.
+        axes: For each table, the axes other than rows whose sizes each shard records.
+        optional: For each table, the columns that a shard may have in addition.
         mapped: Tables so long that even their offsets stay on disk when a store is opened.
     """
 
@@ -44,7 +44,7 @@ class StoreFormat:
         """The manifest of a store, checked.
 
         Raises:
-            StoreError: If there is none, it has changed, or it is not a manifest of this format and version.
+            StoreError: If the manifest is missing, has changed, or is not of this format and version.
         """
         if not (folder / file).is_file():
             raise self._no_store(folder)
@@ -53,9 +53,10 @@ class StoreFormat:
         except ValueError as error:
             raise damaged(folder / file, f"not valid JSON ({error})") from error
         if isinstance(manifest, dict) and not signed(manifest):
-            raise damaged(folder / file, "its own sha256 is not that of its content, which has changed")
+            raise damaged(folder / file, "its content has changed: it does not match the sha256 in it")
         if not isinstance(manifest, dict) or manifest.get("format") != self.name:
-            raise StoreError(str(folder / file), f"not the manifest of a {self.title}.", cure="give the folder of one")
+            cure = f"give the folder of a {self.title}"
+            raise StoreError(str(folder / file), f"not the manifest of a {self.title}.", cure=cure)
         if (version := manifest.get("version")) != self.version:
             problem = f"written in version {version!r} of the format; this code reads version {self.version}."
             raise StoreError(str(folder / file), problem, cure="build the store again, or use the code that wrote it")
@@ -89,7 +90,7 @@ class StoreFormat:
     def _check_fields(self, manifest: Manifest) -> None:
         fields = {"feature_dim": int, **self.fields, "source": dict, "settings": dict}
         if unknown := manifest.keys() - {"format", "version", "dtype", "encoder", "shards", "sha256", *fields}:
-            raise ValueError(f"there is no field {min(unknown)!r}")
+            raise ValueError(f"unknown field {min(unknown)!r}")
         for name, kind in fields.items():
             if not isinstance(manifest[name], kind):
                 raise ValueError(f"{name} is {manifest[name]!r}")
@@ -109,7 +110,7 @@ class StoreFormat:
         folder = folder.absolute()
         partial = folder if folder.suffix == ".partial" else folder.with_name(folder.name + ".partial")
         if partial.is_dir():
-            cure = "run the command that was building it once more: it goes on where it stopped"
+            cure = "run the command that was building it again; it continues where it stopped"
             return StoreError(str(folder), f"unfinished: only {partial.name} is there.", cure=cure)
         cure = "build it with: python -m features --config <yaml>"
         if not folder.exists():
@@ -118,34 +119,34 @@ class StoreFormat:
 
 
 def shard_name(table: str, number: int) -> str:
-    """The file of a table's shard."""
+    """The file name of a table's shard."""
     return f"{table}-{number:05d}.safetensors"
 
 
 def check_hashes(
     folder: Path, records: list[dict[str, Any]], report: Callable[[int], object] = lambda size: None
 ) -> None:
-    """Read all of these shards and compare them with their hashes; missing ones are left to others.
+    """Read these shards and compare them with their hashes; skip missing ones, which other checks report.
 
     Args:
-        folder: Of the store.
-        records: What its manifest says of the shards.
-        report: Is told the bytes of each one that is whole.
+        folder: The folder of the store.
+        records: The manifest's records of the shards.
+        report: Called with the size in bytes of each intact shard.
 
     Raises:
-        StoreError: If one has changed.
+        StoreError: If a shard has changed.
     """
     present = [record for record in records if (folder / record["file"]).is_file()]
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(sha256_of, (folder / record["file"] for record in present))
         for record, digest in zip(present, found, strict=True):
             if digest != record["sha256"]:
-                raise damaged(folder / record["file"], "its sha256 is not the manifest's: its content has changed")
+                raise damaged(folder / record["file"], "its content has changed: the manifest has another sha256")
             report(record["bytes"])
 
 
 def format_of(folder: str | Path) -> str | None:
-    """The name of the format of the store in a folder, finished or not; None where nothing says so."""
+    """The name of the format of the store in a folder, finished or not; None if the folder has no manifest."""
     for place in (Path(folder), Path(f"{folder}.partial")):
         for file in (MANIFEST, PROGRESS):
             try:

@@ -1,8 +1,8 @@
-"""GroupStore: queries with their candidates, features, labels and texts, on disk and mapped from there.
+"""GroupStore: queries with their candidates, features, labels and texts, memory-mapped from disk.
 
-A store is a folder of two tables in shards and a manifest. `candidates` holds each candidate's vectors and text once,
+A store is a folder with two tables in shards and a manifest. `candidates` holds each candidate's vectors and text once,
 however many groups share it. `groups` holds each query's vectors, text, id and split, and its slots: which candidate,
-its label, whether it may be used, whether it was injected, and its id. A store of texts alone has no vectors: its
+its label, whether it may be used, whether it was injected, and its id. A store of texts has no vectors: its
 `feature_dim` is 0, and it has no depths.
 """
 
@@ -23,26 +23,26 @@ S = TypeVar("S", bound="GroupStore")
 
 
 class GroupStore:
-    """A finished store, open for reading. G groups have S slots in all, n vectors are read at a time, D long.
+    """A finished store, open for reading. G groups have S slots in total; a read returns n vectors of size D.
 
     Args:
-        path: Its folder.
-        manifest: Its checked manifest.
+        path: The folder of the store.
+        manifest: The checked manifest of the store.
         candidates: The table of candidates.
         groups: The table of groups.
 
     Attributes:
         offsets: Where each group's slots begin; group g has slots offsets[g] to offsets[g + 1].
         candidate: Row of the candidate in each slot.
-        label: Relevance of each slot; nan where it is unlabelled.
+        label: Relevance of each slot; nan for unlabelled slots.
         valid: Whether a slot's candidate may be used.
-        injected: Whether it is a relevant candidate that retrieval missed: shown in training, never in evaluation.
-        split: 0 train, 1 val, 2 test, 255 where the source does not say.
-        answer: Which answer a slot's response gives, as a hash: equal numbers are equal answers, 0 is none. None where
+        injected: Whether a slot has a relevant candidate that retrieval missed: used in training, not in evaluation.
+        split: 0 train, 1 val, 2 test, 255 where the source names no split.
+        answer: Hash of the answer in a slot's response: equal numbers are equal answers, 0 is no answer. None if
             answers were not compared.
-        log_probability: Of all tokens of a slot's response together, in nats; nan where it is not known, None where it
-            is known of no slot.
-        num_tokens: Of a slot's response; -1 where it is not known, None where it is known of no slot.
+        log_probability: Total log-probability of a slot's response, in nats; nan where it is unknown, None if it is
+            unknown for all slots.
+        num_tokens: Number of tokens of a slot's response; -1 where it is unknown, None if it is unknown for all slots.
     """
 
     offsets: Int[Tensor, " G+1"]
@@ -71,14 +71,15 @@ class GroupStore:
 
     @classmethod
     def open(cls: type[S], path: str | Path, verify: bool = False) -> S:
-        """Open a store; its small tensors are read and checked, its features and texts stay on disk.
+        """Open a store; read and check its small tensors, and leave features and texts on disk.
 
         Args:
-            path: The folder.
-            verify: Whether to read everything and compare it with the manifest's hashes.
+            path: The folder of the store.
+            verify: Whether to read all files and compare them with the manifest's hashes.
 
         Raises:
-            StoreError: If it is missing, unfinished, damaged or foreign; names the file, the fault and the cure.
+            StoreError: If the store is missing, unfinished, damaged or not a group store; names the file, the fault and
+                the cure.
         """
         path = Path(path)
         manifest = GROUP_STORE.read_manifest(path)
@@ -96,35 +97,35 @@ class GroupStore:
 
     @property
     def has_features(self) -> bool:
-        """Whether it holds vectors beside the texts."""
+        """Whether the store has vectors in addition to texts."""
         return self.feature_dim > 0
 
     def check_features(self) -> None:
-        """Refuse a store of texts alone, for who needs vectors.
+        """Check that the store has vectors.
 
         Raises:
-            StoreError: If it holds no vectors; names the extractors that make them.
+            StoreError: If it has none; names the extractors that make them.
         """
         if not self.has_features:
             cure = (
                 "features: {name: embedding, source: ...} makes a store with vectors; or use a ranker that reads texts"
             )
-            raise StoreError(str(self.path), "holds texts and no vectors.", cure=cure)
+            raise StoreError(str(self.path), "has texts, but no vectors.", cure=cure)
 
     def query_features(self, index: Int[Tensor, " N"], depth: int = 0) -> Float[Tensor, "N D"]:
-        """The queries' vectors of these groups, in the stored dtype; `depth` counts in `depths`.
+        """The vectors of these groups' queries, in the stored dtype; `depth` is an index into `depths`.
 
         Raises:
-            StoreError: If it holds no vectors.
+            StoreError: If the store has no vectors.
         """
         self.check_features()
         return self._groups.features(index, depth)
 
     def candidate_features(self, index: Int[Tensor, " N"], depth: int = 0) -> Float[Tensor, "N D"]:
-        """The vectors of these candidates, in the stored dtype; `depth` counts in `depths`.
+        """The vectors of these candidates, in the stored dtype; `depth` is an index into `depths`.
 
         Raises:
-            StoreError: If it holds no vectors.
+            StoreError: If the store has no vectors.
         """
         self.check_features()
         return self._candidates.features(index, depth)
@@ -138,14 +139,14 @@ class GroupStore:
         return self._groups.text("id", group)
 
     def candidate_text(self, row: int) -> str:
-        """The text of a candidate, by its row as in `candidate`."""
+        """The text of the candidate in this row; `candidate` has the rows."""
         return self._candidates.text("text", row)
 
     @cached_property
     def beam_label(self) -> Float[Tensor, " G"] | None:
-        """The label of what a beam search found for each query; None if none was made.
+        """The label of each query's beam search result; None if the store has no beam search.
 
-        nan where it found nothing, what it found has no label, or the query was not searched for.
+        It is nan where the search found nothing, the result has no label, or the query was not searched.
         """
         if self.has_beams:
             return self._groups.joined("beam_label")
@@ -167,11 +168,11 @@ class GroupStore:
         return (self._groups.text("beam", group) or None) if self.has_beams else None
 
     def slot_id(self, slot: int) -> str:
-        """The id that the candidate in a slot has within its group."""
+        """The id of the candidate in a slot, within its group."""
         return self._slots.text("slot_id", slot)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A worker process maps the files anew: a pickled map would be a copy of the features.
+        # A worker process opens the files again, because a pickled memory map would be a copy of the features.
         return type(self).open, (self.path,)
 
     def __repr__(self) -> str:

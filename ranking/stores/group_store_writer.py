@@ -1,4 +1,4 @@
-"""GroupStoreWriter: builds a group store shard by shard; killed anywhere, it goes on and ends with the same bytes."""
+"""GroupStoreWriter: builds a group store shard by shard; a killed build resumes and ends with the same bytes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,21 +18,21 @@ __all__ = ["GroupStoreWriter", "check_settings"]
 
 
 class GroupStoreWriter(StoreWriter):
-    """Writes candidates, then groups of them; the state on disk is the one after some whole number of `add_` calls.
+    """Writes candidates, then groups of them; each `add_` call takes effect on disk as a whole or not at all.
 
     Args:
         path: The folder of the finished store.
-        feature_dim: Size D of each vector; 0 for a store of texts alone.
-        depths: The fraction of layers each of the L vectors of a row was taken at; `[None]` for a plain embedding, none
-            for a store of texts alone.
-        dtype: float16, bfloat16 or float32; of no meaning in a store of texts alone.
-        settings: All that the content depends on; a build goes on only with the same ones.
-        encoder: What is needed to embed new texts in the same way.
-        source: Where the texts came from.
+        feature_dim: Size D of each vector; 0 for a store without vectors.
+        depths: The depth of each of the L vectors of a row, as a fraction of all layers; `[None]` for an embedding,
+            empty for a store without vectors.
+        dtype: float16, bfloat16 or float32; has no meaning in a store without vectors.
+        settings: All settings that the content depends on; an unfinished build continues only with equal settings.
+        encoder: The description of the encoder, to embed new texts in the same way.
+        source: The description of where the texts came from.
 
     Raises:
-        StoreError: If the store is finished already, another process is building it, or what is there was made with
-            other settings or has been changed since.
+        StoreError: If the store is already finished, another process is building it, or the unfinished store was made
+            with other settings or has changed.
         ValueError: If there are depths without vectors, or vectors without depths.
     """
 
@@ -62,28 +62,28 @@ class GroupStoreWriter(StoreWriter):
 
     @property
     def feature_dim(self) -> int:
-        """Size D of each vector; 0 if the store holds texts alone."""
+        """Size D of each vector; 0 if the store has no vectors."""
         return self._manifest["feature_dim"]
 
     @property
     def num_groups(self) -> int:
-        """Groups that are safely on disk."""
+        """Number of groups that are safely on disk."""
         return self._manifest["num_groups"]
 
     @property
     def num_candidates(self) -> int:
-        """Candidates that are safely on disk."""
+        """Number of candidates that are safely on disk."""
         return self._manifest["num_candidates"]
 
     def candidates(self) -> Table:
-        """The candidates written so far, mapped: to search among them before groups are made."""
+        """The candidates written so far, memory-mapped, for a search before groups are made."""
         return self._format.open_table(self.partial, "candidates", self._manifest)
 
     def add_candidates(self, features: Float[Tensor, "N L D"] | None, texts: Sequence[str]) -> int:
-        """Write one shard of candidates; `features` is None in a store of texts alone.
+        """Write one shard of candidates; `features` is None in a store without vectors.
 
         Returns:
-            The row of the first one.
+            The row of the first candidate.
         """
         tensors = {**self._features(features, len(texts), "candidate"), **pack_texts("text", texts)}
         first = self.num_candidates
@@ -106,20 +106,20 @@ class GroupStoreWriter(StoreWriter):
         responses: Mapping[str, Tensor] | None = None,
         beams: Sequence[tuple[str, float]] | None = None,
     ) -> None:
-        """Write one shard of groups; their candidates must have been added before.
+        """Write one shard of groups; add their candidates before.
 
         Args:
-            ids: Of the queries.
-            texts: Of the queries.
-            features: Of the queries; None in a store of texts alone.
+            ids: Ids of the queries.
+            texts: Texts of the queries.
+            features: Vectors of the queries; None in a store without vectors.
             offsets: Where each group's slots begin, from 0.
-            candidate: Each slot's row, as counted by `add_candidates`.
-            label: Relevance, higher is better; nan where unlabelled.
-            slot_ids: Each candidate's id in its group.
-            valid: Whether each may be used; all by default.
-            injected: Whether each is a relevant one that retrieval missed; none by default.
+            candidate: The row of each slot's candidate, as `add_candidates` counts them.
+            label: Relevance of each slot, higher is better; nan for unlabelled slots.
+            slot_ids: Id of each slot's candidate within its group.
+            valid: Whether each slot's candidate may be used; all by default.
+            injected: Whether each slot has a relevant candidate that retrieval missed; none by default.
             split: `train`, `val`, `test` or None for each group.
-            responses: What is known of sampled candidates, by name as in `RESPONSES`: one value a slot.
+            responses: Data on sampled candidates, with the names in `RESPONSES`: one value per slot.
             beams: What a beam search found for each query, with its label, nan where it is not known; an empty text
                 where it found nothing.
 
@@ -144,7 +144,7 @@ class GroupStoreWriter(StoreWriter):
             raise ValueError(f"no such split: {unknown}; there are train, val, test and None")
         known = {name: values.to(RESPONSES[name][0]).contiguous() for name, values in (responses or {}).items()}
         if any(len(values) != num_slots for values in known.values()):
-            raise ValueError(f"{num_slots} slots do not fit what is known of responses")
+            raise ValueError(f"the columns of responses do not fit {num_slots} slots")
         found = {}
         if beams is not None:
             labels = torch.tensor([value for _, value in beams], dtype=torch.float32)
@@ -166,13 +166,13 @@ class GroupStoreWriter(StoreWriter):
         self._write("groups", tensors, rows=num_groups, slots=num_slots)
 
     def finish(self) -> Path:
-        """Give the store its name; nothing can be added after that.
+        """Finish the store and rename it to its path; nothing can be added after that.
 
         Raises:
-            StoreError: If there is no group in it, or the name has been taken meanwhile.
+            StoreError: If the store has no groups, or the path exists by now.
         """
         if not self.num_groups:
-            raise StoreError(str(self.partial), "no group was written.", cure="give a source that has some")
+            raise StoreError(str(self.partial), "no group was written.", cure="use a source that has groups")
         return super().finish()
 
     def _features(self, features: Tensor | None, rows: int, what: str) -> dict[str, Tensor]:

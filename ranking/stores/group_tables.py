@@ -1,4 +1,4 @@
-"""The tables of a group store, and the names its parts are known by."""
+"""Group tables: the tables of a group store and the names of their columns."""
 
 import torch
 
@@ -28,7 +28,7 @@ TABLES: dict[str, Columns] = {
     },
 }
 
-# What is known of a candidate that a language model sampled.
+# Data on a candidate that a language model sampled.
 RESPONSES: Columns = {
     "answer": (torch.int64, ("slots",)),
     "log_probability": (torch.float32, ("slots",)),

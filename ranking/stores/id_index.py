@@ -1,4 +1,4 @@
-"""IdIndex: from ids to rows by their 64-bit hashes, sorted and mapped from disk; no id is held in memory."""
+"""IdIndex: finds rows by the 64-bit hashes of ids, sorted and memory-mapped from disk; keeps no ids in memory."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -12,24 +12,24 @@ from torch import Tensor
 from ranking.stores.shard import Table
 
 BUCKET_ROWS = 1 << 22
-"""Rows in a bucket, about: hashes are sorted a bucket at a time."""
+"""The approximate number of rows in a bucket; hashes are sorted one bucket at a time."""
 
 
 class IdIndex:
     """Finds rows of a table by the ids of its rows.
 
-    The hashes lie in 2^b buckets, one a shard, by their first b bits, and within each in ascending order.
+    The first b bits of a hash select one of 2^b buckets. Each bucket is a shard, with its hashes in ascending order.
 
     Args:
-        table: Of `hash` and `row`.
-        id_of: The id of a row, with which a hit is compared: equal hashes need not mean equal ids.
+        table: The table with the columns `hash` and `row`.
+        id_of: Returns the id of a row, to verify a hit, because different ids can have equal hashes.
     """
 
     def __init__(self, table: Table, id_of: Callable[[int], str]) -> None:
         self._shards, self._id_of = table.shards, id_of
 
     def rows_of(self, ids: Sequence[str]) -> Int[Tensor, " n"]:
-        """The row of each id, -1 where there is none."""
+        """The row of each id, -1 if no row has it."""
         hashes, rows = hash_ids(ids), np.full(len(ids), -1)
         buckets = bucket_of(hashes, len(self._shards))
         for bucket in np.unique(buckets).tolist():
@@ -49,11 +49,11 @@ def hash_ids(ids: Sequence[str]) -> NDArray[np.int64]:
 
 
 def num_buckets(num_rows: int) -> int:
-    """How many buckets there are for so many rows: a power of two."""
+    """The number of buckets for a number of rows: a power of two."""
     return 1 << max(0, (max(num_rows, 1) - 1) // BUCKET_ROWS).bit_length()
 
 
 def bucket_of(hashes: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
-    """The bucket of each hash: its first bits, counted from the lowest hash on."""
+    """The bucket of each hash: its first bits, counted from the lowest hash."""
     bits = buckets.bit_length() - 1
     return (hashes >> (64 - bits)) + buckets // 2 if bits else np.zeros_like(hashes)

@@ -1,4 +1,4 @@
-"""A shard: one safetensors file with some rows of one table of a store; texts are bytes with offsets."""
+"""Shard: one safetensors file with some rows of one table of a store; texts are bytes with offsets."""
 
 import bisect
 from collections.abc import Mapping, Sequence
@@ -17,24 +17,24 @@ from ranking.texts import check_texts
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 Columns = Mapping[str, tuple[torch.dtype | None, tuple[str, ...]]]
-"""A table's tensors: dtype (None: the store's own) and axes. `rows+1` is one more than there are rows, `any` may have
-any size; offsets say where each row's bytes or entries begin."""
+"""The columns of a table: dtype (None for the store's dtype) and axes. `rows+1` is the number of rows plus one, `any`
+may have any size. Offsets are the positions where each row's bytes or entries begin."""
 
 
 class Shard:
-    """The tensors of one shard, mapped from disk: nothing is read until it is used.
+    """The tensors of one shard, memory-mapped: data is read only when it is used.
 
     Args:
         path: The safetensors file.
-        columns: What it must hold.
-        optional: What it may hold besides.
-        dtype: Of the features.
-        sizes: Of each axis.
-        size: Of the file, in bytes.
-        check_offsets: Whether to read all offsets now; those of a text are looked at again when it is read.
+        columns: The columns that the file must have.
+        optional: The columns that the file may have in addition.
+        dtype: Number format of the features.
+        sizes: Size of each axis.
+        size: Size of the file in bytes.
+        check_offsets: Whether to check all offsets now; reading a text checks its offsets again.
 
     Raises:
-        StoreError: If the file is not what was said of it.
+        StoreError: If the file does not match these arguments.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Shard:
                 self._check_offsets(name)
 
     def features(self, depth: int | None) -> Float[Tensor, "N D"]:
-        """The vectors of all rows, not copied; of one depth where each row has several."""
+        """The vectors of all rows, without a copy; at one depth if each row has several."""
         stored = self.tensors["features"]
         return stored if depth is None else stored[:, depth]
 
@@ -97,11 +97,11 @@ class Shard:
 
 
 class Table:
-    """All shards of a table, one after the other, as if they were one.
+    """All shards of a table, concatenated.
 
     Args:
-        shards: In the order of their rows.
-        axis: What is counted: rows, or another axis that goes on from shard to shard.
+        shards: The shards, in the order of their rows.
+        axis: The axis that positions count: rows, or another axis that continues from shard to shard.
     """
 
     def __init__(self, shards: Sequence[Shard], axis: str = "rows") -> None:
@@ -113,7 +113,7 @@ class Table:
         return self.starts[-1]
 
     def features(self, index: Int[Tensor, " N"], depth: int | None = None) -> Float[Tensor, "N D"]:
-        """The vectors of these rows: one gather a shard."""
+        """The vectors of these rows; one gather per shard."""
         if len(self.shards) == 1:
             return self.shards[0].features(depth).index_select(0, index)
         ascending, order = index.sort()
@@ -129,9 +129,9 @@ class Table:
         return gathered if torch.equal(index, ascending) else gathered.index_select(0, order.argsort())
 
     def at(self, position: int) -> tuple[Shard, int]:
-        """The shard that holds a row, and its place there."""
+        """The shard that has a position, and the position within this shard."""
         if not 0 <= position < self.starts[-1]:
-            raise IndexError(f"{position} is not among the {self.starts[-1]} of the store")
+            raise IndexError(f"position {position} of a table of {self.starts[-1]}")
         number = bisect.bisect_right(self.starts, position) - 1
         return self.shards[number], position - self.starts[number]
 
@@ -145,7 +145,7 @@ class Table:
         return all(name in shard.tensors for shard in self.shards)
 
     def joined(self, name: str) -> Tensor:
-        """A small tensor of all shards in memory; offsets count on from shard to shard."""
+        """A small column of all shards, read into memory; offsets continue from shard to shard."""
         parts = [shard.tensors[name] for shard in self.shards]
         if name.endswith("offsets"):
             starts = accumulate((int(part[-1]) for part in parts), initial=0)
@@ -155,7 +155,7 @@ class Table:
 
 
 def pack_texts(name: str, texts: Sequence[str]) -> dict[str, Tensor]:
-    """Texts as one run of UTF-8 bytes and where each begins."""
+    """Texts as concatenated UTF-8 bytes, with the offset of each text."""
     check_texts(name, texts)
     encoded = [text.encode() for text in texts]
     offsets = torch.tensor([0, *accumulate(map(len, encoded))], dtype=torch.int64)

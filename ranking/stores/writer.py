@@ -1,4 +1,4 @@
-"""StoreWriter: builds a store shard by shard; killed anywhere, it goes on and ends with the same bytes."""
+"""StoreWriter: builds a store shard by shard; a killed build resumes and ends with the same bytes."""
 
 import hashlib
 import json
@@ -30,25 +30,25 @@ W = TypeVar("W", bound="StoreWriter")
 
 
 class StoreWriter:
-    """Writes `<path>.partial/`, or goes on with it, and renames it to `<path>` when it is finished.
+    """Writes or continues `<path>.partial/`, and renames it to `<path>` when it is finished.
 
-    A shard counts once the partial manifest lists it, with its hash; each step is a file under a temporary name,
-    flushed and renamed. So the state on disk is always the one after some whole number of shards. Use it in a `with`
-    block: leaving it early keeps what is done and lets others go on.
+    A shard counts once the partial manifest lists it with its hash. Each file is written under a temporary name,
+    flushed and renamed. So the state on disk always consists of whole shards. Use the writer in a `with` block: leaving
+    the block early keeps the finished shards and lets another process continue.
 
     Args:
         path: The folder of the finished store.
-        format: What it holds.
+        format: The format of the store.
         dtype: float16, bfloat16 or float32.
-        settings: All that the content depends on; a build goes on only with the same ones.
-        encoder: What is needed to embed new texts in the same way.
-        source: Where the texts came from.
-        fixed: Fields of the manifest that a build must agree on.
-        counted: Fields of the manifest that grow.
+        settings: All settings that the content depends on; an unfinished build continues only with equal settings.
+        encoder: The description of the encoder, to embed new texts in the same way.
+        source: The description of where the texts came from.
+        fixed: Fields of the manifest that must stay equal when a build continues.
+        counted: Fields of the manifest that grow with each shard.
 
     Raises:
-        StoreError: If the store is finished already, another process is building it, or what is there was made with
-            other settings or has been changed since.
+        StoreError: If the store is already finished, another process is building it, or the unfinished store was made
+            with other settings or has changed.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class StoreWriter:
             raise
 
     def finish(self) -> Path:
-        """Give the store its name; nothing can be added after that.
+        """Finish the store and rename it to its path; nothing can be added after that.
 
         Raises:
-            StoreError: If the name has been taken meanwhile.
+            StoreError: If the path exists by now.
         """
         if self.path.exists():
             raise _finished(self.path)
@@ -95,7 +95,7 @@ class StoreWriter:
         return self.path
 
     def close(self) -> None:
-        """Let another process go on with the build."""
+        """Release the build, so that another process can continue it."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -109,10 +109,10 @@ class StoreWriter:
         self.close()
 
     def _guard(self) -> int:
-        """A lock on the folder of the build."""
+        """Lock the folder of the build."""
         if self.path.exists():
             raise _finished(self.path)
-        make_folder(self.partial, "set features.path to a folder that you may write to, or start elsewhere")
+        make_folder(self.partial, "set features.path to a folder that you may write to, or work in another folder")
         lock = lock_folder(self.partial)
         if lock is None:
             cure = "wait until it is done, or give another path"
@@ -125,7 +125,7 @@ class StoreWriter:
         if not (self.partial / PROGRESS).exists():
             if foreign := [file.name for file in self.partial.iterdir() if not file.name.startswith(PROGRESS)]:
                 cure = f"delete {self.partial} or give another path"
-                raise StoreError(str(self.partial), f"not a build of a store, yet holds {foreign[0]}.", cure=cure)
+                raise StoreError(str(self.partial), f"not an unfinished store, but it has {foreign[0]}.", cure=cure)
             self._save()
             return
         found = self._format.read_manifest(self.partial, PROGRESS)
@@ -134,7 +134,7 @@ class StoreWriter:
         for record in records:
             check_size(self.partial / record["file"], record["bytes"])
             if sha256_of(self.partial / record["file"]) != record["sha256"]:
-                raise damaged(self.partial / record["file"], "its sha256 is not the one it was written with")
+                raise damaged(self.partial / record["file"], "it has changed since it was written: its sha256 differs")
         self._manifest = found
         keep = {PROGRESS, *(record["file"] for record in records), *self._unlisted()}
         for file in self.partial.iterdir():
@@ -142,16 +142,16 @@ class StoreWriter:
                 file.unlink()
 
     def _unlisted(self) -> set[str]:
-        """Files that are to stay though the manifest does not list them."""
+        """Files to keep although the manifest does not list them."""
         return set()
 
     def _write(self, table: str, tensors: dict[str, Tensor], **counts: int) -> None:
-        """Write the next shard of a table; `counts` has its rows and what else the format counts."""
+        """Write the next shard of a table; `counts` has its number of rows and the other counts of the format."""
         number = len(self._manifest["shards"][table])
         self._add(table, write_shard(self.partial, table, number, tensors, **counts))
 
     def _add(self, table: str, record: dict[str, Any]) -> None:
-        """List a shard that is on disk."""
+        """Add a shard on disk to the partial manifest."""
         self._manifest["shards"][table].append(record)
         for name, count in {table: record["rows"], **record}.items():
             if f"num_{name}" in self._manifest:
@@ -166,7 +166,7 @@ class StoreWriter:
 
 
 def write_shard(folder: Path, table: str, number: int, tensors: dict[str, Tensor], **counts: int) -> dict[str, Any]:
-    """Write a shard's file; the record that a manifest has of it."""
+    """Write the file of a shard; return its record for the manifest."""
     content = save(tensors)
     others = {name: count for name, count in counts.items() if name != "rows"}
     record = {"file": shard_name(table, number), "rows": counts["rows"], "bytes": len(content), **others}
@@ -176,11 +176,11 @@ def write_shard(folder: Path, table: str, number: int, tensors: dict[str, Tensor
 
 
 def stored(features: Tensor, shape: tuple[int, ...], dtype: str, what: str, folder: Path) -> Tensor:
-    """Vectors in the dtype they are stored in.
+    """Convert vectors to the dtype of the store.
 
     Raises:
-        ValueError: If their shape is another one.
-        StoreError: If one is not finite in that dtype.
+        ValueError: If the vectors do not have this shape.
+        StoreError: If a vector is not finite in this dtype.
     """
     if features.shape != shape:
         raise ValueError(f"{what} features are {tuple(features.shape)}, expected {shape}")
@@ -189,25 +189,25 @@ def stored(features: Tensor, shape: tuple[int, ...], dtype: str, what: str, fold
         row = int((~made.isfinite()).flatten(1).any(1).nonzero()[0])
         value = features[row].cpu()[~made[row].isfinite()].flatten()[0].item()
         problem = f"the vector of {what} {row} of this shard has {value:g} in it, as {dtype}."
-        cure = "dtype: float32 or bfloat16 holds larger values; find out where others come from"
+        cure = "set dtype to float32 or bfloat16 for larger values; if it is inf or nan, check the encoder or source"
         raise StoreError(str(folder), problem, cure=cure)
     return made
 
 
 def check_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Compare what a store was made with to what is asked for now.
+    """Compare the settings that a store was made with to the present ones.
 
     Raises:
-        StoreError: If they differ; it names the setting and both values.
+        StoreError: If they differ; names the setting and both values.
     """
     for name, value in found.items():
         if value != wanted.get(name):
             problem = f"made with another {_difference(name, value, wanted.get(name))}."
-            raise StoreError(str(path), problem, cure=f"give another path, or delete {path} to build it anew")
+            raise StoreError(str(path), problem, cure=f"give another path, or delete {path} to build it again")
 
 
 def _difference(name: str, found: Any, wanted: Any) -> str:
-    """Where two settings differ, as `encoder.max_length: 128, now 256`."""
+    """Where two settings differ, such as `encoder.max_length: 128, now 256`."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         key = next(key for key in [*found, *wanted] if found.get(key) != wanted.get(key))
         return _difference(f"{name}.{key}", found.get(key), wanted.get(key))
@@ -216,4 +216,4 @@ def _difference(name: str, found: Any, wanted: Any) -> str:
 
 def _finished(path: Path) -> StoreError:
     cure = "use it as it is, give another path, or delete it to build it again"
-    return StoreError(str(path), "already there, and a finished store is never overwritten.", cure=cure)
+    return StoreError(str(path), "already exists, and a finished store is never overwritten.", cure=cure)

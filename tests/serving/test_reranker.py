@@ -94,7 +94,7 @@ def test_a_text_is_no_list_of_texts_for_an_encoder_either(encoder: Encoder) -> N
 
 def test_a_folder_that_a_reranker_cannot_be_saved_to_is_named(encoder: Encoder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"file/mine: cannot be made or written to: Not a directory"):
+    with pytest.raises(ConfigError, match=r"file/mine: cannot be created or written to: Not a directory"):
         untrained(encoder).save_pretrained(tmp_path / "file" / "mine")
 
 

@@ -144,8 +144,8 @@ def test_a_damaged_store_is_not_copied_into_one_with_hashes_that_fit(
     whole, damaged = write(tmp_path / "whole", range(4), range(2)), write(tmp_path / "damaged", range(4, 8), range(2))
     change_a_byte(damaged / file, -3)
     GroupStore.open(damaged)  # the change shows in its hash alone
-    cure = f"delete {damaged} and build it again, or copy it again from where it is whole"
-    told = f"{damaged / file}: its sha256 is not the manifest's: its content has changed.\n  What to do:   {cure}\n"
+    cure = f"delete {damaged} and build it again, or copy it again from an undamaged copy"
+    told = f"{damaged / file}: its content has changed: the manifest has another sha256.\n  What to do:   {cure}\n"
     new = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert main(["merge", str(whole), str(damaged), "--into", new[0]]) == 1
     assert capsys.readouterr().err == told
@@ -181,5 +181,5 @@ def test_the_commands_do_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "is ready" in capsys.readouterr().out
     assert content(GroupStore.open(tmp_path / "again")) == content(GroupStore.open(path))
     assert main(["merge", *names, "--into", str(tmp_path / "again")]) == 1
-    with pytest.raises(StoreError, match="already there"):
+    with pytest.raises(StoreError, match="already exists"):
         merge(names, tmp_path / "again")

@@ -65,7 +65,7 @@ def test_it_has_the_texts_labels_and_splits_of_a_store_with_vectors(
 @pytest.mark.parametrize("read", ["candidate_features", "query_features"])
 def test_who_asks_it_for_vectors_is_told_how_to_make_them(source: dict[str, Any], tmp_path: Path, read: str) -> None:
     store = build(source, tmp_path / "texts")
-    with pytest.raises(StoreError, match=r"(?s)texts: holds texts and no vectors.*features: \{name: embedding"):
+    with pytest.raises(StoreError, match=r"(?s)texts: has texts, but no vectors.*features: \{name: embedding"):
         getattr(store, read)(torch.tensor([0]))
 
 

@@ -233,7 +233,7 @@ def test_candidates_come_before_queries(tmp_path: Path) -> None:
             writer.finish()
         writer.add_candidates(["a", "b"], ["a", "b"], torch.ones(2, 8))
         add_one_query(writer)
-        with pytest.raises(ValueError, match="cannot be added once queries are"):
+        with pytest.raises(ValueError, match="cannot be added after queries were"):
             writer.add_candidates(["c"], ["c"], torch.ones(1, 8))
 
 

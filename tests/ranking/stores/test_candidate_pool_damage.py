@@ -137,8 +137,8 @@ def test_a_changed_manifest_is_refused_with_words(path: Path) -> None:
     with pytest.raises(StoreError) as raised:
         CandidatePool.open(path)
     assert str(raised.value) == (
-        f"{path / MANIFEST}: its own sha256 is not that of its content, which has changed.\n"
-        f"  What to do:   delete {path} and build it again, or copy it again from where it is whole"
+        f"{path / MANIFEST}: its content has changed: it does not match the sha256 in it.\n"
+        f"  What to do:   delete {path} and build it again, or copy it again from an undamaged copy"
     )
 
 
@@ -153,7 +153,7 @@ def test_a_changed_byte_is_found_by_its_hash_when_asked(path: Path) -> None:
     content[-40] ^= 1
     (path / CANDIDATES).write_bytes(content)
     CandidatePool.open(path)
-    with pytest.raises(StoreError, match=f"{path / CANDIDATES}: its sha256 is not the manifest's"):
+    with pytest.raises(StoreError, match=f"{path / CANDIDATES}: its content has changed"):
         CandidatePool.open(path, verify=True)
 
 

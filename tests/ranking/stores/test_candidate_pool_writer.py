@@ -144,7 +144,7 @@ def test_a_shard_that_was_changed_before_it_was_listed_is_refused(tmp_path: Path
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(StoreError, match=f"{shard}: its sha256"):
+    with pytest.raises(StoreError, match=f"{shard}: it has changed"):
         build(tmp_path / "pool")
 
 
@@ -175,7 +175,7 @@ def test_a_pool_is_built_by_one_process_and_never_overwritten(tmp_path: Path) ->
     ):
         build(tmp_path / "pool")
     build(tmp_path / "pool")
-    with pytest.raises(StoreError, match="already there"):
+    with pytest.raises(StoreError, match="already exists"):
         build(tmp_path / "pool")
 
 

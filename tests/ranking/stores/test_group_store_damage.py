@@ -103,7 +103,7 @@ DAMAGES: dict[str, tuple[Harm, str, str]] = {
     "the version is a later one": (manifest(lambda m: m.update(version=9)), MANIFEST, "version 9 .* version 1"),
     "a field is missing": (manifest(lambda m: m.pop("depths")), MANIFEST, "depths"),
     "a field has another type": (manifest(lambda m: m.update(feature_dim="16")), MANIFEST, "feature_dim is '16'"),
-    "a field is unknown": (manifest(lambda m: m.update(sha25v="")), MANIFEST, "there is no field 'sha25v'"),
+    "a field is unknown": (manifest(lambda m: m.update(sha25v="")), MANIFEST, "unknown field 'sha25v'"),
     "a field is null": (manifest(lambda m: m.update(shards=None)), MANIFEST, "a field is missing or wrong"),
     "the dtype is unknown": (manifest(lambda m: m.update(dtype="int4")), MANIFEST, "dtype is 'int4'"),
     "no shard is listed": (manifest(lambda m: m["shards"].update(groups=[])), MANIFEST, "lists no shard of groups"),
@@ -166,8 +166,8 @@ def test_a_changed_manifest_is_refused_with_words(path: Path) -> None:
     with pytest.raises(StoreError) as raised:
         GroupStore.open(path)
     assert str(raised.value) == (
-        f"{path / MANIFEST}: its own sha256 is not that of its content, which has changed.\n"
-        f"  What to do:   delete {path} and build it again, or copy it again from where it is whole"
+        f"{path / MANIFEST}: its content has changed: it does not match the sha256 in it.\n"
+        f"  What to do:   delete {path} and build it again, or copy it again from an undamaged copy"
     )
 
 
@@ -180,7 +180,7 @@ def test_a_manifest_of_an_older_version_has_no_hash_and_is_opened(path: Path) ->
 def test_a_changed_byte_is_found_by_its_hash_when_asked(path: Path) -> None:
     overwrite(CANDIDATES, 5000, b"X")(path)
     GroupStore.open(path)
-    with pytest.raises(StoreError, match=f"{path / CANDIDATES}: its sha256 is not the manifest's"):
+    with pytest.raises(StoreError, match=f"{path / CANDIDATES}: its content has changed"):
         GroupStore.open(path, verify=True)
 
 
