@@ -1,1 +1,1 @@
-"""Arithmetic on many vectors: search, k-means, partitions."""
+"""Computations on many vectors: search, k-means, partitions."""

@@ -1,4 +1,4 @@
-"""Collectors: what is kept of the scores of a pool while they stream by."""
+"""Collectors: keep the best scores, or count ranks, while the scores of a pool stream by."""
 
 import torch
 import torch.distributed as dist
@@ -8,20 +8,20 @@ from torch import Tensor
 
 from ranking.places import Places
 
-_CELL = 32  # scores of which only the maximum is looked at first
-_MANY = 32  # from so many candidates of a query on, sorting all scores is faster than comparing with each
+_CELL = 32  # scores in a cell; first only the maximum of a cell is compared
+_MANY = 32  # with this many candidates of a query, sorting all scores is faster than comparing with each candidate
 
 
 class Best:
     """The k highest scores of each query so far.
 
-    Nearly all scores are below the k-th best so far. So only the maxima of cells of 32 scores are compared with it,
-    and what the few cells above it hold waits until there is enough to sort.
+    Nearly all scores are below the k-th best so far. So only the maxima of cells of 32 scores are compared with it. The
+    scores of the few cells above it are buffered until there are enough to sort.
 
     Args:
-        num_queries: How many queries.
-        k: How many scores to keep of each; 0 keeps nothing.
-        device: Where the scores are.
+        num_queries: Number of queries.
+        k: Number of scores to keep for each query; 0 keeps none.
+        device: The device of the scores.
     """
 
     def __init__(self, num_queries: int, k: int, device: torch.device) -> None:
@@ -33,7 +33,7 @@ class Best:
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, chunk: slice, first: int, scores: Float[Tensor, "q n"]) -> None:
-        """Take note of the scores of some queries for the rows from `first` on."""
+        """Add scores of a chunk of queries for the rows from `first` on."""
         if not self.k:
             return
         missing = -scores.shape[1] % _CELL
@@ -42,7 +42,7 @@ class Best:
         maxima, bound = cells.amax(dim=1), self._bound[chunk]
         self._highest[chunk] = torch.maximum(self._highest[chunk], maxima.amax(dim=1))
         query, cell = (maxima > bound.unsqueeze(1)).nonzero(as_tuple=True)
-        many = 1 / 8 if self.k <= maxima.shape[1] else 0.98  # the second way to raise the bound takes longer
+        many = 1 / 8 if self.k <= maxima.shape[1] else 0.98  # raising the bound by all scores takes longer
         if len(query) > many * maxima.numel():
             bound.copy_(torch.maximum(bound, self._just_below(maxima, scores)))
             query, cell = (maxima > bound.unsqueeze(1)).nonzero(as_tuple=True)
@@ -55,7 +55,7 @@ class Best:
                 self._merge()
 
     def share(self) -> None:
-        """Merge what all processes found."""
+        """Merge the results of all processes."""
         if not self.k:
             return
         self._merge()
@@ -71,7 +71,7 @@ class Best:
         self._highest[broken > 0] = torch.nan
 
     def found(self) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
-        """Scores and rows, best first; of equal scores the first row leads.
+        """Scores and rows, best first; of equal scores, the lower row comes first.
 
         Raises:
             ValueError: If a score was nan.
@@ -81,7 +81,7 @@ class Best:
         return self.scores, self.rows
 
     def _just_below(self, maxima: Float[Tensor, "q c"], scores: Float[Tensor, "q n"]) -> Float[Tensor, " q"]:
-        """A bound that at least k of these scores are above: k cells, or k scores, reach its upper neighbour."""
+        """The largest float32 below the k-th best value of cells or scores, so at least k scores exceed it."""
         values = maxima if self.k <= maxima.shape[1] else scores
         if self.k > values.shape[1]:
             return torch.full_like(values[:, 0], -torch.inf)
@@ -89,7 +89,7 @@ class Best:
         return lowest.nextafter(torch.full_like(lowest, -torch.inf))
 
     def _merge(self) -> None:
-        """Sort what waits in among the best so far."""
+        """Merge the buffered scores into the best so far."""
         if not self._waiting:
             return
         query, place = (self.rows >= 0).nonzero(as_tuple=True)
@@ -110,15 +110,15 @@ class Best:
 
 
 class Ranks:
-    """For pairs of a query and a candidate, how many other candidates score higher and how many the same.
+    """For pairs of a query and a candidate, how many other candidates score higher and how many score the same.
 
-    What is counted is by how many the higher ones outnumber the lower ones, and how many are not tied: two sums over
-    the signs of the differences.
+    It keeps two sums over the signs of score differences: the number of higher minus lower candidates, and the number
+    of candidates that are not tied.
 
     Args:
-        query: Of each pair.
-        rows: The candidates.
-        device: Where the scores are.
+        query: The query of each pair.
+        rows: The candidate of each pair, as a row of the pool.
+        device: The device of the scores.
     """
 
     def __init__(self, query: Int[Tensor, " R"], rows: Int[Tensor, " R"], device: torch.device) -> None:
@@ -129,13 +129,13 @@ class Ranks:
         self._views: dict[int, _View] = {}
 
     def pairs(self, chunk: slice, start: int, stop: int) -> Int[Tensor, " r"]:
-        """Which pairs have a query of a chunk, and a candidate from `start` to before `stop`."""
+        """The pairs with a query of this chunk and a candidate from `start` up to, not including, `stop`."""
         first, last = torch.searchsorted(self.query, torch.tensor([chunk.start, chunk.stop])).tolist()
         rows = self.rows[first:last]
         return first + ((rows >= start) & (rows < stop)).nonzero()[:, 0]
 
     def add(self, chunk: slice, first: int, scores: Float[Tensor, "q n"]) -> None:
-        """Compare the scores of some queries for the rows from `first` on with those of the candidates to rank."""
+        """Compare scores of a chunk of queries, for the rows from `first` on, with those of the candidates to rank."""
         if chunk.start not in self._views:
             self._views[chunk.start] = _View(self, chunk)
         view = self._views[chunk.start]
@@ -148,13 +148,13 @@ class Ranks:
             outnumber[pairs] += above.sign_().sum(dim=1).masked_fill_(broken, torch.nan)
             apart[pairs] += above.abs_().sum(dim=1)
         pairs, query, row = view.inside(first, first + scores.shape[1])
-        if len(pairs):  # no candidate is compared with itself, which rounding could make higher or lower
+        if len(pairs):  # undo the comparison of each candidate with itself, which rounding could make higher or lower
             itself = (scores[query, row - first] - self.scores[pairs]).sign()
             outnumber[pairs] -= itself
             apart[pairs] -= itself.abs()
 
     def _add_sorted(self, view: "_View", scores: Float[Tensor, "q n"]) -> None:
-        """The same sums, from the scores in order: that takes as long for any number of candidates to rank."""
+        """The sums of `add` from sorted scores; the time does not depend on the number of candidates to rank."""
         rising = scores.sort(dim=1).values
         own = self.scores[view.pairs]
         padded = scores.new_zeros(len(scores), len(view.layers))
@@ -167,7 +167,7 @@ class Ranks:
         self.counts[1, view.pairs] += (higher + lower).double()
 
     def found(self, num_candidates: int) -> Places:
-        """Where the candidates stand, in the order in which the pairs were given.
+        """The places of the candidates, in the order of the pairs.
 
         Raises:
             ValueError: If a score was nan.
@@ -180,7 +180,7 @@ class Ranks:
 
 
 class _View:
-    """The pairs of one chunk of queries: once in layers that hold each query once at most, once by row."""
+    """The pairs of one chunk of queries in two orders: in layers with each query at most once, and by row."""
 
     def __init__(self, ranks: Ranks, chunk: slice) -> None:
         device = ranks.counts.device
@@ -198,14 +198,14 @@ class _View:
         self._by_row = tuple(part[order].to(device) for part in (pairs, query, ranks.rows[pairs]))
 
     def inside(self, first: int, stop: int) -> tuple[Int[Tensor, " r"], Int[Tensor, " r"], Int[Tensor, " r"]]:
-        """Pairs whose candidates are among some rows, their queries and these rows."""
+        """The pairs whose candidates are rows from `start` to before `stop`, with their queries and rows."""
         start, stop = torch.searchsorted(self._row, torch.tensor([first, stop])).tolist()
         pairs, query, row = (part[start:stop] for part in self._by_row)
         return pairs, query, row
 
 
 def _falling_within(query: Int[Tensor, " n"], scores: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Numbers that sort by query, and the scores of a query from the highest to the lowest."""
+    """Integers that sort by query first, then by score, highest first."""
     bits = (scores + 0.0).view(torch.int32).long()  # -0.0 becomes 0.0
     rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     return (query << 33) - rising
@@ -215,4 +215,4 @@ def _refuse_nan(values: Float[Tensor, " n"], query: Int[Tensor, " n"]) -> None:
     broken = values.isnan().cpu()
     if broken.any():
         some = ", ".join(map(str, query[broken].unique()[:5].tolist()))
-        raise ValueError(f"scores of queries {some} are nan, so they have no order: their vectors or the pool's are")
+        raise ValueError(f"scores of queries {some} are nan, so they have no order: check all vectors for nan")

@@ -1,10 +1,10 @@
-"""K-means: many small clusterings at once, or one large one, on tensors (Eqs. 3-5 of the LRanker paper).
+"""K-means: many small clusterings at once, or one large clustering, on tensors (Eqs. 3-5 of the LRanker paper).
 
-k-means++ seeding with a few trials a step (Arthur and Vassilvitskii 2007), then Lloyd's iterations until the inertia,
-the sum of squared distances to the centroids, hardly falls. Assignments may look at the first dimensions only
-(Matryoshka embeddings); centroids are means of full vectors.
+k-means++ seeding with a few trials per step (Arthur and Vassilvitskii 2007), then Lloyd's iterations until the inertia,
+the sum of squared distances to the centroids, hardly falls. Assignments may use the first dimensions only (Matryoshka
+embeddings); centroids are means of full vectors.
 
-Sets do not influence one another: a set gets the same clusters alone and beside others.
+Sets are independent: a set gets the same clusters alone and together with others.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from torch import Tensor
 from ranking.vectors.clusters import Clusters, cluster_sums, largest_first
 from ranking.vectors.products import full_precision, products
 
-_CACHED = 2**21  # numbers of points that a processor works on at once
-_BLOCK = 2**19  # numbers of points of a larger set that are looked at together
-_MEMORY = 2**28  # likewise, of a GPU
-_AT_ONCE = 4  # centroids that are drawn together, of three times as many points
-_NOISE = 2e-6  # squared distances below this share of the squared lengths are rounding
+_CACHED = 2**21  # vector entries that a CPU processes together
+_BLOCK = 2**19  # vector entries of a larger set that a CPU processes together
+_MEMORY = 2**28  # vector entries that a GPU processes together
+_AT_ONCE = 4  # centroids that one step draws, from three times as many points
+_NOISE = 2e-6  # squared distances below this share of the squared lengths are rounding errors
 
 _PointsOf = Callable[[slice, slice, int | None], Tensor]
 
@@ -39,13 +39,13 @@ def kmeans(
     """Cluster each of P sets.
 
     Args:
-        vectors: Of the points.
+        vectors: Vectors of the points.
         mask: True where a point exists.
-        num_centroids: K.
-        assign_dim: How many of the first dimensions say which cluster a point is in; null for all.
-        max_iterations: Assignments at the most.
-        tolerance: A set is done when an iteration lowers its inertia by no more than this share.
-        seed: Of the seeding.
+        num_centroids: K, the number of clusters.
+        assign_dim: Number of first dimensions that decide the cluster of a point; null for all.
+        max_iterations: Maximum number of assignment steps.
+        tolerance: A set is done when an iteration lowers its inertia by at most this share.
+        seed: Seed of the initial centroids.
 
     Raises:
         ValueError: If a number is below 1, or the tolerance below 0.
@@ -75,17 +75,17 @@ def kmeans_rows(
     tolerance: float = 5e-3,
     seed: int = 0,
 ) -> Clusters:
-    """As `kmeans` of `table[rows]`, without holding all of these vectors.
+    """The same as `kmeans` of `table[rows]`, without all of these vectors in memory.
 
     Args:
         table: Vectors that the sets share.
-        rows: Those of each set; what stands where the mask is False does not matter.
+        rows: The rows of each set; values where the mask is False are ignored.
         mask: True where a point exists.
-        num_centroids: K.
-        assign_dim: How many of the first dimensions say which cluster a point is in; null for all.
-        max_iterations: Assignments at the most.
-        tolerance: A set is done when an iteration lowers its inertia by no more than this share.
-        seed: Of the seeding.
+        num_centroids: K, the number of clusters.
+        assign_dim: Number of first dimensions that decide the cluster of a point; null for all.
+        max_iterations: Maximum number of assignment steps.
+        tolerance: A set is done when an iteration lowers its inertia by at most this share.
+        seed: Seed of the initial centroids.
     """
     rows = torch.where(mask, rows, 0)
 
@@ -98,9 +98,9 @@ def kmeans_rows(
 
 
 class _Schedule:
-    """How clusters are to be found.
+    """The options of a clustering.
 
-    The random numbers are the same for all sets, so that no set depends on how many there are.
+    All sets use the same random numbers, so that no set depends on the number of sets.
     """
 
     def __init__(self, num_centroids: int, max_iterations: int, tolerance: float, seed: int) -> None:
@@ -114,7 +114,7 @@ class _Schedule:
         self.trials = torch.rand(-(-num_centroids // _AT_ONCE), 3 * _AT_ONCE, generator=self._draw)
 
     def sample(self, num_points: int) -> Float[Tensor, " m"] | None:
-        """Numbers from 0 to 1 that choose which of many points seeding looks at; None if it looks at all."""
+        """Random numbers in [0, 1) that choose the points for seeding from many; None if seeding uses all points."""
         size = max(100 * self.num_centroids, min(256 * self.num_centroids, num_points // 64))
         return torch.rand(size, generator=self._draw) if size < num_points else None
 
@@ -122,7 +122,7 @@ class _Schedule:
 def _cluster(
     points_of: _PointsOf, feature_dim: int, mask: Bool[Tensor, "P n"], assign_dim: int | None, schedule: _Schedule
 ) -> Clusters:
-    """Cluster group by group of sets, each as large as can be worked on fast."""
+    """Cluster the sets in groups, each as large as can be processed fast."""
     if assign_dim is not None and assign_dim < 1:
         raise ValueError(f"assign_dim must be at least 1, or null for all dimensions, not {assign_dim}")
     dim = min(assign_dim or feature_dim, feature_dim)
@@ -148,13 +148,13 @@ def _cluster(
 
 
 def _groups(number: int, size: int) -> list[slice]:
-    """Slices of up to `size` that together have `number` elements; one at least."""
+    """At least one slice of up to `size` elements each, which together have `number` elements."""
     size = max(1, size)
     return [slice(start, min(start + size, number)) for start in range(0, number, size)] or [slice(0, 0)]
 
 
 class _Start(NamedTuple):
-    """What Lloyd's algorithm starts with: centroids and, if known, each point's nearest one and its distance."""
+    """The start of Lloyd's algorithm: centroids and, if known, each point's nearest centroid and distance."""
 
     centroids: Float[Tensor, "p K d"]
     assignment: Int[Tensor, "p n"] | None = None
@@ -162,7 +162,7 @@ class _Start(NamedTuple):
 
 
 def _chosen(mask: Bool[Tensor, "p n"], sample: Float[Tensor, " m"]) -> tuple[Int[Tensor, "p m"], Bool[Tensor, "p m"]]:
-    """Places of some points of each set, and whether there are any."""
+    """Indices of sampled points of each set, and whether they exist."""
     count = mask.sum(dim=1, keepdim=True)
     places = (sample * count).long()
     if not bool(mask.all()):
@@ -173,10 +173,10 @@ def _chosen(mask: Bool[Tensor, "p n"], sample: Float[Tensor, " m"]) -> tuple[Int
 def _seeds(
     points: Float[Tensor, "p n d"], mask: Bool[Tensor, "p n"], num_centroids: int, trials: Float[Tensor, "S T"]
 ) -> _Start:
-    """Points to begin with as centroids, by greedy k-means++: those of a few that lower the inertia most.
+    """Choose the initial centroids by greedy k-means++.
 
-    The few are drawn at random, the chance of a point being its squared distance to the nearest centroid so far.
-    Several centroids are chosen of the same few: as good as one of each few, and faster.
+    Each step draws a few points with probabilities proportional to their squared distances to the nearest centroid so
+    far, and keeps those that lower the inertia most. A step keeps several points: as good as one per step, and faster.
     """
     squares, transposed = _squares(points), points.transpose(1, 2)
     seeds, assignment, nearest = [], torch.zeros_like(mask, dtype=torch.int64), mask.float()
@@ -199,26 +199,26 @@ def _seeds(
 
 
 def _taken(points: Float[Tensor, "p n d"], places: Int[Tensor, "p m"]) -> Float[Tensor, "p m d"]:
-    """Some points of each set."""
+    """The points of each set at these indices."""
     first = torch.arange(0, points.shape[0] * points.shape[1], points.shape[1], device=points.device)
     rows = (places + first.unsqueeze(1)).flatten()
     return points.flatten(0, 1).index_select(0, rows).unflatten(0, places.shape)
 
 
 def _block_size(points: Float[Tensor, "p n d"]) -> int:
-    """How many points of a group to look at together."""
+    """How many points of a group to process together."""
     if points.device.type != "cpu":
         return _MEMORY // max(1, len(points) * points.shape[2])
     return points.shape[1] if points.numel() <= _CACHED else _BLOCK // points.shape[2]
 
 
 def _squares(points: Float[Tensor, "p n d"]) -> Float[Tensor, "p n"]:
-    """Squared lengths, lowered so that rounding does not make the distance of a point to itself more than 0."""
+    """Squared lengths, slightly lowered, so that rounding does not make a point's distance to itself positive."""
     return torch.linalg.vector_norm(points, dim=2).square_().mul_(1 - _NOISE)
 
 
 class _Lloyd:
-    """Lloyd's algorithm on a group of p sets, in the dimensions that say which cluster a point is in."""
+    """Lloyd's algorithm on a group of p sets, in the dimensions that decide the cluster of a point."""
 
     def __init__(self, points: Float[Tensor, "p n d"], mask: Bool[Tensor, "p n"], start: _Start) -> None:
         self.points, self.mask, self.num_centroids = points, mask, start.centroids.shape[1]
@@ -235,14 +235,14 @@ class _Lloyd:
         self.nearest = torch.zeros_like(self.squares) if start.nearest is None else start.nearest
 
     def run(self, max_iterations: int, tolerance: float, before: Float[Tensor, " p"] | None = None) -> None:
-        """Assign points to their nearest centroids, and move these to the means of their points, as long as it helps.
+        """Assign points to their nearest centroids, and move the centroids to the means of their points; repeat.
 
-        Sets that are done keep their centroids; when those left are a quarter, they go on alone.
+        Sets that are done keep their centroids. When only a quarter of the sets is left, these continue alone.
 
         Args:
-            max_iterations: Assignments at the most, the one of the start included.
-            tolerance: A set is done when its inertia falls by no more than this share.
-            before: The inertia of an iteration earlier.
+            max_iterations: Maximum number of assignment steps, including the one of the start.
+            tolerance: A set is done when an iteration lowers its inertia by at most this share.
+            before: The inertia after the iteration before.
         """
         before = self.nearest.new_full((len(self.points),), torch.inf) if before is None else before
         going = torch.ones_like(before, dtype=torch.bool)
@@ -264,7 +264,7 @@ class _Lloyd:
             before = inertia
 
     def _assign_and_add_up(self) -> None:
-        """Give each point its nearest centroid, and each cluster the sum of its points."""
+        """Assign each point to its nearest centroid, and sum up the points of each cluster."""
         bias = self.centroids.square().sum(dim=2).masked_fill_(self.gone, torch.inf)
         self.sums, self.sizes = torch.zeros_like(self.centroids), torch.zeros_like(self.sizes)
         for places in self.blocks:
@@ -280,7 +280,7 @@ class _Lloyd:
             self._repair(missing)
 
     def _load(self, places: slice) -> Float[Tensor, "p m d"]:
-        """A block of points; one of many is copied to where the cache holds it, as it is read in no order."""
+        """A block of points; if there are many blocks, it is copied so that it stays in the cache."""
         points = self.points[:, places]
         if len(self.blocks) == 1 or points.device.type != "cpu":
             return points
@@ -289,13 +289,13 @@ class _Lloyd:
         return self.buffer[:, : points.shape[1]].copy_(points)
 
     def _assign(self, points: Float[Tensor, "p m d"], bias: Float[Tensor, "p K"], places: slice) -> None:
-        """Give points their nearest centroids, and note their squared distances, 0 where these are rounding."""
+        """Assign points to their nearest centroids, and store squared distances, 0 where they are rounding errors."""
         if len(points) == 1:
             scores = products(points[0], -2 * self.centroids[0], bias[0]).T.unsqueeze(0)
         else:
             scores = torch.baddbmm(bias.unsqueeze(2), self.centroids, points.transpose(1, 2), alpha=-2)
         nearest, assignment = self.nearest[:, places], self.assignment[:, places]
-        for place, some in enumerate(scores):  # one after the other: for all at once it takes twice as long
+        for place, some in enumerate(scores):  # one set at a time: all at once takes twice as long
             torch.min(some, dim=0, out=(nearest[place], assignment[place]))
         nearest.add_(self.squares[:, places]).clamp_(min=0)
         if self.masked is not None:
@@ -303,7 +303,7 @@ class _Lloyd:
             nearest.masked_fill_(self.masked[:, places], 0)
 
     def _repair(self, missing: Bool[Tensor, "p K"]) -> None:
-        """Make the points that are farthest from their centroids clusters of their own, as scikit-learn does."""
+        """Replace empty clusters by the points farthest from their centroids, as scikit-learn does."""
         for place in missing.any(dim=1).nonzero().flatten().tolist():
             slots = missing[place].nonzero().flatten().tolist()
             far = self.nearest[place].sort(descending=True, stable=True)
@@ -323,7 +323,7 @@ class _Lloyd:
 
 
 def _full_sums(points_of: _PointsOf, sets: slice, lloyd: _Lloyd, size: int) -> Float[Tensor, "p K D"]:
-    """The sums of full vectors."""
+    """The sums of the full vectors of each cluster."""
     total = torch.zeros(())
     for places in _groups(lloyd.assignment.shape[1], size // len(lloyd.points)):
         vectors = points_of(sets, places, None)

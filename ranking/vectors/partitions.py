@@ -8,18 +8,18 @@ from ranking.vectors.permutation import Permutation
 
 
 class Partitions:
-    """`num_splits` ways to split N candidates into `num_partitions` parts; a function of its arguments, kept nowhere.
+    """`num_splits` ways to split N candidates into `num_partitions` parts; equal arguments give equal splits.
 
     Split s puts the candidates in a random order and cuts it into parts whose sizes differ by at most one.
 
     Args:
-        num_candidates: N.
-        num_partitions: Parts of a split.
-        num_splits: Splits, each independent of the others.
-        seed: Of all splits.
+        num_candidates: N, the number of candidates.
+        num_partitions: Number of parts of a split.
+        num_splits: Number of independent splits.
+        seed: Seed of all splits.
 
     Raises:
-        ValueError: If there are more parts than candidates, or none.
+        ValueError: If there are more parts than candidates, or a number is below 1.
     """
 
     def __init__(self, num_candidates: int, num_partitions: int, num_splits: int, seed: int) -> None:
@@ -31,7 +31,7 @@ class Partitions:
         self._orders = [Permutation(num_candidates, hash((seed, split)) % 2**63) for split in range(num_splits)]
 
     def __len__(self) -> int:
-        """Parts of all splits together."""
+        """Total number of parts of all splits."""
         return self.num_splits * self.num_partitions
 
     def index(self, split: int, part: int) -> int:
@@ -39,13 +39,13 @@ class Partitions:
         return split * self.num_partitions + part
 
     def bounds(self, part: int) -> tuple[int, int]:
-        """The places of a part in the order of any split: from the first to before the second."""
+        """The range of a part's places in the order of any split: from the first up to, not including, the second."""
         return part * self.num_candidates // self.num_partitions, (
             (part + 1) * self.num_candidates // self.num_partitions
         )
 
     def rows(self, split: int, part: int) -> Int[Tensor, " n"]:
-        """The candidates of one part, ascending."""
+        """The rows of the candidates in one part, ascending."""
         return self.rows_at(split, torch.arange(*self.bounds(part))).sort().values
 
     def part_of(self, split: int) -> Int[Tensor, " N"]:
@@ -58,9 +58,9 @@ class Partitions:
         return ((self.places(split, rows) + 1) * self.num_partitions - 1) // self.num_candidates
 
     def places(self, split: int, rows: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Where in the order of a split these candidates stand."""
+        """The places of these candidates in the order of a split."""
         return self._orders[split](rows)
 
     def rows_at(self, split: int, places: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """The candidates that stand at these places in the order of a split."""
+        """The candidates at these places in the order of a split."""
         return self._orders[split].inverse(places)

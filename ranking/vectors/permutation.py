@@ -1,4 +1,4 @@
-"""Permutation: a random order of N things; a large one is computed where it is asked for and takes no memory."""
+"""Permutation: a random order of N items; a large one is computed on demand and needs no memory."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ _LOW = (1 << 32) - 1
 class Permutation:
     """A random one-to-one map of 0 .. N-1 onto itself, and its inverse.
 
-    Up to 65,536 it is drawn and kept. Beyond, a Feistel network permutes the smallest power of two that is not below
-    N; what falls outside is sent through again until it falls inside (cycle walking: Black and Rogaway, "Ciphers with
-    Arbitrary Finite Domains", 2002).
+    Up to N = 65,536 it is drawn and stored. Above, a Feistel network permutes the smallest power of two that is at
+    least N; numbers outside 0 .. N-1 are permuted again until they fall inside (cycle walking: Black and Rogaway,
+    "Ciphers with Arbitrary Finite Domains", 2002).
 
     Args:
-        size: N.
-        seed: Another one gives another order.
+        size: N, the number of items.
+        seed: Seed of the order.
 
     Example:
         >>> order = Permutation(5, seed=0)
@@ -39,11 +39,11 @@ class Permutation:
         self._drawn_inverse = self._drawn.argsort() if self._drawn is not None else None
 
     def __call__(self, index: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Where each index goes."""
+        """The place of each index."""
         return self._walk(index, self._forward) if self._drawn is None else self._drawn[index]
 
     def inverse(self, place: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Which index goes to each place."""
+        """The index at each place."""
         return self._walk(place, self._backward) if self._drawn_inverse is None else self._drawn_inverse[place]
 
     def _walk(self, numbers: Tensor, once: Callable[[Tensor], Tensor]) -> Tensor:

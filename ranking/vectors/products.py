@@ -1,4 +1,4 @@
-"""Products: inner products in fp32 of queries with blocks of stored vectors, by the fastest kernel that is exact."""
+"""Products: fp32 inner products of queries with blocks of stored vectors, by the fastest exact kernel."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,23 +8,23 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-# MKL multiplies at half speed on processors other than its maker's, and sums in an order that depends on the shapes.
+# MKL runs at half speed on CPUs that are not Intel's, and adds in an order that depends on the shapes.
 _ONEDNN = (
     torch.ops.mkldnn._linear_pointwise
     if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     else None
 )
-# Since PyTorch 2.13, oneDNN adds in the same order whatever the shapes; before, it did not on AVX2 processors.
+# Since PyTorch 2.13, oneDNN adds in the same order for all shapes; before, it did not on AVX2 CPUs.
 _ONEDNN_KEEPS_ORDER = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
 _WITH_OUT_DTYPE = "dtype" in torch.ops.aten.mm.overloads()
-_COLUMNS = 64  # blocks of so many vectors, or of a multiple, have no rest that kernels treat in another way
+_COLUMNS = 64  # blocks with a multiple of this many vectors have no remainder, which kernels treat differently
 _PARTS = {torch.float16: 2, torch.bfloat16: 3}
 
 
 def products(
     left: Float[Tensor, "M D"], right: Float[Tensor, "N D"], bias: Float[Tensor, " N"] | None = None
 ) -> Float[Tensor, "M N"]:
-    """Left times right transposed, both fp32.
+    """`left` times `right` transposed, both in fp32.
 
     >>> products(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     tensor([[11.,  2.]])
@@ -36,7 +36,7 @@ def products(
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Let products of fp32 be fp32, whatever autocast or the precision of matrix products is set to outside."""
+    """Compute fp32 products in full fp32, whatever autocast or the matmul precision is set to outside."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -49,17 +49,17 @@ def full_precision(device: torch.device) -> Iterator[None]:
 class Scorer:
     """Inner products of fixed queries with one block of vectors after another.
 
-    Equal vectors get equal products, wherever and in whichever block they stand. oneDNN of PyTorch 2.13 or newer adds
-    in the same order for all blocks of two rows or more; other kernels do for matrices of the same shape. So blocks are
-    filled up to two rows, or to the largest.
+    Equal vectors get equal products, in every position and block. oneDNN of PyTorch 2.13 or newer adds in the same
+    order for all blocks of at least two rows; other kernels do so for matrices of the same shape. So blocks are padded
+    to two rows, or to the largest size.
 
-    On CUDA, blocks of half precision are multiplied as they are: each query is split into parts of that precision whose
-    sum is the query (two of fp16, three of bf16), so that nothing but the order of summation is rounded.
+    On CUDA, blocks in half precision are not converted: each query is split into parts of that precision whose sum is
+    the query (two of fp16, three of bf16). So the results differ from fp32 only by the order of summation.
 
     Args:
-        queries: Of any precision.
-        dtype: Of the blocks.
-        size: Of the largest block.
+        queries: The queries, in any precision.
+        dtype: Number format of the blocks.
+        size: Number of vectors in the largest block.
     """
 
     def __init__(self, queries: Float[Tensor, "Q D"], dtype: torch.dtype, size: int) -> None:
@@ -74,7 +74,7 @@ class Scorer:
             self._parts = _parts(self._queries / self._scale, dtype)
 
     def load(self, block: Float[Tensor, "N D"]) -> Float[Tensor, "M D"]:
-        """A block where and as `score` needs it; it may share memory with the one before."""
+        """Move and convert a block for `score`; it may reuse the memory of the block before."""
         if self._device.type == block.device.type == "cpu" and block.dtype != torch.float32:
             if not len(self._buffer):
                 self._buffer = torch.zeros(self._size, block.shape[1])
@@ -86,7 +86,7 @@ class Scorer:
         return block if self._split else block.float()
 
     def score(self, chunk: slice, block: Float[Tensor, "M D"]) -> Float[Tensor, "Q M"]:
-        """The products of some of the queries with a loaded block."""
+        """The products of a chunk of the queries with a loaded block."""
         if not self._split:
             return products(self._queries[chunk], block)
         left = self._parts[:, chunk]
@@ -98,7 +98,7 @@ class Scorer:
 
 
 def _parts(queries: Float[Tensor, "Q D"], dtype: torch.dtype) -> Float[Tensor, "P Q D"]:
-    """Parts of lower precision that add up to queries of entries between -1 and 1, the largest first."""
+    """Split queries with entries from -1 to 1 into parts of lower precision that add up to them, largest first."""
     parts, rest = [], queries
     for _ in range(_PARTS[dtype]):
         parts.append(rest.to(dtype))

@@ -1,8 +1,8 @@
-"""Search: exact best candidates and exact places of given ones, from one scan of a pool.
+"""Search: exact best candidates and exact places of given candidates, from one scan of a pool.
 
-Blocks of the pool are scored one after the other; what is held is one block's scores and what was found so far, never
-(queries x candidates). Scores are fp32, whatever the pool is stored in. Under several processes each can scan its own
-slice of the pool; all of them get the whole result.
+The scan scores one block of the pool after the other. It keeps only the scores of one block and the results so far,
+never all scores of (queries x candidates). Scores are fp32, for any dtype of the pool. With several processes, each can
+scan its own slice of the pool; all of them get the whole result.
 
 A pool is a tensor, several tensors one after the other, or anything that has `num_candidates`, `dtype`,
 `blocks(start, stop, size)` and `features(rows)`, such as a CandidatePool.
@@ -21,9 +21,9 @@ from ranking.places import Places
 from ranking.vectors.collectors import Best, Ranks
 from ranking.vectors.products import Scorer, full_precision
 
-_CHUNK = 512  # queries scored at once
-_CACHED = 2**20  # scores, and values of vectors, that stay in a processor's cache
-_MEMORY = 2**26  # scores that a GPU holds at once
+_CHUNK = 512  # queries scored together
+_CACHED = 2**20  # scores and vector entries that fit in a CPU's cache
+_MEMORY = 2**26  # scores that a GPU keeps at a time
 
 
 @runtime_checkable
@@ -32,20 +32,20 @@ class Pool(Protocol):
 
     @property
     def num_candidates(self) -> int:
-        """How many there are."""
+        """Number of candidates."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """What they are stored in."""
+        """Number format of the stored vectors."""
         ...
 
     def blocks(self, start: int = 0, stop: int | None = None, size: int = 65536) -> Iterator[Float[Tensor, "n D"]]:
-        """The vectors in the order of their rows."""
+        """Yield the vectors in the order of their rows."""
         ...
 
     def features(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
-        """The vectors of some rows."""
+        """The vectors of these rows."""
         ...
 
 
@@ -53,12 +53,12 @@ AnyPool = Pool | Float[Tensor, "N D"] | Sequence[Float[Tensor, "_ D"]]
 
 
 class Found(NamedTuple):
-    """What a scan found.
+    """The result of a scan.
 
     Args:
-        scores: The best of each query, highest first, -inf where there are fewer.
-        rows: The candidates they belong to, -1 where there are fewer; of equal scores the first row leads.
-        places: Of the candidates asked for.
+        scores: The best scores of each query, highest first, -inf where a query has fewer candidates.
+        rows: The candidates with these scores, -1 where there are fewer; of equal scores, the lower row comes first.
+        places: The places of the given candidates.
     """
 
     scores: Float[Tensor, "Q k"]
@@ -75,18 +75,18 @@ def top_k(
     removed: Int[Tensor, "E 2"] | None = None,
     distributed: bool = False,
 ) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
-    """The highest inner products and the rows they belong to, best first; of equal ones the first row leads.
+    """The highest inner products and their rows, best first; of equal scores, the lower row comes first.
 
-    There are as many columns as candidates if these are fewer than k; a query that has fewer left, since some are
-    removed, has -inf and -1 in its last places.
+    A pool with fewer than k candidates gives fewer columns. A query with fewer candidates left, because some are
+    removed, has -inf and -1 in its last columns.
 
     Args:
-        queries: Their device is where scores are computed.
-        pool: Candidates.
-        k: How many to find.
-        inverse_norms: One over each candidate's length, to rank by cosine where the pool is not normalized.
-        removed: Pairs (query, row): no candidates for that query.
-        distributed: Whether each process is to scan a slice of the pool; all must pass the same queries.
+        queries: The queries; scores are computed on their device.
+        pool: The candidates.
+        k: Number of candidates to find.
+        inverse_norms: One over each candidate's length, to rank by cosine if the pool is not normalized.
+        removed: Pairs (query, row) of candidates that a query must not get.
+        distributed: Whether each process scans only a slice of the pool; all must pass the same queries.
 
     Raises:
         ValueError: If a score is nan.
@@ -108,16 +108,16 @@ def places(
     removed: Int[Tensor, "E 2"] | None = None,
     distributed: bool = False,
 ) -> Places:
-    """Where candidates stand: how many others score higher, and how many the same.
+    """The places of given candidates: how many others score higher, and how many score the same.
 
     Args:
-        queries: Their device is where scores are computed.
-        pool: Candidates.
-        query_index: For which query each candidate is looked up.
-        rows: Which candidates.
-        inverse_norms: One over each candidate's length, to rank by cosine where the pool is not normalized.
-        removed: Pairs (query, row): no candidates for that query.
-        distributed: Whether each process is to scan a slice of the pool; all must pass the same queries and pairs.
+        queries: The queries; scores are computed on their device.
+        pool: The candidates.
+        query_index: The query of each given candidate.
+        rows: The given candidates, as rows of the pool.
+        inverse_norms: One over each candidate's length, to rank by cosine if the pool is not normalized.
+        removed: Pairs (query, row) of candidates that do not count for a query.
+        distributed: Whether each process scans only a slice of the pool; all must pass the same queries and pairs.
 
     Raises:
         ValueError: If a score is nan.
@@ -214,14 +214,14 @@ class _Scan:
         self._removed_rows = [pairs[:, 1].cpu().contiguous() for pairs in self._removed]
 
     def score_pairs(self, chunk: slice, query: Int[Tensor, " r"], rows: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
-        """The scores of some candidates, each for one query of the chunk."""
+        """The scores of these candidates, each for one query of the chunk."""
         scores = self._scorer.score(chunk, self._scorer.load(self._pool.features(rows)))
         rows, query = rows.to(self._device), query.to(self._device) - chunk.start
         scores = scores[query, torch.arange(len(rows), device=self._device)]
         return scores if self._norms is None else scores * self._norms[rows]
 
     def tiles(self) -> Iterator[tuple[slice, int, Float[Tensor, "q n"]]]:
-        """Scores of a chunk of queries for a block of candidates, and its first row; -inf for removed ones."""
+        """Yield a chunk of queries, the first row of a block, and their scores; -inf for removed candidates."""
         first = self.start
         for block in self._pool.blocks(self.start, self.stop, self.size):
             loaded, stop = self._scorer.load(block), first + len(block)
@@ -238,7 +238,7 @@ class _Scan:
 
 
 class _Tensors:
-    """Tensors as a pool, one after the other."""
+    """Concatenated tensors as a pool."""
 
     def __init__(self, parts: Sequence[Float[Tensor, "_ D"]]) -> None:
         self._parts, self.dtype = parts, parts[0].dtype
@@ -260,11 +260,11 @@ class _Tensors:
 
 
 class WatchedPool:
-    """A pool that tells how much of it is read.
+    """A pool that reports how much of it is read.
 
     Args:
-        pool: What is read.
-        report: Told of each block, by its number of candidates.
+        pool: The pool to read.
+        report: Called with the number of candidates of each block.
     """
 
     def __init__(self, pool: AnyPool, report: Callable[[int], None]) -> None:
@@ -276,20 +276,20 @@ class WatchedPool:
         )
 
     def blocks(self, start: int = 0, stop: int | None = None, size: int = 65536) -> Iterator[Float[Tensor, "n D"]]:
-        """The vectors in the order of their rows; a block is reported when the next one is asked for."""
+        """Yield the vectors in the order of their rows; report each block when the next one is requested."""
         for block in self._pool.blocks(start, stop, size):
             yield block
             self._report(len(block))
 
 
 def as_pool(pool: AnyPool) -> Pool:
-    """A pool, or tensors as one."""
+    """Return a pool as it is; turn tensors into a pool."""
     tensors = [pool] if isinstance(pool, Tensor) else pool
     return _Tensors(tensors) if isinstance(tensors, Sequence) else tensors
 
 
 def _block_size(queries: Float[Tensor, "Q D"], num_candidates: int) -> int:
-    """As many rows as keep a processor's cache, or a share of a GPU's memory, full of vectors and scores."""
+    """The number of rows whose vectors and scores fill a CPU's cache, or a share of a GPU's memory."""
     num_queries, feature_dim = min(len(queries), _CHUNK), queries.shape[1]
     on_cpu = queries.device.type == "cpu"
     size = (_CACHED if on_cpu else _MEMORY) // max(1, num_queries)
