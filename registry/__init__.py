@@ -1,4 +1,4 @@
-"""What exists by name, and how a yaml becomes objects."""
+"""Components by name, and how a yaml becomes objects."""
 
 from registry.config import FeaturesConfig, RunConfig, load_config
 from registry.errors import ConfigError

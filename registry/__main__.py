@@ -15,7 +15,7 @@ from registry.light_imports import lighten_imports
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print all kinds, one kind, or one component; exit status 1 for a name that is not there."""
+    """Print all kinds, one kind, or one component; exit status 1 for an unknown name."""
     parser = argparse.ArgumentParser(
         prog="python -m registry",
         description=__doc__,
@@ -65,12 +65,12 @@ def _print_options(factory: Callable[..., Any], prefix: str, provided: Sequence[
 
 
 def _print(head: str, text: str, indent: int) -> None:
-    """Print a line, broken between words where the terminal is narrow; whole where there is none, for `grep`."""
+    """Print a line, wrapped to the width of the terminal; without a terminal it stays one line, for `grep`."""
     if not sys.stdout.isatty():
         print(head + text)
         return
     width = shutil.get_terminal_size().columns
-    # In a very narrow terminal the indent would leave no room.
+    # In a very narrow terminal the indent would leave no room for text.
     blank = " " * min(indent, width // 2)
     head = head if head.strip() else blank
     print(textwrap.fill(head + text, width, subsequent_indent=blank, break_long_words=False, break_on_hyphens=False))

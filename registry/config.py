@@ -1,4 +1,4 @@
-"""Config: a yaml with its bases and overrides, checked, as one plain mapping."""
+"""Config: a yaml with its bases and overrides, checked and merged into one plain mapping."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -32,18 +32,18 @@ class RunConfig:
 
     Args:
         ranker: The model, with its loss, optimizer, schedule and metrics.
-        datamodule: What it trains on.
-        features: How to make the store that the datamodule reads, where there is none yet.
-        trainer: Any option of lightning's Trainer.
+        datamodule: The training, validation and test data.
+        features: How to build the store that the datamodule reads, if it does not exist yet.
+        trainer: Any options of Lightning's Trainer.
         logger: One or several loggers; null for none.
-        callbacks: Callbacks of your own, besides those of every run.
-        references: Rankers without weights that are judged beside the ranker; null for those that suit the data.
-        monitor: The validation metric, higher is better, that decides which checkpoint is the best.
-        save_every: Seconds between saves of the point to resume from, besides those at each validation.
-        seed: Of weights, batches, draws and dropout.
-        runs: Folder of all runs; this one gets `runs/<config>/<time>`.
-        imports: Modules outside the repository that register components named here, and the folder of each; a list of
-            names will do.
+        callbacks: Your own callbacks, in addition to those of every run.
+        references: Rankers without weights to compare the ranker with; null for those that fit the data.
+        monitor: The validation metric that selects the best checkpoint; higher is better.
+        save_every: Seconds between saves of the state to resume from, in addition to the save at each validation.
+        seed: Seed of weights, batches, draws and dropout.
+        runs: Folder of all runs; this run gets `runs/<config>/<time>`.
+        imports: Modules outside the repository that register components used here: a list of names, or a mapping of
+            names to folders.
     """
 
     ranker: Annotated[dict[str, Any], RANKERS]
@@ -65,9 +65,9 @@ class FeaturesConfig:
     """Everything that decides what `python -m features` builds.
 
     Args:
-        features: How to make the store.
-        imports: Modules outside the repository that register components named here, and the folder of each; a list of
-            names will do.
+        features: How to build the store.
+        imports: Modules outside the repository that register components used here: a list of names, or a mapping of
+            names to folders.
     """
 
     features: Annotated[dict[str, Any], EXTRACTORS]
@@ -77,16 +77,16 @@ class FeaturesConfig:
 def load_config(
     name: str | Path | None, overrides: Sequence[str] = (), *, into: type[S] = RunConfig, ignore: Collection[str] = ()
 ) -> S:
-    """Read a yaml with its bases, apply overrides, and check all of it; nothing heavy is built.
+    """Read a yaml with its bases, apply overrides, and check everything; build no components.
 
     Args:
-        name: A path, or a name in configs/ with or without `.yaml`; None for overrides alone.
+        name: A path, or a name in configs/ with or without `.yaml`; None to use only overrides.
         overrides: `key=value` with dotted keys and yaml values, such as `ranker.loss=bce`.
-        into: What the mapping must fit.
-        ignore: Keys that may be there as well, and are not looked at.
+        into: The dataclass whose fields the mapping must have.
+        ignore: Further keys that are allowed but not checked.
 
     Raises:
-        ConfigError: For the first mistake; it names the file, the key and the cure.
+        ConfigError: For the first mistake; names the file, the key and the cure.
     """
     file = find_config(name) if name is not None else None
     try:
@@ -103,7 +103,7 @@ def load_config(
         assert isinstance(resolved, dict)
         if into is RunConfig and isinstance(ranker := resolved.get("ranker"), dict) and "baselines" in ranker:
             cure = "references: [bm25, encoder], beside `ranker:` rather than in it"
-            raise ConfigError("ranker.baselines", "references are no option of the ranker.", cure=cure)
+            raise ConfigError("ranker.baselines", "references are not an option of the ranker.", cure=cure)
         resolved["imports"] = _import(resolved.get("imports", []), [file.parent] if file else [])
         if isinstance(logger := resolved.get("logger", []), str | Mapping | None):
             resolved["logger"] = [] if logger is None else [logger]
@@ -115,12 +115,12 @@ def load_config(
 
 
 def find_config(name: str | Path) -> Path:
-    """The file of that path, or of that name in configs/.
+    """The file with this path, or with this name in configs/.
 
     Raises:
-        ConfigError: If there is none; it lists what configs/ holds.
+        ConfigError: If no such file exists; lists the names in configs/.
     """
-    with suppress(OSError):  # a name that no file can have
+    with suppress(OSError):  # raised for names that no file can have
         for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
             if path.is_file():
                 return path.resolve()
@@ -129,10 +129,10 @@ def find_config(name: str | Path) -> Path:
 
 
 def merge(base: Any, child: Any) -> Any:
-    """The child over the base: mappings key by key, anything else is replaced.
+    """Merge a child into its base: mappings key by key; any other value of the child replaces that of the base.
 
-    A mapping without a `name` over a plain name adds options to it: `{temperature: 2}` over `softmax`. One that names
-    another component replaces the first with all its options.
+    A mapping without a `name` adds options to a plain name in the base: `{temperature: 2}` to `softmax`. A mapping with
+    another name replaces the component in the base and all its options.
     """
     if isinstance(base, str) and isinstance(child, Mapping) and child and "name" not in child:
         base = {"name": base}
@@ -181,7 +181,7 @@ def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _import(imports: Any, folders: list[Path]) -> dict[str, str]:
-    """Import a list of modules, or a mapping of them to folders as a run saves it; the mapping."""
+    """Import a list of modules, or a mapping of modules to folders as a run saves it; return the mapping."""
     found = schema.convert(imports, dict[str, str], "imports") if isinstance(imports, Mapping) else {}
     names = list(found) or schema.convert(imports or [], list[str], "imports")
     import_modules(names, [*found.values(), *folders])
@@ -208,11 +208,11 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 
 def _check_numbers(text: str, key: str = "") -> None:
-    """Refuse what YAML 1.1 reads as another number than is meant: 1:30 as 90, 1_0 as 10, 010 as 8, 0b1 as 1."""
+    """Refuse numbers that YAML 1.1 reads in an unexpected way: 1:30 as 90, 1_0 as 10, 010 as 8, 0b1 as 1."""
     stack, seen = [(yaml.compose(text, yaml.SafeLoader), "")], set()
     while stack:
         node, path = stack.pop()
-        if id(node) in seen:  # an alias, which may stand for what it is part of
+        if id(node) in seen:  # an alias, which may refer to a node that contains it
             continue
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):

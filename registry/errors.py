@@ -1,4 +1,4 @@
-"""ConfigError: what is wrong in a user's yaml, where, what was probably meant, and what to do."""
+"""ConfigError: a user's mistake: where it is, what is wrong, what was probably meant, and what to do."""
 
 import difflib
 import math
@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 
 class ConfigError(Exception):
-    """A mistake in a yaml, an override or a data file; shown to the user as it is, without a traceback.
+    """A mistake in a yaml, an override or a data file; commands print it without a traceback.
 
     Args:
-        path: Where: a dotted yaml path such as `ranker.block.num_heads`, or a file.
+        path: Where the mistake is: a dotted yaml path such as `ranker.block.num_heads`, or a file.
         problem: What is wrong there, with the value.
-        given: What was written, to suggest a neighbour of from `known`.
-        known: What could have been written.
-        cure: What to do.
+        given: What the user wrote; the error suggests the most similar of `known`.
+        known: What the user could have written.
+        cure: What the user can do.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ConfigError(Exception):
 
 
 def shown(value: object) -> str:
-    """A value as it stands in a yaml, texts quoted."""
+    """A value as yaml writes it, with texts in quotes."""
     if isinstance(value, float) and not math.isfinite(value):
         return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else repr(value)

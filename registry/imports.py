@@ -1,4 +1,4 @@
-"""Imports: modules outside the repository whose components a yaml names, remembered so that checkpoints find them."""
+"""Imports: imports a user's modules that a yaml names, and remembers their folders for checkpoints."""
 
 import importlib
 import importlib.util
@@ -16,21 +16,21 @@ OURS = frozenset(
         "sandbox", "serving", "train", "training",
     }
 )  # fmt: skip
-"""What this repository itself has at its top: its components need no import."""
+"""The top-level packages of this repository; their components need no import."""
 
 _imported: dict[str, str] = {}
 
 
 def import_modules(names: Iterable[str], folders: Iterable[Path | str] = ()) -> None:
-    """Import modules so that what they register exists.
+    """Import modules, so that the components that they register exist.
 
     Args:
         names: Module names, as in an import statement.
-        folders: Where to look besides Python's own path and the working directory.
+        folders: Folders to search in addition to Python's own path and the working directory.
 
     Raises:
-        ConfigError: If a module is nowhere to be found, would be read from another file than the one in those folders,
-            or raises an error; that is told with file and line.
+        ConfigError: If a module is not found, would be read from another file than the one in those folders, or raises
+            an error; names the file and line.
     """
     places = list(dict.fromkeys([*(Path(folder).resolve() for folder in folders), Path.cwd()]))
     sys.path.extend(str(place) for place in places if str(place) not in sys.path)
@@ -47,19 +47,19 @@ def import_modules(names: Iterable[str], folders: Iterable[Path | str] = ()) -> 
         found = _file_of(name)
         if found is None:
             cure = f"name a file in it, such as {name}.my_block, or give it an __init__.py"
-            raise ConfigError(path, f"{name!r} is no file, so no checkpoint could find it again.", cure=cure)
+            raise ConfigError(path, f"{name!r} is not a file, so no checkpoint could find it again.", cure=cure)
         _imported[name] = str(_root(name, found))
 
 
 def imported_modules() -> dict[str, str]:
-    """Every module imported so far by `import_modules`, and the folder it was found in."""
+    """Every module that `import_modules` has imported so far, and its folder."""
     return dict(_imported)
 
 
 def _check_meant(path: str, name: str, file: Path | None, meant: Path | None) -> None:
-    """Refuse a name under which Python has something else than the user's file."""
+    """Refuse a name that Python uses for something other than the user's file."""
     top, stem = name.partition(".")[0], name.rpartition(".")[2]
-    cure = f"give your file a name of its own, such as my_{stem}.py, and write that here"
+    cure = f"give your file another name, such as my_{stem}.py, and use that name here"
     if name in OURS:
         raise ConfigError(path, f"{name!r} is a part of this repository, not {_yours(name, meant)}.", cure=cure)
     if top in sys.stdlib_module_names | {"__main__"}:
@@ -70,7 +70,7 @@ def _check_meant(path: str, name: str, file: Path | None, meant: Path | None) ->
         cure = f"load them in two processes, or give {meant} another name"
         raise ConfigError(path, f"{name!r} is {file} in this process already, so {meant} cannot be read.", cure=cure)
     root = _root(name, meant)
-    cure = f"give {meant if meant.parent == root else root / top} another name, and write that here"
+    cure = f"give {meant if meant.parent == root else root / top} another name, and use that name here"
     problem = f"{(name if file else top)!r} is {file or _file_of(top)} to Python, so {meant} would not be read."
     raise ConfigError(path, problem, cure=cure)
 
@@ -100,19 +100,19 @@ def _import(path: str, name: str, file: Path | None, places: Sequence[Path]) -> 
 
 
 def _raised(path: str, name: str, file: Path | None, error: BaseException) -> ConfigError:
-    """What a module of the user raised, as one error."""
+    """A ConfigError for an exception that a user's module raised."""
     if isinstance(error, SystemExit):
         reason = f"it ends Python: sys.exit({error.code!r})"
     else:
         text = error.msg if isinstance(error, SyntaxError) else str(error)
         reason = f"{type(error).__name__}: {text.partition(chr(10))[0]}".removesuffix(": ").removesuffix(".")
     where = f" in {_root(name, file)}" if file else ""
-    cure = f"mend the file; `python -c 'import {name}'`{where} shows all of the error"
+    cure = f"correct the file; `python -c 'import {name}'`{where} shows the whole error"
     return ConfigError(path, f"{_place(name, file, error)}: {reason}.", cure=cure)
 
 
 def _place(name: str, file: Path | None, error: BaseException) -> str:
-    """File and line of the user where an error arose: the last ones before it went into code of others."""
+    """The user's file and line that raised an error: the last ones before code of others."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno and Path(error.filename).is_file():
         return f"{error.filename}, line {error.lineno}"
     places = [
@@ -132,14 +132,14 @@ def _is_users(file: Path, module: str, root: Path) -> bool:
 
 
 def _file_in(folder: Path, name: str) -> Path | None:
-    """The file that a name stands for in a folder."""
+    """The file of the module with this name in a folder."""
     stem = folder.joinpath(*name.split("."))
     files = (stem / "__init__.py", stem.with_name(f"{stem.name}.py"))
     return next((file.resolve() for file in files if file.is_file()), None)
 
 
 def _file_of(name: str) -> Path | None:
-    """The file that Python has read, or would read, for a name; None if there is none. Nothing is run."""
+    """The file that Python has read, or would read, for a module name; None if none exists. Runs no code."""
     file, path = None, None
     parts = name.split(".")
     for depth in range(1, len(parts) + 1):
@@ -155,5 +155,5 @@ def _file_of(name: str) -> Path | None:
 
 
 def _root(name: str, file: Path) -> Path:
-    """The folder that a module's name counts from."""
+    """The folder that a module's name is relative to."""
     return file.parents[name.count(".") + (file.stem == "__init__")]

@@ -1,4 +1,4 @@
-"""Kinds: one registry for each sort of component that a yaml can name."""
+"""Kinds: one registry for each kind of component that a yaml can name."""
 
 from registry.registry import Registry
 

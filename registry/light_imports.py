@@ -1,7 +1,7 @@
-"""Light imports: lightning without most of torchmetrics, for commands that answer and end.
+"""Light imports: imports lightning without most of torchmetrics, so that short commands start fast.
 
-Lightning needs two classes of torchmetrics, and `import torchmetrics` loads hundreds, with transformers and scipy: a
-third of all the time that `--check` and `python -m registry` take.
+Lightning needs only two classes of torchmetrics, but `import torchmetrics` loads hundreds, with transformers and scipy:
+a third of the time that `--check` and `python -m registry` take.
 """
 
 import importlib
@@ -17,7 +17,7 @@ _MODULES = {"Metric": "torchmetrics.metric", "MetricCollection": "torchmetrics.c
 
 
 class _LightPackage(ModuleType):
-    """A package whose `__init__` runs when something else than the two classes is asked of it."""
+    """A package whose `__init__` runs when any attribute other than the two classes is used."""
 
     def __init__(self, name: str, spec: ModuleSpec) -> None:
         super().__init__(name)
@@ -38,7 +38,7 @@ class _LightPackage(ModuleType):
 
 
 def lighten_imports() -> None:
-    """Leave out what is not used of torchmetrics, until it is."""
+    """Delay the import of torchmetrics until one of its other attributes is used."""
     spec = importlib.util.find_spec("torchmetrics")
     if spec is not None and "torchmetrics" not in sys.modules:
         sys.modules["torchmetrics"] = _LightPackage("torchmetrics", spec)

@@ -1,4 +1,4 @@
-"""Registry: the components of one kind, found by name and made from yaml."""
+"""Registry: the components of one kind, found by name and built from yaml."""
 
 import functools
 import importlib
@@ -20,10 +20,10 @@ class Registry:
     """All components of one kind.
 
     Args:
-        kind: What they are called together, such as `blocks`.
-        home: The package whose files, in whatever subfolder, are the components' names; or the module that defines
-            them all.
-        provided: Options that code supplies when it builds one, such as a block's `dim`; a yaml need not name them.
+        kind: The name of the kind in plural, such as `blocks`.
+        home: The package that has a file for each component, in any subfolder, with the component's name; or the module
+            that defines all of them.
+        provided: Options that the building code supplies, such as a block's `dim`; a yaml need not set them.
     """
 
     def __init__(self, kind: str, home: str, *, provided: Sequence[str] = ()) -> None:
@@ -32,15 +32,15 @@ class Registry:
         self._unavailable: dict[str, ImportError] = {}
 
     def register(self, name: str) -> Callable[[F], F]:
-        """Decorator that gives a class or function its name in yaml.
+        """Decorator that registers a class or function under a name for yaml.
 
         Raises:
-            ValueError: If no yaml could hold that name, or another component has it; both places are shown. What the
-                home defines comes first, whether or not it has been imported.
+            ValueError: If the name is not possible in yaml, or another component has it; shows both places. Names in
+                the home package have priority, even if their file is not imported yet.
         """
         if not isinstance(name, str) or not name or "@" in name or name == "none":
             shown_name = repr(name) if isinstance(name, str) else getattr(name, "__name__", name)
-            raise ValueError(f'write @{self.kind.upper()}.register("my_name"); {shown_name} is no name a yaml can hold')
+            raise ValueError(f'write @{self.kind.upper()}.register("my_name"); {shown_name} is not a name for yaml')
 
         def add(factory: F) -> F:
             if not f"{factory.__module__}.".startswith(f"{self.home}."):
@@ -58,11 +58,12 @@ class Registry:
         return add
 
     def get(self, name: str, path: str = "") -> Any:
-        """The factory of that name; imports the file of that name first, the rest only before giving up.
+        """The factory with this name. Imports the file with this name first, and all others only if that fails.
 
         Raises:
-            ConfigError: If there is none, with the nearest name, or if the package it leans on is not installed.
-            ImportError: If the file of that name cannot be imported for another reason, as it was raised.
+            ConfigError: If the name is unknown, with the most similar name, or if a package that it needs is not
+                installed.
+            ImportError: If the file with this name cannot be imported for another reason; passed on unchanged.
         """
         if name not in self._factories:
             try:
@@ -74,7 +75,7 @@ class Registry:
                 cure = f"pip install {str(error.name).partition('.')[0].replace('_', '-')}"
                 raise ConfigError(path or self.kind, problem, cure=cure) from error
         if name not in self._factories:
-            cure = f"a component of your own: @{self.kind.upper()}.register({name!r}), and its module in `imports:`"
+            cure = f"for your own component: @{self.kind.upper()}.register({name!r}), and add its module to `imports:`"
             problem = f"{name!r} is not among the {self.kind}."
             names = self.names()
             for module, error in self._unavailable.items():
@@ -83,7 +84,7 @@ class Registry:
         return self._factories[name]
 
     def names(self) -> list[str]:
-        """Every name; files that lack an optional dependency are left out."""
+        """All names, except those in files that lack an optional dependency."""
         importlib.import_module(self.home)
         for modules in self._files().values():
             for module in modules:
@@ -94,7 +95,7 @@ class Registry:
         return sorted(self._factories)
 
     def _files(self) -> dict[str, list[str]]:
-        """The modules below the home, by their file names; none if the home is a module itself."""
+        """The modules in the home package, by file name; empty if the home is a module."""
         home = importlib.import_module(self.home)
         found: dict[str, list[str]] = {}
         for folder in getattr(home, "__path__", ()):
@@ -105,7 +106,7 @@ class Registry:
         return found
 
     def _import_home_of(self, name: str) -> None:
-        """Import the files below the home that have this name."""
+        """Import the files in the home package that have this name."""
         for module in self._files().get(name, ()):
             importlib.import_module(module)
 
@@ -113,11 +114,11 @@ class Registry:
         return ValueError(f"{self.kind}: the name {name!r} is taken by {by}; give {_place(factory)} another.")
 
     def name_of(self, factory: Callable[..., Any]) -> str | None:
-        """The name a class or function was registered under."""
+        """The name that a class or function is registered under."""
         return next((name for name, known in self._factories.items() if known is factory), None)
 
     def check(self, node: Node, path: str = "") -> dict[str, Any]:
-        """The node in full: its name and every option, converted, with defaults filled in.
+        """The complete node: its name and all options, converted, with defaults filled in.
 
         Raises:
             ConfigError: If the name or an option is unknown, a value does not fit, or one is missing.
@@ -127,32 +128,32 @@ class Registry:
         return {"name": name, **schema.bind(factory, given, path or self.kind, provided=self.provided)}
 
     def complete(self, node: Node, facts: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-        """The node in full, with the facts that its signature asks for.
+        """The complete node, with the facts about the data that its signature has options for.
 
         Raises:
-            ConfigError: As `check`, or if the node contradicts a fact.
+            ConfigError: For the reasons of `check`, or if the node contradicts a fact.
         """
         name, given = _split(node, path or self.kind, self)
         asked = {key: facts[key] for key in schema.options(self.get(name, path or self.kind)) if key in facts}
         for key, fact in asked.items():
             if given.get(key) not in (None, fact):
                 problem = f"{given[key]!r} contradicts the data, which has {fact!r}."
-                raise ConfigError(f"{path or self.kind}.{key}", problem, cure="leave it out: it is read off the data")
+                raise ConfigError(f"{path or self.kind}.{key}", problem, cure="leave it out: it is read from the data")
         return self.check({"name": name, **given, **asked}, path)
 
     def bind(self, node: Node, path: str = "") -> Callable[..., Any]:
-        """The function of that name with the node's options attached; the rest is left to the caller."""
+        """The function that a node names, with the node's options bound; the caller passes the other arguments."""
         name, bound = _pop_name(self.check(node, path))
         return functools.partial(self.get(name), **bound)
 
     def build(self, node: Node, /, *arguments: Any, path: str = "", **provided: Any) -> Any:
-        """The component made from a node.
+        """Build the component that a node describes.
 
         Args:
             node: Name and options.
             arguments: Positional-only arguments of the factory.
-            path: Where the node stands in the yaml, for errors.
-            provided: What the calling code supplies; facts that the signature does not ask for are ignored.
+            path: The yaml path of the node, for error messages.
+            provided: Options that the calling code supplies; those that are not in the signature are ignored.
 
         Raises:
             ConfigError: If the node is wrong, or the component refuses its options with a ValueError.
@@ -166,7 +167,7 @@ class Registry:
 
 
 def _split(node: Node, path: str, registry: Registry) -> tuple[str, dict[str, Any]]:
-    """Name and options of a node in any of its forms."""
+    """The name and options of a node in any of its forms."""
     if isinstance(node, str):
         name, at, cutoff = node.partition("@")
         if not at:

@@ -1,4 +1,4 @@
-"""Schema: the options a factory takes, read off its signature, and values checked against them."""
+"""Schema: reads the options of a factory from its signature, and checks values against them."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ REQUIRED: Any = inspect.Parameter.empty
 _UNIONS = (typing.Union, types.UnionType)
 _CONVERSION = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 T = TypeVar("T")
-# Python reads 1_0 and ١ as numbers as well; people who write them in a yaml mean something else.
+# Python also reads 1_0 and ١ as numbers, but people who write them in a yaml mean something else.
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 
 Node = str | Mapping[str, Any]
@@ -29,18 +29,18 @@ Node = str | Mapping[str, Any]
 
 @runtime_checkable
 class Kind(Protocol):
-    """What an annotation `Annotated[Node, KIND]` points to: it can check a node of its own."""
+    """The KIND of an annotation `Annotated[Node, KIND]`, which can check its nodes."""
 
     kind: str
 
     def check(self, node: Node, path: str) -> dict[str, Any]:
-        """The node in full, or a ConfigError."""
+        """The complete node; raises a ConfigError if it is wrong."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One thing a yaml can set: its type, its default (`REQUIRED` if none) and what its docstring says of it."""
+    """One option: its type, its default (`REQUIRED` if it has none) and its text from the docstring."""
 
     name: str
     annotation: Any
@@ -52,11 +52,11 @@ class Option:
 def options(factory: Callable[..., Any]) -> Mapping[str, Option]:
     """The options of a function or class, in the order of its signature.
 
-    Positional-only parameters belong to the code that calls and are left out. `**options: Unpack[SomeTypedDict]`
-    stands for the keys of that dictionary; their defaults are those of the first parent class that spells them out.
+    Positional-only parameters are left out, because the calling code passes them. `**options: Unpack[SomeTypedDict]`
+    stands for the keys of that dictionary; their defaults come from the first parent class that lists them.
 
     Raises:
-        ConfigError: If an annotation names what does not exist when the program runs.
+        ConfigError: If an annotation uses a name that does not exist at run time.
     """
     target = factory.__init__ if inspect.isclass(factory) else factory
     hints, docs = _hints(target, factory), argument_docs(factory)
@@ -83,16 +83,16 @@ def options(factory: Callable[..., Any]) -> Mapping[str, Option]:
 def bind(
     factory: Callable[..., Any], given: Mapping[str, Any], path: str, *, provided: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The given options, converted, with every default filled in; plain values that a yaml can hold.
+    """The given options, converted to plain yaml values, with all defaults filled in.
 
     Args:
         factory: The function or class whose signature is the schema.
-        given: What the user wrote.
-        path: Where the user wrote it.
-        provided: Options that code supplies, so that they may be missing here.
+        given: The options that the user wrote.
+        path: The yaml path of these options.
+        provided: Options that code supplies, which may be missing here.
 
     Raises:
-        ConfigError: For an unknown option, a missing one, or a value that does not fit.
+        ConfigError: For an unknown option, a missing option, or a value that does not fit.
     """
     schema = options(factory)
     for name in given:
@@ -113,10 +113,10 @@ def bind(
 
 
 def convert(value: Any, annotation: Any, path: str) -> Any:
-    """A value as its annotation wants it; nodes and dataclasses become mappings with every option spelled out.
+    """Convert a value to its annotation; nodes and dataclasses become mappings with all options.
 
-    A bool is no number here, although it is one in Python, and neither are nan and infinity. Ranges that the annotation
-    states hold. Where a component may be left out, `none` is null.
+    Numbers exclude bools, nan and infinity. The value must be in the range that the annotation states. Where a
+    component is optional, `none` means null.
 
     Raises:
         ConfigError: If the value does not fit.
@@ -155,7 +155,7 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
 
 
 def instantiate(factory: Callable[..., Any], bound: Mapping[str, Any]) -> dict[str, Any]:
-    """Bound options as the factory takes them: mappings of options of a dataclass become that dataclass."""
+    """Convert bound options to arguments of the factory: mappings become dataclasses where the signature has one."""
     schema, ready = options(factory), dict(bound)
     for name, value in bound.items():
         made = dataclass_of(schema[name].annotation)
@@ -165,7 +165,7 @@ def instantiate(factory: Callable[..., Any], bound: Mapping[str, Any]) -> dict[s
 
 
 def _cached(function: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Remember what a function makes of each annotation; some hold what has no hash, such as `Annotated[int, {}]`."""
+    """Cache a function of annotations; some annotations cannot be hashed, such as `Annotated[int, {}]`."""
     remembered = functools.cache(function)
 
     @functools.wraps(function)
@@ -187,7 +187,7 @@ def dataclass_of(annotation: Any) -> type | None:
 
 
 def describe(annotation: Any) -> str:
-    """A type as a reader of yaml would name it: `int`, `linear | cosine`, `blocks`."""
+    """A type in words for readers of yaml: `int`, `linear | cosine`, `blocks`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.NotRequired, typing.Required):
         return describe(arguments[0])
@@ -211,9 +211,9 @@ def first_line(factory: Any) -> str:
 
 
 def argument_docs(factory: Any) -> dict[str, str]:
-    """What the `Args:` section of a Google-style docstring says of each argument, folded to one line.
+    """The text of each argument in the `Args:` section of a Google-style docstring, joined to one line.
 
-    A class has the arguments of its parents as well; what it says of one itself counts.
+    A class also has the arguments of its parents; its own texts have priority.
     """
     if not inspect.isclass(factory):
         return _arguments_in(inspect.getdoc(factory) or "")
@@ -235,7 +235,7 @@ def _arguments_in(text: str) -> dict[str, str]:
 def _hints(target: Any, factory: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(target, include_extras=True)
-    except Exception as error:  # an annotation that is text is code, and can raise anything
+    except Exception as error:  # an annotation given as text is code, which can raise any exception
         code = getattr(inspect.unwrap(target), "__code__", None)
         place = f"{code.co_filename}, line {code.co_firstlineno}" if code else factory.__module__
         problem = f"an annotation of {factory.__qualname__} cannot be read: {type(error).__name__}: {error}."
@@ -245,7 +245,7 @@ def _hints(target: Any, factory: Any) -> dict[str, Any]:
 
 @_cached
 def _kind(annotation: Any) -> Kind | None:
-    """The kind whose node an annotation asks for, be it optional."""
+    """The kind of the node that an annotation expects, optional or not; None for other annotations."""
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) in (*_UNIONS, typing.NotRequired, typing.Required):
         return next(filter(None, map(_kind, arguments)), None)
@@ -253,13 +253,13 @@ def _kind(annotation: Any) -> Kind | None:
 
 
 def _validated(value: Any, annotation: Any, path: str) -> Any:
-    """A value as pydantic converts it, where it is one that a yaml would not mean otherwise."""
+    """Convert a value by pydantic, but refuse conversions that change what the yaml means."""
     expected = f"expected {describe(annotation)}, got {shown(value)}"
     for place, leaf in _leaves(value):
         if isinstance(leaf, float) and not math.isfinite(leaf):
-            raise ConfigError(f"{path}{place}", f"{expected}." if leaf is value else f"{shown(leaf)} is no number.")
+            raise ConfigError(f"{path}{place}", f"{expected}." if leaf is value else f"{shown(leaf)} is not a number.")
         if isinstance(leaf, str) and "\0" in leaf:
-            raise ConfigError(f"{path}{place}", f"{shown(leaf)} holds the character \\0, which no text can.")
+            raise ConfigError(f"{path}{place}", f"{shown(leaf)} has the character \\0, which is not allowed.")
     types_named = set(_types(annotation))
     if types_named & {int, float}:
         if isinstance(value, bool) and bool not in types_named:
@@ -284,16 +284,16 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def _refuse_rewritten(value: Any, converted: Any, path: str) -> None:
-    """Raise if a text was made of a decimal fraction: yaml reads 1.10 as 1.1, and the text 1234e56 as 1.234e+59."""
+    """Refuse a text made from a decimal number: yaml reads 1.10 as 1.1, and the text 1234e56 as 1.234e+59."""
     texts = {place for place, leaf in _leaves(converted) if isinstance(leaf, str)}
     for place, leaf in _leaves(value):
         if isinstance(leaf, float) and place in texts:
-            problem = f"expected a text, got the number {leaf!r}, which may be written otherwise than you wrote it."
+            problem = f"expected a text, got the number {leaf!r}, which may differ from the digits that you wrote."
             raise ConfigError(f"{path}{place}", problem, cure='quote it: "1.10", in a command \'key="1.10"\'')
 
 
 def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """All that is in a value, and where."""
+    """Yield all plain values inside a value, each with its path."""
     if isinstance(value, Mapping):
         for key, each in value.items():
             yield from _leaves(each, f"{place}.{key}")
@@ -305,7 +305,7 @@ def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _types(annotation: Any) -> Iterator[Any]:
-    """What an annotation allows a value to be, without ranges; not what is inside of it."""
+    """Yield the types that an annotation allows, without ranges and without the types of items."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         yield from _types(arguments[0])
@@ -319,7 +319,7 @@ def _types(annotation: Any) -> Iterator[Any]:
 
 
 def _range(metadata: Sequence[Any]) -> str:
-    """What an annotation says besides the type, such as ` from 0 to 1`."""
+    """The range of an annotation in words, such as ` from 0 to 1`."""
     limits = _limits(metadata)
     if "min_length" in limits:
         return f" of 1 to {limits['max_length']} characters" if "max_length" in limits else ", not empty"
@@ -331,7 +331,7 @@ def _range(metadata: Sequence[Any]) -> str:
 
 
 def _limits(metadata: Sequence[Any]) -> dict[str, Any]:
-    """The limits that `_range` has words for, by pydantic's names of them."""
+    """The limits that `_range` has words for, keyed by pydantic's names."""
     limits: dict[str, Any] = {}
     for each in metadata:
         if isinstance(each, GroupedMetadata):
@@ -346,7 +346,7 @@ def _limits(metadata: Sequence[Any]) -> dict[str, Any]:
 
 
 def _limits_in(annotation: Any) -> Iterator[tuple[str, Any]]:
-    """Those of an annotation and of all that it names."""
+    """Yield the limits of an annotation and of all annotations inside it."""
     if hasattr(annotation, "__metadata__"):
         yield from _limits(annotation.__metadata__).items()
     for each in typing.get_args(annotation)[: 1 if hasattr(annotation, "__metadata__") else None]:

@@ -1,1 +1,1 @@
-"""A trained ranker in use: Reranker.from_pretrained(path).rank(query, documents)."""
+"""Uses a trained ranker: Reranker.from_pretrained(path).rank(query, documents)."""

@@ -1,4 +1,4 @@
-"""Reranker: a trained ranker with the model whose vectors it reads: texts in, ranked documents out."""
+"""Reranker: a trained ranker with the model that makes its vectors; takes texts and returns ranked documents."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ R = TypeVar("R", bound="Reranker")
 
 @dataclass(frozen=True)
 class RankedDocument:
-    """One document, ranked.
+    """A ranked document.
 
     Args:
-        index: Its place among the documents given, from 0.
+        index: The document's index in the given list, from 0.
         text: The document.
-        score: Higher is better; comparable within one query.
+        score: Higher is better; comparable only within one query.
     """
 
     index: int
@@ -43,8 +43,8 @@ class Reranker:
 
     Args:
         ranker: A trained ranker of features.
-        encoder: What made the features it was trained on: an encoder of texts, or the language model whose hidden
-            states they are, at one depth.
+        encoder: The model that made the features of its training: a text encoder, or the language model whose hidden
+            states at one depth are the features.
     """
 
     def __init__(self, ranker: Ranker[FeatureBatch], encoder: Encoder | LanguageModel) -> None:
@@ -52,42 +52,42 @@ class Reranker:
 
     @classmethod
     def from_pretrained(cls: type[R], path: str | Path) -> R:
-        """A ranker with the encoder it names.
+        """Load a ranker and its encoder.
 
         Args:
-            path: A run's folder, a checkpoint, or a folder written by `save_pretrained`.
+            path: The folder of a run, a checkpoint, or a folder written by `save_pretrained`.
 
         Raises:
-            ConfigError: If there is no ranker there, or its encoder cannot be found.
+            ConfigError: If the path has no ranker, or its encoder cannot be found.
             ValueError: If the ranker's features were not made by an encoder.
         """
         ranker = load_ranker(path)
         if ranker.encoder is None:
             raise ValueError(
-                f"{path}: the features of this ranker came ready made, so texts cannot be ranked by it; "
+                f"{path}: no encoder made the features of this ranker, so it cannot rank texts; "
                 "call the ranker itself with a FeatureBatch"
             )
         kind = LanguageModel if "depths" in ranker.encoder else Encoder
         return cls(ranker, kind(**ranker.encoder))
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write the ranker and its encoder's name: `config.json` and `model.safetensors`."""
+        """Write the ranker and the name of its encoder: `config.json` and `model.safetensors`."""
         return save_pretrained(self.ranker, folder)
 
     @torch.inference_mode()
     def rank(
         self, query: str | Sequence[Message], documents: Sequence[str], top_k: int | None = None
     ) -> list[RankedDocument]:
-        """The documents, best first.
+        """Rank documents, best first.
 
         Args:
-            query: What they are ranked for; for responses, the chat as the model was given it, or the user's message.
-            documents: Any number of texts; the responses as the model gave them, without special tokens.
-            top_k: How many to return; None for all.
+            query: The query; for responses, the chat that the model was given, or the user's message.
+            documents: Any number of texts; for responses, the model's output without special tokens.
+            top_k: Number of documents to return; None for all.
 
         Raises:
-            ValueError: If `documents` is one text and not a list, there is no query, a text for an encoder is empty, a
-                response with its prompt is longer than the model can read, or `top_k` is not positive.
+            ValueError: If `documents` is one text and not a list, the query is empty, a text for an encoder is empty, a
+                response with its prompt is too long for the model, or `top_k` is not positive.
         """
         check_texts("documents", documents)
         if top_k is not None and top_k < 1:
@@ -133,7 +133,7 @@ def _states(
 ) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]:
     for place, message in enumerate(messages):
         if not isinstance(message, Mapping) or not {"role", "content"}.issubset(message):
-            raise ValueError(f"query[{place}] is no message with a role and a content: a query is a text or a chat")
+            raise ValueError(f"query[{place}] is not a message with role and content: a query is a text or a chat")
     if not messages or not messages[-1]["content"]:
         raise ValueError("the query is empty")
     asked = Problem("query", messages[-1]["content"], messages)

@@ -1,4 +1,4 @@
-"""Searcher: a trained ranker over a pool of candidates: queries in, the best candidates out."""
+"""Searcher: a trained ranker with a pool of candidates; takes queries and returns the best candidates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from registry import ConfigError
 
 S = TypeVar("S", bound="Searcher")
 
-# What candidates' vectors depend on; how queries were embedded does not matter to a ranker that embeds them itself.
+# The fields that candidates' vectors depend on. Those of queries do not matter: the ranker embeds queries itself.
 _DECIDES_VECTORS = ("sha256", "pooling", "normalize", "max_length", "candidate_prompt")
 
 
 @dataclass(frozen=True)
 class FoundCandidate:
-    """A candidate of the pool, ranked.
+    """A ranked candidate of the pool.
 
     Args:
-        id: Names it in the pool.
-        text: Its text.
-        score: Higher is better; comparable within one query.
+        id: The id of the candidate in the pool.
+        text: The text of the candidate.
+        score: Higher is better; comparable only within one query.
     """
 
     id: str
@@ -37,11 +37,11 @@ class FoundCandidate:
 
 
 class Searcher:
-    """Ranks a pool for queries, with the test-time scaling that validation chose.
+    """Ranks a pool for queries, with the test-time scaling that validation selected.
 
     Args:
         ranker: A trained LRanker.
-        pool: Candidates, as the encoder it was trained with embeds them; not necessarily those of its training.
+        pool: A candidate pool made by the encoder of the ranker's training; it may have other candidates.
 
     Raises:
         ConfigError: If another encoder made the pool.
@@ -62,14 +62,14 @@ class Searcher:
 
     @classmethod
     def from_pretrained(cls: type[S], path: str | Path, pool: str | Path) -> S:
-        """A ranker and the pool it is to rank.
+        """Load a ranker and the pool that it ranks.
 
         Args:
-            path: A run's folder, a checkpoint, or a folder written by `save_pretrained`.
-            pool: A candidate pool's folder.
+            path: The folder of a run, a checkpoint, or a folder written by `save_pretrained`.
+            pool: The folder of a candidate pool.
 
         Raises:
-            ConfigError: If there is no LRanker there, or the pool does not open or fit.
+            ConfigError: If the path has no LRanker, or the pool cannot be opened or does not fit.
         """
         ranker = load_ranker(path)
         if not isinstance(ranker, LRanker):
@@ -79,11 +79,11 @@ class Searcher:
 
     @torch.inference_mode()
     def rank(self, queries: Sequence[str], top_k: int = 10) -> list[list[FoundCandidate]]:
-        """The best candidates of each query, best first.
+        """The best candidates for each query, best first.
 
         Args:
-            queries: Texts; those of one call are read together.
-            top_k: How many to return.
+            queries: Query texts; one call processes them together.
+            top_k: Number of candidates to return for each query.
 
         Raises:
             ValueError: If `queries` is one text and not a list, a query is empty, or `top_k` is not positive.

@@ -41,7 +41,7 @@ def refusal(name: str, *folders: Path) -> str:
 
 def hidden(name: str) -> str:
     place = Path(importlib.import_module(name).__file__ or "").resolve()
-    cure = "\n  What to do:   give {} another name, and write that here"
+    cure = "\n  What to do:   give {} another name, and use that name here"
     return f"{name!r} is {place} to Python, so {{}} would not be read.{cure}"
 
 
@@ -106,7 +106,7 @@ def test_another_file_of_a_name_that_is_imported_already_is_refused(
 
 def test_a_folder_is_no_module_that_a_checkpoint_could_find(write: Callable[[str, str], Path], tmp_path: Path) -> None:
     write("only_a_folder/block.py", "")
-    assert "'only_a_folder' is no file" in refusal("only_a_folder", tmp_path)
+    assert "'only_a_folder' is not a file" in refusal("only_a_folder", tmp_path)
     import_modules(["only_a_folder.block"], [tmp_path])
     assert imports.imported_modules()["only_a_folder.block"] == str(tmp_path)
 
@@ -131,7 +131,7 @@ WRONG = {
     "recurses": ("def f():\n    f()\nf()", "line 2: RecursionError: maximum recursion depth exceeded."),
     "registers wrongly": (
         "from registry import BLOCKS\n@BLOCKS.register\nclass Mine: ...",
-        'line 2: ValueError: write @BLOCKS.register("my_name"); Mine is no name a yaml can hold.',
+        'line 2: ValueError: write @BLOCKS.register("my_name"); Mine is not a name for yaml.',
     ),
 }
 

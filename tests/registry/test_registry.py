@@ -85,7 +85,7 @@ def test_an_unknown_name_is_told_what_was_meant_what_exists_and_how_to_add_it(sh
         "ranker.shape: 'sqare' is not among the shapes.\n"
         "  Did you mean: square\n"
         "  Known:        square\n"
-        "  What to do:   a component of your own: @SHAPES.register('sqare'), and its module in `imports:`"
+        "  What to do:   for your own component: @SHAPES.register('sqare'), and add its module to `imports:`"
     )
 
 
@@ -147,7 +147,7 @@ def test_the_names_of_a_home_that_is_one_module_are_taken_before_it_is_imported(
 
 @pytest.mark.parametrize("name", ["", "ndcg@10", "none", None, 3, print])
 def test_a_name_that_no_yaml_could_hold_is_not_registered(shapes: Registry, name: Any) -> None:
-    with pytest.raises(ValueError, match=r'write @SHAPES\.register\("my_name"\); .* is no name a yaml can hold'):
+    with pytest.raises(ValueError, match=r'write @SHAPES\.register\("my_name"\); .* is not a name for yaml'):
         shapes.register(name)
 
 

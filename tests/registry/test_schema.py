@@ -152,7 +152,7 @@ def test_values_become_what_the_annotation_says(annotation: Any, value: Any, exp
     (list[int], "12", "here.option: expected list[int], got '12'"),
     (tuple[float, float], [1], "here.option: expected tuple[float, float], got [1]"),
     (bool, "maybe", "here.option: expected bool, got 'maybe'"),
-    (str, 1.1, "here.option: expected a text, got the number 1.1, which may be written otherwise than you wrote it.\n"
+    (str, 1.1, "here.option: expected a text, got the number 1.1, which may differ from the digits that you wrote.\n"
      "  What to do:   quote it: \"1.10\", in a command 'key=\"1.10\"'"),
     (str | None, 12000.0, "here.option: expected a text, got the number 12000.0,"),
     (list[str], ["a", 1.5], "here.option[1]: expected a text, got the number 1.5,"),

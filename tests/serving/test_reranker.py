@@ -100,7 +100,7 @@ def test_a_folder_that_a_reranker_cannot_be_saved_to_is_named(encoder: Encoder, 
 
 def test_a_ranker_of_ready_made_features_says_that_it_cannot_read_texts(tmp_path: Path) -> None:
     save_pretrained(PointRanker(feature_dim=8), tmp_path)
-    with pytest.raises(ValueError, match="came ready made"):
+    with pytest.raises(ValueError, match="no encoder made the features"):
         Reranker.from_pretrained(tmp_path)
     assert load_ranker(tmp_path).encoder is None
 

@@ -44,7 +44,7 @@ def refused(
     ("limit_val_batches=0.5", "0.5 of 1 batches is less than one.\n  What to do:   at least 1, or a number"),
     ("limit_train_batches=0.1", "0.1 of 3 batches is less than one.\n  What to do:   at least 0.33, or a number"),
     ("enable_checkpointing=false", "is set by the run itself."),
-    ("gradient_clip_val=.nan", ".nan is no number."),
+    ("gradient_clip_val=.nan", ".nan is not a number."),
     ("gradient_clip_val=-1", "expected float from 0 to 1,000,000, got -1."),
     ("overfit_batches=1", "is no option of these runs.\n  What to do:   groups are drawn anew each epoch"),
     ("fast_dev_run=true", "is no option of these runs."),
