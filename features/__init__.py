@@ -1,1 +1,1 @@
-"""From raw data and a language model to tensors on disk: python -m features."""
+"""Builds stores of texts and vectors from raw data and language models: python -m features."""

@@ -25,8 +25,8 @@ from registry.config import FeaturesConfig, RunConfig, load_config
 _MORE = """commands, each with its own --help:
   inspect  show what is in a store or a pool
   analyse  pass@k, lengths and repetitions of a store's responses, as JSON and PNG
-  merge    put stores together, query by query
-  split    take a store apart, query by query
+  merge    combine stores; the groups of a query become one group
+  split    divide a store by query
 
 examples:
   python -m features --config quickstart
@@ -36,7 +36,7 @@ examples:
   python -m features features.name=candidate_pool features.source.name=pool_files \\
       features.source.candidates=collection.tsv features.source.queries=queries.tsv features.source.qrels=qrels.txt
 
-A build that was stopped goes on with the same command. Every name and its options: python -m registry
+To continue a build that was stopped, run the same command. All names and their options: python -m registry
 """
 
 _INSPECT = "example: python -m features inspect data/my_store --queries 10 --verify"
@@ -44,12 +44,12 @@ _ANALYSE = "example: python -m features analyse data/my_store --into figures --w
 _MERGE = "example: python -m features merge data/first data/second --into data/both"
 _SPLIT = "example: python -m features split data/both --into data/train data/test --shares 0.8 0.2"
 
-# A run's config serves as well: what it has besides is not looked at.
+# The config of a run is accepted too; its other keys are ignored.
 _OF_A_RUN = {field.name for field in fields(RunConfig)} - {field.name for field in fields(FeaturesConfig)}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build or inspect; exit status 1 with a message for what is wrong with the config, the data or the store."""
+    """Execute a command; for a mistake in the config, the data or a store, print a message and return exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         command = _COMMANDS.get(arguments[0]) if arguments else None
@@ -58,15 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. What was done is kept; the same command goes on from there.", file=sys.stderr)
+        print("Stopped. Finished work is saved; run the same command to continue.", file=sys.stderr)
         return 130
 
 
 def _build(arguments: list[str]) -> int:
     description = "Build the group store or candidate pool that `features:` in a config describes."
     parser = _parser("python -m features", description, _MORE)
-    parser.add_argument("--config", metavar="X", help="a path, or a name in configs/; a run's config serves as well")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set over the config, with dotted keys")
+    parser.add_argument("--config", metavar="X", help="a path, or a name in configs/; also the config of a run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace options of the config")
     chosen = parser.parse_args(arguments)
     if chosen.config is None and not chosen.overrides:
         parser.print_help()
@@ -75,7 +75,7 @@ def _build(arguments: list[str]) -> int:
     extractor: Extractor = EXTRACTORS.build(config.features, path="features")
     there = extractor.path.exists()
     path = extractor.run()
-    print(f"{path} {'was there already' if there else 'is ready'}: {_open(path)}")
+    print(f"{path} {'already exists' if there else 'is ready'}: {_open(path)}")
     return 0
 
 
@@ -83,7 +83,7 @@ def _inspect(arguments: list[str]) -> int:
     parser = _parser("python -m features inspect", "Show what is in a group store or a candidate pool.", _INSPECT)
     parser.add_argument("path", help="its folder")
     parser.add_argument("--queries", "--groups", type=int, default=3, metavar="N", help="how many queries to show (3)")
-    parser.add_argument("--verify", action="store_true", help="read everything and compare it with the hashes")
+    parser.add_argument("--verify", action="store_true", help="read all files and compare them with their hashes")
     chosen = parser.parse_args(arguments)
     if chosen.verify:
         verify(chosen.path, POOL if format_of(chosen.path) == POOL.name else GROUP_STORE)
@@ -127,7 +127,7 @@ def _log(found: Analysis, picture: Path, project: str, name: str) -> None:
 
 
 def _merge(arguments: list[str]) -> int:
-    parser = _parser("python -m features merge", "Put group stores together, query by query.", _MERGE)
+    parser = _parser("python -m features merge", "Combine group stores, query by query.", _MERGE)
     parser.add_argument("paths", nargs="+", help="their folders")
     parser.add_argument("--into", required=True, metavar="PATH", help="the folder of the new store")
     chosen = parser.parse_args(arguments)
@@ -136,11 +136,11 @@ def _merge(arguments: list[str]) -> int:
 
 
 def _split(arguments: list[str]) -> int:
-    parser = _parser("python -m features split", "Take a group store apart, query by query.", _SPLIT)
+    parser = _parser("python -m features split", "Divide a group store by query.", _SPLIT)
     parser.add_argument("path", help="its folder")
     parser.add_argument("--into", required=True, nargs="+", metavar="PATH", help="the folders of the new stores")
-    parser.add_argument("--shares", required=True, nargs="+", type=float, metavar="S", help="of the queries; in all 1")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    parser.add_argument("--shares", required=True, nargs="+", type=float, metavar="S", help="shares with sum 1")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random division (0)")
     chosen = parser.parse_args(arguments)
     if len(chosen.into) != len(chosen.shares) or len(set(chosen.into)) < len(chosen.into):
         parser.error(f"--into names {len(set(chosen.into))} folders, and there are {len(chosen.shares)} --shares")

@@ -1,1 +1,1 @@
-"""Long work in chunks and processes, and the rows it writes."""
+"""Executes long builds in chunks and processes, and writes rows of stores."""

@@ -1,4 +1,4 @@
-"""Alike candidates: those of a group that a ranker cannot tell apart, though one is right and the other is not."""
+"""Alike candidates: candidates of a group with equal vectors but different labels, which no ranker can separate."""
 
 import itertools
 import math
@@ -14,11 +14,11 @@ _GROUPS = 128
 
 @dataclass(frozen=True)
 class Alike:
-    """What a store has of them.
+    """Counts of groups with alike candidates in a store.
 
     Args:
-        num_groups: Groups in which two candidates of different labels have the same vector.
-        num_labelled: Groups that have different labels at all.
+        num_groups: Number of groups where two candidates with different labels have the same vector.
+        num_labelled: Number of groups with different labels.
     """
 
     num_groups: int
@@ -26,7 +26,7 @@ class Alike:
 
     @classmethod
     def of(cls, store: GroupStore) -> "Alike":
-        """Count them; the vectors of groups with different labels are read."""
+        """Count alike candidates; read the vectors of all groups with different labels."""
         alike = labelled = 0
         with WorkProgress(store.num_groups, doing="Comparing", done="Compared", unit="groups", brief=True) as progress:
             for first in range(0, store.num_groups, _GROUPS):
@@ -40,17 +40,17 @@ class Alike:
 
 
 def _given(store: GroupStore, start: int, end: int) -> dict[int, float]:
-    """The labels of a group, by slot; not those that are missing."""
+    """The labels of a group by slot, without missing labels."""
     labels = enumerate(store.label[start:end].tolist(), start=start)
     return {slot: label for slot, label in labels if not math.isnan(label)}
 
 
 def _num_alike(store: GroupStore, groups: list[dict[int, float]]) -> int:
-    """In how many of these groups one vector has two labels."""
+    """The number of these groups where one vector has two labels."""
     slots = torch.tensor([slot for group in groups for slot in group], dtype=torch.long)
     if not len(slots):
         return 0
-    # -0.0 equals 0.0, in other bytes; the sum is 0.0.
+    # -0.0 and 0.0 are equal but have different bytes; adding 0.0 makes both 0.0.
     vectors = store.candidate_features(store.candidate[slots]).float().flatten(1).numpy() + 0.0
     rows = iter(vectors)
     count = 0

@@ -1,4 +1,4 @@
-"""Chunks: runs of items that are worked on together."""
+"""Chunks: runs of consecutive items that are processed together."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -8,18 +8,18 @@ T = TypeVar("T")
 
 
 def chunks_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Runs of so many items; the last one may be shorter."""
+    """Split items into runs of `size` items; the last run may be shorter."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
 
 
 class Chunks(Generic[T]):
-    """Items in chunks of equal size, by number, read forwards: asking for a later one skips others.
+    """Gives chunks of equal size by number; it reads forwards, so asking for a later chunk skips those between.
 
     Args:
-        read: Gives all items, from the first one on, whenever it is called.
-        size: Of a chunk.
+        read: Returns an iterator over all items, from the first one, at each call.
+        size: Number of items in a chunk.
     """
 
     def __init__(self, read: Callable[[], Iterable[T]], size: int) -> None:
@@ -28,7 +28,7 @@ class Chunks(Generic[T]):
         self._next = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process reads from the first item on.
+        # Another process starts reading at the first item.
         return vars(self) | {"_chunks": None, "_next": 0}
 
     def __getitem__(self, number: int) -> list[T]:

@@ -1,4 +1,4 @@
-"""Extractor: what every way from a source to a store has in common: its settings, its path, a store that exists."""
+"""Extractor: the base of all builders of stores: handles settings, paths, and stores that already exist."""
 
 import hashlib
 import json
@@ -19,26 +19,26 @@ from registry import SOURCES, ConfigError, Node
 
 @runtime_checkable
 class Fingerprinted(Protocol):
-    """Any source: of groups, of a pool or of problems."""
+    """Any source: of groups, of a pool, or of problems."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What its content depends on."""
+        """Values that the content of the source depends on."""
         ...
 
 
 class Extractor(ABC):
-    """Builds a store from a source, goes on with an unfinished one, or finds it finished.
+    """Builds a store from a source, continues an unfinished store, or uses a finished one.
 
     Args:
-        source: Where texts come from.
+        source: The source of the texts.
         path: The folder of the store; by default `data/<source>-<model>-<hash of all settings>`.
 
     Attributes:
-        source: As given.
-        encoder: The model that embeds the texts; None where there is none.
-        opens: What opens the store.
-        unit: What the source yields, in a word.
-        assumed: Settings that older stores lack, and the values they were made with.
+        source: The source of the texts.
+        encoder: The model that embeds the texts; None if no model does.
+        opens: The class that opens the store.
+        unit: The word for an item of the source, such as group.
+        assumed: Settings that older stores lack, with the values that they were made with.
     """
 
     encoder: Encoder | None = None
@@ -51,33 +51,33 @@ class Extractor(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """All that the store's content depends on."""
+        """All settings that the content of the store depends on."""
 
     @abstractmethod
     def items(self) -> Iterable[object]:
-        """What the source yields, in its order."""
+        """The items of the source, in its order."""
 
     def parts(self) -> dict[str, Iterable[object]]:
-        """What the source must not lack, by what it is called."""
+        """The parts that the source must have, by name."""
         return {self.unit: self.items()}
 
     @abstractmethod
     def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
-        """Build the store, or go on with it.
+        """Build the store, or continue an unfinished one.
 
         Args:
-            settings: As `settings` gives them, as JSON reads them.
-            to_train: As in `run`.
+            settings: The result of `settings`, as JSON reads it.
+            to_train: Whether a ranker will be trained on the store, as in `run`.
         """
 
     @property
     def made_with(self) -> str:
-        """What the usual path calls the model."""
+        """The name of the model in the default path."""
         return Path(self.encoder.model).name.lower() if self.encoder else "given"
 
     @property
     def models(self) -> Mapping[str, Backbone]:
-        """Models by the names of their settings, for which `dtype: auto` accepts a store of any dtype."""
+        """Models by the names of their settings; with `dtype: auto` they accept a store made with any dtype."""
         return {"encoder": self.encoder} if self.encoder else {}
 
     @cached_property
@@ -90,14 +90,14 @@ class Extractor(ABC):
         return Path("data") / f"{settings['source']['name']}-{self.made_with}-{digest[:8]}"
 
     def run(self, *, to_train: bool = False) -> Path:
-        """Build the store, unless it exists.
+        """Build the store unless it exists.
 
         Args:
-            to_train: Whether a ranker will be trained on it: then a source without anything to learn is refused.
+            to_train: Whether a ranker will be trained on the store: then a source without labels is refused.
 
         Raises:
-            ConfigError: If the source's data is not as it should be; then nothing is embedded or written.
-            StoreError: If the store that exists was made with other settings, or cannot be written.
+            ConfigError: If the data of the source is wrong; then nothing is embedded or written.
+            StoreError: If an existing store was made with other settings, or the store cannot be written.
         """
         if not self.path.exists():
             return self.build(self._plain_settings(), to_train=to_train)
@@ -105,31 +105,31 @@ class Extractor(ABC):
         return self.path
 
     def check_source(self) -> None:
-        """Read the first of each part of a source of the user's own files; its reader says what is wrong with it.
+        """Read the first item of each part, if the source reads the user's own files, to find mistakes early.
 
         Raises:
-            ConfigError: If it cannot be read, or there is none.
+            ConfigError: If an item cannot be read, or a part is empty.
         """
         files = files_of(self.source)
         for unit, items in self.parts().items() if files else ():
             if next(iter(items), None) is None:
-                cure = "name another file in features.source"
+                cure = "set another file in features.source"
                 raise ConfigError(", ".join(str(file.path) for file in files), f"has no {unit}.", cure=cure)
 
     def read_source(self) -> None:
-        """Read all of the source, as a run does before it builds.
+        """Read and check the whole source, as a run does before it builds.
 
         Raises:
-            ConfigError: If its data is not as it should be, or there is nothing to learn from.
+            ConfigError: If the data is wrong, or has no labels to learn from.
         """
         if not sum(1 for _ in self.items()):
             raise ConfigError("features.source", f"has no {self.unit}.")
 
     def check_store(self) -> None:
-        """Compare the finished store at `path` with what is asked for now.
+        """Compare the finished store at `path` with the present settings.
 
         Raises:
-            StoreError: If it was made with other settings, or is of another kind.
+            StoreError: If the store was made with other settings, or is of another kind.
         """
         path, settings = self.path, self._plain_settings()
         store = self.opens.open(path)
@@ -139,24 +139,24 @@ class Extractor(ABC):
                 wanted[name] = model.settled(wanted[name], found.get(name))
         check_settings(path, found, wanted)
         if self.encoder and store.encoder and Path(self.encoder.model).is_dir():
-            # A folder's weights change under the same name, such as after more training.
+            # Weights in a folder can change under the same name, for example after more training.
             now = {"encoder": {"sha256": self.encoder.identity()["sha256"]}}
             check_settings(path, {"encoder": {"sha256": store.encoder["sha256"]}}, now)
 
     def _plain_settings(self) -> dict[str, Any]:
-        """The settings as JSON reads them."""
+        """The settings, as JSON reads them."""
         return json.loads(json.dumps(self.settings()))
 
 
 def build_source(node: Node, *methods: str) -> Any:
-    """The source that a yaml names.
+    """Build the source that a yaml names.
 
     Args:
-        node: As the yaml has it.
-        methods: What it may yield, such as `groups`; one of them is enough.
+        node: The node of the source in the yaml.
+        methods: What the source may provide, such as `groups`; one of them is enough.
 
     Raises:
-        ConfigError: If it yields something else.
+        ConfigError: If the source provides none of them.
     """
     source = SOURCES.build(node, path="features.source")
     if not any(callable(getattr(source, method, None)) for method in methods):

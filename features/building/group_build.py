@@ -1,4 +1,4 @@
-"""GroupBuild: the text groups of a source on their way into a group store, with vectors or without."""
+"""GroupBuild: writes the text groups of a source to a group store, with or without vectors."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -17,13 +17,13 @@ from registry import ConfigError
 
 
 class GroupBuild:
-    """One build: what it reads or embeds goes to the writer, unless an earlier run has written it.
+    """One build of a group store; skips everything that an earlier run has written.
 
     Args:
-        writer: Of the store; its `feature_dim` says whether there are vectors.
-        progress: Told of every text.
-        encoder: What embeds texts; None where they have vectors of their own, or get none.
-        chunk_size: Texts between two saves.
+        writer: The writer of the store; its `feature_dim` says whether the store has vectors.
+        progress: Receives a report of every text.
+        encoder: The model that embeds texts; None if texts come with vectors or get none.
+        chunk_size: Number of texts between two saves.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class GroupBuild:
         self._num_candidates = self._num_groups = 0
 
     def given(self, groups: Iterable[TextGroup]) -> None:
-        """Each group as its source has it; equal candidates are stored once a chunk."""
+        """Write each group as its source gives it; equal candidates of a chunk are stored once."""
         for chunk in in_chunks(groups, self.chunk_size):
             rows = number_items(chunk, self._num_candidates)
             self.add_candidates(list(rows))
@@ -41,7 +41,7 @@ class GroupBuild:
             self.add_groups(chunk, lambda _, slots=slots: slots)
 
     def add_candidates(self, items: list[Item]) -> None:
-        """The next candidates of the store."""
+        """Write the next candidates of the store."""
         self._num_candidates += len(items)
         if self._num_candidates <= self.writer.num_candidates:
             self.progress.skip(len(items))
@@ -50,11 +50,11 @@ class GroupBuild:
         self.writer.add_candidates(_with_depth(vectors), [item.text for item in items])
 
     def add_groups(self, chunk: list[TextGroup], slots_of: Callable[[Any], list[list[Slot]]]) -> None:
-        """The next groups of the store.
+        """Write the next groups of the store.
 
         Args:
-            chunk: Their queries.
-            slots_of: The slots of each, given the queries' vectors.
+            chunk: The groups.
+            slots_of: Returns the slots of each group, given the vectors of the queries.
         """
         self._num_groups += len(chunk)
         if self._num_groups <= self.writer.num_groups:
@@ -86,15 +86,15 @@ class GroupBuild:
 
 
 def survey(groups: Iterable[TextGroup], chunk_size: int, *, to_train: bool) -> tuple[int, int]:
-    """Read all of a source, so that bad data shows before any work.
+    """Read a whole source, to find bad data before the work begins.
 
     Args:
-        groups: All.
-        chunk_size: Of the build.
-        to_train: Whether a ranker will be trained on them.
+        groups: All groups of the source.
+        chunk_size: Number of texts between two saves of the build.
+        to_train: Whether a ranker will be trained on the groups.
 
     Returns:
-        How many texts the build stores, and the size of the vectors that they come with.
+        The number of texts that the build stores, and the size of the vectors that they come with.
 
     Raises:
         ConfigError: If no candidate has a label, though a ranker will be trained.
@@ -106,7 +106,7 @@ def survey(groups: Iterable[TextGroup], chunk_size: int, *, to_train: bool) -> t
         feature_dim = feature_dim or len(part[0].feature or ())
         labelled = labelled or any(each.label is not None for group in part for each in group.candidates)
     if not labelled:
-        cure = "give candidates a `label`; python -m features makes a store without labels"
+        cure = "give candidates a `label`; only python -m features builds a store without labels"
         raise ConfigError("features.source", "no candidate has a label: there is nothing to learn.", cure=cure)
     return total, feature_dim
 

@@ -1,4 +1,4 @@
-"""Slots: the candidates of text groups as rows of a group store."""
+"""Group rows: numbers the candidates of text groups as rows of a group store."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,14 +9,14 @@ from registry import ConfigError
 
 
 class Item(NamedTuple):
-    """What is embedded and stored once, whichever groups it stands in: a text, and its vector if it came with one."""
+    """A text that is embedded and stored once, in however many groups it occurs, and its vector if it came with one."""
 
     text: str
     feature: tuple[float, ...] | None = None
 
 
 class Slot(NamedTuple):
-    """A candidate in its group: its row in the store, and what the group says of it; the label is nan if unknown."""
+    """A candidate in its group: its row in the store, and its data in the group; the label is nan if unknown."""
 
     row: int
     id: str
@@ -25,13 +25,13 @@ class Slot(NamedTuple):
 
 
 def item_of(text: TextGroup | Candidate) -> Item:
-    """A group's query or a candidate without its group."""
+    """The text and vector of a group's query or of a candidate."""
     feature = None if text.feature is None else tuple(text.feature)
     return Item(text.query if isinstance(text, TextGroup) else text.text, feature)
 
 
 def number_items(groups: Iterable[TextGroup], first: int = 0) -> dict[Item, int]:
-    """Every different candidate and its row, from `first` on, in the order they come."""
+    """Number the distinct candidates in order of occurrence, starting at row `first`."""
     rows: dict[Item, int] = {}
     for group in groups:
         for candidate in group.candidates:
@@ -40,20 +40,20 @@ def number_items(groups: Iterable[TextGroup], first: int = 0) -> dict[Item, int]
 
 
 def given_slots(group: TextGroup, rows: Mapping[Item, int]) -> list[Slot]:
-    """A group as its source has it."""
+    """The slots of a group as its source gives it."""
     return [Slot(rows[item_of(each)], each.id, _label(each)) for each in group.candidates]
 
 
 def retrieved_slots(
     group: TextGroup, nearest: Sequence[int], rows: Mapping[Item, int], ids: Sequence[str]
 ) -> list[Slot]:
-    """The candidates that were found for a query, then its own relevant ones that were not, as injected.
+    """The candidates that retrieval found for a query, then its relevant candidates that retrieval missed, as injected.
 
     Args:
         group: The query and its own candidates.
-        nearest: Rows of what was found, best first.
-        rows: Of the whole pool.
-        ids: By row.
+        nearest: Rows of the candidates that retrieval found, best first.
+        rows: The rows of all candidates of the pool.
+        ids: The id of each row.
     """
     own = {slot.row: slot for slot in given_slots(group, rows)}
     slots = [own.get(row, Slot(row, ids[row], 0.0)) for row in nearest]
@@ -62,10 +62,10 @@ def retrieved_slots(
 
 
 def pool_ids(groups: Iterable[TextGroup], rows: Mapping[Item, int]) -> list[str]:
-    """The id of each row of a pool, where every group may meet every candidate.
+    """The id of each row of a pool, in which every group can get every candidate.
 
     Raises:
-        ConfigError: If one id means two candidates.
+        ConfigError: If an id stands for two candidates.
     """
     ids: dict[int, str] = {}
     row_of: dict[str, int] = {}
@@ -75,13 +75,13 @@ def pool_ids(groups: Iterable[TextGroup], rows: Mapping[Item, int]) -> list[str]
             ids.setdefault(row, candidate.id)
             if row_of.setdefault(candidate.id, row) != row:
                 cure = "give each text of the pool its own id, or leave `retrieve` out to keep the groups as they are"
-                problem = f"the candidate id {candidate.id!r} stands for two texts; with `retrieve` they could meet."
+                problem = f"the candidate id {candidate.id!r} stands for two texts; `retrieve` could join them."
                 raise ConfigError(group.origin or group.query_id, problem, cure=cure)
     return list(ids.values())
 
 
 def in_chunks(groups: Iterable[TextGroup], size: int) -> Iterator[list[TextGroup]]:
-    """Runs of groups that have at least so many candidates in all, save for the last."""
+    """Split groups into runs with at least `size` candidates each; the last run may have fewer."""
     chunk: list[TextGroup] = []
     count = 0
     for group in groups:

@@ -1,4 +1,4 @@
-"""Shards of a pool's candidates: chunks of texts, encoded and written."""
+"""Pool shards: encodes chunks of a pool's candidates and writes them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from ranking.stores.candidate_pool_writer import CandidateShards
 
 @dataclass(frozen=True)
 class ShardWork:
-    """Encodes chunks of candidates and writes each as the shard of its number.
+    """Encodes chunks of candidates and writes each as the shard with its number.
 
     Args:
-        shards: What writes them.
-        chunks: Of all candidates.
-        encoder: What embeds them; None for those with vectors of their own.
+        shards: The writer of shards.
+        chunks: The chunks of all candidates.
+        encoder: The model that embeds candidates; None if they come with vectors.
     """
 
     shards: CandidateShards
@@ -29,12 +29,12 @@ class ShardWork:
     encoder: Encoder | None
 
     def on(self, device: str) -> "ShardWork":
-        """The same with an encoder on a device, not loaded yet."""
+        """A copy with the encoder on another device; nothing is loaded yet."""
         encoder = dataclasses.replace(self.encoder, device=device) if self.encoder else None
         return dataclasses.replace(self, encoder=encoder)
 
     def do(self, number: int, report: Report) -> None:
-        """Write a shard."""
+        """Encode and write the shard with this number."""
         chunk = self.chunks[number]
         vectors, cut = embed(chunk, self.encoder, self.encoder.candidate_prompt if self.encoder else "", report)
         self.shards.write_apart(number, [each.id for each in chunk], [each.text for each in chunk], vectors, cut)
@@ -43,7 +43,7 @@ class ShardWork:
 def embed(
     texts: Sequence[PoolText] | Sequence[PoolQuery], encoder: Encoder | None, prompt: str, report: Report
 ) -> tuple[Float[Tensor, "N D"], int]:
-    """The vectors of candidates or queries, and how many texts were cut; without an encoder, their own vectors."""
+    """The vectors of candidates or queries, given or by the encoder, and the number of truncated texts."""
     if encoder is None:
         report(len(texts), 0, 0)
         return torch.tensor([each.feature for each in texts], dtype=torch.float32), 0

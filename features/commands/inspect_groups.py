@@ -1,4 +1,4 @@
-"""Inspection: what is in a group store, told to a reader."""
+"""Group inspection: prints what a group store contains."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from ranking.stores.group_store import GroupStore
 
 _SHOWN_LABELS = 10
 _ID_WIDTH = 24
-# Characters of a text: looked at, and printed at most; and the least that is worth a line of its own.
+# Numbers of characters of a text: the most to read, the most to print, and the fewest that justify a line.
 _MOST_READ, _MOST_SHOWN, _LEAST_ROOM = 2000, 300, 24
 
 
@@ -31,7 +31,7 @@ def show(store: GroupStore, console: Console, num_groups: int = 3) -> None:
 
 
 def summary(store: GroupStore) -> dict[str, str]:
-    """What there is to say of a store, by name."""
+    """The facts about a store, by name."""
     sizes = store.offsets.diff()
     source = ", ".join(f"{name} {shorten(value)}" for name, value in store.manifest["source"].items())
     depths = ", ".join("embedding" if depth is None else f"{depth:g}" for depth in store.depths)
@@ -61,7 +61,7 @@ def _num_beams(store: GroupStore) -> int:
 
 
 def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
-    """Print a title and what there is to say, by name."""
+    """Print a title and facts by name."""
     console.print(Text(title, style="bold"), soft_wrap=True)
     widest = max(map(len, facts))
     room = console.width - widest - 2
@@ -74,7 +74,7 @@ def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
 
 
 def print_line(console: Console, head: str, text: str, style: str = "") -> None:
-    """Print a head whole, and as much of a text as the line has room for: all of it where there is no terminal."""
+    """Print a head, and as much of a text as fits in the line; without a terminal the whole text."""
     text = " ".join(text[:_MOST_READ].split())[:_MOST_SHOWN]
     room = max(console.width - cell_len(head), _LEAST_ROOM)
     if console.is_terminal and cell_len(text) > room:
@@ -83,12 +83,12 @@ def print_line(console: Console, head: str, text: str, style: str = "") -> None:
 
 
 def padded(id: str) -> str:
-    """An id, filled up so that the texts beside ids of usual length stand below one another."""
+    """An id padded to the usual width, so that the texts after ids are aligned."""
     return id + " " * (_ID_WIDTH - cell_len(id))
 
 
 def splits_line(split: UInt8[Tensor, " Q"]) -> str:
-    """How many queries there are of each split."""
+    """The number of queries of each split, in words."""
     counts = {name: int((split == code).sum()) for name, code in SPLITS.items()}
     return ", ".join(f"{name or 'not given'} {count:,}" for name, count in counts.items() if count) or "none"
 
@@ -113,7 +113,7 @@ def _right_and_wrong(store: GroupStore) -> str:
 
 
 def _responses(store: GroupStore) -> dict[str, str]:
-    """What is worth saying of candidates that a language model sampled."""
+    """Facts about candidates that a language model sampled."""
     if store.num_tokens is None:
         return {}
     found = Analysis.of(store)
@@ -127,13 +127,13 @@ def _responses(store: GroupStore) -> dict[str, str]:
 
 
 def _groups_with(store: GroupStore, slots: Tensor) -> Tensor:
-    """Which groups have one of these slots."""
+    """The groups that have one of these slots."""
     group = torch.arange(store.num_groups).repeat_interleave(store.offsets.diff())
     return torch.zeros(store.num_groups, dtype=torch.int64).index_add_(0, group, slots.long()) > 0
 
 
 def _group(store: GroupStore, group: int) -> Iterator[tuple[str, str, str]]:
-    """A line for the query and one for each candidate: what to print whole, a text, and a style."""
+    """A line for the query and one for each candidate: the head, the text, and the style."""
     yield f"\n{store.query_id(group)}: ", store.query_text(group), "bold"
     for slot in range(int(store.offsets[group]), int(store.offsets[group + 1])):
         label = float(store.label[slot])
@@ -143,7 +143,7 @@ def _group(store: GroupStore, group: int) -> Iterator[tuple[str, str, str]]:
 
 
 def encoder_line(encoder: dict[str, Any] | None) -> str:
-    """What embedded the texts, on one line."""
+    """The encoder of the texts, in one line."""
     if encoder is None:
         return "none: the features came with the source"
     known = (f"{name} {encoder[name]}" for name in ("pooling", "max_length", "dtype", "template") if name in encoder)
@@ -151,6 +151,6 @@ def encoder_line(encoder: dict[str, Any] | None) -> str:
 
 
 def shorten(value: object) -> str:
-    """A value of a manifest, cut where it is long."""
+    """A value of a manifest, shortened if it is long."""
     text = str(value)
     return text if len(text) <= 200 else text[:197] + "..."

@@ -1,4 +1,4 @@
-"""Pool inspection: what is in a candidate pool, told to a reader."""
+"""Pool inspection: prints what a candidate pool contains."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ _SHOWN_RELEVANT = 5
 
 
 def show_pool(pool: CandidatePool, console: Console, num_queries: int = 3) -> None:
-    """Print a pool's counts and origin, its first queries, and where it has none its first candidates."""
+    """Print a pool's counts and origin, and its first queries, or its first candidates if it has no queries."""
     print_facts(console, f"Candidate pool {pool.path}", summary(pool))
     for query in range(min(num_queries, pool.queries.num_queries)):
         for line in _query(pool, query):
@@ -25,7 +25,7 @@ def show_pool(pool: CandidatePool, console: Console, num_queries: int = 3) -> No
 
 
 def summary(pool: CandidatePool) -> dict[str, str]:
-    """What there is to say of a pool, by name."""
+    """The facts about a pool, by name."""
     queries, shards = pool.queries, pool.manifest["shards"]
     relevant, history, own = (
         offsets.diff() for offsets in (queries.relevant_offsets, queries.history_offsets, queries.own_offsets)
@@ -66,7 +66,7 @@ def _labels(label: Tensor) -> str:
 
 
 def _query(pool: CandidatePool, query: int) -> Iterator[tuple[str, str, str]]:
-    """A line for the query and one for each of its first relevant candidates: see `print_line`."""
+    """A line for the query and one for each of its first relevant candidates, as `print_line` takes them."""
     queries = pool.queries
     yield f"\n{queries.id(query)}: ", queries.text(query), "bold"
     start, end = queries.relevant_offsets[query : query + 2].tolist()

@@ -1,4 +1,4 @@
-"""Store merging: group stores put together, or taken apart, by query; features are copied as they are stored."""
+"""Store merging: merges group stores, or splits them, by query; copies features as they are stored."""
 
 import itertools
 import math
@@ -31,25 +31,25 @@ class _Part(NamedTuple):
 
 
 def merge(paths: Sequence[str | Path], into: str | Path) -> Path:
-    """One store of all queries of several, verified; what they have of the same query comes together in one group.
+    """Merge verified stores into one; the candidates of the same query come together in one group.
 
     Args:
-        paths: Finished stores of the same features, or of texts alone.
-        into: The folder of the new one; a merge that was stopped goes on.
+        paths: Finished stores with the same kind of features, or without features.
+        into: The folder of the new store; a merge that was stopped continues.
 
     Raises:
-        ConfigError: If they are not of the same features, or have the same slot id twice in a query.
+        ConfigError: If the stores have different kinds of features, or a query has the same slot id twice.
         StoreError: If a store is damaged, or cannot be read or written.
     """
     stores = [_open(path) for path in paths]
     for store in stores[1:]:
         if store.has_features != stores[0].has_features:
-            kinds = {True: "texts and vectors", False: "texts alone"}
-            problem = f"holds {kinds[store.has_features]}, and {stores[0].path} {kinds[not store.has_features]}."
+            kinds = {True: "texts and vectors", False: "only texts"}
+            problem = f"has {kinds[store.has_features]}, but {stores[0].path} has {kinds[not store.has_features]}."
             raise ConfigError(str(store.path), problem, cure="merge stores with vectors, or stores without")
     for store, name in itertools.product(stores[1:], _ALIKE):
         if store.manifest[name] != stores[0].manifest[name]:
-            problem = f"its {name} is {store.manifest[name]!r}, and {stores[0].manifest[name]!r} in {stores[0].path}."
+            problem = f"its {name} is {store.manifest[name]!r}, but {stores[0].manifest[name]!r} in {stores[0].path}."
             raise ConfigError(str(store.path), problem, cure="merge stores of the same features")
     queries: dict[str, list[_Part]] = {}
     for number, store in enumerate(stores):
@@ -61,12 +61,12 @@ def merge(paths: Sequence[str | Path], into: str | Path) -> Path:
 
 
 def split(path: str | Path, into: Mapping[str | Path, float], seed: int = 0) -> list[Path]:
-    """Several stores of the queries of one, verified, each query in one of them.
+    """Split a verified store into several; each query goes to one of them.
 
     Args:
         path: A finished store.
-        into: The folder of each new one, and its share of the queries.
-        seed: Of the draw; where a query goes depends on it and the query's id alone.
+        into: The folder of each new store, and its share of the queries.
+        seed: Seed of the split, which depends only on the seed and the ids of the queries.
 
     Raises:
         ConfigError: If the shares do not add up to 1, or a store would have no query.
@@ -74,14 +74,14 @@ def split(path: str | Path, into: Mapping[str | Path, float], seed: int = 0) -> 
     """
     shares = list(into.values())
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError("shares", f"they have to be above 0 and add up to 1, got {shares}.")
+        raise ConfigError("shares", f"they must be above 0 and add up to 1, got {shares}.")
     store = _open(path)
     order = sorted(range(store.num_groups), key=lambda group: draw_key(seed, store.query_id(group)))
     ends = [round(share * store.num_groups) for share in itertools.accumulate(shares)]
     taken = [sorted(order[start:end]) for start, end in itertools.pairwise([0, *ends])]
     for folder, groups in zip(into, taken, strict=True):
         if not groups:
-            raise ConfigError(str(folder), f"its share of {store.num_groups} queries is none.", cure="a larger share")
+            raise ConfigError(str(folder), f"its share of {store.num_groups} queries is 0.", cure="set a larger share")
     described = {"split": _content(store), "shares": shares, "seed": seed}
     return [
         _write([store], [[_Part(0, group)] for group in groups], folder, {**described, "part": place})
@@ -90,7 +90,7 @@ def split(path: str | Path, into: Mapping[str | Path, float], seed: int = 0) -> 
 
 
 def _open(path: str | Path) -> GroupStore:
-    """A store of which every byte is as it was written: the new one will vouch for it with hashes of its own."""
+    """Open a store and verify all its bytes, because the new store will have new hashes."""
     verify(path, GROUP_STORE)
     return GroupStore.open(path)
 
@@ -98,14 +98,15 @@ def _open(path: str | Path) -> GroupStore:
 def _check_query(stores: Sequence[GroupStore], query: str, parts: Sequence[_Part]) -> None:
     if len({stores[part.store].query_text(part.group) for part in parts}) > 1:
         names = " and ".join(str(stores[part.store].path) for part in parts)
-        raise ConfigError(names, f"query {query!r} has another text in each.", cure="give other queries other ids")
+        problem = f"query {query!r} has different texts in these stores."
+        raise ConfigError(names, problem, cure="give each query its own id")
     if len(parts) == 1:
         return
     ids = [stores[part.store].slot_id(slot) for part in parts for slot in _slots(stores[part.store], part.group)]
     if len(set(ids)) < len(ids):
         names = " and ".join(str(stores[part.store].path) for part in parts)
         twice = max(ids, key=ids.count)
-        raise ConfigError(names, f"query {query!r} has a response {twice!r} in each.", cure="merge different responses")
+        raise ConfigError(names, f"query {query!r} has two responses {twice!r}.", cure="merge different responses")
 
 
 def _write(stores: list[GroupStore], queries: list[list[_Part]], into: str | Path, settings: dict[str, Any]) -> Path:
@@ -137,7 +138,7 @@ def _write(stores: list[GroupStore], queries: list[list[_Part]], into: str | Pat
 def _new_candidates(
     stores: Sequence[GroupStore], chunk: Sequence[Sequence[_Part]], rows: dict[tuple[int, int], int]
 ) -> list[tuple[int, int]]:
-    """Candidates that no chunk before had, which get the next rows: store and row there."""
+    """Candidates that no earlier chunk had, as store and row; they get the next rows of the new store."""
     new = []
     for part in itertools.chain.from_iterable(chunk):
         store = stores[part.store]
@@ -219,5 +220,5 @@ def _slots(store: GroupStore, group: int) -> range:
 
 
 def _content(store: GroupStore) -> list[str]:
-    """The hashes of all that is in a store."""
+    """The hashes of all shards of a store."""
     return [record["sha256"] for records in store.manifest["shards"].values() for record in records]

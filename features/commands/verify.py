@@ -1,4 +1,4 @@
-"""Store checking: all of a store read and compared with its hashes, with progress."""
+"""Store checking: reads a whole store and compares it with its hashes, with progress."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ _MEGABYTE = 10**6
 
 
 def verify(path: str | Path, format: StoreFormat, console: Console | None = None) -> None:
-    """Read every shard of a store; what is copied from it afterwards is what was written.
+    """Read every shard of a store, and check that nothing has changed since it was written.
 
     Args:
-        path: Its folder.
-        format: What it is.
+        path: The folder of the store.
+        format: The format of the store.
         console: Where to show progress; stderr by default.
 
     Raises:
-        StoreError: If it is missing, unfinished, foreign, or one of its files has changed; names the file.
+        StoreError: If the store is missing, unfinished, of another format, or a file has changed; names the file.
     """
     records = [record for records in format.read_manifest(Path(path))["shards"].values() for record in records]
     total = sum(record["bytes"] for record in records) // _MEGABYTE

@@ -1,1 +1,1 @@
-"""Ways from texts to a store of features; one file, one extractor."""
+"""Extractors: build stores from sources; each file has one extractor."""

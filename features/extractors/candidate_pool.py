@@ -1,4 +1,4 @@
-"""candidate_pool: one large set of candidates with their vectors, and the queries that rank it."""
+"""candidate_pool: builds one large set of candidates with vectors, and the queries that rank it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,20 +29,20 @@ DEFAULT_ENCODER = Encoder()
 
 @EXTRACTORS.register("candidate_pool")
 class CandidatePoolExtractor(Extractor):
-    """Builds a candidate pool from a source, goes on with an unfinished one, or finds it finished.
+    """Builds a candidate pool from a source, continues an unfinished pool, or uses a finished one.
 
     Args:
-        source: Where candidates and queries come from; of a source of groups, all candidates are one pool.
-        encoder: What embeds them; null where all of the source has features of its own.
+        source: The source of candidates and queries; all candidates of a source of groups become one pool.
+        encoder: The model that embeds candidates and queries; null if the source gives vectors for all of them.
         path: The folder of the pool; by default `data/<source>-<encoder>-pool-<hash of all settings>`.
-        dtype: Of the stored vectors.
-        chunk_size: Texts between two saves; what is held in memory at a time.
-        devices: How many processes encode the candidates, each on its own GPU where there are any.
-        own_lists: Whether the query of a group ranks the candidates of its group only.
-        unknown_ids: Whether ids that are not in the pool are an error. If not, those in histories are left out, and
-            metrics count judged candidates that the pool lacks as never found.
-        duplicates: Whether all candidates of one text are kept, or the first of them only; then what is said of the
-            others counts for the first, the highest label where there are several.
+        dtype: Number format of the stored vectors.
+        chunk_size: Number of texts between two saves; so many are in memory at a time.
+        devices: Number of processes that encode the candidates, each on its own GPU if there are GPUs.
+        own_lists: Whether the query of a group ranks only the candidates of its group.
+        unknown_ids: What to do with ids that are not in the pool: `error` refuses them; `drop` leaves them out of
+            histories, and metrics count judged candidates that the pool lacks as never found.
+        duplicates: Which candidates with the same text to keep: `keep` keeps all, `drop` only the first. Judgements of
+            dropped candidates then count for the first; of several labels, the highest counts.
     """
 
     opens = CandidatePool
@@ -70,19 +70,19 @@ class CandidatePoolExtractor(Extractor):
 
     @property
     def made_with(self) -> str:
-        """What the usual path calls the model, and that it is a pool."""
+        """The name of the model in the default path, with the word pool."""
         return f"{super().made_with}-pool"
 
     def settings(self) -> dict[str, Any]:
-        """All that the pool's content depends on."""
+        """All settings that the content of the pool depends on."""
         encoder = self.encoder.settings() if self.encoder else None
         settings = {"extractor": "candidate_pool", "source": self.source.fingerprint(), "encoder": encoder}
         settings |= {"dtype": self.dtype, "chunk_size": self.chunk_size, "unknown_ids": self.unknown_ids}
-        # Pools that were made before this option keep their names.
+        # Pools made before this option existed keep their names.
         return settings if self.duplicates == "keep" else settings | {"duplicates": self.duplicates}
 
     def items(self) -> Iterator[PoolText]:
-        """Every candidate."""
+        """All candidates."""
         return self.source.candidates()
 
     def parts(self) -> dict[str, Iterable[object]]:
@@ -90,15 +90,15 @@ class CandidatePoolExtractor(Extractor):
         return {"candidates": self.items(), "queries": self.source.queries()}
 
     def read_source(self) -> None:
-        """Read all of the source, as a run does before it builds.
+        """Read and check the whole source, as a run does before it builds.
 
         Raises:
-            ConfigError: If its data is not as it should be, or has nothing to learn from.
+            ConfigError: If the data is wrong, or has no judgements to learn from.
         """
         self._survey(to_train=True)
 
     def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
-        """Embed all candidates and queries and write them."""
+        """Embed and write all candidates and queries."""
         encoder = self.encoder.identity() if self.encoder else None
         found = self._survey(to_train)
         writer = CandidatePoolWriter(
@@ -129,10 +129,10 @@ class CandidatePoolExtractor(Extractor):
                 report=reading.report,
             )
         if to_train and not found.num_queries:
-            cure = "give a source with queries; python -m features makes a pool without"
+            cure = "use a source with queries; only python -m features builds a pool without queries"
             raise ConfigError("features.source", "has no query: there is nothing to learn.", cure=cure)
         if found.missing:
-            line = "judged candidates are not in the pool: they count as never found. Metrics stand without them too."
+            line = "judged candidates are not in the pool: they count as never found. Metrics are also shown without."
             _say(console, f"{found.missing:,} {line}")
         if found.equal.count:
             lead = f"{found.equal.count:,} of {found.num_candidates:,} candidates have the text of another one"
@@ -148,7 +148,7 @@ class CandidatePoolExtractor(Extractor):
 
 
 class _Build:
-    """One build: what it embeds goes to the writer, unless an earlier run has written it."""
+    """One build of a pool; skips everything that an earlier run has written."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class _Build:
         self.chunk_size = extractor.chunk_size
 
     def add_candidates(self, total: int) -> None:
-        """All chunks that are not on disk, in one process or in several."""
+        """Encode and write all chunks that are not on disk yet, in one or several processes."""
         work = ShardWork(self.writer.shards, Chunks(self.source.candidates, self.chunk_size), self.encoder)
         done, starts = self.writer.candidate_shards, range(0, total, self.chunk_size)
         self.progress.skip(sum(min(self.chunk_size, total - starts[number]) for number in done))
@@ -177,10 +177,10 @@ class _Build:
                 self.writer.collect()
         self.writer.collect()
         if self.writer.num_candidates != total:
-            raise self._changed(f"had {total:,} candidates, and {self.writer.num_candidates:,} when read again")
+            raise self._changed(f"had {total:,} candidates, but {self.writer.num_candidates:,} when read again")
 
     def add_queries(self, total: int) -> None:
-        """All queries that are not on disk."""
+        """Encode and write all queries that are not on disk yet."""
         count = 0
         for run in chunks_of(self.source.queries(), self.chunk_size):
             count += len(run)
@@ -189,7 +189,7 @@ class _Build:
             else:
                 self._add_queries(run)
         if count != total:
-            raise self._changed(f"had {total:,} queries, and {count:,} when read again")
+            raise self._changed(f"had {total:,} queries, but {count:,} when read again")
 
     def _add_queries(self, run: list[PoolQuery]) -> None:
         vectors, cut = embed(run, self.encoder, self.encoder.query_prompt if self.encoder else "", self._report)
@@ -220,11 +220,11 @@ class _Build:
     def _rows(
         self, lists: Sequence[Sequence[str]]
     ) -> tuple[Int[Tensor, " starts"], Int[Tensor, " rows"], Bool[Tensor, " ids"]]:
-        """Where each list's rows begin, the rows of all ids that the pool has, and which of the given ids those are."""
+        """The offset of each list, the rows of all ids that are in the pool, and which of the given ids these are."""
         rows = self.writer.rows_of([id for ids in lists for id in ids])
         known = rows >= 0
         if self.extractor.unknown_ids == "error" and not bool(known.all()):
-            raise self._changed("names other candidates than when it was read first")
+            raise self._changed("names other candidates than at the first reading")
         list_of = torch.arange(len(lists)).repeat_interleave(torch.tensor([len(ids) for ids in lists]))
         sizes = torch.zeros(len(lists), dtype=torch.int64).index_add_(0, list_of, known.long())
         return torch.nn.functional.pad(sizes.cumsum(0), (1, 0)), rows[known], known

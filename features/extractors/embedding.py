@@ -1,4 +1,4 @@
-"""embedding: a group store of texts and their vectors from one encoder, each text on its own."""
+"""embedding: builds a group store of texts and their vectors; one encoder embeds each text separately."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -27,17 +27,17 @@ DEFAULT_ENCODER = Encoder()
 
 @EXTRACTORS.register("embedding")
 class EmbeddingExtractor(Extractor):
-    """Builds a group store from a source, goes on with an unfinished one, or finds it finished.
+    """Builds a group store from a source, continues an unfinished store, or uses a finished one.
 
     Args:
-        source: Where queries and candidates come from.
-        encoder: What embeds them; null where every line of the source has features of its own.
+        source: The source of queries and candidates.
+        encoder: The model that embeds queries and candidates; null if the source gives vectors for all of them.
         path: The folder of the store; by default `data/<source>-<encoder>-<hash of all settings>`.
-        retrieve: If set, all candidates of the source are one pool, and each query's group is the encoder's nearest
-            ones, so many, in that order; other queries' candidates have label 0. Its own relevant ones that were
-            missed are appended as injected: for training only.
-        dtype: Of the stored vectors.
-        chunk_size: Texts between two saves.
+        retrieve: If set, all candidates of the source form one pool, and each query's group gets this many nearest
+            candidates, nearest first; candidates of other queries have label 0. Relevant candidates of the query that
+            are not among them are appended as injected: used in training, not in evaluation.
+        dtype: Number format of the stored vectors.
+        chunk_size: Number of texts between two saves.
     """
 
     source: Source
@@ -55,25 +55,25 @@ class EmbeddingExtractor(Extractor):
         self.encoder, self.retrieve, self.dtype, self.chunk_size = encoder, retrieve, dtype, chunk_size
 
     def settings(self) -> dict[str, Any]:
-        """All that the store's content depends on."""
+        """All settings that the content of the store depends on."""
         encoder = self.encoder.settings() if self.encoder else None
         settings = {"extractor": "embedding", "source": self.source.fingerprint(), "encoder": encoder}
         return settings | {"retrieve": self.retrieve, "dtype": self.dtype, "chunk_size": self.chunk_size}
 
     def items(self) -> Iterator[TextGroup]:
-        """Every group, checked."""
+        """All groups, checked."""
         return checked(self.source.groups(), with_features=self.encoder is None)
 
     def read_source(self) -> None:
-        """Read all of the source, as a run does before it builds.
+        """Read and check the whole source, as a run does before it builds.
 
         Raises:
-            ConfigError: If its data is not as it should be, or has nothing to learn from.
+            ConfigError: If the data is wrong, or has no labels to learn from.
         """
         survey(self.items(), self.chunk_size, to_train=True)
 
     def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
-        """Embed all texts and write them."""
+        """Embed and write all texts."""
         encoder = self.encoder.identity() if self.encoder else None
         groups = self.items() if self.retrieve is None else list(self.items())
         total, feature_dim = survey(groups, self.chunk_size, to_train=to_train)
@@ -103,7 +103,7 @@ class EmbeddingExtractor(Extractor):
             why = "their texts are equal"
             if self.encoder:
                 why += f", or equal in the {self.encoder.max_length} tokens that the encoder reads"
-            line = f"Warning: {counts} have candidates of different labels with the same vector: {why}."
+            line = f"Warning: {counts} have candidates with different labels but the same vector: {why}."
             advice = "No ranker can tell them apart: raise features.encoder.max_length, or leave them out."
             Console(stderr=True).print(
                 f"{line} {advice}", style="yellow", highlight=False, soft_wrap=True, markup=False
@@ -111,7 +111,7 @@ class EmbeddingExtractor(Extractor):
 
 
 def _add_retrieved(build: GroupBuild, groups: list[TextGroup], k: int) -> None:
-    """Each group with the k candidates of the pool that are nearest to its query."""
+    """Write each group with the k candidates of the pool that are nearest to its query."""
     rows = number_items(groups)
     ids, items = pool_ids(groups, rows), list(rows)
     for start in range(0, len(items), build.chunk_size):
@@ -132,6 +132,6 @@ def _search(
     ids: list[str],
     queries: Float[Tensor, "Q D"],
 ) -> list[list[Slot]]:
-    """The slots of retrieved groups, by the vectors as they are stored: what a ranker sees is what ordered them."""
+    """The slots of retrieved groups; the search uses the stored vectors, so rankers see what ordered the candidates."""
     _, nearest = top_k(queries.to(pool[0].dtype), pool, k, inverse_norms=norms)
     return [retrieved_slots(group, found, rows, ids) for group, found in zip(chunk, nearest.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""responses: a group store of what a language model answers, labelled by rule, with its hidden states."""
+"""responses: builds a group store of a language model's responses, with labels of a verifier and hidden states."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,25 +20,27 @@ _FEWEST_BEAMS = 2
 
 @EXTRACTORS.register("responses")
 class ResponsesExtractor(Extractor):
-    """Asks a language model, judges its responses, reads its hidden states, and builds a group store of all that.
+    """Samples responses of a language model, judges them, reads hidden states, and builds a group store.
 
-    Responses, states and verdicts are kept in `stages` beside the store, each under the hash of what it depends on.
-    So a run that was stopped goes on, and one with more responses, more depths or another verifier does only what is
-    new.
+    Responses, states and verdicts are saved in `stages` beside the store, keyed by the hash of everything that they
+    depend on. So a run that was stopped continues, and a run with more responses, more depths or another verifier
+    computes only what is new.
 
     Args:
-        source: Where problems come from.
-        generator: What responds to them.
-        verifier: What labels the responses; null for none.
-        reader: The model whose hidden states are kept, with `depths`; null for the generator's own.
+        source: The source of problems.
+        generator: The generator of the responses.
+        verifier: The verifier that labels the responses; null for no labels.
+        reader: The model whose hidden states are stored, with `depths`; null for the generator's model.
         path: The folder of the store; by default `data/<source>-<model>-<hash of all settings>`.
-        stages: The folder of what is kept; by default `stages` beside the store.
-        dtype: Of the stored vectors.
-        chunk_size: Problems that are worked on, and kept, together; null for enough to keep the generator busy.
+        stages: The folder of saved responses, states and verdicts; by default `stages` beside the store.
+        dtype: Number format of the stored vectors.
+        chunk_size: Number of problems that are processed and saved together; null for enough to keep the generator
+            busy.
         workers: The processes of a verifier that is a plain function.
-        beams: Width of a beam search whose best response is stored beside the sampled ones, as the baseline `beam`;
-            null for none. Only the generator `transformers` searches.
-        devices: How many processes respond and read, each with the model on its own GPU where there are any.
+        beams: Width of a beam search whose best response is stored with the sampled responses, as the baseline `beam`;
+            null for no beam search. Only the generator `transformers` supports it.
+        devices: Number of processes that sample responses and read states, each with the model on its own GPU if there
+            are GPUs.
     """
 
     unit = "problems"
@@ -66,33 +68,33 @@ class ResponsesExtractor(Extractor):
         if reads is None or not reads.depths:
             where = "features.reader" if reads is None or reader else "features.generator"
             cure = f"{where}: {{model: ..., depths: [0.6]}}"
-            raise ConfigError(f"{where}.depths", "no hidden states are asked for.", cure=cure)
+            raise ConfigError(f"{where}.depths", "no depths of hidden states are set.", cure=cure)
         self.reader = reads
         if devices > 1 and (self.reader.device_map or (given and given.device_map)):
-            cure = "devices: 1, for device_map spreads one model over all GPUs"
-            raise ConfigError("features.devices", "cannot be had together with device_map.", cure=cure)
+            cure = "set devices: 1, because device_map distributes one model over all GPUs"
+            raise ConfigError("features.devices", "cannot be combined with device_map.", cure=cure)
         self.devices, self.beams, self.beam_generator = devices, beams, None
         if beams is not None:
             self.beam_generator = self.generator.searching(beams)
             if self.beam_generator is None:
-                cure = "beams: null, or the generator `transformers`"
+                cure = "set beams: null, or use the generator `transformers`"
                 name = self.generator.settings()["name"]
-                raise ConfigError("features.beams", f"the generator {name} cannot search.", cure=cure)
+                raise ConfigError("features.beams", f"the generator {name} has no beam search.", cure=cure)
         self.dtype, self._stages, self._chunk_size = dtype, stages, chunk_size
 
     @property
     def made_with(self) -> str:
-        """What the usual path calls the generator's model."""
+        """The name of the generator's model in the default path."""
         return Path(self.generator.model).name.lower()
 
     @property
     def models(self) -> Mapping[str, Backbone]:
-        """The generator, if it is a model in this process, and the reader."""
+        """The models in this process: the generator, unless it is a server, and the reader."""
         given = self.generator.language_model
         return {**({"generator": given} if given else {}), "reader": self.reader}
 
     def settings(self) -> dict[str, Any]:
-        """All that the store's content depends on."""
+        """All settings that the content of the store depends on."""
         return {
             "extractor": "responses",
             "source": self.source.fingerprint(),
@@ -107,28 +109,28 @@ class ResponsesExtractor(Extractor):
         }
 
     def items(self) -> Iterator[Problem]:
-        """Every problem."""
+        """All problems."""
         return self.source.problems()
 
     def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
-        """Respond to all problems, judge, read and write."""
+        """Sample responses to all problems, judge them, read their states, and write the store."""
         if to_train and self.verifier is None:
-            cure = "features.verifier: a name from `python -m registry verifiers`"
-            raise ConfigError("features.verifier", "without one there are no labels to learn from.", cure=cure)
-        # It reads this class.
+            cure = "set features.verifier to a name from `python -m registry verifiers`"
+            raise ConfigError("features.verifier", "without a verifier there are no labels to learn from.", cure=cure)
+        # Imported here, because that module imports this class.
         from features.responses.build import ResponseBuild
 
         return ResponseBuild(self, settings).run()
 
     @property
     def chunk_size(self) -> int:
-        """How many problems are worked on together."""
+        """How many problems are processed together."""
         if self._chunk_size is not None:
             return self._chunk_size
-        # Several batches' worth: where responses end, those of the next problem take their places.
+        # Several batches: when responses end, those of the next problem take their rows.
         return max(1, 4 * self.generator.num_at_once // (self.generator.num_responses or 10))
 
     @property
     def folder(self) -> Path:
-        """Where stages are kept."""
+        """The folder of the stages."""
         return Path(self._stages) if self._stages else self.path.parent / "stages"

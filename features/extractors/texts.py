@@ -1,4 +1,4 @@
-"""texts: a group store of texts and labels without vectors, for rankers that read texts."""
+"""texts: builds a group store of texts and labels without vectors, for rankers that read texts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +15,12 @@ from registry.ranges import FilePath, Rows
 
 @EXTRACTORS.register("texts")
 class TextsExtractor(Extractor):
-    """Builds a group store of texts and labels, goes on with an unfinished one, or finds it finished; runs no model.
+    """Builds a group store of texts and labels, continues an unfinished store, or uses a finished one; runs no model.
 
     Args:
-        source: Where queries and candidates come from; vectors that it gives are left out.
+        source: The source of queries and candidates; vectors that it gives are ignored.
         path: The folder of the store; by default `data/<source>-texts-<hash of all settings>`.
-        chunk_size: Texts between two saves.
+        chunk_size: Number of texts between two saves.
     """
 
     source: Source
@@ -33,22 +33,22 @@ class TextsExtractor(Extractor):
 
     @property
     def made_with(self) -> str:
-        """What the usual path says in place of a model."""
+        """The word in the default path in place of a model's name."""
         return "texts"
 
     def settings(self) -> dict[str, Any]:
-        """All that the store's content depends on."""
+        """All settings that the content of the store depends on."""
         return {"extractor": "texts", "source": self.source.fingerprint(), "chunk_size": self.chunk_size}
 
     def items(self) -> Iterator[TextGroup]:
-        """Every group, checked."""
+        """All groups, checked."""
         return checked(self.source.groups())
 
     def read_source(self) -> None:
-        """Read all of the source, as a run does before it builds.
+        """Read and check the whole source, as a run does before it builds.
 
         Raises:
-            ConfigError: If its data is not as it should be, or has nothing to learn from.
+            ConfigError: If the data is wrong, or has no labels to learn from.
         """
         survey(self.items(), self.chunk_size, to_train=True)
 

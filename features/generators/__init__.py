@@ -1,1 +1,1 @@
-"""Where responses come from; one file, one generator."""
+"""Generators: provide responses to problems; each file has one generator."""

@@ -1,4 +1,4 @@
-"""openai_compatible: responses from a server that speaks OpenAI's chat completions; texts only."""
+"""openai_compatible: gets responses, as texts only, from a server with OpenAI's chat completions API."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,34 +15,34 @@ from language_models.sampling.seeds import request_seed
 from registry import GENERATORS, ConfigError
 from registry.ranges import Count, Few, Positive, Probability, SamplingTemperature, Seed, Text
 
-# What a response does not depend on.
+# Options that responses do not depend on.
 _OF_A_RUN = ("url", "api_key_variable", "num_responses", "parallel", "requests_per_minute", "timeout", "attempts")
 
 
 @GENERATORS.register("openai_compatible")
 @dataclass(frozen=True)
 class OpenAICompatibleGenerator(Generator):
-    """Asks a model behind an address; its hidden states, if any are wanted, have to be read by another model.
+    """Gets responses from a model on a server; hidden states, if needed, must be read by another model.
 
-    Each request has a seed of its own, made of `seed`, the problem's id and the place of the request among those to the
-    problem. Most servers promise no more than an effort to give the same responses to the same seed.
+    Each request has its own seed, made from `seed`, the problem's id and the number of the request for the problem.
+    Most servers only try to give the same responses to the same seed, without a guarantee.
 
     Args:
-        model: Its name on the server.
-        url: The server's base address.
-        api_key_variable: The environment variable with the key; null sends none.
-        num_responses: To each problem.
-        responses_a_request: How many one request asks for, as `n`; 1 for servers that give but one.
-        temperature: What logits are divided by; 0 takes the likeliest token.
-        top_p: Only the likeliest tokens that together have this probability.
-        stop: Texts that end a response; they are not part of it.
-        max_new_tokens: Longest response.
-        seed: Of all requests.
-        options: Sent with each request besides, such as `{top_k: 50}` where the server knows it.
-        parallel: Requests at a time.
-        requests_per_minute: Begun at most; null for no limit.
+        model: Name of the model on the server.
+        url: Base address of the server, such as `http://localhost:8000/v1`.
+        api_key_variable: The environment variable with the API key; null sends no key.
+        num_responses: Number of responses to each problem.
+        responses_a_request: Number of responses in one request, sent as `n`; 1 for servers that return only one.
+        temperature: Divisor of the logits; 0 always takes the likeliest token.
+        top_p: Draw only from the likeliest tokens that together have this probability.
+        stop: Texts that end a response; the response does not include them.
+        max_new_tokens: Longest response in tokens.
+        seed: Seed of all requests.
+        options: Further options of each request, such as `{top_k: 50}` if the server supports it.
+        parallel: Number of requests at the same time.
+        requests_per_minute: Maximum number of requests to start in a minute; null for no limit.
         timeout: Seconds to wait for an answer.
-        attempts: How often a request is made in all where the server is busy, fails or does not answer.
+        attempts: Maximum number of attempts for a request if the server is busy, fails or does not answer.
     """
 
     model: Text
@@ -62,24 +62,25 @@ class OpenAICompatibleGenerator(Generator):
     attempts: Few = 6
 
     def settings(self) -> dict[str, Any]:
-        """All that one response depends on; the address is not among it, for servers move."""
+        """All settings that a response depends on; without the address, because servers move."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _OF_A_RUN}
         return {"name": "openai_compatible", **fields}
 
     def generate(
         self, problems: Sequence[Problem], numbers: range, report: Report | None = None
     ) -> Iterator[Generated]:
-        """The responses of these numbers to each problem.
+        """Yield the responses with these numbers to each problem.
 
-        A problem that the server refuses, such as for its length, has no responses from there on.
+        If the server refuses a request, for example because a problem is too long, that problem gets no more responses.
 
         Args:
-            problems: To be asked together.
-            numbers: Which responses, counted from 0.
-            report: Told of each request; of its responses alone, for servers count tokens each in their own way.
+            problems: The problems; their requests are sent in parallel.
+            numbers: The numbers of the responses, counted from 0.
+            report: Called after each request with its number of responses; not of tokens, which servers count
+                differently.
 
         Raises:
-            ConfigError: If the server refuses the key, model or every problem, or answers no more.
+            ConfigError: If the server refuses the key, the model or every problem, or stops answering.
         """
         first, last = numbers.start // self.responses_a_request, (numbers.stop - 1) // self.responses_a_request
         executor, stop = ThreadPoolExecutor(self.parallel), Event()
@@ -136,14 +137,14 @@ class OpenAICompatibleGenerator(Generator):
         numbers: range,
         report: Report | None,
     ) -> Generated:
-        """What was asked for of the answers up to the first one that is missing."""
+        """The requested responses, up to the first request that failed."""
         responses: list[Response] = []
         for request in requests:
             try:
                 choices = request.result()
             except RequestFailed as failed:
                 if failed.gone:
-                    cure = "start it again; the same command goes on with what is missing"
+                    cure = "start the server again, then run the same command to continue"
                     raise ConfigError(self.url, f"does not answer ({failed.reason}).", cure=cure) from failed
                 return Generated(problem, responses, refusal=failed.reason)
             wanted = [(at, choice) for at, choice in enumerate(choices, start=number) if at in numbers]

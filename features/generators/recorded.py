@@ -1,4 +1,4 @@
-"""recorded: responses that exist already, as their source gives them."""
+"""recorded: gives responses that already exist in the source."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from registry.ranges import Count
 @GENERATORS.register("recorded")
 @dataclass(frozen=True)
 class RecordedGenerator(LanguageModel, Generator):
-    """Gives the responses of the source; the model, usually the one that gave them, is asked for hidden states only.
+    """Gives the responses of the source; the model, usually the one that made them, only reads hidden states.
 
-    A prompt is made of the messages as if the model were to respond now. Where a response comes with its tokens, they
-    follow it; where it does not, those of its text do, then the token that ends the model's turn unless the response is
+    The messages become a prompt as if the model responded now. The tokens of the response follow: its recorded tokens
+    if the source has them, else the tokens of its text and the token that ends the model's turn, unless the response is
     marked as cut.
 
     Args:
-        depths: Of the hidden states, as fractions of all layers; none for texts alone.
-        num_responses: To each problem, the first ones; null for all.
+        depths: Depths of the hidden states to keep, as fractions of all layers, in (0, 1]; empty for no states.
+        num_responses: Number of responses to use for each problem, from the first; null for all.
     """
 
     num_responses: Count | None = None
@@ -34,18 +34,18 @@ class RecordedGenerator(LanguageModel, Generator):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """Nothing: the responses depend on their source alone."""
+        """No settings: the responses depend only on their source."""
         return {"name": "recorded"}
 
     def generate(
         self, problems: Sequence[Problem], numbers: range, report: Report | None = None
     ) -> Iterator[Generated]:
-        """The responses of these numbers, as far as there are any, as they are; `with_states` reads them.
+        """Yield the responses with these numbers, if they exist, without states; `with_states` reads those.
 
         Args:
-            problems: Any number.
-            numbers: Which responses, counted from 0.
-            report: Told of each problem's.
+            problems: Any number of problems.
+            numbers: The numbers of the responses, counted from 0.
+            report: Called after each problem.
         """
         for problem in problems:
             responses = problem.responses[numbers.start : numbers.stop : numbers.step]

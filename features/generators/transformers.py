@@ -1,4 +1,4 @@
-"""transformers: responses sampled, or searched for, with a model of the transformers library in this process."""
+"""transformers: samples or searches responses with a model of the transformers library in this process."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -21,26 +21,26 @@ from language_models.sampling.token_choice import TokenChoice
 from registry import GENERATORS
 from registry.ranges import Count, Few, Probability, SamplingTemperature, Seed, Text
 
-# What a response does not depend on.
+# Options that responses do not depend on.
 _OF_A_RUN = ("num_responses", "depths", "layer_offset", "batch_size")
 
 
 @GENERATORS.register("transformers")
 @dataclass(frozen=True)
 class TransformersGenerator(LanguageModel, Generator):
-    """Samples from a causal model, and keeps the hidden states that it passes through.
+    """Samples from a causal model, and keeps hidden states while it samples.
 
     Args:
-        batch_tokens: Tokens of prompts that are read at once, padding included; more pays on a GPU.
-        num_responses: To each problem.
-        temperature: What logits are divided by; 0 takes the likeliest token.
-        top_p: Only the likeliest tokens that together have this probability, after temperature and top_k.
-        top_k: Only so many of the likeliest tokens; 0 for all.
-        stop: Texts that end a response; they are not part of it.
-        max_new_tokens: Longest response, the token that ends it included.
-        seed: Of all random numbers; those of a response depend on its problem's id and its own number besides.
-        num_beams: If more than 1, nothing is drawn: the responses are the best of a beam search, the best one first.
-        batch_size: Responses that grow at once; on a GPU, as many as its memory allows.
+        batch_tokens: Tokens of prompts in a forward, padding included; larger batches are faster on a GPU.
+        num_responses: Number of responses to each problem.
+        temperature: Divisor of the logits; 0 always takes the likeliest token.
+        top_p: Draw only from the likeliest tokens that together have this probability, after temperature and top_k.
+        top_k: Draw only from this many likeliest tokens; 0 for all.
+        stop: Texts that end a response; the response does not include them.
+        max_new_tokens: Longest response in tokens, including the end token.
+        seed: Seed of all random numbers; those of a response also depend on its problem's id and its number.
+        num_beams: If above 1, the responses are not drawn but are the results of a beam search, best first.
+        batch_size: Number of responses that grow at the same time; on a GPU, set as many as its memory allows.
     """
 
     num_responses: Count = 10
@@ -65,42 +65,42 @@ class TransformersGenerator(LanguageModel, Generator):
         return self
 
     def on(self, device: str) -> "TransformersGenerator":
-        """The same on a device, not loaded yet.
+        """A copy on another device; nothing is loaded yet.
 
         Args:
-            device: Such as `cuda:1`.
+            device: The name of the device, such as `cuda:1`.
         """
         return replace(self, device=device)
 
     @property
     def num_at_once(self) -> int:
-        """Responses that grow at once."""
+        """Number of responses that grow at the same time."""
         return self.batch_size
 
     def searching(self, num_beams: int) -> "TransformersGenerator":
-        """One of the same weights that searches for the best response to each problem.
+        """A generator with the same weights that searches for the best response to each problem.
 
         Args:
             num_beams: The width of the search.
         """
-        # All that sampling alone depends on is left at its default, so that it changes nothing here.
+        # Reset sampling options: they must not change the beam search's cache key.
         drawing = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": 0}
         return self.twin(num_beams=num_beams, num_responses=1, depths=[], **drawing)
 
     def settings(self) -> dict[str, Any]:
-        """All that one response depends on."""
+        """All settings that a response depends on."""
         fields = super().settings().items()
         return {"name": "transformers", **{name: value for name, value in fields if name not in _OF_A_RUN}}
 
     def generate(
         self, problems: Sequence[Problem], numbers: range, report: Report | None = None
     ) -> Iterator[Generated]:
-        """The responses of these numbers to each problem, with hidden states if there are depths.
+        """Yield the responses with these numbers to each problem, with hidden states if depths are set.
 
         Args:
-            problems: To be worked on together.
-            numbers: Which responses, counted from 0.
-            report: Told of each step.
+            problems: The problems; their responses share batches.
+            numbers: The numbers of the responses, counted from 0.
+            report: Called after each step.
 
         Raises:
             ConfigError: If the model or its template cannot be used.
@@ -127,7 +127,7 @@ class TransformersGenerator(LanguageModel, Generator):
     def _searched(
         self, asked: Sequence[tuple[Problem, Prompt]], numbers: range, report: Report | None
     ) -> Iterator[Generated]:
-        """The best beams, of as many problems at once as have room for the same number of tokens and fill a batch."""
+        """The best beams; a batch has problems whose responses may have the same number of tokens."""
         for room, together in itertools.groupby(asked, lambda each: self._room(each[1])):
             for batch in chunks_of(together, max(1, self.batch_size // self.num_beams)):
                 tokens, found = [prompt.tokens for _, prompt in batch], [[]] * len(batch)
@@ -143,7 +143,7 @@ class TransformersGenerator(LanguageModel, Generator):
                     yield Generated(problem, responses, prompt_tokens=len(prompt.tokens), refusal=refusal)
 
     def _room(self, prompt: Prompt) -> int:
-        """How many tokens a response to a prompt may have."""
+        """The maximum number of tokens of a response to a prompt."""
         length = len(prompt.tokens)
         if self.refusal(length):
             return 0

@@ -1,4 +1,4 @@
-"""vllm: responses sampled by vLLM on GPUs, with the same prompts, endings and numbering as the others."""
+"""vllm: samples responses with vLLM on GPUs; prompts, ends and numbers are as in the other generators."""
 
 import importlib.util
 from collections.abc import Iterator, Sequence
@@ -17,9 +17,9 @@ from language_models.sampling.seeds import request_seed
 from registry import GENERATORS, ConfigError
 from registry.ranges import Count, FilePath, Probability, SamplingTemperature, Seed, Text
 
-# What a response does not depend on.
+# Options that responses do not depend on.
 _OF_A_RUN = ("num_responses", "depths", "layer_offset", "engine")
-# Options of the engine that say how much is done where and at once.
+# Options of the engine for devices and batch sizes, which responses do not depend on.
 _OF_A_MACHINE = (
     "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "distributed_executor_backend",
     "gpu_memory_utilization", "swap_space", "cpu_offload_gb", "max_num_seqs", "max_num_batched_tokens",
@@ -31,29 +31,29 @@ _LOG_PROBABILITIES = "raw_logprobs"
 @GENERATORS.register("vllm")
 @dataclass(frozen=True)
 class VllmGenerator(LanguageModel, Generator):
-    """Samples with vLLM, which is installed apart; hidden states are read afterwards, by the transformers library.
+    """Samples with vLLM, which must be installed separately; the transformers library reads hidden states afterwards.
 
-    Every response is a request with a seed of its own, made of `seed`, its problem's id and its number; vLLM reads the
-    prompt that they share once. What vLLM draws differs from what the generator `transformers` draws.
+    Each response is a request with its own seed, made from `seed`, its problem's id and its number. vLLM reads the
+    prompt that they share only once. vLLM draws other responses than the generator `transformers`.
 
     Note:
-        Written to vLLM's documentation of 0.8 to 0.11 and tested against a stand-in, not against vLLM itself.
+        Written to vLLM's documentation of 0.8 to 0.11 and tested with a replacement, not with vLLM itself.
 
     Args:
-        package: An installed Python package that carries the model in its folder `model`; looked in first.
-        gguf: Not for this generator.
-        dtype: Of the computation. `auto` is bfloat16 on a GPU that has it, else float32.
-        device: Where hidden states are read: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
-        device_map: How accelerate spreads the model over devices to read hidden states, such as `auto`.
-        batch_tokens: Tokens that are read at once for hidden states, padding included.
-        num_responses: To each problem.
-        temperature: What logits are divided by; 0 takes the likeliest token.
-        top_p: Only the likeliest tokens that together have this probability, after temperature and top_k.
-        top_k: Only so many of the likeliest tokens; 0 for all.
-        stop: Texts that end a response; they are not part of it.
-        max_new_tokens: Longest response, the token that ends it included.
-        seed: Of all responses.
-        engine: Given to vLLM's `LLM`, such as `{tensor_parallel_size: 2, gpu_memory_utilization: 0.8}`.
+        package: An installed Python package that contains the model in its folder `model`; searched first.
+        gguf: Not supported by this generator.
+        dtype: Number format of the computation. `auto` is bfloat16 on a GPU with bfloat16 hardware, else float32.
+        device: Device that reads hidden states: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
+        device_map: How accelerate distributes the model over devices to read hidden states, such as `auto`.
+        batch_tokens: Tokens in a forward that reads hidden states, padding included.
+        num_responses: Number of responses to each problem.
+        temperature: Divisor of the logits; 0 always takes the likeliest token.
+        top_p: Draw only from the likeliest tokens that together have this probability, after temperature and top_k.
+        top_k: Draw only from this many likeliest tokens; 0 for all.
+        stop: Texts that end a response; the response does not include them.
+        max_new_tokens: Longest response in tokens, including the end token.
+        seed: Seed of all responses.
+        engine: Options of vLLM's `LLM`, such as `{tensor_parallel_size: 2, gpu_memory_utilization: 0.8}`.
     """
 
     model: FilePath = "Qwen/Qwen2.5-7B-Instruct"
@@ -68,7 +68,7 @@ class VllmGenerator(LanguageModel, Generator):
 
     def __post_init__(self) -> None:
         if self.gguf:
-            raise ValueError("GGUF files are for the generator `transformers`")
+            raise ValueError("GGUF files work only with the generator `transformers`")
         if self.engine.get("logprobs_mode", _LOG_PROBABILITIES) != _LOG_PROBABILITIES:
             raise ValueError(
                 f"engine.logprobs_mode must be {_LOG_PROBABILITIES}: those of the model's own distribution"
@@ -80,7 +80,7 @@ class VllmGenerator(LanguageModel, Generator):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """All that one response depends on."""
+        """All settings that a response depends on."""
         fields = super().settings().items()
         engine = {name: value for name, value in self.engine.items() if name not in _OF_A_MACHINE}
         described = {name: value for name, value in fields if name not in _OF_A_RUN}
@@ -89,12 +89,12 @@ class VllmGenerator(LanguageModel, Generator):
     def generate(
         self, problems: Sequence[Problem], numbers: range, report: Report | None = None
     ) -> Iterator[Generated]:
-        """The responses of these numbers to each problem.
+        """Yield the responses with these numbers to each problem.
 
         Args:
-            problems: To be worked on together.
-            numbers: Which responses, counted from 0.
-            report: Told when all are done.
+            problems: The problems; their requests go to vLLM together.
+            numbers: The numbers of the responses, counted from 0.
+            report: Called once, when all responses are done.
 
         Raises:
             ConfigError: If vLLM is missing, or the model or its template cannot be used.
@@ -118,7 +118,7 @@ class VllmGenerator(LanguageModel, Generator):
             yield Generated(problem, responses, prompt_tokens=len(prompt), refusal=refusal)
 
     def _room(self, prompt: Sequence[int]) -> int:
-        """How many tokens a response to a prompt may have."""
+        """The maximum number of tokens of a response to a prompt."""
         if self.refusal(len(prompt)):
             return 0
         return self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - len(prompt))
@@ -151,7 +151,7 @@ class VllmGenerator(LanguageModel, Generator):
 
     @cached_property
     def context(self) -> int | None:
-        """How many tokens prompt and response may have together; None if there is no limit."""
+        """The maximum number of tokens of prompt and response together; None if there is no limit."""
         limits = (super().context, self.engine.get("max_model_len"))
         return min((limit for limit in limits if limit is not None), default=None)
 
@@ -162,7 +162,7 @@ class VllmGenerator(LanguageModel, Generator):
     @cached_property
     def _engine(self) -> Any:
         if importlib.util.find_spec("vllm") is None:
-            cure = "pip install vllm, on a machine with a GPU; or the generator `transformers`"
+            cure = "pip install vllm on a machine with a GPU, or use the generator `transformers`"
             raise ConfigError(f"{self.yaml_path}.name", "the package vllm is not installed.", cure=cure)
         from vllm import LLM  # type: ignore[import-not-found]
 

@@ -1,1 +1,1 @@
-"""From prompts to a store: responses, verdicts and hidden states, each made once."""
+"""Builds a store from prompts: computes responses, verdicts and hidden states once, and saves them."""

@@ -1,4 +1,4 @@
-"""ResponseBuild: problems become responses, verdicts and hidden states, stage by stage, and these a group store."""
+"""ResponseBuild: makes responses, verdicts and hidden states from problems, then a group store from these."""
 
 import hashlib
 import itertools
@@ -34,7 +34,7 @@ _MOST_TOLD = 12
 
 @dataclass(frozen=True)
 class _Labelled:
-    """A problem with all that goes into the store."""
+    """A problem with all its data for the store."""
 
     problem: Problem
     query: torch.Tensor
@@ -45,7 +45,7 @@ class _Labelled:
 
 
 class _Answers:
-    """What one generator says to all problems: responses, their states and their verdicts."""
+    """The output of one generator for all problems: responses, their states and their verdicts."""
 
     def __init__(self, extractor: ResponsesExtractor, generator: Generator) -> None:
         described, folder = {"generator": generator.settings()}, extractor.folder
@@ -67,11 +67,11 @@ class _Answers:
 
 
 class ResponseBuild:
-    """One build: stage after stage, then the store.
+    """One build: first all stages, then the store.
 
     Args:
-        extractor: Says what is built of what.
-        settings: All that the store's content depends on.
+        extractor: The extractor with the options of the build.
+        settings: All settings that the content of the store depends on.
     """
 
     def __init__(self, extractor: ResponsesExtractor, settings: dict[str, Any]) -> None:
@@ -81,11 +81,11 @@ class ResponseBuild:
         self.counts: dict[str, Counter[str]] = {"problems": Counter(), "responses": Counter(), "verdicts": Counter()}
 
     def run(self) -> Path:
-        """The folder of the finished store.
+        """Build the store; return its folder.
 
         Raises:
-            ConfigError: If the data, the model or the verifier is not as it should be.
-            StoreError: If something cannot be written.
+            ConfigError: If the data, the model or the verifier has a mistake.
+            StoreError: If a file cannot be written.
         """
         num_problems = self._survey()
         num_responses = num_problems * (self.extractor.generator.num_responses or 0) or self._num_recorded()
@@ -95,7 +95,7 @@ class ResponseBuild:
         return self._store()
 
     def _answer(self, answers: _Answers, total: int, doing: str) -> None:
-        """All stages of what a generator says."""
+        """Execute all stages of a generator."""
         responses, states, size = answers.responses, answers.states, self.extractor.chunk_size
         chunks = Chunks(self.extractor.source.problems, size)
         with WorkProgress(total, self.console, doing=doing, done="Got", unit="responses") as bar:
@@ -117,7 +117,7 @@ class ResponseBuild:
         count: Callable[[Problem], int],
         lacks: Callable[[Problem], bool],
     ) -> None:
-        """What is left to do of a stage: in one process, or in several if its model can be on several devices."""
+        """Do the rest of a stage, in one process, or in several if its model can run on several devices."""
         waiting = []
         for number, chunk in enumerate(chunks_of(self._problems(), self.extractor.chunk_size)):
             bar.skip(sum(map(count, chunk)))
@@ -138,7 +138,7 @@ class ResponseBuild:
         return self.extractor.source.problems()
 
     def _survey(self) -> int:
-        """How many problems there are; reads all of the source, so that bad data shows before work."""
+        """Read the whole source, to find bad data before the work; return the number of problems."""
         count = sum(1 for _ in self._problems())
         if not count:
             raise ConfigError("features.source", "has no problem.")
@@ -185,7 +185,7 @@ class ResponseBuild:
         )
 
     def _labelled(self) -> Iterator[_Labelled]:
-        """Each problem that has responses; counts what happened to all."""
+        """Yield each problem that has responses, and count the outcomes of all problems."""
         for problem in self._problems():
             kept = self.sampled.responses.of(problem)
             if not kept.responses:
@@ -230,7 +230,7 @@ class ResponseBuild:
         for number in numbers:
             verdict = verdicts[number]
             label = "no label" if verdict.label is None else short(verdict.label)
-            # The kind of a reason: what follows is different in each response.
+            # Only the kind of the reason: what follows the colon differs between responses.
             reason = verdict.reason.partition(":")[0]
             self.counts["verdicts"][f"{label}: {reason}" if reason else label] += 1
 
@@ -270,7 +270,7 @@ class ResponseBuild:
 
 
 def _answer(answer: str | None) -> int:
-    """An answer as a number, the same for the same answer; 0 for none."""
+    """An answer as a number; equal answers give equal numbers, no answer gives 0."""
     if answer is None:
         return 0
     return int.from_bytes(hashlib.blake2b(answer.encode(), digest_size=8).digest(), "little", signed=True) or 1

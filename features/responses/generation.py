@@ -1,4 +1,4 @@
-"""Generation: what every generator takes and gives."""
+"""Generation: the interface of all generators."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from language_models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Generated:
-    """The responses to one problem, and the hidden states that came with them.
+    """The responses to one problem, and their hidden states if the generator gives them.
 
     Args:
-        problem: What was asked.
-        responses: In the order of their numbers; none where there can be none, such as after too long a prompt.
-        query_states: Of the prompt's last token at each depth; None if the generator gives none.
-        response_states: Of each response's last token at each depth; None if the generator gives none.
-        prompt_tokens: How many the prompt has; None where it is not known.
-        refusal: Why there are no responses, in a few words; None where there are.
-        dropped: Responses that were left out since the model cannot read them with their prompt.
+        problem: The problem.
+        responses: The responses, in the order of their numbers; empty if none is possible, as for a too long prompt.
+        query_states: States of the prompt's last token at each depth; None if the generator gives none.
+        response_states: States of each response's last token at each depth; None if the generator gives none.
+        prompt_tokens: Number of tokens of the prompt; None if it is unknown.
+        refusal: Why there are no responses, in a few words; None if there are responses.
+        dropped: Number of responses left out because they are too long for the model with their prompt.
     """
 
     problem: Problem
@@ -37,11 +37,11 @@ class Generated:
 
 @runtime_checkable
 class Generator(Protocol):
-    """Gives responses to problems; what a subclass cannot do besides, it leaves at its default.
+    """Gives responses to problems; the defaults of optional methods mean that a generator does not support them.
 
     Attributes:
-        model: Its name, or its folder.
-        num_responses: How many it gives to each problem; None for all that there are.
+        model: The name or folder of the model.
+        num_responses: Number of responses to each problem; None for all that exist.
     """
 
     model: str
@@ -49,24 +49,24 @@ class Generator(Protocol):
 
     @property
     def language_model(self) -> LanguageModel | None:
-        """The same as a model in this process, which can read hidden states; None if the model is elsewhere."""
+        """The generator's model in this process, which can read hidden states; None if it runs elsewhere."""
         return None
 
     def on(self, device: str) -> "Generator | None":
-        """The same on a device, not loaded yet; None if it sees to its devices itself.
+        """A copy on another device, without loaded models; None if the generator manages devices itself.
 
         Args:
-            device: Such as `cuda:1`.
+            device: The name of the device, such as `cuda:1`.
         """
         return None
 
     @property
     def num_at_once(self) -> int:
-        """Responses that grow at once."""
+        """Number of responses that grow at the same time."""
         return 64
 
     def searching(self, num_beams: int) -> "Generator | None":
-        """One of the same weights that searches for the best response to each problem; None if it cannot.
+        """A generator with the same weights that searches for the best response; None if not supported.
 
         Args:
             num_beams: The width of the search.
@@ -74,20 +74,20 @@ class Generator(Protocol):
         return None
 
     def settings(self) -> dict[str, Any]:
-        """All that one response depends on: not how many are asked for, nor how they are batched."""
+        """All settings that a response depends on, without the number of responses and the batch size."""
         ...
 
     def generate(
         self, problems: Sequence[Problem], numbers: range, report: Report | None = None
     ) -> Iterator[Generated]:
-        """The responses of these numbers to each problem, in the problems' order.
+        """Yield the responses with these numbers to each problem, in the order of the problems.
 
-        A response depends on the settings, the problem and its number only, up to rounding: numbers 0 to 63 today and
-        64 to 99 tomorrow are the same as 0 to 99 at once.
+        A response depends only on the settings, the problem and its number, up to rounding: numbers 0 to 63 today and
+        64 to 99 tomorrow give the same responses as 0 to 99 at once.
 
         Args:
-            problems: A few, to be worked on together.
-            numbers: Which responses, counted from 0.
-            report: Told of each step, or of whatever goes on in between.
+            problems: A few problems, which are processed together.
+            numbers: The numbers of the responses, counted from 0.
+            report: Called after each step, or at other progress in between.
         """
         ...

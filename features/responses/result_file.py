@@ -1,4 +1,4 @@
-"""Stage: results of long work, kept one by one on disk, so that nothing is done twice, whatever stops it."""
+"""Stage: saves each result of long work on disk, so that a run that was stopped repeats no finished work."""
 
 import hashlib
 import json
@@ -17,18 +17,17 @@ _TABLES = {
 
 
 class Stage:
-    """Bytes by problem, part and number, in one SQLite file that is named after all that they depend on.
+    """Bytes by problem, part and number, in one SQLite file; its name has the hash of all that they depend on.
 
-    A result is there, whole, once `write` returns, or not at all, and is compared with its hash when it is read.
-    Several processes may work on one stage.
+    `write` saves results whole or not at all; `read` compares each with its hash. Several processes may use one stage.
 
     Args:
-        folder: Where stages are kept.
-        name: What is kept, such as `responses`.
-        settings: All that a result depends on besides its problem; others make another file.
+        folder: The folder of all stages.
+        name: The name of the stage, such as `responses`.
+        settings: All settings that a result depends on, in addition to its problem; other settings use another file.
 
     Raises:
-        StoreError: If the file cannot be made, or is damaged.
+        StoreError: If the file cannot be created, or is damaged.
     """
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
@@ -44,10 +43,10 @@ class Stage:
         return {number for (number,) in self._database.read(command, problem, part)}
 
     def read(self, problem: str, part: str = "", numbers: Iterable[int] | None = None) -> dict[int, bytes]:
-        """Results of a problem's part by number, ascending; all that are there, or those of these numbers.
+        """Results of a problem's part by number, ascending: all results, or only those with these numbers.
 
         Raises:
-            StoreError: If one is not what was written.
+            StoreError: If a result has changed since it was written.
         """
         wanted, results = None if numbers is None else set(numbers), {}
         command = "SELECT number, value, sha256 FROM results WHERE problem = ? AND part = ? ORDER BY number"
@@ -61,7 +60,7 @@ class Stage:
         return results
 
     def write(self, results: Mapping[str, Mapping[str, Mapping[int, bytes]]]) -> None:
-        """Keep results by problem, part and number, all of them or, if that fails, none."""
+        """Save results by problem, part and number; if this fails, none of them is saved."""
         rows = [
             (problem, part, number, value, _hash_of(problem, part, number, value))
             for problem, parts in results.items()

@@ -1,7 +1,6 @@
-"""Response stages: responses, their hidden states and their verdicts, each made once and kept.
+"""Response stages: compute responses, their hidden states and their verdicts once, and save them.
 
-All of a chunk of problems is kept at once, or nothing: what a killed run has to do again it does in the same company,
-so that it comes out the same to the last bit.
+A chunk of problems is saved whole or not at all, so a resumed run recomputes identical batches, with identical results.
 """
 
 import copy
@@ -27,7 +26,7 @@ from features.verification.verdict import Verdict, Verifier
 from language_models.language_model import LanguageModel
 
 Report = Callable[[int, int], None]
-"""Called with numbers of responses and tokens that were worked on."""
+"""Called with the numbers of processed responses and tokens."""
 
 _PROMPT, _ALL = -1, 1 << 30
 _RESPONSE, _REFUSAL, _SEEN = "response", "refusal", "seen"
@@ -35,11 +34,11 @@ _RESPONSE, _REFUSAL, _SEEN = "response", "refusal", "seen"
 
 @dataclass(frozen=True)
 class Kept:
-    """What a generator gave for a problem.
+    """The saved output of a generator for a problem.
 
     Args:
-        responses: In the order of their numbers.
-        refusal: Why there are none, or no more.
+        responses: The responses, in the order of their numbers.
+        refusal: Why there are no responses, or no more of them.
     """
 
     responses: Sequence[Response]
@@ -50,9 +49,9 @@ class States:
     """The hidden states of a generator's responses.
 
     Args:
-        folder: Where they are kept.
-        reader: Says which depths, and reads them where the generator did not keep them.
-        described: What the responses depend on.
+        folder: The folder of all stages.
+        reader: The model that has the depths, and that reads states which the generator did not keep.
+        described: The settings that the responses depend on.
     """
 
     def __init__(self, folder: Path, reader: LanguageModel, described: Mapping[str, Any]) -> None:
@@ -61,27 +60,27 @@ class States:
         self.stage = Stage(folder, "states", {"reader": read_by(reader), **described})
 
     def on(self, device: str) -> "States":
-        """The same with a reader on a device, not loaded yet."""
+        """A copy with the reader on another device; nothing is loaded yet."""
         other = copy.copy(self)
         other._reader = replace(self._reader, device=device)
         return other
 
     def keep(self, made: Iterable[tuple[Generated, Sequence[int], Sequence[int]]]) -> None:
-        """Keep states that came with responses.
+        """Save states that came with responses.
 
         Args:
-            made: Each with the numbers of its responses, and of all that were looked at, for which nothing is to be
+            made: The responses to each problem, their numbers, and all numbers that were tried; states of these are not
                 read again.
         """
         self.stage.write({asked_key(each.problem): self._rows(each, *numbers) for each, *numbers in made})
 
     def fill(self, problems: Iterable[Problem], responses: "Responses", report: Report) -> None:
-        """Read what is not there yet of a chunk of problems; kept together.
+        """Read the missing states of a chunk of problems, and save them together.
 
         Args:
-            problems: To be worked on together.
-            responses: Whose states.
-            report: Told of new states.
+            problems: The problems of the chunk.
+            responses: The responses whose states are read.
+            report: Called with the numbers of new states.
         """
         waiting = []
         for problem in problems:
@@ -99,7 +98,7 @@ class States:
         return any(not set(range(count)) <= self.stage.numbers(key, part) | dropped for part in self._parts)
 
     def of(self, problem: Problem, count: int) -> tuple[dict[int, Float[Tensor, "L D"]], Float[Tensor, "L D"] | None]:
-        """The states of a problem's first responses, by number, and of its prompt; without those that had no room."""
+        """The states of a problem's first responses by number, without too long responses, and those of its prompt."""
         rows = [self.stage.read(asked_key(problem), part, range(_PROMPT, count)) for part in self._parts]
         states = {number: torch.stack([_unpacked(part[number]) for part in rows]) for number in rows[0]}
         return states, states.pop(_PROMPT, None)
@@ -119,9 +118,9 @@ class Responses:
     """The responses of one generator.
 
     Args:
-        folder: Where they are kept.
-        generator: Gives them.
-        states: Keeps hidden states that come with them.
+        folder: The folder of all stages.
+        generator: The generator of the responses.
+        states: The stage that saves hidden states that come with the responses.
     """
 
     def __init__(self, folder: Path, generator: Generator, states: States | None) -> None:
@@ -131,18 +130,18 @@ class Responses:
         self.stage = Stage(folder, "responses", generator.settings())
 
     def on(self, device: str) -> "Responses":
-        """The same with models on a device, not loaded yet; a generator that sees to its devices stays behind."""
+        """A copy with models on another device, not loaded yet; a generator that manages devices itself is kept."""
         other = copy.copy(self)
         other._generator = self._generator.on(device) if self._generator else None
         other._states = self._states.on(device) if self._states else None
         return other
 
     def fill(self, problems: Iterable[Problem], report: Report) -> None:
-        """Make what is not there yet for a chunk of problems; kept together.
+        """Generate the missing responses for a chunk of problems, and save them together.
 
         Args:
-            problems: To be worked on together.
-            report: Told of new responses.
+            problems: The problems of the chunk.
+            report: Called with the numbers of new responses.
         """
         assert self._generator is not None
         by_count: dict[int, list[Problem]] = {}
@@ -154,18 +153,18 @@ class Responses:
             self._keep(self._generator.generate(waiting, missing, report), missing)
 
     def count(self, problem: Problem) -> int:
-        """How many of the wanted responses to a problem are there."""
+        """How many of the requested responses to a problem are saved."""
         there = len(self.stage.numbers(asked_key(problem), _RESPONSE))
         return there if self._num is None else min(there, self._num)
 
     def lacks(self, problem: Problem) -> bool:
-        """Whether more responses to a problem are to be had."""
+        """Whether responses to a problem are missing that the generator can still give."""
         count = self.count(problem)
         enough = bool(count) if self._num is None else count >= self._num
         return not enough and not self.stage.numbers(asked_key(problem), _REFUSAL)
 
     def of(self, problem: Problem) -> Kept:
-        """The responses to a problem."""
+        """The saved responses to a problem."""
         key = asked_key(problem)
         numbers = None if self._num is None else range(self._num)
         rows = self.stage.read(key, _RESPONSE, numbers).values()
@@ -173,7 +172,7 @@ class Responses:
         return Kept([Response(**json.loads(row)) for row in rows], refusal[0].decode() if refusal else None)
 
     def _keep(self, made: Iterable[Generated], numbers: range) -> None:
-        """Keep all of these together, their states first: where these are lacking, so are the responses."""
+        """Save responses together, their states first: after a kill, no response is saved without its states."""
         found = list(made)
         complete = [(each, numbers[: len(each.responses)]) for each in found if each.response_states is not None]
         if self._states is not None and complete:
@@ -190,12 +189,12 @@ class Responses:
 
 @dataclass(frozen=True)
 class StageWork:
-    """Chunks of problems that are responded to, or whose responses are read.
+    """Generates responses, or reads their states, for chunks of problems.
 
     Args:
-        chunks: Of all problems.
-        responses: To them.
-        states: Read where they are missing; None to make responses instead.
+        chunks: The chunks of all problems.
+        responses: The stage of responses.
+        states: The stage of states to read; None to generate responses instead.
     """
 
     chunks: Chunks[Problem]
@@ -203,11 +202,11 @@ class StageWork:
     states: States | None = None
 
     def on(self, device: str) -> "StageWork":
-        """The same on a device."""
+        """A copy on another device."""
         return StageWork(self.chunks, self.responses.on(device), self.states.on(device) if self.states else None)
 
     def do(self, number: int, report: Report) -> None:
-        """Work on a chunk."""
+        """Process the chunk with this number."""
         if self.states:
             self.states.fill(self.chunks[number], self.responses, report)
         else:
@@ -215,13 +214,13 @@ class StageWork:
 
 
 class Verdicts:
-    """What a verifier says of a generator's responses.
+    """The verdicts of a verifier on a generator's responses.
 
     Args:
-        folder: Where they are kept.
-        responses: Which are judged.
-        verifier: Judges them.
-        described: What the responses depend on.
+        folder: The folder of all stages.
+        responses: The responses to judge.
+        verifier: The verifier that judges them.
+        described: The settings that the responses depend on.
     """
 
     def __init__(self, folder: Path, responses: Responses, verifier: Verifier, described: Mapping[str, Any]) -> None:
@@ -229,11 +228,11 @@ class Verdicts:
         self.stage = Stage(folder, "verdicts", {"verifier": verifier.settings(), **described})
 
     def fill(self, problems: Iterable[Problem], report: Report) -> None:
-        """Judge what is not judged yet of a chunk of problems; kept together.
+        """Judge the responses of a chunk of problems that have no verdict yet, and save the verdicts together.
 
         Args:
-            problems: To be judged together.
-            report: Told of new verdicts.
+            problems: The problems of the chunk.
+            report: Called with the numbers of new verdicts.
         """
         waiting: list[tuple[Problem, int, str]] = []
         for problem in problems:
@@ -249,7 +248,7 @@ class Verdicts:
         self.stage.write(rows)
 
     def count(self, problem: Problem) -> int:
-        """How many verdicts on a problem's wanted responses are there."""
+        """How many of a problem's requested responses have a saved verdict."""
         return min(len(self.stage.numbers(judged_key(problem))), self._responses.count(problem))
 
     def of(self, problem: Problem, count: int) -> list[Verdict]:
@@ -259,18 +258,18 @@ class Verdicts:
 
 
 def asked_key(problem: Problem) -> str:
-    """What the responses to a problem depend on, as a hash."""
+    """The hash of everything that the responses to a problem depend on."""
     recorded = [asdict(replace(response, label=None)) for response in problem.responses]
     return _hash([problem.query_id, list(map(dict, problem.messages)), recorded])
 
 
 def judged_key(problem: Problem) -> str:
-    """What the verdicts on a problem's responses depend on, as a hash."""
+    """The hash of everything that the verdicts on a problem's responses depend on."""
     return _hash([asked_key(problem), problem.query, problem.reference, [each.label for each in problem.responses]])
 
 
 def read_by(reader: LanguageModel) -> dict[str, Any]:
-    """What states depend on, of all that a reader may be told."""
+    """The settings of a reader that states depend on."""
     fields = {field.name for field in dataclasses.fields(LanguageModel)}
     described = {name: value for name, value in LanguageModel.settings(reader).items() if name in fields}
     return {**described, "sha256": reader.checked_hash}

@@ -1,4 +1,4 @@
-"""States: hidden states of responses that exist, read by a language model."""
+"""States: reads hidden states of existing responses with a language model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,14 +13,14 @@ from language_models.language_model import LanguageModel
 def with_states(
     model: LanguageModel, generated: Iterable[Generated], report: Report | None = None
 ) -> Iterator[Generated]:
-    """The same with tokens of prompts and responses, and their states at the model's `depths`.
+    """Add the tokens of prompts and responses, and their states at the model's `depths`.
 
-    A response that is longer than the model's context, with its prompt, is left out.
+    A response is left out if it is longer than the model's context, together with its prompt.
 
     Args:
-        model: Reads them.
-        generated: To be worked on together; states that they already have are ignored.
-        report: Told of each batch.
+        model: The model that reads the states.
+        generated: Responses to process together; states that they already have are ignored.
+        report: Called after each batch.
     """
     kept, conversations = [], []
     for each in generated:

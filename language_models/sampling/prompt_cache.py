@@ -150,7 +150,7 @@ class PromptCache(DynamicCache):
         return self._past
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Number of positions before the tokens of this forward, under its name in newer transformers."""
+        """The same as `get_seq_length`."""
         return self._past
 
     def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[int, int]:

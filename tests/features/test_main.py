@@ -39,7 +39,7 @@ def test_a_store_is_built_from_overrides_alone(
     assert "is ready: " in capsys.readouterr().out
     assert GroupStore.open(tmp_path / "store").num_groups == 2
     assert main(overrides) == 0
-    assert "was there already: " in capsys.readouterr().out
+    assert "already exists: " in capsys.readouterr().out
 
 
 def test_a_runs_config_serves_and_its_other_keys_are_left_alone(
@@ -168,7 +168,7 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr(Encoder, "encode", interrupted)
     encoder = [f"features.encoder.model={tiny_bert}", "features.encoder.max_length=32"]
     assert main([each for each in overrides if "encoder" not in each] + encoder) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command to continue" in capsys.readouterr().err
 
 
 def test_without_arguments_it_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

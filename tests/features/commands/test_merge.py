@@ -118,9 +118,9 @@ def test_what_is_known_in_one_store_only_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "problem"), [
-    ({"dim": 5}, "its feature_dim is 5, and 4"),
-    ({"text": "other"}, "query 'q1' has another text"),
-    ({}, "query 'q1' has a response 'r0' in each"),
+    ({"dim": 5}, "its feature_dim is 5, but 4"),
+    ({"text": "other"}, "query 'q1' has different texts in these stores"),
+    ({}, "query 'q1' has two responses 'r0'"),
 ])  # fmt: skip
 def test_stores_that_do_not_fit_are_refused_and_nothing_is_written(
     tmp_path: Path, change: dict[str, Any], problem: str
@@ -170,7 +170,7 @@ def test_shares_have_to_add_up(tmp_path: Path) -> None:
     path = write(tmp_path / "whole", range(4), range(2))
     with pytest.raises(ConfigError, match="add up to 1"):
         split(path, {tmp_path / "a": 0.5, tmp_path / "b": 0.4})
-    with pytest.raises(ConfigError, match="its share of 4 queries is none"):
+    with pytest.raises(ConfigError, match="its share of 4 queries is 0"):
         split(path, {tmp_path / "a": 0.95, tmp_path / "b": 0.05})
 
 

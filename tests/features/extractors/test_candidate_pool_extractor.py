@@ -396,7 +396,7 @@ def test_a_source_that_changes_while_it_is_read_is_noticed(tmp_path: Path, monke
         return found
 
     monkeypatch.setattr(CandidatePoolExtractor, "_survey", change_after)
-    with pytest.raises(StoreError, match="the source had 5 candidates, and 3 when read again"):
+    with pytest.raises(StoreError, match="the source had 5 candidates, but 3 when read again"):
         build.run()
 
 

@@ -120,7 +120,7 @@ def test_right_and_wrong_candidates_of_one_vector_are_counted(
         {"prompt": "sort", "chosen": f"{same} key", "rejected": same},
     ]
     extractor(write(tmp_path / "pairs.jsonl", pairs), tiny_bert).run()
-    expected = "Warning: 2 of 3 queries with labels have candidates of different labels with the same vector: their "
+    expected = "Warning: 2 of 3 queries with labels have candidates with different labels but the same vector: their "
     expected += "texts are equal, or equal in the 64 tokens that the encoder reads. No ranker can tell them apart: "
     assert f"{expected}raise features.encoder.max_length, or leave them out." in capfd.readouterr().err
 

@@ -295,7 +295,7 @@ def test_a_beam_search_that_cannot_be_made_is_told(tmp_path: Path, language_mode
     path = tmp_path / "problems.jsonl"
     path.write_text('{"id": "a", "query": "b"}\n')
     source, model = {"name": "problems", "path": str(path)}, {"model": str(language_model), "depths": [0.5]}
-    with pytest.raises(ConfigError, match=r"features.beams: the generator recorded cannot search"):
+    with pytest.raises(ConfigError, match=r"features.beams: the generator recorded has no beam search"):
         ResponsesExtractor(source, {"name": "recorded", **model}, beams=4)
 
 
@@ -322,7 +322,7 @@ def test_what_is_missing_is_said_before_anything_is_loaded(tmp_path: Path, langu
     path = tmp_path / "problems.jsonl"
     path.write_text('{"id": "a", "query": "b"}\n')
     source, model = {"name": "problems", "path": str(path)}, {"name": "transformers", "model": str(language_model)}
-    with pytest.raises(ConfigError, match=r"(?s)features.generator.depths.*no hidden states are asked for"):
+    with pytest.raises(ConfigError, match=r"(?s)features.generator.depths.*no depths of hidden states are set"):
         ResponsesExtractor(source, model)
     with pytest.raises(ConfigError, match=r"(?s)features.source.*gives no problems.*problems"):
         ResponsesExtractor({"name": "pool_files", "candidates": str(path)}, {**model, "depths": [0.5]})

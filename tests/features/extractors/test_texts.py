@@ -131,7 +131,7 @@ def test_stores_of_texts_are_merged_and_split_but_not_with_stores_of_vectors(
     again = GroupStore.open(merge(parts, tmp_path / "again"), verify=True)
     assert not again.has_features and texts(again) == texts(store)
     build(source, tmp_path / "vectors", "embedding", encoder=None)
-    with pytest.raises(ConfigError, match=r"vectors: holds texts and vectors, and .*texts texts alone") as caught:
+    with pytest.raises(ConfigError, match=r"vectors: has texts and vectors, but .*texts has only texts") as caught:
         merge([store.path, tmp_path / "vectors"], tmp_path / "both")
     assert "stores with vectors, or stores without" in str(caught.value)
 

@@ -146,7 +146,7 @@ def test_a_server_that_is_gone_ends_the_run() -> None:
     made = OpenAICompatibleGenerator(model="m", url="http://127.0.0.1:9/v1", attempts=1)
     with pytest.raises(ConfigError, match="does not answer") as caught:
         texts(made, range(1))
-    assert "goes on" in str(caught.value)
+    assert "the same command to continue" in str(caught.value)
 
 
 def test_empty_responses_are_kept(server: Server) -> None:

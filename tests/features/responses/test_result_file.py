@@ -80,7 +80,7 @@ def test_a_result_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
             stage.read("a")
     assert str(raised.value) == (
         f"{stage.path}: damaged: result 0 of a is not what was written.\n"
-        f"  What to do:   delete {stage.path}: what it held will be made again"
+        f"  What to do:   delete {stage.path}; the same command computes its content again"
     )
 
 
@@ -101,7 +101,7 @@ def test_a_file_of_an_older_version_has_no_hashes_and_goes_on(tmp_path: Path) ->
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match=r"file.*cannot be made"):
+    with pytest.raises(StoreError, match=r"file.*cannot be created"):
         Stage(tmp_path / "file" / "stages", "work", {})
 
 
