@@ -68,11 +68,11 @@ class Database:
         try:
             with self._lock:
                 yield
-        except sqlite3.OperationalError as error:
-            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
-            cure = "make room on the disk" if full else "see to it that the file can be read and written"
-            cure = f"{cure}; the same command goes on from there"
-            raise StoreError(str(self.path), f"cannot be {what} ({error}).", cure=cure) from error
-        except sqlite3.DatabaseError as error:
-            problem = f"cannot be {what} ({error}): it is damaged, or something else."
-            raise StoreError(str(self.path), problem, cure=self.cure) from error
+        except sqlite3.Error as error:
+            problem, cure = f"cannot be {what} ({error}).", "see to it that the file can be read and written"
+            if type(error) is sqlite3.DatabaseError:  # the others say that something else is wrong than the file
+                problem = f"cannot be {what} ({error}): it is damaged, or something else."
+                raise StoreError(str(self.path), problem, cure=self.cure) from error
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                cure = "make room on the disk"
+            raise StoreError(str(self.path), problem, cure=f"{cure}; the same command goes on from there") from error

@@ -43,9 +43,7 @@ def cluster_sums(
     return sums.unflatten(0, (-1, slots))[:, 1:], sizes
 
 
-def largest_first(
-    sums: Float[Tensor, "P K D"], sizes: Int[Tensor, "P K"], assignment: Int[Tensor, "P n"]
-) -> Clusters:
+def largest_first(sums: Float[Tensor, "P K D"], sizes: Int[Tensor, "P K"], assignment: Int[Tensor, "P n"]) -> Clusters:
     """Sort clusters by size, largest first; equally large clusters by their first coordinates, ascending."""
     means = sums / sizes.clamp(min=1).unsqueeze(2)
     order = torch.arange(sizes.shape[1], device=sizes.device).expand_as(sizes)

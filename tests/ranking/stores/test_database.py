@@ -31,7 +31,7 @@ def test_threads_and_copies_write_to_one_file(write_ahead: bool, tmp_path: Path)
 
 def test_of_rows_of_which_one_fails_none_is_written(tmp_path: Path) -> None:
     database = Database(tmp_path / "a.sqlite", TABLES, "delete it")
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError, match=r"cannot be written \(UNIQUE.*\)\.\n.*see to it"):
         database.write(INSERT, [(1,), (2,), (1,)])
     assert numbers(database) == []
     with pytest.raises(ZeroDivisionError):
