@@ -7,7 +7,7 @@ cut. An empty response has the state of its prompt.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,22 +15,9 @@ from torch import Tensor
 
 from console.progress import Report
 from language_models.block_states import BlockStates, base_of
+from language_models.conversation import Conversation, States
 from language_models.sampling.prompt_cache import PromptCache
 from language_models.sampling.prompt_sharing import PromptSharing, filled
-
-
-class Conversation(NamedTuple):
-    """The tokens of a prompt and of each response to it."""
-
-    prompt: Sequence[int]
-    responses: Sequence[Sequence[int]]
-
-
-class States(NamedTuple):
-    """The states of a prompt and of each response to it, in fp32 on the CPU."""
-
-    query: Float[Tensor, "L D"]
-    responses: Float[Tensor, "N L D"]
 
 
 class HiddenStates:

@@ -12,7 +12,7 @@ from console.progress import Report
 from language_models.backbone import Backbone
 from language_models.block_states import layers_of, num_layers_of
 from language_models.chat_template import ChatReader
-from language_models.hidden_states import Conversation, HiddenStates, States
+from language_models.conversation import Conversation, States
 from language_models.precision import device_named
 from registry import ConfigError
 from registry.ranges import Depths, FilePath, Rows, Text
@@ -152,5 +152,7 @@ class LanguageModel(Backbone):
             return config, None
 
     @cached_property
-    def _hidden_states(self) -> HiddenStates:
+    def _hidden_states(self) -> Any:
+        from language_models.hidden_states import HiddenStates  # here, since it loads transformers
+
         return HiddenStates(self.loaded, self.layers, self.batch_tokens)

@@ -15,8 +15,7 @@ from features.responses.generation import Generated, Generator
 from features.responses.states import with_states
 from features.texts.tasks import Problem, Response
 from language_models.language_model import LanguageModel
-from language_models.sampling.beam_search import search
-from language_models.sampling.sampler import Prompt, Sampler, StopTexts
+from language_models.sampling.prompt import Prompt, StopTexts
 from language_models.sampling.token_choice import TokenChoice
 from registry import GENERATORS
 from registry.ranges import Count, Few, Probability, SamplingTemperature, Seed, Text
@@ -128,6 +127,8 @@ class TransformersGenerator(LanguageModel, Generator):
         self, asked: Sequence[tuple[Problem, Prompt]], numbers: range, report: Report | None
     ) -> Iterator[Generated]:
         """The best beams; a batch has problems whose responses may have the same number of tokens."""
+        from language_models.sampling.beam_search import search  # here, since it loads transformers
+
         for room, together in itertools.groupby(asked, lambda each: self._room(each[1])):
             for batch in chunks_of(together, max(1, self.batch_size // self.num_beams)):
                 tokens, found = [prompt.tokens for _, prompt in batch], [[]] * len(batch)
@@ -163,7 +164,9 @@ class TransformersGenerator(LanguageModel, Generator):
         return StopTexts(self.stop, self.chat.text)
 
     @cached_property
-    def _sampler(self) -> Sampler:
+    def _sampler(self) -> Any:
+        from language_models.sampling.sampler import Sampler  # here, since it loads transformers
+
         return Sampler(
             self.loaded,
             TokenChoice(self.temperature, self.top_p, self.top_k),

@@ -12,7 +12,7 @@ from console.progress import Report
 from features.responses.generation import Generated, Generator
 from features.texts.tasks import Problem, Response
 from language_models.language_model import LanguageModel
-from language_models.sampling.sampler import StopTexts
+from language_models.sampling.prompt import StopTexts
 from language_models.sampling.seeds import request_seed
 from registry import GENERATORS, ConfigError
 from registry.ranges import Count, FilePath, Probability, SamplingTemperature, Seed, Text

@@ -6,7 +6,7 @@ from dataclasses import replace
 from console.progress import Report
 from features.responses.generation import Generated
 from features.texts.tasks import Response
-from language_models.hidden_states import Conversation
+from language_models.conversation import Conversation
 from language_models.language_model import LanguageModel
 
 

@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from console.progress import Report
 from language_models.block_states import BlockStates, keeps_logits
+from language_models.sampling.prompt import Prompt
 from language_models.sampling.prompt_cache import PromptCache
 from language_models.sampling.prompt_sharing import PromptSharing, filled
 from language_models.sampling.token_choice import TokenChoice, numbers_of
@@ -29,14 +30,6 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 # Waiting responses join when this share of all rows is free, because steps stop while their prompts are read.
 _FREE = 1 / 8
 # The most bytes of a character in UTF-8, and what decoders return for an incomplete character.
-_MOST_BYTES, _BROKEN = 4, "\N{REPLACEMENT CHARACTER}"
-
-
-class Prompt(NamedTuple):
-    """The id of a prompt, which its random numbers depend on, and its tokens."""
-
-    id: str
-    tokens: Sequence[int]
 
 
 @dataclass(eq=False)
@@ -256,37 +249,6 @@ class _Batch:
             self._rows[row] = self._rows[-1]
             self._rows.pop()
         self._report(len(rows), num_tokens)
-
-
-class StopTexts:
-    """Strings that end a response.
-
-    Args:
-        stop: The stop strings; none may be empty.
-        text: Returns the text of tokens.
-    """
-
-    def __init__(self, stop: Sequence[str], text: Callable[[Sequence[int]], str]) -> None:
-        if not all(stop):
-            raise ValueError("an empty stop string would end every response")
-        self._stop, self._text = stop, text
-        # A token has at least one byte. One token more, because some decoders treat the first token differently.
-        self._reach = max((len(each.encode()) for each in stop), default=0) + 1
-
-    def __call__(self, tokens: Sequence[int]) -> bool:
-        """Whether tokens contain a stop string that ends in the last token."""
-        for more in range(_MOST_BYTES if self._stop else 0):
-            tail = self._text(tokens[-self._reach - more :])
-            if self.cut(tail) != tail:
-                return True
-            # If a text starts inside a character, some decoders also drop what follows it: start earlier.
-            if _BROKEN not in tail:
-                return False
-        return False
-
-    def cut(self, text: str) -> str:
-        """The text before the first stop string."""
-        return text[: min((text.find(each) for each in self._stop if each in text), default=len(text))]
 
 
 def _shares(model: Any, sharing: PromptSharing, context: int | None) -> bool:

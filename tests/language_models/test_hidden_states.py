@@ -8,7 +8,8 @@ from tiny_causal import MODELS, texts_of, tiny_causal
 from torch import Tensor
 
 from language_models.block_states import BlockStates, layers_of, num_layers_of
-from language_models.hidden_states import Conversation, HiddenStates
+from language_models.conversation import Conversation
+from language_models.hidden_states import HiddenStates
 from language_models.sampling.prompt_sharing import PromptSharing
 from registry import ConfigError
 

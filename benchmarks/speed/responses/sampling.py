@@ -16,7 +16,8 @@ from benchmarks.peers import Way, Work
 from benchmarks.speed.training.workload import MBPP, TINY, Workload
 from language_models.block_states import layers_of
 from language_models.precision import Dtype, resolve_dtype
-from language_models.sampling.sampler import Prompt, Sampled, Sampler
+from language_models.sampling.prompt import Prompt
+from language_models.sampling.sampler import Sampled, Sampler
 from language_models.sampling.token_choice import TokenChoice
 
 _END = 2

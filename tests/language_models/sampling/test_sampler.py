@@ -8,9 +8,10 @@ import transformers
 from tiny_causal import MODELS, texts_of, tiny_causal
 from tokenizers import Tokenizer, decoders, models
 
+from language_models.sampling.prompt import Prompt, StopTexts
 from language_models.sampling.prompt_cache import ATTENTION, PromptCache
 from language_models.sampling.prompt_sharing import PromptSharing
-from language_models.sampling.sampler import Prompt, Sample, Sampled, Sampler, StopTexts
+from language_models.sampling.sampler import Sample, Sampled, Sampler
 from language_models.sampling.token_choice import TokenChoice, numbers_of
 from registry import ConfigError
 
