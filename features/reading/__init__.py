@@ -1,1 +1,1 @@
-"""Reading files: what they hold, and what is wrong with them."""
+"""Reads files of many formats, and reports mistakes in them."""

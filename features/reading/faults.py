@@ -1,4 +1,4 @@
-"""Faults: what is wrong with the lines of a file, each fault told once with the lines that have it."""
+"""Faults: collects mistakes in the lines of a file; each mistake is reported once, with all its lines."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -29,9 +29,9 @@ class Faults:
     """Collects the bad lines of one file.
 
     Args:
-        path: What the error begins with.
-        unit: What is counted: line, row or item.
-        file: What the places begin with, if not with the unit.
+        path: The place at the start of the error.
+        unit: The word for what is counted: line, row or item.
+        file: The file name at the start of each place; empty if places start with the unit.
     """
 
     path: str
@@ -40,14 +40,14 @@ class Faults:
     _kinds: dict[str, _Kind] = field(default_factory=dict)
 
     def parsed(self, rows: Iterable[tuple[int, R | LineError]], parse: Callable[[int, R], T]) -> Iterator[T]:
-        """What `parse` makes of each row; bad ones are passed over, and reported at the end.
+        """Yield the result of `parse` for each row; skip bad rows, and report them at the end.
 
         Args:
-            rows: Each with its number; in place of one that could not even be parted, what is wrong with it.
-            parse: Of a number and its row; raises LineError for a bad one.
+            rows: Each row with its number; a row that could not be split into fields is a LineError.
+            parse: Called with a number and its row; raises LineError for a bad row.
 
         Raises:
-            ConfigError: After the last row: every fault, with the rows that have it.
+            ConfigError: After the last row: all mistakes, each with its rows.
         """
         for number, row in rows:
             try:
@@ -61,10 +61,10 @@ class Faults:
         self.raise_if_any()
 
     def add(self, number: int, error: LineError) -> None:
-        """Note a bad line.
+        """Record a bad line.
 
         Raises:
-            ConfigError: If so many different things are wrong that reading on is of no use.
+            ConfigError: If there are too many different mistakes to continue.
         """
         kind = self._kinds.setdefault(_alike(str(error)), _Kind(error, [], []))
         kind.count += 1
@@ -75,7 +75,7 @@ class Faults:
             raise self._error(", and maybe more,")
 
     def raise_if_any(self) -> None:
-        """Raise a `ConfigError` that names every fault, if there is one."""
+        """Raise a `ConfigError` that names all mistakes, if there are any."""
         if self._kinds:
             raise self._error("")
 
@@ -101,6 +101,6 @@ class Faults:
 
 
 def _alike(problem: str) -> str:
-    """The same for problems that differ by what was found and by numbers."""
+    """A key that is equal for problems that differ only in found values and numbers."""
     problem = re.sub(r"found .*?(?=, expected|$)", "found", problem)
     return re.sub(r"\d+|0x[0-9a-f]+|'[^']*'|\"[^\"]*\"", "#", problem)

@@ -1,4 +1,4 @@
-"""Line formats: a JSON object, as one line of a file holds it, read as a text group."""
+"""Fields: reads the fields of a JSON object, one line of a file, as a text group."""
 
 import hashlib
 import json
@@ -10,16 +10,16 @@ from features.texts.groups import Candidate, Split, TextGroup
 
 Record = Mapping[str, Any]
 _LARGEST, _SMALLEST = 3.4028234663852886e38, 1.1754943508222875e-38
-"""The limits of float32 with all its digits."""
+"""The smallest and largest numbers that float32 stores with full precision."""
 
 
 class LineError(Exception):
-    """What is wrong with a line.
+    """A mistake in a line.
 
     Args:
-        field: The field at fault, such as `candidates[2].label`; empty if it is the line as a whole.
-        problem: What was found there, and what is expected.
-        cure: What to do, where that is not to correct the line.
+        field: The wrong field, such as `candidates[2].label`; empty for the line as a whole.
+        problem: What was found, and what is expected.
+        cure: What the user can do, if not simply correct the line.
     """
 
     def __init__(self, field: str, problem: str, cure: str = "") -> None:
@@ -48,7 +48,7 @@ def read_groups(record: Record, line_id: str) -> TextGroup:
 
 
 def read_flagembedding(record: Record, line_id: str) -> TextGroup:
-    """`{query, pos: [text], neg?: [text]}`, FlagEmbedding's form; a text that comes twice counts once, as right."""
+    """`{query, pos: [text], neg?: [text]}`, FlagEmbedding's form; a text that occurs twice counts once, as relevant."""
     right = dict.fromkeys(_texts(record, "pos"), 1.0)
     wrong = _texts(record, "neg") if record.get("neg") is not None else ()
     labels = right | {text: 0.0 for text in wrong if text not in right}
@@ -65,12 +65,12 @@ def read_tevatron(record: Record, line_id: str) -> TextGroup:
             title = passage.get("title") or ""
             if not isinstance(title, str):
                 raise unexpected(f"{at}title", title, "text")
-            # A title may stand alone.
+            # A title without text is allowed.
             text = "" if title.strip() and not passage.get("text") else text_field(passage, "text", at)
             text = unicode_text(f"{at}title", f"{title} {text}".strip())
             candidates.append(Candidate(id_field(passage, "docid", at), text, label))
     if not candidates:
-        raise LineError("positive_passages", "neither it nor negative_passages has a passage")
+        raise LineError("positive_passages", "no passage here or in negative_passages; expected at least one")
     return TextGroup(id_field(record, "query_id"), text_field(record, "query"), mixed(_distinct(candidates)))
 
 
@@ -81,21 +81,21 @@ def _get(record: Record, key: str, at: str, expected: str) -> Any:
 
 
 def text_field(record: Record, key: str, at: str = "") -> str:
-    """A field that has to hold text.
+    """A field that must be a text.
 
     Args:
-        record: A line, or an object within it.
-        key: The field.
-        at: What the names of the record's fields begin with in errors.
+        record: A line, or an object in it.
+        key: The name of the field.
+        at: The prefix of the record's field names in errors.
 
     Raises:
-        LineError: If it is missing, something else, empty, or no Unicode.
+        LineError: If the field is missing, not a text, empty, or not valid Unicode.
     """
     return checked_text(at + key, _get(record, key, at, "text"))
 
 
 def checked_text(field: str, value: Any) -> str:
-    """A value that has to be text."""
+    """A value that must be a text."""
     if not isinstance(value, str):
         raise unexpected(field, value, "text")
     if not value.strip():
@@ -104,21 +104,21 @@ def checked_text(field: str, value: Any) -> str:
 
 
 def unicode_text(field: str, value: str) -> str:
-    """A text that a file can hold."""
+    """A text that can be written as UTF-8."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise LineError(field, f"half of a surrogate pair at character {error.start}, which is no Unicode") from error
+        raise LineError(field, f"half of a surrogate pair at character {error.start}; expected Unicode") from error
     return value
 
 
 def id_field(record: Record, key: str, at: str = "") -> str:
-    """A field that has to hold text or a whole number, as text."""
+    """A field that must be a text or an integer, as text."""
     return as_id(at + key, _get(record, key, at, "text or a whole number"))
 
 
 def as_id(field: str, value: Any) -> str:
-    """A value that has to be text or a whole number, as text."""
+    """A value that must be a text or an integer, as text."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -132,12 +132,12 @@ def _label(record: Record, at: str) -> float | None:
 
 
 def as_label(field: str, value: Any) -> float:
-    """A value that has to be a label: a number, or true and false, that a store can hold."""
+    """A value that must be a label: a number, true or false, that a store can hold."""
     return stored_label(field, float(value) if isinstance(value, bool) else as_number(field, value))
 
 
 def stored_label(field: str, label: float) -> float:
-    """A label, if a store can hold it: in float32 it must be neither infinite nor, unless it is 0, become 0."""
+    """Check that a store can hold a label: float32 must not turn it into infinity, or into 0 unless it is 0."""
     if abs(label) > _LARGEST or 0 < abs(label) < _SMALLEST:
         problem = f"found {label:g}, which float32 cannot hold; expected 0 or a size from {_SMALLEST:g} to {_LARGEST:g}"
         raise LineError(field, problem)
@@ -145,14 +145,14 @@ def stored_label(field: str, label: float) -> float:
 
 
 def as_number(field: str, value: Any) -> float:
-    """A value that has to be a finite number."""
+    """A value that must be a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise unexpected(field, value, "a number")
     return as_finite(field, value)
 
 
 def as_finite(field: str, value: int | float) -> float:
-    """A number that has to be finite."""
+    """A number that must be finite."""
     try:
         number = float(value)
     except OverflowError:
@@ -163,7 +163,7 @@ def as_finite(field: str, value: int | float) -> float:
 
 
 def feature_field(record: Record, at: str = "", key: str = "feature") -> list[float] | None:
-    """A field that may hold a vector."""
+    """A field that may be a vector; None if it is missing."""
     value = record.get(key)
     if value is None:
         return None
@@ -173,7 +173,7 @@ def feature_field(record: Record, at: str = "", key: str = "feature") -> list[fl
 
 
 def _objects(record: Record, key: str, *, optional: bool = False) -> list[tuple[str, Record]]:
-    """The objects of a list, each with what its fields' names begin with."""
+    """The objects of a list, each with the prefix of its field names."""
     value = _get(record, key, "", "a list of objects") if not optional else record.get(key) or []
     if not isinstance(value, list) or (not value and not optional):
         raise unexpected(key, value, "a list of objects, at least one")
@@ -194,16 +194,16 @@ def _distinct(candidates: list[Candidate]) -> list[Candidate]:
     ids = [candidate.id for candidate in candidates]
     if len(set(ids)) < len(ids):
         twice = max(ids, key=ids.count)
-        raise LineError("candidates", f"two have the id {twice!r}; expected each id once a query")
+        raise LineError("candidates", f"two have the id {twice!r}; expected each id once per query")
     return candidates
 
 
 def mixed(candidates: list[Candidate]) -> list[Candidate]:
-    """In the order of their texts' hashes: the forms have the right ones first, and the stored order is a baseline."""
+    """Sort candidates by the hashes of their texts: files list relevant ones first, and the order is a baseline."""
     return sorted(candidates, key=lambda candidate: hashlib.sha256(candidate.text.encode()).digest())
 
 
 def unexpected(field: str, value: Any, expected: str) -> LineError:
-    """The error for a value of another sort than expected."""
+    """The error for a value of another type than expected."""
     shown = json.dumps(value, ensure_ascii=False, default=str)
     return LineError(field, f"found {shown if len(shown) <= 40 else shown[:37] + '...'}, expected {expected}")

@@ -1,11 +1,11 @@
-"""File forms: what a file is by its first bytes, where that is not what its reader can read."""
+"""File forms: recognizes by their first bytes files that a reader cannot read."""
 
 import re
 from typing import NamedTuple
 
 
 class FileForm(NamedTuple):
-    """What a file is, and how to make it one that can be read."""
+    """What a file is, and how to convert it to a readable file."""
 
     name: str
     cure: str
@@ -14,12 +14,12 @@ class FileForm(NamedTuple):
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
 HEAD = 4096
-"""How many bytes tell the form."""
+"""Number of first bytes that decide the form."""
 
-_UNPACK = "unpack it, and name the file that is in it"
+_UNPACK = "unpack it, and set the path to the file in it"
 _MAGIC = {
     b"version https://git-lfs": FileForm(
-        "is what git-lfs puts in place of the data", "run `git lfs pull` in that folder"
+        "is a git-lfs pointer instead of the data", "run `git lfs pull` in that folder"
     ),
     GZIP: FileForm("is gzipped more than once", "unpack it once: gunzip FILE"),
     b"PK\x03\x04": FileForm("is a zip archive (an Excel workbook is one too)", _UNPACK + "; save a workbook as CSV"),
@@ -29,7 +29,7 @@ _MAGIC = {
     b"\x04\x22\x4d\x18": FileForm("is compressed with lz4", "unpack it: lz4 -d FILE"),
     b"7z\xbc\xaf": FileForm("is a 7z archive", _UNPACK),
     b"Rar!": FileForm("is a rar archive", _UNPACK),
-    PARQUET: FileForm("is a Parquet file", "name it *.parquet where the option takes one"),
+    PARQUET: FileForm("is a Parquet file", "rename it to *.parquet if the option accepts Parquet"),
     b"ARROW1": FileForm("is an Arrow file", "save it as Parquet or JSON lines"),
     b"\xff\xff\xff\xff": FileForm(
         "is an Arrow stream", "datasets.load_from_disk(FOLDER).to_json(FILE) makes JSON lines"
@@ -39,7 +39,7 @@ _MAGIC = {
     b"SQLite format 3": FileForm("is an SQLite database", "write its tables as CSV or JSON lines"),
     b"%PDF": FileForm("is a PDF document", "give its text as JSON lines"),
     b"\xd0\xcf\x11\xe0": FileForm("is an old Office document", "save it as CSV"),
-    b"\x7fELF": FileForm("is a program", "name the data file"),
+    b"\x7fELF": FileForm("is a program", "set the path to the data file"),
 }
 _UTF_16 = FileForm("is UTF-16 text", "make it UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW")
 _UTF_32 = FileForm("is UTF-32 text", "make it UTF-8: iconv -f UTF-32 -t UTF-8 FILE > NEW")
@@ -52,10 +52,10 @@ _MARKUP = re.compile(rb"\s*<(!doctype html|html|head|body|\?xml|!doctype|top>|do
 
 
 def foreign_form(head: bytes) -> FileForm | None:
-    """What a file is that should hold lines of UTF-8 text; None where it may.
+    """The form of a file that is not lines of UTF-8 text; None if it may be text.
 
     Args:
-        head: Its first bytes, at least some hundreds if it has so many.
+        head: The first bytes of the file, some hundreds if it has as many.
     """
     for magic, form in _MAGIC.items():
         if head.startswith(magic):
@@ -70,12 +70,12 @@ def foreign_form(head: bytes) -> FileForm | None:
         return _TAR
     if found := _MARKUP.match(head):
         return _HTML if found[1].lower() in (b"!doctype html", b"html", b"head", b"body") else _XML
-    # A few of them in a text are named by line.
+    # A few NUL bytes in a text are reported with their lines.
     return _BINARY if head[:64].count(0) > 8 else None
 
 
 def kind_of_lines(first: str) -> str:
-    """What a file seems to be whose first line is no JSON."""
+    """What a file seems to be if its first line is not JSON."""
     if first.startswith('"'):
         return "JSON texts"
     if "\t" in first:
@@ -88,7 +88,7 @@ def kind_of_lines(first: str) -> str:
 
 
 def _alternates(head: bytes) -> bool:
-    """Whether every second byte is 0, as in UTF-16 without its mark."""
+    """Whether every second byte is 0, as in UTF-16 without a byte order mark."""
     even, odd = head[0:200:2], head[1:200:2]
     return len(odd) >= 4 and any(
         zeros.count(0) > 0.9 * len(zeros) and others.count(0) == 0 for zeros, others in ((even, odd), (odd, even))

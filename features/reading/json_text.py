@@ -1,4 +1,4 @@
-"""JSON text: the objects in it, read so that nothing is lost in silence."""
+"""JSON text: reads the objects in a text, and refuses what a lenient reader would silently drop."""
 
 import json
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ _WRAPPERS = ("data", "examples", "instances", "records", "rows")
 
 
 def parse_object(line: str) -> dict[str, Any]:
-    """A line as the JSON object it holds.
+    """The JSON object in a line.
 
     Raises:
-        LineError: If it holds none, or one with a key that stands for two values.
+        LineError: If the line has no object, or an object with a key that has two values.
     """
     record, end = _decode(line, _skip(line, 0))
     if _skip(line, end) < len(line):
@@ -29,10 +29,10 @@ def parse_object(line: str) -> dict[str, Any]:
 
 
 def values_in(text: str) -> Iterator[Any]:
-    """The values of a text, one after the other; of a list, its items; of an object `{"data": [...]}`, its records.
+    """Yield the values of a text one by one; of a list, its items; of an object `{"data": [...]}`, its records.
 
     Raises:
-        LineError: Where it goes on with something else.
+        LineError: If anything else follows.
     """
     place = _skip(text, 0)
     if place == len(text):
@@ -49,7 +49,7 @@ def values_in(text: str) -> Iterator[Any]:
 
 
 def records_of(value: Any) -> list[Any] | None:
-    """The objects in an object's only list, if that is called `data` or the like; None where it is a record itself."""
+    """The objects in an object's only list, if its key is `data` or similar; None if the object is itself a record."""
     if not isinstance(value, dict):
         return None
     lists = [name for name, field in value.items() if isinstance(field, list)]
@@ -82,7 +82,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         for key, value in pairs:
             if found[key] != value:
-                raise LineError(key, "is there twice, with two values; expected one")
+                raise LineError(key, "occurs twice, with different values; expected one")
     return found
 
 

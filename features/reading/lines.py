@@ -1,4 +1,4 @@
-"""TextFile: the lines of a published file, plain or gzipped or inside an archive, which is read where it is."""
+"""TextFile: reads the lines of a file, plain, gzipped, or inside an archive, without unpacking it."""
 
 import csv
 import gzip
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _LAST = 2**20
-"""How many bytes at its end a file's last line is looked for in."""
+"""Number of bytes at the end of a file that are searched for its last line."""
 _UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
 
 
@@ -34,9 +34,9 @@ class TextFile:
     """A file of lines.
 
     Args:
-        path: The file, gzipped or not, whatever its name, or a zip or tar archive.
-        member: The name, without folders, of what to read in an archive.
-        encoding: Of lines that are not UTF-8, which older data sets have.
+        path: The file, gzipped or not, with any name, or a zip or tar archive.
+        member: The name, without folders, of the file to read in an archive.
+        encoding: The encoding of lines that are not UTF-8, as in older data sets.
     """
 
     path: Path
@@ -45,24 +45,24 @@ class TextFile:
 
     @property
     def name(self) -> str:
-        """What fingerprints and the places of rows call it."""
+        """The name in fingerprints and in places of rows."""
         return f"{self.path.name}, {self.member}" if self.member else self.path.name
 
     @property
     def place(self) -> str:
-        """What errors call it: other folders may have files of the same name."""
+        """The name in errors, with the folder, because other folders may have files with the same name."""
         return f"{self.path}, {self.member}" if self.member else str(self.path)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Its name, size and hash."""
+        """The name, size and hash of the file."""
         return {"name": self.name, "bytes": self.path.stat().st_size, "sha256": sha256_of(self.path)}
 
     def lines(self) -> Iterator[bytes]:
-        """Every line, without its end.
+        """Yield every line, without its line end.
 
         Raises:
-            ConfigError: If the file is damaged, is no text, or its archive does not have it.
+            ConfigError: If the file is damaged, is not text, or is not in its archive.
         """
         number = 0
         try:
@@ -73,9 +73,7 @@ class TextFile:
                     yield (line[3:] if number == 1 and line.startswith(b"\xef\xbb\xbf") else line).rstrip(b"\r\n")
         except _UNREADABLE as error:
             cure = "get the file again"
-            raise ConfigError(
-                f"{self.place}, after line {number}", f"cannot be read on ({error}).", cure=cure
-            ) from error
+            raise ConfigError(f"{self.place}, after line {number}", f"is damaged ({error}).", cure=cure) from error
 
     def decoded(self, line: bytes) -> str:
         """A line as text.
@@ -84,22 +82,22 @@ class TextFile:
             LineError: If it is not in the file's encoding.
         """
         if 0 in line:
-            cure = "get the file again: NUL is what a crash or a full disk leaves, or another encoding"
+            cure = "get the file again: a crash, a full disk or another encoding leaves NUL bytes"
             raise LineError("", f"a NUL byte at {line.index(0)}; expected text", cure)
         try:
             return line.decode()
         except UnicodeDecodeError as error:
             if self.encoding:
                 return line.decode(self.encoding)
-            cure = "make the file UTF-8: iconv -f LATIN1 -t UTF-8 FILE > NEW, with the encoding it has"
+            cure = "convert the file to UTF-8: iconv -f LATIN1 -t UTF-8 FILE > NEW, with its encoding for LATIN1"
             raise LineError("", f"not UTF-8: byte {line[error.start]:#04x} at {error.start}", cure) from error
 
     def first_line(self) -> str:
-        """The first line that is not blank, for a look at what the file holds; empty where there is none."""
+        """The first line that is not blank, to recognize the format; empty if there is none."""
         return next((line for line in self.lines() if line.strip()), b"").decode(self.encoding or "utf-8", "replace")
 
     def last_line(self) -> bytes | None:
-        """The last line that is not blank, found from the end; None in an archive, if gzipped, or if it is very long.
+        """The last line that is not blank, read from the end; None if it is very long, gzipped, or in an archive.
 
         Raises:
             ConfigError: If the file cannot be read.
@@ -116,10 +114,10 @@ class TextFile:
         return last if end or whole else None
 
     def check_end(self, parse: Callable[[str], object] = str) -> bool:
-        """Look at the last line alone; whether it could be found without reading all lines before it.
+        """Check only the last line; return whether it was found without reading all lines before it.
 
         Args:
-            parse: Raises LineError for a bad line.
+            parse: Reads a line; raises LineError for a bad line.
 
         Raises:
             ConfigError: If the line is bad.
@@ -130,32 +128,32 @@ class TextFile:
         try:
             parse(self.decoded(line))
         except LineError as error:
-            cure = error.cure or "get the file again, if it was cut there"
+            cure = error.cure or "get the file again, if it was cut off there"
             raise ConfigError(f"{self.place}, last line", f"{error}.", cure=cure) from error
         return True
 
     def foreign(self, form: FileForm) -> ConfigError:
-        """The error for a file that is something else than lines of text."""
+        """The error for a file that is not lines of text."""
         return ConfigError(str(self.path), f"{self.member or 'it'} {form.name}.", cure=form.cure)
 
     def parsed(self, parse: Callable[[str], T], skip: int = 0) -> Iterator[T]:
-        """What `parse` makes of each line that is not blank; bad ones are passed over, and reported at the end.
+        """Yield the result of `parse` for each line that is not blank; skip bad lines, and report them at the end.
 
         Args:
-            parse: Raises LineError for a bad line.
-            skip: Lines at the beginning that are no data.
+            parse: Reads a line; raises LineError for a bad line.
+            skip: Number of lines at the beginning that are not data.
 
         Raises:
-            ConfigError: After the last line: every fault, with the lines that have it.
+            ConfigError: After the last line: all mistakes, each with its lines.
         """
         return Faults(self.place).parsed(self.numbered(skip), lambda _, line: parse(line))
 
     def numbered(self, skip: int = 0, *, blank: bool = False) -> Iterator[tuple[int, str | LineError]]:
-        """Each line as text with its number, counted from 1; in place of a line that is no text, what is wrong.
+        """Yield each line as text with its number, counted from 1; a line that is not text becomes a LineError.
 
         Args:
-            skip: Lines at the beginning that are left out.
-            blank: Whether blank lines are given, too.
+            skip: Number of lines to skip at the beginning.
+            blank: Whether to yield blank lines, too.
         """
         for number, line in enumerate(self.lines(), start=1):
             if number > skip and (blank or line.strip()):
@@ -167,16 +165,16 @@ class TextFile:
     def rows(
         self, separator: str, wanted: Sequence[str], parse: Callable[..., T], columns: Sequence[str] | None = None
     ) -> Iterator[T]:
-        """What `parse` makes of some fields of each line.
+        """Yield the result of `parse` for some fields of each line.
 
         Args:
-            separator: Between fields; with a comma, fields may be quoted.
-            wanted: Which columns `parse` gets, in this order.
-            parse: Raises LineError for a bad row.
-            columns: The names of all columns; None where the first line has them, maybe with a type as in `id:token`.
+            separator: The separator of fields; with a comma, fields may be quoted.
+            wanted: The columns that `parse` gets, in this order.
+            parse: Reads the fields of a row; raises LineError for a bad row.
+            columns: The names of all columns; None if the first line has them, possibly with a type as in `id:token`.
 
         Raises:
-            ConfigError: As `parsed`, or if a column is missing.
+            ConfigError: For the reasons of `parsed`, or if a column is missing.
         """
         given = columns if columns is not None else self.columns(separator)
         if missing := [name for name in wanted if name not in given]:
@@ -211,7 +209,7 @@ class TextFile:
 
     @contextmanager
     def _content(self) -> Iterator[Any]:
-        """What is in the file, or in the member of its archive."""
+        """Open the file, or the member of the archive."""
         with ExitStack() as stack:
             if not self.member:
                 yield stack.enter_context(self.path.open("rb"))
@@ -230,13 +228,13 @@ class TextFile:
 
 
 def find_file(folder: Path, name: str, archives: Sequence[str] = (), encoding: str | None = None) -> TextFile | None:
-    """The file of that name in a folder, as it is, gzipped, or inside one of these archives; None if it is not there.
+    """Find a file in a folder: plain, gzipped, or inside one of these archives; None if it is not there.
 
     Args:
-        folder: Where to look; a zip archive counts as a folder.
-        name: Of the file.
-        archives: Names of archives that should have it.
-        encoding: Of lines that are not UTF-8.
+        folder: The folder to search; a zip archive counts as a folder.
+        name: The name of the file.
+        archives: Names of archives that may have the file.
+        encoding: The encoding of lines that are not UTF-8.
 
     Raises:
         ConfigError: If the zip archive is damaged.
@@ -259,9 +257,9 @@ def number(field: str, value: str) -> float:
     """A field as a number, written in digits.
 
     Raises:
-        LineError: If it is none, or is not finite.
+        LineError: If it is not a number, or not finite.
     """
-    # Python also reads 1_0 as 10, and digits of other scripts.
+    # Python would also read 1_0 as 10, and digits of other scripts.
     if not NUMBER.fullmatch(value.strip()):
         wanted = "a finite number" if _NOT_FINITE.fullmatch(value.strip()) else "a number"
         raise LineError(field, f"found {value[:40]!r}, expected {wanted}")
@@ -275,7 +273,7 @@ def _fields(line: str, separator: str) -> list[str]:
 
 
 def _unzipped(stack: ExitStack, content: Any) -> io.BufferedReader:
-    """The content, unzipped where it is gzipped, which its first bytes tell better than its name."""
+    """The content, decompressed if its first bytes show that it is gzipped."""
     file = stack.enter_context(io.BufferedReader(content))
     if file.peek(len(GZIP))[: len(GZIP)] != GZIP:
         return file

@@ -1,4 +1,4 @@
-"""Parquet files: some columns of a file, a block of rows at a time."""
+"""Parquet files: reads some columns of a file, one block of rows at a time."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ _ROWS = 2048
 
 
 def read_columns(file: Path, columns: Sequence[str]) -> Iterator[Any]:
-    """The rows of a file as `pyarrow.RecordBatch`es with these columns.
+    """Yield the rows of a file as `pyarrow.RecordBatch`es with these columns.
 
     Args:
-        file: What to read.
-        columns: Their names; a field within a column as `passages.is_selected`; none for all there are.
+        file: The file to read.
+        columns: The names of the columns, or of fields in columns as in `passages.is_selected`; empty for all columns.
 
     Raises:
-        ConfigError: If it is no Parquet file, is damaged, lacks a column, or pyarrow is not installed.
+        ConfigError: If the file is not Parquet, is damaged, lacks a column, or pyarrow is not installed.
     """
     with _opened(file) as opened:
         known = opened.schema_arrow.names
@@ -32,7 +32,7 @@ def column_names(file: Path) -> list[str]:
     """The names of a file's columns.
 
     Raises:
-        ConfigError: If it is no Parquet file, is damaged, or pyarrow is not installed.
+        ConfigError: If the file is not Parquet, is damaged, or pyarrow is not installed.
     """
     with _opened(file) as opened:
         return opened.schema_arrow.names

@@ -1,4 +1,4 @@
-"""PublishedData: the files of a published data set, a copy that the user has or a download, and the rows in them."""
+"""PublishedData: reads the files of a published data set, from the user's copy or a download."""
 
 import fnmatch
 import hashlib
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PublishedData:
-    """Where a data set is.
+    """The location of a data set.
 
     Args:
-        path: The user's copy: a folder, a file, or a `.tar` archive; None downloads it.
-        parts: For each part of it the names its files go by, as patterns below the folder; the first one that is there
-            counts. A file whose name is none of them is taken for the first part.
-        downloads: For each part what to download; one archive may hold several.
-        expected: What a folder should have in it, for errors.
+        path: The user's copy: a folder, a file, or a `.tar` archive; None downloads the data set.
+        parts: For each part, the possible names of its files, as patterns in the folder; the first name that exists
+            counts. If the path is a file with another name, it is the first part.
+        downloads: For each part, the download; one archive may have several parts.
+        expected: What the folder must contain, for error messages.
     """
 
     path: str | None
@@ -39,29 +39,29 @@ class PublishedData:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """The hash of each part's files, or of what would be downloaded."""
+        """The hash of each part's files, or of its download."""
         if self.path is None:
             files = {download.url: download.fingerprint for download in self.downloads.values()}
             return {"files": list(files.values())}
         return {"files": [_fingerprint(files) for part in self.parts if (files := self.files(part))]}
 
     def files(self, part: str) -> list[Path]:
-        """The files of a part; none where the user's copy does not have it.
+        """The files of a part; empty if the user's copy does not have this part.
 
         Raises:
-            ConfigError: If the copy has none of the parts, or a download cannot be had.
+            ConfigError: If the copy has none of the parts, or the download fails.
         """
         return self._files[part] if self.path is not None else [fetch(self.downloads[part])]
 
     def rows(self, part: str, parse: Callable[[Record, str], T]) -> Iterator[T]:
-        """What `parse` makes of each row of a part.
+        """Yield the result of `parse` for each row of a part.
 
         Args:
-            part: Which.
-            parse: Of a row and its place; raises LineError for a bad one.
+            part: The name of the part.
+            parse: Called with a row and its place; raises LineError for a bad row.
 
         Raises:
-            ConfigError: After a file's last row: every fault, with the rows that have it.
+            ConfigError: After the last row of a file: all mistakes, each with its rows.
         """
         for file in self.files(part):
             if file.suffix == ".tar":
@@ -78,7 +78,7 @@ class PublishedData:
         found = {part: self._found(copy, patterns) for part, patterns in self.parts.items()}
         if not any(found.values()):
             problem = "has none of its files." if copy.is_dir() else "no such file or folder."
-            cure = f"set features.source.path to {self.expected}; without a path it is downloaded"
+            cure = f"set features.source.path to {self.expected}, or to null to download the data set"
             raise ConfigError(str(copy), problem, cure=cure)
         return found
 
@@ -90,7 +90,7 @@ class PublishedData:
         return next(filter(None, found), [])
 
     def _archived(self, file: Path, part: str, parse: Callable[[Record, str], T]) -> Iterator[T]:
-        """Of the objects in an archive of JSON files, those whose names fit the part's patterns."""
+        """Yield the results for the JSON files in an archive whose names match the patterns of the part."""
         place = file.name
         try:
             with tarfile.open(file) as archive:
@@ -103,11 +103,11 @@ class PublishedData:
         except LineError as error:
             raise ConfigError(place, f"{error}.", cure="get the file again") from error
         except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-            raise ConfigError(place, f"cannot be read on ({error}).", cure="get the file again") from error
+            raise ConfigError(place, f"is damaged ({error}).", cure="get the file again") from error
 
 
 def _fingerprint(files: list[Path]) -> dict[str, Any]:
-    """Of many files, such as one a problem, their number and one hash of all."""
+    """The hashes of files; for many files, such as one per problem, their number and one hash of all."""
     if len(files) == 1:
         return TextFile(files[0]).fingerprint
     hashes = "".join(sha256_of(file) for file in files)

@@ -1,4 +1,4 @@
-"""Atomic files: RecBole's form of a recommendation data set, `*.item` and `*.inter`, whatever their columns are."""
+"""Atomic files: reads RecBole's format of recommendation data sets, `*.item` and `*.inter`, with any columns."""
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class AtomicItem:
     """An item.
 
     Args:
-        id: Names it.
-        title: What histories call it.
-        text: All that is known of it.
+        id: The id of the item.
+        title: The title of the item in histories.
+        text: All columns of words, as one text.
     """
 
     id: str
@@ -31,23 +31,23 @@ class AtomicItem:
 
 @dataclass(frozen=True)
 class AtomicTable:
-    """One file, whose first line names its columns and their types, as `item_id:token`; parted by tabs or commas."""
+    """One file, separated by tabs or commas; its first line names the columns with their types, as `item_id:token`."""
 
     file: TextFile
 
     @cached_property
     def separator(self) -> str:
-        """A tab, unless the first line has none."""
+        """A tab if the first line has one, else a comma."""
         return "\t" if "\t" in self.file.first_line() else ","
 
     @cached_property
     def types(self) -> dict[str, str]:
-        """The type of each column; token where none is given."""
+        """The type of each column; token if the file gives none."""
         names = (name.strip().partition(":") for name in self.file.first_line().split(self.separator))
         return {name: kind or "token" for name, _, kind in names}
 
     def rows(self, columns: list[str]) -> Iterator[tuple[str, ...]]:
-        """These columns of each line."""
+        """Yield these columns of each line."""
         return self.file.rows(self.separator, columns, lambda *values: values)
 
 
@@ -55,13 +55,13 @@ class AtomicTable:
 class AtomicFiles:
     """The items and interactions of a folder.
 
-    Ids are in `user_id` and `item_id`, or else the item's is the first column that both files have. A title is in
-    `title`, `name`, or a column that ends so. Without ratings all interactions count alike; without `timestamp` they
-    are in the order of the file.
+    User ids are in `user_id`. Item ids are in `item_id`, or else in the first column that both files have. A title is
+    in `title`, `name`, or a column whose name ends so. Without ratings all interactions count the same; without
+    `timestamp` the file has them in the order of time.
 
     Args:
         items: The `.item` file.
-        interactions: The `.inter` files, one or several parts of it.
+        interactions: The `.inter` file, or its parts.
     """
 
     items: AtomicTable
@@ -69,12 +69,12 @@ class AtomicFiles:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """The files."""
+        """The hashes of the files."""
         return {"files": [table.file.fingerprint for table in (self.items, *self.interactions)]}
 
     @cached_property
     def item_column(self) -> str:
-        """The column of an item's id.
+        """The name of the column with an item's id.
 
         Raises:
             ConfigError: If the files have no column in common.
@@ -82,12 +82,12 @@ class AtomicFiles:
         shared = [name for name in self.items.types if all(name in table.types for table in self.interactions)]
         if not shared:
             file = self.interactions[0].file
-            problem = f"has no column of {self.items.file.name}: no interaction names an item."
+            problem = f"has no column of {self.items.file.name}, so no interaction names an item."
             raise ConfigError(file.place, problem, known=list(self.interactions[0].types))
         return "item_id" if "item_id" in shared else shared[0]
 
     def films(self) -> Iterator[AtomicItem]:
-        """Every item, with the words that are known of it."""
+        """Yield every item, with its title and text."""
         title, names = self._title, self._named
         columns = [self.item_column, *filter(None, [title]), *names]
         for id, *values in self.items.rows(columns):
@@ -96,15 +96,15 @@ class AtomicFiles:
             yield _item(id, name, given)
 
     def ratings(self, films: Container[str]) -> Iterator[tuple[str, str, float | None, float]]:
-        """User, item, rating and time of each interaction; no rating where there is no such column.
+        """Yield user, item, rating and time of each interaction; the rating is None if the column is missing.
 
         Raises:
-            ConfigError: If a line names no item, or a number is none.
+            ConfigError: If a line names an unknown item, or a field is not a number.
         """
         for table in self.interactions:
             if cut := next((name for name in table.types if name.endswith("_list")), None):
-                problem = f"is cut into sequences already: its column {cut!r} holds the history of each line."
-                cure = "give the file that has one interaction a line, from which the sequences were made"
+                problem = f"is already split into sequences: its column {cut!r} has the history of each line."
+                cure = "use the original file, with one interaction per line"
                 raise ConfigError(table.file.place, problem, cure=cure)
             user = self._user(table)
             optional = [name for name in ("rating", "timestamp") if name in table.types]
@@ -135,31 +135,31 @@ class AtomicFiles:
 
     @property
     def _named(self) -> list[str]:
-        """The columns of words, other than the title and ids, and the year."""
+        """The columns of words other than title and ids, and the year."""
         kinds = self.items.types.items()
         words = [name for name, kind in kinds if kind in _TEXT and not name.endswith("_id")]
         return [name for name in words if name not in (self.item_column, self._title)]
 
 
 def find_atomic_files(folder: Path) -> AtomicFiles | None:
-    """The files of a folder; None if it has none.
+    """The atomic files in a folder; None if there are none.
 
     Raises:
-        ConfigError: If it has those of several data sets.
+        ConfigError: If the folder has files of several data sets.
     """
     items, interactions = sorted(folder.glob("*.item")), sorted(folder.glob("*.inter"), key=_part)
-    # ml-100k as published has a u.item as well.
+    # The published ml-100k has a u.item, too.
     if not items or not interactions:
         return None
     if len(items) > 1 or len({file.name.partition(".")[0] for file in interactions}) > 1:
         names = ", ".join(file.name for file in (*items, *interactions))
-        cure = "put each data set into a folder of its own: one *.item, and the *.inter of the same name"
+        cure = "put each data set into its own folder: one *.item, and the *.inter with the same name"
         raise ConfigError(str(folder), f"has the files of several data sets: {names}.", cure=cure)
     return AtomicFiles(AtomicTable(TextFile(items[0])), tuple(AtomicTable(TextFile(file)) for file in interactions))
 
 
 def _part(file: Path) -> tuple[int, str]:
-    """Training comes first: where there are no times, the order of the files is that of time."""
+    """The sort key of a file: training first, because without timestamps the files are in the order of time."""
     parts = [place for place, word in enumerate(("train", "val", "test")) if f".{word}" in file.name]
     return (parts[0] if parts else 0), file.name
 

@@ -1,4 +1,4 @@
-"""Record files: rows with named fields from JSON, TSV, CSV and Parquet files, whichever of these a file is."""
+"""Record files: reads rows with named fields from JSON, TSV, CSV and Parquet files."""
 
 import csv
 import glob
@@ -40,13 +40,13 @@ csv.field_size_limit(2**31 - 1)
 
 @dataclass(frozen=True)
 class RecordFile:
-    """One file; its ending says which form it has, and Parquet and gzip are known by their first bytes.
+    """One file; its extension decides its format, and its first bytes decide whether it is Parquet or gzip.
 
     Args:
-        path: `.jsonl`, `.json`, `.tsv`, `.csv` or `.parquet`; all but the last may be gzipped.
-        tsv_columns: The columns of a TSV file, in order; `header` where its first line names them. CSV always has a
+        path: A file `.jsonl`, `.json`, `.tsv`, `.csv` or `.parquet`; all but the last may be gzipped.
+        tsv_columns: The columns of a TSV file, in order; `header` if its first line names them. CSV files always have a
             header.
-        json_lines: Whether a file with another ending than `.parquet` is JSON.
+        json_lines: Whether a file with any extension other than `.parquet` is JSON.
     """
 
     path: Path
@@ -55,15 +55,15 @@ class RecordFile:
 
     @cached_property
     def text(self) -> TextFile:
-        """Its lines."""
+        """The file as lines."""
         return TextFile(self.path)
 
     @cached_property
     def form(self) -> Form:
-        """json, tsv, csv or parquet.
+        """The format: json, tsv, csv or parquet.
 
         Raises:
-            ConfigError: If neither the ending nor the first bytes tell.
+            ConfigError: If neither the extension nor the first bytes decide it.
         """
         with self.path.open("rb") as file:
             head = file.read(8)
@@ -73,13 +73,13 @@ class RecordFile:
         if self.json_lines and form != "parquet":
             return "json"
         if form is None or (form == "parquet" and head.startswith(GZIP)):
-            problem = "which form it has is told by its ending, and this one is unknown."
+            problem = "has an unknown extension, so its format is unknown."
             raise ConfigError(str(self.path), problem, known=[*ENDINGS, ".jsonl.gz", ".tsv.gz", ".csv.gz"])
         return form
 
     @property
     def fields(self) -> list[str]:
-        """The names of its columns; in JSON, of the fields that one of the first rows has.
+        """The names of the columns; in JSON, of all fields in the first rows.
 
         Raises:
             ConfigError: If lines end as on an old Mac.
@@ -96,28 +96,28 @@ class RecordFile:
         return list(dict.fromkeys(name for row in itertools.islice(rows, _LOOKED_AT) for name in row))
 
     def parsed(self, columns: Sequence[str], parse: Callable[[Record, str], T]) -> Iterator[T]:
-        """What `parse` makes of each row; bad rows are passed over, and reported at the end.
+        """Yield the result of `parse` for each row; skip bad rows, and report them at the end.
 
         Args:
-            columns: The fields that are wanted; none for all there are.
-            parse: Of a row and its place; raises LineError for a bad one.
+            columns: The fields to read; empty for all.
+            parse: Called with a row and its place; raises LineError for a bad row.
 
         Raises:
-            ConfigError: After the last row: every fault, with the rows that have it. At once if a file is damaged, is
-                something else or has no such column.
+            ConfigError: After the last row: all mistakes, each with its rows. At once if the file is damaged, has
+                another format, or lacks a column.
         """
         unit, name = self._unit, self.path.name
         faults = Faults(str(self.path), unit, name)
         return faults.parsed(self._rows(columns), lambda number, row: parse(row, f"{name}, {unit} {number}"))
 
     def check_end(self) -> bool:
-        """Look at the last line alone; whether it could be found without reading all rows before it.
+        """Check only the last line; return whether it was found without reading all rows before it.
 
         Raises:
-            ConfigError: If that line is no whole row.
+            ConfigError: If that line is not a complete row.
         """
         if self.form == "parquet":
-            return True  # what it holds is listed at its end, and was read for the first row
+            return True  # the index at its end was already read with the first row
         parse: Callable[[str], object] = str
         if self.form == "json" and self._one_a_line:
             parse = parse_object
@@ -143,28 +143,28 @@ class RecordFile:
 
     @cached_property
     def _one_a_line(self) -> bool:
-        """Whether a JSON file has an object on each line, rather than a list or objects over several lines.
+        """Whether a JSON file has one object per line, rather than a list or objects over several lines.
 
         Raises:
-            ConfigError: If it begins with something else than an object or a list.
+            ConfigError: If the file does not begin with an object or a list.
         """
         lines = (line.strip() for line in self.text.lines())
         first, second = [*itertools.islice(filter(None, lines), 2), b"", b""][:2]
         if first[:1] not in (b"{", b"[", b""):
             shown = first.decode(errors="replace")
             problem = f"seems to be {kind_of_lines(shown)}, not JSON objects: it begins with {shown[:60]!r}."
-            cure = "name it by what it is (.tsv, .csv) where the option takes that, or write a JSON object on each line"
+            cure = "give it the extension .tsv or .csv if the option accepts it, or write one JSON object per line"
             raise ConfigError(str(self.path), problem, cure=cure)
         if first.startswith(b"{"):
             if not second and self._is_wrapped(first):
                 return False
-            # A line that was cut is a bad line, unless the object goes on below.
+            # An incomplete first line is a bad line, unless the object continues in the next line.
             return first.endswith(b"}") or second.startswith(b"{")
         return False
 
     @staticmethod
     def _is_wrapped(line: bytes) -> bool:
-        """Whether the only line is an object that holds all records in a list."""
+        """Whether the file has one line, an object with all records in a list."""
         with suppress(LineError, UnicodeDecodeError):
             return b"[" in line and records_of(parse_object(line.decode())) is not None
         return False
@@ -180,7 +180,7 @@ class RecordFile:
                 yield number, error
 
     def _json_values(self) -> Iterator[Row]:
-        """The objects of a list, also of one inside `{"data": [...]}`, a single one, or several over many lines."""
+        """Yield the objects of a list, also of one in `{"data": [...]}`, or one or several objects over many lines."""
         number, lines = 0, []
         try:
             for _, line in self.text.numbered(blank=True):
@@ -206,12 +206,12 @@ class RecordFile:
     def _tsv_fields(self, line: str, names: Sequence[str] = ()) -> Record:
         names, fields = names or self.fields, line.split("\t")
         if len(fields) != len(names):
-            problem = f"has {len(fields)} fields parted by tabs, expected {len(names)}: {', '.join(names)}"
+            problem = f"has {len(fields)} fields separated by tabs, expected {len(names)}: {', '.join(names)}"
             raise LineError("", problem, "it looks like JSON: name the file *.jsonl" if line.startswith("{") else "")
         return dict(zip(names, fields, strict=True))
 
     def _csv(self) -> Iterator[Row]:
-        """Rows as spreadsheets write them: a field in quotes may hold commas, quotes written twice, and line ends."""
+        """Yield rows of CSV; a field in quotes may contain commas, doubled quotes, and line ends."""
         names, wrong = self.fields, []
 
         def decoded() -> Iterator[str]:
@@ -238,13 +238,13 @@ class RecordFile:
                 elif fields:
                     yield start, dict(zip(names, fields, strict=True))
         except csv.Error as error:
-            yield end + 1, LineError("", f"not valid CSV: {error}", "put a field with quotes in quotes, each twice")
+            yield end + 1, LineError("", f"not valid CSV: {error}", "quote a field with quotes, and double these")
 
     @property
     def _header(self) -> str:
         first = self.text.first_line()
         if "\r" in first:
-            cure = f"give it those of Linux: tr '\\r' '\\n' < {self.path.name} > NEW"
+            cure = f"convert them: tr '\\r' '\\n' < {self.path.name} > NEW"
             raise ConfigError(str(self.path), "its lines end as on an old Mac, with \\r alone.", cure=cure)
         return first
 
@@ -262,17 +262,17 @@ class RecordFile:
             tsv = (
                 "set candidate_tsv or query_tsv to the names of all columns, or to `header` if the first line has them"
             )
-            cure = tsv if self.form == "tsv" else "its first line has to name the columns"
+            cure = tsv if self.form == "tsv" else "name the columns in its first line"
             raise ConfigError(
                 str(self.path), f"has no column {missing[0]!r}.", given=missing[0], known=known, cure=cure
             )
 
 
 def find_files(paths: str | Sequence[str] | None, option: str) -> list[Path]:
-    """The files of a path or several, each of which may be a pattern, whose files come in the order of their names.
+    """The files of one or several paths; a path may be a pattern, whose files are sorted by name.
 
     Raises:
-        ConfigError: If there is none for a path.
+        ConfigError: If no file exists for a path.
     """
     found: list[Path] = []
     for path in [paths] if isinstance(paths, str) else paths or ():
@@ -280,9 +280,9 @@ def find_files(paths: str | Sequence[str] | None, option: str) -> list[Path]:
         if Path(path).is_file():
             files = [Path(path)]
         if not files:
-            raise ConfigError(str(path), "no such file, and no file that fits it as a pattern.", cure=f"set {option}")
+            raise ConfigError(str(path), "no such file, and no file matches it as a pattern.", cure=f"set {option}")
         if folder := next((each for each in files if not each.is_file()), None):
-            cure = f"name its files by a pattern: {option}={folder}/*.jsonl"
+            cure = f"set a pattern for its files: {option}={folder}/*.jsonl"
             raise ConfigError(str(folder), "is a folder.", cure=cure)
         found += files
     return list(dict.fromkeys(found))

@@ -1,1 +1,1 @@
-"""Where texts come from; one file, one source."""
+"""Sources: provide texts; each file has one source."""

@@ -1,1 +1,1 @@
-"""What sources yield before anything is embedded."""
+"""Texts: the data types that sources yield, before any text is embedded."""

@@ -1,4 +1,4 @@
-"""Draws: some of many ids, at random but always the same ones, in whatever order they come."""
+"""Draws: draws some of many ids at random; the result does not depend on their order."""
 
 import hashlib
 import heapq
@@ -9,12 +9,12 @@ from registry import ConfigError
 
 
 def draw_key(seed: int | str, id: str) -> bytes:
-    """Where an id stands in the order that a seed gives to all ids."""
+    """The sort key of an id in the random order that a seed defines."""
     return hashlib.blake2b(f"{seed} {id}".encode(), digest_size=8).digest()
 
 
 def drawn(ids: Iterable[str], number: int | None, seed: int | str) -> set[str]:
-    """So many of the ids; all of them where there are no more, or for None.
+    """Draw `number` of the ids; all of them if there are not more, or for None.
 
     >>> sorted(drawn("abcdefgh", 3, seed=0))
     ['a', 'b', 'c']
@@ -23,12 +23,12 @@ def drawn(ids: Iterable[str], number: int | None, seed: int | str) -> set[str]:
 
 
 def pool_of(relevant: set[str], others: Iterable[str], number: int, seed: int) -> set[str]:
-    """The ids of a pool of a given size: the relevant ones, and others drawn.
+    """The ids of a pool with `number` candidates: all relevant ones, and others drawn at random.
 
     Raises:
-        ConfigError: If there are more relevant ones than that.
+        ConfigError: If there are more than `number` relevant candidates.
     """
     if number < len(relevant):
         problem = f"{number:,} is less than the {len(relevant):,} relevant candidates of the queries."
-        raise ConfigError("features.source.num_candidates", problem, cure="more candidates, or fewer num_queries")
+        raise ConfigError("features.source.num_candidates", problem, cure="set more candidates, or fewer num_queries")
     return relevant | drawn((id for id in others if id not in relevant), number - len(relevant), seed)

@@ -1,4 +1,4 @@
-"""Equal texts: candidates of a pool that a ranker cannot tell apart, counted, and dropped where that is wanted."""
+"""Equal texts: counts candidates of a pool with equal texts, which rankers cannot separate, and can drop them."""
 
 import hashlib
 import itertools
@@ -16,18 +16,18 @@ _MOST_SHOWN = 3
 
 
 def hash_texts(candidates: Iterable[PoolText]) -> NDArray[np.int64]:
-    """64 bits of what a ranker sees of each candidate: its text, and its vector if it came with one."""
+    """64-bit hashes of each candidate's text, and of its vector if it came with one."""
     return hash_ids([_seen(each) for each in candidates])
 
 
 @dataclass(frozen=True)
 class EqualTexts:
-    """The candidates of a pool whose text another one before them has.
+    """The candidates of a pool whose text an earlier candidate has, too.
 
     Args:
-        count: How many there are.
-        first: For each of them, by id, the id of the first candidate with that text; for some of them where none is to
-            be dropped.
+        count: Number of such candidates.
+        first: For each of their ids, the id of the first candidate with that text; only some examples if none are
+            dropped.
     """
 
     count: int
@@ -35,7 +35,7 @@ class EqualTexts:
 
     @classmethod
     def counted(cls, read: Callable[[], Iterable[PoolText]], hashes: NDArray[np.int64]) -> "EqualTexts":
-        """Count them by the hashes of all texts, in order; a few are read, to be shown."""
+        """Count equal texts by the hashes of all texts, in order; read only a few examples."""
         places, firsts = _repeats(hashes)
         pairs = list(zip(places[:_MOST_SHOWN].tolist(), firsts[:_MOST_SHOWN].tolist(), strict=True))
         wanted = {place for pair in pairs for place in pair}
@@ -49,7 +49,7 @@ class EqualTexts:
 
     @classmethod
     def found(cls, read: Callable[[], Iterable[PoolText]], hashes: NDArray[np.int64]) -> "EqualTexts":
-        """Find all of them; texts are compared where their hashes are equal, and other candidates are not held."""
+        """Find all equal texts; compare texts only if their hashes are equal, and keep no others in memory."""
         places, firsts = _repeats(hashes)
         flagged = np.zeros(len(hashes), dtype=bool)
         flagged[places] = flagged[firsts] = True
@@ -63,33 +63,33 @@ class EqualTexts:
 
     @property
     def examples(self) -> str:
-        """Some of them."""
+        """Some examples, in words."""
         shown = [f"{id!r} that of {kept!r}" for id, kept in itertools.islice(self.first.items(), _MOST_SHOWN)]
         return ", ".join(shown) + (", ..." if self.count > len(shown) else "")
 
 
 @dataclass(frozen=True)
 class DistinctPool:
-    """A pool source without the candidates that repeat a text; what names them names the first with that text.
+    """A pool source without candidates that repeat a text; references to them become references to the first one.
 
     Args:
-        source: With all of them.
-        equal: Those to drop.
+        source: The source with all candidates.
+        equal: The candidates to drop.
     """
 
     source: PoolSource
     equal: EqualTexts
 
     def fingerprint(self) -> dict[str, Any]:
-        """That of the source."""
+        """The fingerprint of the source."""
         return self.source.fingerprint()
 
     def candidates(self) -> Iterator[PoolText]:
-        """The first candidate of each text."""
+        """Yield the first candidate of each text."""
         return (each for each in self.source.candidates() if each.id not in self.equal.first)
 
     def queries(self) -> Iterator[PoolQuery]:
-        """Every query; of the judgements of equal candidates the highest counts."""
+        """Yield every query; of several judgements of equal candidates, the highest counts."""
         for query in self.source.queries():
             own = query.candidates
             judged = query.relevant
@@ -105,7 +105,7 @@ class DistinctPool:
 
 
 def _repeats(hashes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The places of values that were there before, in order, and where each of them was first."""
+    """The indices of repeated values, in order, and the index of each value's first occurrence."""
     ordered = np.sort(hashes)
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if not len(twice):

@@ -1,4 +1,4 @@
-"""Text groups: what a source yields, a query and its candidates, before anything is embedded."""
+"""Text groups: a query with its candidates, as a source yields them, before any text is embedded."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -15,10 +15,10 @@ class Candidate:
     """One candidate of a query.
 
     Args:
-        id: Names it within its group.
-        text: What a ranker scores.
-        label: Relevance, higher is better; None if it is not known.
-        feature: A vector made elsewhere, to be used in place of the encoder's.
+        id: The id of the candidate, unique in its group.
+        text: The text that rankers read.
+        label: Relevance, higher is better; None if it is unknown.
+        feature: A vector computed elsewhere, to use instead of the encoder's.
     """
 
     id: str
@@ -32,13 +32,13 @@ class TextGroup:
     """A query and its candidates, in the source's order.
 
     Args:
-        query_id: Names the query within its source.
-        query: Its text.
-        candidates: At least one.
-        feature: The query's vector, if it was made elsewhere; then every candidate has one, of the same size.
+        query_id: The id of the query, unique in its source.
+        query: The text of the query.
+        candidates: At least one candidate.
+        feature: The query's vector, if it was computed elsewhere; then every candidate has one of the same size.
         answer: The reference answer, for sources whose labels a verifier makes.
-        split: Where the source says which part it belongs to.
-        origin: Where it stands in its source, such as `groups.jsonl, line 7`, for error messages.
+        split: The split, if the source gives one.
+        origin: The place in the source, such as `groups.jsonl, line 7`, for error messages.
     """
 
     query_id: str
@@ -52,30 +52,31 @@ class TextGroup:
 
 @runtime_checkable
 class Source(Protocol):
-    """Where text groups come from."""
+    """A source of text groups."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What its groups depend on, such as a file's hash: equal fingerprints mean equal groups."""
+        """Values that the groups depend on, such as a file's hash: equal fingerprints mean equal groups."""
         ...
 
     def groups(self) -> Iterator[TextGroup]:
-        """Every group, in the same order each time.
+        """Yield every group, in the same order at each call.
 
         Raises:
-            ConfigError: If some of the data is not as it should be; every place is named.
+            ConfigError: If some data is wrong; names every place.
         """
         ...
 
 
 def checked(groups: Iterable[TextGroup], *, with_features: bool = False) -> Iterator[TextGroup]:
-    """The same groups, each looked at before it is passed on.
+    """Check each group before yielding it.
 
     Args:
-        groups: Of any source.
+        groups: The groups of any source.
         with_features: Whether each query and candidate must have a vector.
 
     Raises:
-        ConfigError: For the first group without candidates, empty text, repeated id, infinite label or missing vector.
+        ConfigError: For the first group without candidates, or with an empty text, a repeated id, an infinite label or
+            a missing vector.
     """
     seen: set[str] = set()
     for group in groups:

@@ -1,4 +1,4 @@
-"""Own files: the files that a source reads where they are the user's, who may have written them by hand."""
+"""Own files: the user's files that a source reads; they may be written by hand, so they are checked early."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,32 +7,32 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class OwnFile(Protocol):
-    """A file of the user's own."""
+    """A file of the user."""
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The path of the file."""
         ...
 
     def check_end(self) -> bool:
-        """Read its last line; whether that was possible.
+        """Check the last line; return whether it could be read.
 
         Raises:
-            ConfigError: If the line is not as it should be, such as one that is cut.
+            ConfigError: If the line is wrong, for example incomplete.
         """
         ...
 
 
 @runtime_checkable
 class FileSource(Protocol):
-    """A source that reads files of the user's own."""
+    """A source that reads the user's files."""
 
     @property
     def own_files(self) -> Sequence[OwnFile]:
-        """What it reads; none if its texts come from elsewhere."""
+        """The files that the source reads; empty if its texts come from elsewhere."""
         ...
 
 
 def files_of(source: object) -> Sequence[OwnFile]:
-    """The user's own files that a source reads; none for a published data set."""
+    """The user's files that a source reads; empty for a published data set."""
     return source.own_files if isinstance(source, FileSource) else ()

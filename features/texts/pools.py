@@ -1,4 +1,4 @@
-"""Pool sources: what a source of one large candidate set yields, before anything is embedded."""
+"""Pool sources: candidates and queries of one large candidate set, before any text is embedded."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,10 +15,10 @@ class PoolText:
     """One candidate of a pool.
 
     Args:
-        id: Names it within the pool.
-        text: What a ranker scores.
-        feature: A vector made elsewhere, to be used in place of the encoder's.
-        origin: Where it stands in its source, such as `collection.tsv, line 7`, for error messages.
+        id: The id of the candidate, unique in the pool.
+        text: The text that rankers read.
+        feature: A vector computed elsewhere, to use instead of the encoder's.
+        origin: The place in the source, such as `collection.tsv, line 7`, for error messages.
     """
 
     id: str
@@ -32,14 +32,14 @@ class PoolQuery:
     """One query that ranks a pool.
 
     Args:
-        id: Names it within its source.
-        text: What is embedded and read.
-        relevant: Ids of candidates, each with its grade, above 0; None where nobody judged any for this query.
-        split: Where the source says which part it belongs to.
-        history: Ids of what the query's user has seen, oldest first.
-        candidates: Ids of what the query ranks; None for the whole pool.
-        feature: A vector made elsewhere.
-        origin: Where it stands in its source.
+        id: The id of the query, unique in its source.
+        text: The text that encoders and rankers read.
+        relevant: Ids of relevant candidates with their grades, above 0; None if no candidate was judged.
+        split: The split, if the source gives one.
+        history: Ids of candidates that the query's user has seen, oldest first.
+        candidates: Ids of the candidates that the query ranks; None for the whole pool.
+        feature: A vector computed elsewhere, to use instead of the encoder's.
+        origin: The place in the source, for error messages.
     """
 
     id: str
@@ -54,52 +54,52 @@ class PoolQuery:
 
 @runtime_checkable
 class PoolSource(Protocol):
-    """Where a pool's candidates and queries come from."""
+    """A source of a pool's candidates and queries."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What they depend on, such as a file's hash: equal fingerprints mean equal pools.
+        """Values that the pool depends on, such as a file's hash: equal fingerprints mean equal pools.
 
-        If it has a `min_label`, candidates of lower grades are not relevant where a metric knows no grades.
+        If it has `min_label`, candidates with lower grades are not relevant in metrics without grades.
         """
         ...
 
     def candidates(self) -> Iterator[PoolText]:
-        """Every candidate, in the same order each time; there may be tens of millions.
+        """Yield every candidate, in the same order at each call; there may be tens of millions.
 
         Raises:
-            ConfigError: If some of the data is not as it should be; every place is named.
+            ConfigError: If some data is wrong; names every place.
         """
         ...
 
     def queries(self) -> Iterator[PoolQuery]:
-        """Every query, in the same order each time.
+        """Yield every query, in the same order at each call.
 
         Raises:
-            ConfigError: If some of the data is not as it should be; every place is named.
+            ConfigError: If some data is wrong; names every place.
         """
         ...
 
 
 def pool_source(source: PoolSource | Source, *, own_lists: bool = False) -> PoolSource:
-    """A pool source as it is; the candidates of all text groups as one pool.
+    """Return a pool source unchanged; turn the candidates of a source of groups into one pool.
 
     Args:
-        source: Of either kind.
-        own_lists: Whether the query of a group ranks the group's candidates only.
+        source: A source of either kind.
+        own_lists: Whether the query of a group ranks only the candidates of its group.
 
     Raises:
-        ConfigError: If a pool source is asked for own lists.
+        ConfigError: If `own_lists` is set for a pool source.
     """
     if not isinstance(source, PoolSource):
         return _GroupPool(source, own_lists)
     if own_lists:
-        cure = "leave own_lists out: the source says itself what a query ranks"
+        cure = "leave own_lists out: the source itself gives the candidates that a query ranks"
         raise ConfigError("features.own_lists", "the source has no groups.", cure=cure)
     return source
 
 
 class _GroupPool:
-    """The candidates of a source's groups, each text once, under the first id it comes with."""
+    """The candidates of a source's groups as a pool; each text occurs once, with its first id."""
 
     def __init__(self, source: Source, own_lists: bool) -> None:
         self.source, self.own_lists = source, own_lists
@@ -137,7 +137,7 @@ class _GroupPool:
 
 
 def largest_labels(labels: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """By id the highest label: two candidates may be one text."""
+    """The highest label of each id, because two candidates may have the same text."""
     largest: dict[str, float] = {}
     for id, label in labels:
         largest[id] = max(label, largest.get(id, label))
@@ -145,27 +145,27 @@ def largest_labels(labels: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 class _Ids:
-    """Which id stands for which text, and which id a text was first met under."""
+    """The text of each id, and the first id of each text."""
 
     def __init__(self) -> None:
         self._text_of: dict[str, bytes] = {}
         self._first: dict[bytes, str] = {}
 
     def add(self, group: TextGroup, id: str, text: str) -> bool:
-        """Note a candidate; whether its text is new.
+        """Add a candidate; return whether its text is new.
 
         Raises:
-            ConfigError: If the id means another text already.
+            ConfigError: If the id already stands for another text.
         """
         digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
         if self._text_of.setdefault(id, digest) != digest:
-            cure = "give each text its own id: all candidates are one pool"
-            problem = f"the candidate id {id!r} stands for two texts; in a pool they would meet."
+            cure = "give each text its own id, because all candidates form one pool"
+            problem = f"the candidate id {id!r} stands for two texts in the pool."
             raise ConfigError(group.origin or group.query_id, problem, cure=cure)
         known = digest in self._first
         self._first.setdefault(digest, id)
         return not known
 
     def first(self, id: str) -> str:
-        """The id under which an id's text is in the pool."""
+        """The id in the pool of the text that an id stands for."""
         return self._first[self._text_of[id]]

@@ -1,7 +1,8 @@
-r"""Prompts: what a chat model is given for each sort of task, as appendix G of Language Ranker has them.
+r"""Prompts: the prompts of chat models for each kind of task, from appendix G of Language Ranker.
 
-Where the printed appendix shows a slot (`{function_name(input)}`) or has lost a space or a line's end, the words are
-those it must have been printed from.
+Note:
+    Where the printed appendix shows a slot (`{function_name(input)}`) or has lost a space or a line end, the original
+    text is reconstructed.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from language_models.chat_template import Message
 
 PromptName = Literal["plain", "mathematics", "instruction"]
-"""The prompts that need nothing but the query; `plain` is the query alone."""
+"""The prompts that need only the query; `plain` is the query alone."""
 
 _MATHEMATICS = """Please solve the given math problem step by step and present the answer in the following format: \
 "\\boxed{X}", where X is the answer.
@@ -93,53 +94,53 @@ After examining the user's instruction and the response:
 - output the score of the evaluation using this exact format: "score: <total points>", where <total points> is \
 between 0 and 5
 - Briefly justify your total score, up to 100 words."""
-"""What a judge of instruction following is asked; `{query}` and `{response}` stand where theirs go."""
+"""The prompt of a judge of instruction following; `{query}` and `{response}` are replaced by the texts."""
 
 
 def prompted(name: PromptName, query: str) -> list[Message]:
-    """A query in one of the prompts that need nothing else."""
+    """The prompt with this name for a query."""
     return {"plain": plain, "mathematics": mathematics, "instruction": instruction}[name](query)
 
 
 def plain(query: str) -> list[Message]:
-    """The query and nothing else."""
+    """The query alone."""
     return [{"role": "user", "content": query}]
 
 
 def mathematics(query: str) -> list[Message]:
-    r"""A problem whose answer is to be put in \boxed{}."""
+    r"""A math problem; asks for the answer in \boxed{}."""
     return _chat("You are a math expert.", _MATHEMATICS + query)
 
 
 def coding(query: str, test_example: str | None = None) -> list[Message]:
-    """A Python function to be written, between the markers #START OF CODE and #END OF CODE.
+    """A task to write a Python function between the markers #START OF CODE and #END OF CODE.
 
     Args:
-        query: What it is to do.
-        test_example: A test that it must pass; None where the query has examples of its own.
+        query: What the function must do.
+        test_example: A test that the function must pass; None if the query has examples.
     """
     example = _TEST_EXAMPLE + test_example if test_example else ""
     return _chat("You are an expert Python programmer.", _CODING + query + example + _CODE_MARKERS)
 
 
 def function_calling(query: str, functions: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """A task to be done by calls of some functions, as JSON.
+    """A task to solve by function calls, written as JSON.
 
     Args:
         query: The task.
-        functions: What is offered: name, description and parameters of each.
+        functions: The offered functions, each with name, description and parameters.
     """
     return _chat(_CALLING + json.dumps(functions, ensure_ascii=False) + _CALLING_TASK, query + _CALLING_END)
 
 
 def instruction(query: str) -> list[Message]:
-    """An instruction to be followed."""
+    """An instruction to follow."""
     return _chat("You are an assistant.", _INSTRUCTION + query + " Begin!")
 
 
 def rubric(query: str, response: str, template: str = RUBRIC) -> list[Message]:
-    """What a judge is given."""
-    # One pass, so that a query that has the word {response} in it stays as it is.
+    """The prompt of a judge."""
+    # One pass, so that a query with the word {response} in it is not changed.
     before, _, rest = template.partition("{query}")
     middle, _, after = rest.partition("{response}")
     return [{"role": "user", "content": f"{before}{query}{middle}{response}{after}"}]

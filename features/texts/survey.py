@@ -1,4 +1,4 @@
-"""A survey of a pool source: everything is read and looked at once, so that bad data shows before work."""
+"""Pool survey: reads and checks a whole pool source once, to find bad data before the work begins."""
 
 import math
 from collections import Counter
@@ -24,16 +24,16 @@ _MOST_SHOWN = 10
 
 @dataclass(frozen=True)
 class PoolSurvey:
-    """What a pool source holds.
+    """Counts of a pool source.
 
     Args:
-        num_candidates: All of its candidates.
-        num_queries: All of its queries.
-        feature_dim: Size of the vectors that came with it, 0 if it has none.
-        without_relevant: Queries without a relevant candidate in the pool.
-        missing: How many judged candidates are not in the pool.
-        left_out: How many other ids that queries name are not in the pool.
-        equal: The candidates that have the text of another one.
+        num_candidates: Number of candidates.
+        num_queries: Number of queries.
+        feature_dim: Size of the vectors that came with the source, 0 if it has none.
+        without_relevant: Number of queries without a relevant candidate in the pool.
+        missing: Number of judged candidates that are not in the pool.
+        left_out: Number of other ids in queries that are not in the pool.
+        equal: The candidates that have the same text as an earlier one.
     """
 
     num_candidates: int
@@ -53,18 +53,18 @@ def survey(
     duplicates: Duplicates,
     report: Callable[[int], None],
 ) -> PoolSurvey:
-    """Read all of a source; of each id and each text 64 bits are held.
+    """Read a whole source; keep 64 bits of each id and each text in memory.
 
     Args:
-        source: Of candidates and queries.
-        with_features: Whether each must have a vector.
+        source: The source of candidates and queries.
+        with_features: Whether each candidate and query must have a vector.
         unknown_ids: Whether ids that are not in the pool are an error.
-        duplicates: Whether candidates with the text of another one are counted, or all found, so as to drop them.
-        report: Told how many candidates and queries were read.
+        duplicates: Whether candidates with equal texts are only counted (`keep`), or all found (`drop`).
+        report: Called with the number of candidates and queries that were read.
 
     Raises:
-        ConfigError: For an empty text or id, an id that comes twice, a missing, infinite or odd-sized vector, a label
-            that is not above 0, an id that is not in the pool, a source without candidates.
+        ConfigError: For an empty text or id, a repeated id, a missing or infinite vector or one of another size, a
+            label that is not above 0, an id that is not in the pool, or a source without candidates.
     """
     look = _Look(with_features)
     texts: list[NDArray[np.int64]] = []
@@ -74,7 +74,7 @@ def survey(
         texts.append(hash_texts(run))
     known = np.sort(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
     if not len(known):
-        raise ConfigError("features.source", "has no candidate: there is nothing to rank.")
+        raise ConfigError("features.source", "has no candidate, so there is nothing to rank.")
     _refuse_twice(known, source.candidates, "candidate")
     links = _Links(known, unknown_ids)
     parts = [look.at_queries(run, links, report) for run in chunks_of(source.queries(), _RUN)]
@@ -88,20 +88,20 @@ def survey(
 
 
 class _Look:
-    """Looks at each candidate and query on its own."""
+    """Checks each candidate and query separately."""
 
     def __init__(self, with_features: bool) -> None:
         self.with_features, self.feature_dim = with_features, 0
 
     def at_candidates(self, run: list[PoolText], report: Callable[[int], None]) -> NDArray[np.int64]:
-        """The hashes of their ids, if nothing is wrong with them."""
+        """Check candidates; return the hashes of their ids."""
         for each in run:
             self._check(each, "candidate")
         report(len(run))
         return hash_ids([each.id for each in run])
 
     def at_queries(self, run: list[PoolQuery], links: "_Links", report: Callable[[int], None]) -> NDArray[np.int64]:
-        """The hashes of their ids, if nothing is wrong with them; what they name is noted in `links`."""
+        """Check queries; return the hashes of their ids, and add the ids that they name to `links`."""
         for query in run:
             self._check(query, "query")
             for id, label in (query.relevant or {}).items():
@@ -131,7 +131,7 @@ class _Look:
 
 
 class _Links:
-    """What queries name of the pool, by the hashes of its ids."""
+    """The candidates that queries name, by the hashes of their ids."""
 
     def __init__(self, known: NDArray[np.int64], unknown_ids: Unknown) -> None:
         self.known, self.unknown_ids = known, unknown_ids
@@ -139,7 +139,7 @@ class _Links:
         self._shown: list[str] = []
 
     def note(self, run: Sequence[PoolQuery]) -> None:
-        """Look up what these queries name."""
+        """Look up the candidates that these queries name."""
         named = [
             (place, field, id)
             for place, query in enumerate(run)
@@ -155,7 +155,7 @@ class _Links:
         self.without_relevant += len(run) - len(answered)
         self.num_queries += len(run)
         for place, field, id in (named[at] for at in np.flatnonzero(~there).tolist()):
-            # A list of own candidates without its unknown ones may be empty, which means the whole pool.
+            # Unknown ids in own candidates are never dropped: an empty list would mean the whole pool.
             if self.unknown_ids == "drop" and field != "candidates":
                 self.num_missing += field == "relevant"
                 self.num_left_out += field != "relevant"
@@ -163,14 +163,14 @@ class _Links:
             self.num_wrong += 1
             if self.num_wrong <= _MOST_SHOWN:
                 query = run[place]
-                # Judgements often stand in another file than the query does.
+                # Judgements are often in another file than the query.
                 if field == "relevant":
                     self._shown.append(f"{id!r}, judged for query {query.id!r}")
                 else:
                     self._shown.append(f"{query.origin or query.id}: {id!r} in `{field}` of query {query.id!r}")
 
     def raise_for_unknown(self) -> None:
-        """Raise if ids are unknown and that is an error, or if no query has a relevant candidate."""
+        """Raise an error if unknown ids are not allowed, or if no query has a relevant candidate."""
         if self.num_wrong:
             listing = "".join(f"\n  {each}" for each in self._shown)
             more = f"\n  and {self.num_wrong - len(self._shown):,} more" * (self.num_wrong > len(self._shown))
@@ -184,7 +184,7 @@ class _Links:
 
 
 def _refuse_twice(hashes: NDArray[np.int64], read: Callable[[], Iterator[Any]], what: str) -> None:
-    """Raise if an id comes twice; ids are compared only where their sorted hashes are equal."""
+    """Raise an error if an id occurs twice; ids are compared only if their hashes are equal."""
     twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     if not len(twice):
         return
@@ -206,7 +206,7 @@ def _check_own(query: PoolQuery, own: Sequence[str]) -> None:
     if len(distinct) < len(own):
         raise _wrong(query, f"query {query.id!r} has {max(own, key=list(own).count)!r} twice among its own candidates")
     if missing := [id for id in query.relevant or () if id not in distinct]:
-        raise _wrong(query, f"{missing[0]!r} is relevant to query {query.id!r} and not among its own candidates")
+        raise _wrong(query, f"{missing[0]!r} is relevant to query {query.id!r}, but not among its own candidates")
 
 
 def _wrong(each: PoolText | PoolQuery, problem: str) -> ConfigError:

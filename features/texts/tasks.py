@@ -1,4 +1,4 @@
-"""Problems: what a language model is asked, and what its responses are judged by, before anything is sampled."""
+"""Problems: queries to a language model, with references to judge its responses, before any response is sampled."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ class Response:
     """One response to a problem.
 
     Args:
-        id: Names it within its problem.
-        text: Without the prompt and without special tokens.
-        label: As its source gives it; None where it gives none.
-        tokens: The ids that were sampled, the stopping one included; None where only the text is known.
-        log_probability: Of all its tokens together, in nats, under the distribution they were sampled from before
-            temperature and truncation; None where it is not known.
-        finish: `stop` if it came to an end, `length` if it was cut; None where it is not known.
+        id: The id of the response, unique in its problem.
+        text: The text, without the prompt and without special tokens.
+        label: The label that the source gives; None if it gives none.
+        tokens: The sampled token ids, including the end token; None if only the text is known.
+        log_probability: Total log-probability of the tokens, in nats, in the model's distribution before temperature
+            and truncation; None if it is unknown.
+        finish: `stop` if the response ended, `length` if it was cut; None if it is unknown.
     """
 
     id: str
@@ -35,13 +35,13 @@ class Problem:
     """One query to a language model.
 
     Args:
-        query_id: Names it within its source.
-        query: Its text as a reader sees it, without instructions about form.
-        messages: What a chat model is given; the last one is the user's.
-        reference: What a verifier needs, as plain JSON values: an answer, tests, calls.
-        responses: Such as exist already, in the source's order.
-        split: Where the source says which part it belongs to.
-        origin: Where it stands in its source, such as `test.jsonl, line 7`, for error messages.
+        query_id: The id of the query, unique in its source.
+        query: The text of the query, without instructions on the format of the answer.
+        messages: The prompt of a chat model; the last message is the user's.
+        reference: The reference for a verifier, as plain JSON values: an answer, tests, or calls.
+        responses: Responses that already exist, in the order of the source.
+        split: The split, if the source gives one.
+        origin: The place in the source, such as `test.jsonl, line 7`, for error messages.
     """
 
     query_id: str
@@ -55,16 +55,16 @@ class Problem:
 
 @runtime_checkable
 class ProblemSource(Protocol):
-    """Where problems come from."""
+    """A source of problems."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What its problems depend on, such as a file's hash: equal fingerprints mean equal problems."""
+        """Values that the problems depend on, such as a file's hash: equal fingerprints mean equal problems."""
         ...
 
     def problems(self) -> Iterator[Problem]:
-        """Every problem, in the same order each time.
+        """Yield every problem, in the same order at each call.
 
         Raises:
-            ConfigError: If some of the data is not as it should be; every place is named.
+            ConfigError: If some data is wrong; names every place.
         """
         ...

@@ -1,1 +1,1 @@
-"""Whether a response is right: verdicts, and the processes that find them."""
+"""Verification: judges whether responses are right, in worker processes."""

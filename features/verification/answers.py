@@ -1,4 +1,4 @@
-r"""Answers: the final answer that a text states, in \boxed{}, after #### or `answer:`, or in a field of JSON."""
+r"""Answers: finds the final answer that a text states, in \boxed{}, after #### or `answer:`, or in a JSON field."""
 
 import re
 
@@ -12,8 +12,8 @@ _SENTENCE_END = re.compile(r"\.?(?:\*\*|\s)*(?:\.\s|\n|$)")
 def stated_answer(text: str) -> str | None:
     r"""The last answer that a text states as its answer; None if it states none, or an empty one.
 
-    A box counts before all else, then an `answer` field of JSON, be the JSON whole or not, then a line that begins with
-    `####` or `A:`, then words such as `the answer is`.
+    A box has priority, then an `answer` field of complete or incomplete JSON, then a line that begins with `####` or
+    `A:`, then words such as `the answer is`.
 
     >>> stated_answer(r"So it is $\boxed{\frac{1}{2}}$, isn't it?")
     '\\frac{1}{2}'
@@ -36,7 +36,7 @@ def stated_answer(text: str) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{}` or `\fbox{}` of a text, its braces balanced; None if there is none.
+    r"""The content of the last `\boxed{}` or `\fbox{}` with balanced braces in a text; None if there is none.
 
     >>> last_boxed(r"\boxed{1} or \boxed{\{2, 3\}}")
     '\\{2, 3\\}'
@@ -46,7 +46,7 @@ def last_boxed(text: str) -> str | None:
         if start == len(text):
             continue
         if text[start] != "{":
-            # TeX takes the next token where there is no brace: \boxed 5.
+            # Without a brace, TeX takes the next token: \boxed 5.
             return re.match(r"\\[a-zA-Z]+|.", text[start:], re.DOTALL)[0]  # type: ignore[index]
         end = _closing(text, start)
         if end is not None:
@@ -55,7 +55,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Where the brace at a place is closed."""
+    """The position where the brace at `start` is closed; None if it is not."""
     depth, place = 0, start
     while place < len(text):
         if text[place] == "\\":
@@ -71,7 +71,7 @@ def _closing(text: str, start: int) -> int | None:
 
 
 def _unquoted(value: str) -> str:
-    """A JSON value as text; models escape the backslashes of LaTeX, or forget to."""
+    """A JSON value as text; models do not always escape the backslashes of LaTeX."""
     if not value.startswith('"'):
         return value.strip().rstrip(",")
     return re.sub(r'\\(["\\])', r"\1", value[1:-1]).strip()

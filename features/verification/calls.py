@@ -1,4 +1,4 @@
-"""Call syntax: the function calls that a text holds, written as JSON or as Python."""
+"""Call syntax: finds the function calls in a text, written as JSON or Python."""
 
 import ast
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from features.verification.thoughts import without_thoughts
 
 Parameters = Mapping[str, Sequence[str]]
-"""For each function the names of its parameters, in order."""
+"""The names of each function's parameters, in order."""
 
 _NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
 _OPENING = re.compile(r"[\[{]")
@@ -33,27 +33,27 @@ class Call:
 
 
 def calls_in(text: str, parameters: Parameters | None = None) -> list[Call]:
-    """All calls in a text, in its order, whatever is around them; what a model thought before it answered is left out.
+    """All calls in a text, in order, with any text around them; a model's thoughts before its answer are ignored.
 
-    JSON counts before Python: `{"name": ..., "arguments": {...}}`, alone, in lists, line by line, between tags or
-    fences, within other objects, with `parameters` in place of `arguments`, as the `function` of a tool call, whose
-    arguments may be JSON within JSON, or written as Python writes it. Python's `name(parameter=value)`, alone or in
-    lists, may have positional arguments where the names of the parameters are known.
+    JSON has priority over Python: `{"name": ..., "arguments": {...}}`, alone, in lists, line by line, between tags or
+    fences, in other objects, with `parameters` instead of `arguments`, as the `function` of a tool call, whose
+    arguments may be a text with JSON, or as a Python literal. Python's `name(parameter=value)`, alone or in lists, may
+    have positional arguments if the names of the parameters are known.
 
     Args:
         text: A response.
-        parameters: Of the functions that were offered.
+        parameters: The parameters of the offered functions.
     """
     text = without_thoughts(text)[-_LONGEST:]
     return list(_json_calls(text)) or list(_python_calls(text, parameters or {}))
 
 
 def parameter_names(functions: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """For each function the names of its parameters, in order.
+    """The names of each function's parameters, in order.
 
     Args:
-        functions: Descriptions with a JSON schema, as BFCL and OpenAI have them, or with the parameters right below
-            `parameters`, as xLAM has them.
+        functions: Descriptions with a JSON schema, as in BFCL and OpenAI's API, or with the parameters directly in
+            `parameters`, as in xLAM.
     """
     found = {}
     for function in functions:
@@ -72,14 +72,14 @@ def _json_calls(text: str) -> Iterator[Call]:
 
 
 def _object_at(text: str, start: int) -> tuple[Any, int]:
-    """The object or list that begins at a place, and where it ends; None where there is none."""
+    """The object or list that begins at a position, and the position of its end; None if there is none."""
     end = _end_of(text, start)
     if end is None:
         return None, start + 1
     try:
         return json.loads(text[start:end]), end
     except (ValueError, RecursionError):
-        pass  # perhaps with single quotes, True and None, as models write it that have read more Python than JSON
+        pass  # perhaps a Python literal with single quotes, True and None, which models often write
     try:
         return _value(ast.parse(text[start:end], mode="eval").body), end
     except _NO_PYTHON:
@@ -87,7 +87,7 @@ def _object_at(text: str, start: int) -> tuple[Any, int]:
 
 
 def _calls_of(value: Any) -> Iterator[Call]:
-    """The calls that a JSON value is, or has in it."""
+    """Yield the calls in a JSON value."""
     if isinstance(value, list):
         for each in value:
             yield from _calls_of(each)
@@ -111,12 +111,12 @@ def _calls_of(value: Any) -> Iterator[Call]:
 
 
 def _is_schema(arguments: Mapping[str, Any]) -> bool:
-    """Whether a function that was offered is described here, and not called."""
+    """Whether this is the description of an offered function rather than a call."""
     return arguments.get("type") in ("object", "dict") and isinstance(arguments.get("properties"), dict)
 
 
 def _python_calls(text: str, parameters: Parameters) -> Iterator[Call]:
-    """Lists of calls, and single calls such as `name(a=1)`: of known functions only, for prose has brackets too."""
+    """Yield calls of known functions, in lists or single as `name(a=1)`; unknown ones may be parentheses in prose."""
     place = 0
     while (found := _CALL.search(text, place)) is not None:
         listed = found[0].startswith("[")
@@ -130,7 +130,7 @@ def _python_calls(text: str, parameters: Parameters) -> Iterator[Call]:
 
 
 def _end_of(text: str, start: int) -> int | None:
-    """Where the bracket at a place is closed, brackets in strings aside."""
+    """The position where a bracket is closed, ignoring brackets in strings; None if it is not."""
     depth, quote, escaped = 0, "", -1
     for found in _MARKS.finditer(text, start):
         mark, place = found[0], found.start()
@@ -153,7 +153,7 @@ def _end_of(text: str, start: int) -> int | None:
 
 
 def _calls_of_code(code: str, parameters: Parameters) -> list[Call]:
-    """The calls of an expression that is one, or a list of nothing else."""
+    """The calls of an expression that is a call or a list of calls; empty for any other expression."""
     try:
         node = ast.parse(code.strip(), mode="eval").body
         nodes = node.elts if isinstance(node, ast.List) else [node]
@@ -175,7 +175,7 @@ def _call_of(node: ast.expr, parameters: Parameters) -> Call | None:
 
 
 def _value(node: ast.expr) -> Any:
-    """A Python expression as a JSON value; what is no literal stands for itself, as text."""
+    """A Python expression as a JSON value; an expression that is not a literal becomes its source text."""
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):
             return node.value
@@ -196,7 +196,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def _computed(node: ast.BinOp) -> Any:
-    """The value of plain arithmetic such as 1/3, which models write where a number is wanted."""
+    """The value of plain arithmetic such as 1/3, which models write instead of a number."""
     left, right = _value(node.left), _value(node.right)
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in (left, right)):
         return ast.unparse(node)

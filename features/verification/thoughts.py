@@ -1,8 +1,8 @@
-"""Thoughts: what a model thinks before it answers, told from the answer."""
+"""Thoughts: separates a model's thoughts from its answer."""
 
 
 def without_thoughts(text: str) -> str:
-    """The answer alone; nothing of thoughts that have no end.
+    """The answer without thoughts; thoughts without an end tag are removed, too.
 
     >>> without_thoughts("<think>Is it 4? No.</think>It is 5.")
     'It is 5.'

@@ -1,4 +1,4 @@
-"""Verification: responses become verdicts, in worker processes that are stopped when they take too long."""
+"""Verdict: the result of a verifier for a response, and the interface of all verifiers."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from features.texts.tasks import Problem
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verifier found.
+    """The result of a verifier for a response.
 
     Args:
-        label: Higher is better, 0 to 1 for a rule; None where there is no verdict, which is never taken for a 0.
-        reason: A few words for whoever counts them, such as `no answer` or `timed out`.
-        answer: What was compared, in a form that is equal for equal answers, for majority votes; None if there is none.
+        label: The label, higher is better, from 0 to 1 for rules; None for no verdict, which is never treated as 0.
+        reason: A few words that the report counts, such as `no answer` or `timed out`.
+        answer: The compared answer in a normal form, equal for equal answers, for majority votes; None for no answer.
     """
 
     label: float | None
@@ -27,13 +27,13 @@ class Verifier(Protocol):
     """Labels responses."""
 
     def settings(self) -> dict[str, Any]:
-        """All that its verdicts depend on."""
+        """All settings that the verdicts depend on."""
         ...
 
     def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
-        """A verdict for each response, in their order; bad responses never raise.
+        """Yield a verdict for each response in order; bad responses never raise an error.
 
         Args:
-            responses: Each with its problem.
+            responses: Pairs of a problem and a response.
         """
         ...

@@ -1,1 +1,1 @@
-"""Ways to label a response by rule; one file, one verifier."""
+"""Verifiers: label responses; each file has one verifier."""

@@ -1,4 +1,4 @@
-"""exact_match: whether a response is the reference, word for word."""
+"""exact_match: whether a response equals the reference text."""
 
 from features.texts.tasks import Problem
 from features.verification.answers import stated_answer
@@ -9,13 +9,14 @@ from registry import VERIFIERS
 
 @VERIFIERS.register("exact_match")
 def exact_match(response: str, problem: Problem, /, *, ignore_case: bool = False, stated: bool = False) -> Verdict:
-    r"""1 if a response is the reference, or one of several; blanks count as one, and none at either end.
+    r"""1 if a response equals the reference, or one of several references.
 
-    What a model thought before it answered is left out.
+    Runs of whitespace count as one space, and whitespace at both ends is ignored. A model's thoughts before its answer
+    are ignored.
 
     Args:
-        ignore_case: Whether a and A are the same.
-        stated: Whether only the answer that the response states is compared, in \boxed{}, after #### and the like.
+        ignore_case: Whether to ignore upper and lower case.
+        stated: Whether to compare only the answer that the response states, in \boxed{}, after #### and so on.
     """
     references = [problem.reference] if isinstance(problem.reference, str) else problem.reference
     if not isinstance(references, list) or not references or not all(isinstance(each, str) for each in references):

@@ -1,4 +1,4 @@
-"""final_number: whether the number a response comes to is that of the reference."""
+"""final_number: whether the final number of a response equals that of the reference."""
 
 import re
 from decimal import Decimal
@@ -11,7 +11,7 @@ from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
 _NUMBER = re.compile(
-    r"(?P<minus>(?<![\w)])[-−–](?=[$\d.]))?"  # a minus, but not that of 5-3 or 5 - 3
+    r"(?P<minus>(?<![\w)])[-−–](?=[$\d.]))?"  # a minus sign, but not the one in 5-3 or 5 - 3
     r"\$?(?:(?P<whole>\d+)\s+(?=\d+/\d))?"
     r"(?P<digits>(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,2}(?!\d))?|\.\d+)"
     r"(?:\s?/\s?(?P<denominator>\d+)(?![\d.]))?"
@@ -28,14 +28,14 @@ _GOES_ON = re.compile(r"\s*(?:[-−–+/×÷=^]|\*(?!\*)|\\(?:times|cdot|div|fra
 
 @VERIFIERS.register("final_number")
 def final_number(response: str, problem: Problem, /, *, stated: bool = False) -> Verdict:
-    r"""1 if a response's number equals the reference's, however written: 1,000, $1000.00 and 2000/2 are one number.
+    r"""1 if the response's number equals the reference's in any notation: 1,000, $1000.00 and 2000/2 are equal.
 
-    The number is that of the answer which the response states, in \boxed{}, after ####, `A:` or words such as `the
-    answer is`: the one it begins with, as in `18 for 3 days`, or else the last one, as in `9 * 2 = 18`. Where none is
-    stated it is the last one of all. What a model thought before it answered is left out.
+    The number is in the answer that the response states, in \boxed{}, after ####, `A:` or words such as `the answer
+    is`: the number at its beginning, as in `18 for 3 days`, else the last number in it, as in `9 * 2 = 18`. If no
+    answer is stated, it is the last number of the response. A model's thoughts before its answer are ignored.
 
     Args:
-        stated: Whether a number counts only where it is stated as the answer.
+        stated: Whether a number counts only if the response states it as the answer.
     """
     if (expected := last_number(str(problem.reference))) is None:
         return Verdict(None, "no reference number")
@@ -50,7 +50,7 @@ def final_number(response: str, problem: Problem, /, *, stated: bool = False) ->
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number in a text, exactly.
+    """The exact value of the last number in a text.
 
     >>> last_number("3 boxes at $1,250.50 each")
     Fraction(2501, 2)
@@ -74,8 +74,8 @@ def _plain(text: str) -> str:
 
 
 def _value(found: re.Match[str]) -> Fraction | None:
-    """Exactly; None for a division by zero."""
-    # Through Decimal, for int and Fraction refuse texts of more than 4,300 digits, such as a model may go on with.
+    """The exact value; None for a division by zero."""
+    # Decimal accepts texts with more than 4,300 digits, which models may write; int and Fraction do not.
     whole, digits, denominator = (
         Fraction(Decimal(text.replace(",", "")))
         for text in (found["whole"] or "0", found["digits"], found["denominator"] or "1")
@@ -87,6 +87,6 @@ def _value(found: re.Match[str]) -> Fraction | None:
 
 
 def _written(number: Fraction) -> str:
-    """Equal for equal numbers; in hexadecimal where there are more digits than Python writes."""
+    """A number as text, equal for equal numbers; in hexadecimal if it has more digits than Python writes."""
     short = max(number.numerator.bit_length(), number.denominator.bit_length()) <= _MOST_BITS
     return str(number) if short else f"{number.numerator:x}/{number.denominator:x}"

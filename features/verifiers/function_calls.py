@@ -1,4 +1,4 @@
-"""function_calls: whether a response makes the calls of the reference, in whatever order and writing."""
+"""function_calls: whether a response has the calls of the reference, in any order and notation."""
 
 import json
 import re
@@ -10,21 +10,21 @@ from features.verification.calls import Call, calls_in
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
-# What the leaderboard's own checker leaves out of texts before it compares them.
+# Characters that BFCL's own checker removes from texts before it compares them.
 _IGNORED = re.compile(r"[ ,./\-_*^]")
 
 
 @VERIFIERS.register("function_calls")
 def function_calls(response: str, problem: Problem, /, *, texts: Literal["auto", "exact", "loose"] = "auto") -> Verdict:
-    """1 if a response's calls are those of the reference, each once, in any order.
+    """1 if the response has exactly the calls of the reference, each once, in any order.
 
-    Values compare as JSON does: 1 and 1.0 are equal, "1" and 1 are not, true is not 1; lists have an order, objects
-    have none. A reference with `calls` has one value for each argument. One with `accepted` has a list of them, as BFCL
-    has, in which "" means that the argument may be left out; objects among the accepted values have such lists in turn.
+    Values are compared as in JSON: 1 and 1.0 are equal, "1" and 1 are not, true is not 1; lists are ordered, objects
+    are not. A reference with `calls` has one value for each argument. A reference with `accepted` has a list of
+    accepted values, as in BFCL, where "" means that the argument is optional; objects among them have such lists, too.
 
     Args:
-        texts: Whether texts have to be the same or, as for BFCL, may differ in case, blanks and the characters
-            ,./-_*^ and quotes; `auto` is loose for accepted values and exact otherwise.
+        texts: How to compare texts: `exact` requires equal texts; `loose` ignores case, spaces, quotes and the
+            characters ,./-_*^ as BFCL does; `auto` is loose for accepted values and exact otherwise.
     """
     reference = problem.reference
     if not isinstance(reference, Mapping) or not ("calls" in reference or "accepted" in reference):
@@ -47,13 +47,13 @@ def function_calls(response: str, problem: Problem, /, *, texts: Literal["auto",
 
 
 def _all_placed(choices: Sequence[Sequence[int]]) -> bool:
-    """Whether each call can have a place of its own among its choices; a greedy one may take what another needs."""
+    """Whether a one-to-one assignment of calls to their choices exists; a greedy assignment could miss it."""
     taken: dict[int, int] = {}
     return all(_placed(call, choices, taken, set()) for call in range(len(choices)))
 
 
 def _placed(call: int, choices: Sequence[Sequence[int]], taken: dict[int, int], tried: set[int]) -> bool:
-    """Whether a place is found, for which others may move on to another of theirs."""
+    """Assign a call to a place, and move other calls to their other choices if necessary; return whether it worked."""
     for place in choices[call]:
         if place not in tried:
             tried.add(place)
@@ -64,7 +64,7 @@ def _placed(call: int, choices: Sequence[Sequence[int]], taken: dict[int, int], 
 
 
 def _equal(value: Any, other: Any, loose: bool) -> bool:
-    """Equality of JSON values."""
+    """Whether two JSON values are equal."""
     if isinstance(value, bool) or isinstance(other, bool):
         return value is other
     if isinstance(value, int | float) and isinstance(other, int | float):
@@ -79,7 +79,7 @@ def _equal(value: Any, other: Any, loose: bool) -> bool:
 
 
 def _fits(value: Any, accepted: Any, loose: bool) -> bool:
-    """Whether a value is one that is accepted; an object has for each key a list of accepted values."""
+    """Whether a value is accepted; an accepted object has a list of accepted values for each key."""
     if isinstance(accepted, dict):
         return (
             isinstance(value, dict)
@@ -104,7 +104,7 @@ def _canonical(call: Call) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value with equal numbers written alike."""
+    """The value with equal numbers in the same notation."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""given_label: the label that a recorded response came with."""
+"""given_label: the label that the source gives to a recorded response."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,14 +10,14 @@ from registry import VERIFIERS
 
 @VERIFIERS.register("given_label")
 class GivenLabel:
-    """The label that the source gives to a response, found by its text."""
+    """The label that the source gives to the response with this text."""
 
     def settings(self) -> dict[str, Any]:
-        """Its name; the labels belong to the source."""
+        """Only the name, because the labels belong to the source."""
         return {"name": "given_label"}
 
     def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
-        """The label of each; none where there is no such response, it has none, or equal ones have different labels."""
+        """Yield each label; None if the source has no such label, or equal responses have different labels."""
         for problem, text in responses:
             labels = {given.label for given in problem.responses if given.text.strip() == text.strip()}
             if len(labels) == 1 and (label := labels.pop()) is not None:

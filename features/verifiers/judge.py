@@ -1,4 +1,4 @@
-"""judge: labels from 0 to 5 that another model gives by a rubric, for instructions that have no one right answer."""
+"""judge: labels from 0 to 5 by another model with a rubric, for instructions without a single right answer."""
 
 import re
 import threading
@@ -39,27 +39,27 @@ _WARMER = 0.5
 
 @VERIFIERS.register("judge")
 class Judge:
-    """Asks a model behind an OpenAI-compatible address for a score by the rubric of Language Ranker's appendix G.
+    """Asks a model on an OpenAI-compatible server for a score by the rubric of Language Ranker's appendix G.
 
-    Replies are cached by the hash of what was asked, so a run that was stopped goes on, and equal responses are judged
-    once. A reply without a score is asked for again, at a higher temperature; after the last time the response gets no
-    label. Where the server does not answer at all any more, or refuses all from the first request on, the run stops
-    rather than go on without labels.
+    Replies are cached by the hash of their requests, so a run that was stopped continues, and equal responses are
+    judged once. If a reply has no score, the request is repeated at a higher temperature; after the last attempt the
+    response gets no label. If the server stops answering, or refuses all requests from the first on, the run stops
+    instead of continuing without labels.
 
     Args:
-        model: Its name on the server.
-        url: The server's base address.
-        api_key_variable: The environment variable with the key; null sends none.
-        rubric: What is asked, with `{query}` and `{response}` in it, for a reply with `score: <0 to 5>`; null for the
-            paper's.
-        temperature: Of the first reply; null leaves it to the server.
-        max_tokens: Of a reply.
-        replies: How often a reply is asked for in all until one has a score.
-        parallel: Requests at a time.
-        requests_per_minute: Begun at most; null for no limit.
+        model: Name of the model on the server.
+        url: Base address of the server, such as `http://localhost:8000/v1`.
+        api_key_variable: The environment variable with the API key; null sends no key.
+        rubric: The prompt, with `{query}` and `{response}` in it, which asks for a reply with `score: <0 to 5>`; null
+            for the paper's rubric.
+        temperature: Temperature of the first reply; null for the server's default.
+        max_tokens: Longest reply in tokens.
+        replies: Maximum number of replies to request until one has a score.
+        parallel: Number of requests at the same time.
+        requests_per_minute: Maximum number of requests to start in a minute; null for no limit.
         timeout: Seconds to wait for a reply.
-        attempts: How often a request is made in all where the server is busy, fails or does not answer.
-        cache: The file of replies.
+        attempts: Maximum number of attempts for a request if the server is busy, fails or does not answer.
+        cache: The file of cached replies.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Judge:
     ) -> None:
         self.rubric = RUBRIC if rubric is None else rubric
         if "{query}" not in self.rubric or "{response}" not in self.rubric.partition("{query}")[2]:
-            raise ValueError("the rubric must have {query} in it, and {response} after it")
+            raise ValueError("the rubric must contain {query}, and {response} after it")
         self.model, self.url, self.temperature, self.max_tokens = model, url, temperature, max_tokens
         self.replies, self.parallel, self.cache = replies, parallel, Path(cache)
         self.endpoint = ChatEndpoint(
@@ -87,16 +87,16 @@ class Judge:
         )
 
     def settings(self) -> dict[str, Any]:
-        """The judge, what it is asked, and how often."""
+        """The model, the rubric, and the options of replies."""
         names = ("model", "url", "rubric", "temperature", "max_tokens", "replies")
         return {"name": "judge", **{name: getattr(self, name) for name in names}}
 
     def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
-        """A verdict for each response, in their order.
+        """Yield a verdict for each response in order.
 
         Raises:
-            ConfigError: If the server refuses the key or model, refuses the first ten requests, or leaves ten in a row
-                unanswered.
+            ConfigError: If the server refuses the key or model, refuses the first ten requests, or does not answer ten
+                requests in a row.
         """
         stop = threading.Event()
         with closing(ReplyCache(self.cache)) as cache, ThreadPoolExecutor(self.parallel) as executor:
@@ -113,7 +113,7 @@ class Judge:
     def _in_order(
         self, responses: Iterable[tuple[Problem, str]], begin: Callable[[tuple[str, str]], Future[Verdict]]
     ) -> Iterator[Verdict]:
-        """The verdicts in the order of the responses, of which a few are begun ahead; equal ones are begun once."""
+        """Yield verdicts in the order of the responses; start a few requests ahead, and equal ones only once."""
         waiting: deque[tuple[tuple[str, str], Future[Verdict], bool]] = deque()
         begun: dict[tuple[str, str], Future[Verdict]] = {}
         in_vain, left = 0, iter(responses)
@@ -133,7 +133,7 @@ class Judge:
                 in_vain = in_vain + new if failed.gone or not self.endpoint.answered else 0
                 if in_vain == _IN_VAIN:
                     what = "does not answer any more" if failed.gone else "refuses every request"
-                    cure = "see to it; the same command goes on with what is missing"
+                    cure = "check the server, then run the same command to continue"
                     raise ConfigError(self.url, f"{what} ({failed.reason}).", cure=cure) from failed
                 verdict = Verdict(None, failed.reason)
             if all(other is not future for _, other, _ in waiting):
@@ -151,10 +151,10 @@ class Judge:
             request = {"url": self.url, "model": self.model, "messages": messages, **options}
             reply = cache.get(request)
             if reply is None:
-                # What it was cut at may have been longer, so it is kept with a mark at that place.
+                # A reply that was cut could have continued, so it is stored with a mark at its end.
                 text, finish = self.endpoint.choices(self.model, messages, stop, **options)[0]
                 reply = cache.put(request, f"{text}{_CUT}" if finish == "length" else text)
-            # A reply on disk was an answer of the server too.
+            # A cached reply shows that the server has answered.
             self.endpoint.answered = True
             if (score := score_of(reply)) is not None:
                 return Verdict(score)
@@ -162,7 +162,7 @@ class Judge:
 
 
 def score_of(reply: str) -> float | None:
-    """The score that a reply states; None unless it states exactly one, between 0 and 5 and beyond doubt.
+    """The score that a reply states; None unless it clearly states exactly one score from 0 to 5.
 
     >>> score_of("score: 4. Relevant and complete.")
     4.0

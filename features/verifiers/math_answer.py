@@ -1,4 +1,4 @@
-r"""math_answer: whether the answer a response states is equal, as mathematics, to that of the reference."""
+r"""math_answer: whether the answer of a response is mathematically equal to the reference."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
 PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
-"""What the verdicts depend on besides this repository."""
+"""The packages whose versions the verdicts depend on."""
 
 _DIGITS = 12
 _PLAIN = [
@@ -31,20 +31,20 @@ _AROUND = re.compile(
 )
 _LAST = 1000
 
-# Its own timeouts use SIGALRM and turn what takes too long into a wrong answer; here the worker is killed instead.
+# math-verify's own timeouts use SIGALRM and count a timeout as a wrong answer; here the worker is killed instead.
 _ALONE: Any = {"parsing_timeout": None}
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 
 @VERIFIERS.register("math_answer")
 def math_answer(response: str, problem: Problem, /, *, last_expression: bool = False) -> Verdict:
-    r"""1 if a response's answer equals the reference by math-verify: 1/2, 0.5 and \frac{2}{4} are one answer.
+    r"""1 if a response's answer equals the reference by math-verify: 1/2, 0.5 and \frac{2}{4} are equal.
 
-    The answer is what stands in the last \boxed{}, in an `answer` field of JSON, after #### or words such as `the
-    answer is`, thoughts before it left out. A response that states none is wrong, with the reason `no answer`.
+    The answer is in the last \boxed{}, in an `answer` field of JSON, after #### or words such as `the answer is`; a
+    model's thoughts before it are ignored. A response without an answer is wrong, with the reason `no answer`.
 
     Args:
-        last_expression: Whether the last formula or number of a response that states no answer counts as its answer.
+        last_expression: Whether the last formula or number counts as the answer if the response states none.
     """
     if not isinstance(problem.reference, str) or not (expected := _parsed(problem.reference)):
         return Verdict(None, "no reference answer" if problem.reference is None else "reference cannot be parsed")
@@ -59,20 +59,20 @@ def math_answer(response: str, problem: Problem, /, *, last_expression: bool = F
 
 
 def canonical(found: Any) -> str:
-    """An answer in a form that is equal for equal answers: numbers by their value, all else as sympy writes it."""
+    """The normal form of an answer, equal for equal answers: numbers by value, everything else as sympy writes it."""
     try:
         if isinstance(found, sympy.Eq) and (isinstance(found.lhs, sympy.Symbol) or found.lhs.is_number):
             found = found.rhs
         if isinstance(found, sympy.Expr) and found.is_number and found.is_real:
             return f"{float(found):.{_DIGITS}g}"
         return str(found)
-    except Exception:  # sympy raises what it likes, and a verdict is not lost for want of a name
+    except Exception:  # sympy can raise any exception; a verdict does not need the normal form
         return ""
 
 
 @lru_cache(maxsize=64)
 def _parsed(answer: str) -> list[Any]:
-    """What math-verify makes of an answer: an expression and the text it was made from, or only the text."""
+    """The answer as math-verify parses it: an expression and its text, or only the text."""
     return parse(rf"\boxed{{{latex(answer)}}}", [LatexExtractionConfig(boxed_match_priority=0)], **_ALONE)
 
 
@@ -81,7 +81,7 @@ def _last_expression(response: str) -> list[Any]:
 
 
 def latex(answer: str) -> str:
-    r"""An answer with what is not LaTeX in it written as LaTeX, as far as numbers go.
+    r"""Convert numbers in an answer that are not LaTeX to LaTeX.
 
     >>> latex("1 1/2 + √(3)")
     '1\\frac{1}{2} + \\sqrt{(3)}'

@@ -26,17 +26,17 @@ _FENCED = re.compile(r"^[^\S\n]*(```|~~~)[^\n]*\n(.*?)(?=^[^\S\n]*\1|\Z)(?:^[^\S
 class UnitTests:
     """1 if the code in a response passes all tests of its problem, else 0.
 
-    The code is what stands between `#START OF CODE` and `#END OF CODE`, else in the last fenced block, else all of it;
-    where several blocks could be meant, the last that defines the function under test. What a model thought before it
-    answered is left out. A program that takes too long or too much has failed. There is no verdict where a problem has
-    no tests, where they cannot be run in the sandbox, or where the sandbox fails.
+    The code is the text between `#START OF CODE` and `#END OF CODE`, else the last fenced block, else the whole
+    response; of several blocks, the last one that defines the function under test. A model's thoughts before its answer
+    are ignored. A program that exceeds a limit fails. There is no verdict if a problem has no tests, the tests cannot
+    run in the sandbox, or the sandbox fails.
 
     Args:
-        partial: Give the share of tests that pass.
-        limits: What a program may use.
-        isolation: What to do where the sandbox cannot keep programs from the network, files and processes: `required`
-            refuses to start, `auto` warns; `off` leaves files open to them in any case.
-        processes: How many programs run at a time; null for one more than there are processors.
+        partial: Whether the label is the share of tests that pass, instead of 1 only if all pass.
+        limits: The resources that a program may use.
+        isolation: What to do if the sandbox cannot protect network, files and other processes from programs:
+            `required` refuses to start, `auto` warns; `off` never protects files and does not warn.
+        processes: How many programs run at a time; null for one more than the number of CPU cores.
     """
 
     def __init__(
@@ -50,15 +50,16 @@ class UnitTests:
         self.isolation: Isolation = isolation
 
     def settings(self) -> dict[str, Any]:
-        """Its options, and the version of Python that runs the code."""
+        """The options, and the version of Python that runs the code."""
         version = platform.python_version()
         return {"name": "unit_tests", "partial": self.partial, "limits": asdict(self.limits), "python": version}
 
     def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
-        """A verdict for each response, in their order.
+        """Yield a verdict for each response in order.
 
         Args:
-            responses: Each with its problem, whose reference has `tests`, and maybe `setup`, `prelude`, `entry_point`.
+            responses: Pairs of a problem and a response; references have `tests`, and optionally `setup`, `prelude`
+                and `entry_point`.
 
         Raises:
             ConfigError: If the sandbox does not start, or fails again and again.
@@ -88,15 +89,15 @@ class UnitTests:
 
 
 def program_of(response: str, reference: Any) -> Program | Verdict:
-    """The program in a response with the tests of its problem, or the verdict where there is nothing to run."""
+    """The program in a response with the tests of its problem, or a verdict if there is nothing to run."""
     if not isinstance(reference, Mapping) or not reference.get("tests"):
         return Verdict(None, "no tests")
     tests, entry_point = reference["tests"], reference.get("entry_point")
     setup, prelude = (reference.get(name) or "" for name in ("setup", "prelude"))
     if not isinstance(tests, Sequence) or isinstance(tests, str):
-        return Verdict(None, "tests are no list of texts")
+        return Verdict(None, "tests are not a list of texts")
     if not all(isinstance(text, str) for text in (*tests, setup, prelude, entry_point or "")):
-        return Verdict(None, "tests, setup, prelude or entry_point are no texts")
+        return Verdict(None, "tests, setup, prelude or entry_point are not texts")
     code = code_of(response, entry_point)
     if not code.strip():
         return Verdict(0.0, "no code")
@@ -115,12 +116,12 @@ def code_of(response: str, entry_point: str | None = None) -> str:
     marked = _chosen(_MARKED.findall(text), entry_point)
     text = text if marked is None else marked
     fenced = _chosen([block for _, block in _FENCED.findall(text)], entry_point)
-    # What stands between fences in a docstring is not meant.
+    # If the whole text is Python, its fences are inside docstrings.
     return text if fenced is None or _is_python(text) else fenced
 
 
 def completed(code: str, prelude: str, entry_point: str | None) -> str:
-    """Code with the prelude before it: its imports and helpers, or the signature of a body that comes without."""
+    """Put the prelude before code: its imports and helpers, or the signature if the code is only a function body."""
     if not prelude.strip():
         return code
     if entry_point is not None and not defines(code, entry_point):
@@ -129,7 +130,7 @@ def completed(code: str, prelude: str, entry_point: str | None) -> str:
 
 
 def defines(code: str, name: str) -> bool:
-    """Whether code defines something by this name outside of any function, as far as a look at its lines tells."""
+    """Whether code defines this name at the top level, judged line by line."""
     name = re.escape(name)
     return re.search(rf"^(?:(?:async +)?def|class) +{name}\b|^{name}\b[^=\n]*=(?!=)", code, re.MULTILINE) is not None
 
@@ -143,7 +144,7 @@ def _is_python(text: str) -> bool:
 
 
 def _chosen(blocks: list[str], entry_point: str | None) -> str | None:
-    """The last block, of those that define the function if there are any; None if there is no block."""
+    """The last block that defines the function, else the last block; None if there are no blocks."""
     flush = [textwrap.dedent(block) for block in blocks]
     if entry_point is None:
         return next(reversed(flush), None)
@@ -151,7 +152,7 @@ def _chosen(blocks: list[str], entry_point: str | None) -> str | None:
 
 
 def _ahead(early: deque[Verdict | None]) -> Iterator[Verdict]:
-    """The verdicts that come before the next program's."""
+    """Yield the verdicts that come before that of the next program."""
     while early and (verdict := early[0]) is not None:
         early.popleft()
         yield verdict

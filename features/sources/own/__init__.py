@@ -1,1 +1,1 @@
-"""Files of the user's own."""
+"""Sources that read the user's own files."""

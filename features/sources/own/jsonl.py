@@ -1,4 +1,4 @@
-"""jsonl: groups from files of your own, one JSON object a line."""
+"""jsonl: reads groups from your own files, one JSON object per line."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -23,14 +23,14 @@ FORMATS: dict[str, tuple[str, Callable[[Record, str], TextGroup]]] = {
     "flagembedding": ("pos", read_flagembedding),
     "preferences": ("chosen", read_preferences),
 }
-"""By name: the field that tells a line of this form from the others, and how it is read."""
+"""For each form: the field that only its lines have, and the function that reads a line."""
 
 _UNUSABLE = {"equal_pairs": "and rejected texts are equal", "empty_pairs": "or rejected text is empty"}
 
 
 @SOURCES.register("jsonl")
 class JsonLines:
-    """Reads the project's own form and the forms that other tools write.
+    """Reads this project's form and the forms of other tools.
 
     groups: `{query_id, query, candidates: [{id, text, label?, feature?}], answer?, split?, feature?}`;
     flagembedding: `{query, pos: [text], neg?: [text]}`;
@@ -39,12 +39,14 @@ class JsonLines:
     LLaMA-Factory's `{conversations or instruction, chosen, rejected}` too. Other fields are ignored.
 
     Args:
-        path: A file, gzipped or not: an object on each line, a list of objects, also inside `{"data": [...]}`, or
-            Parquet. Of a folder, the files `*.jsonl` and `*.jsonl.gz` in the order of names; if it has none, `*.json`
-            and `*.parquet`.
-        format: Which form the lines have; `auto` tells by the first line of each file.
-        equal_pairs: Whether a pair whose chosen and rejected texts are equal is an error, or is left out and counted.
-        empty_pairs: Likewise, a pair whose chosen or rejected text is empty.
+        path: A file, gzipped or not, with one object per line, a list of objects, or `{"data": [...]}`; or a Parquet
+            file; or a folder, whose files `*.jsonl` and `*.jsonl.gz` are read in the order of names, or, if it has
+            none, `*.json` and `*.parquet`.
+        format: The form of the lines; `auto` recognizes it by the first line of each file.
+        equal_pairs: Pairs with equal chosen and rejected texts: `error` refuses them, `drop` leaves them out and prints
+            their number.
+        empty_pairs: Pairs with an empty chosen or rejected text: `error` refuses them, `drop` leaves them out and
+            prints their number.
     """
 
     def __init__(
@@ -60,10 +62,10 @@ class JsonLines:
 
     @cached_property
     def files(self) -> list[Path]:
-        """What is read.
+        """The files to read.
 
         Raises:
-            ConfigError: If there is nothing.
+            ConfigError: If there are none.
         """
         if self.path.is_file():
             return [self.path]
@@ -78,19 +80,19 @@ class JsonLines:
 
     @property
     def own_files(self) -> list[RecordFile]:
-        """The user's files, for a look at them before a run."""
+        """The user's files, for a quick check before a run."""
         return [RecordFile(path, json_lines=True) for path in self.files]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Each file's name, size and hash, and the options."""
+        """The name, size and hash of each file, and the options."""
         options = {option: choice for option, choice in self.unusable_pairs.items() if choice != "error"}
         return {"name": "jsonl", "format": self.format, "files": self._hashes, **options}
 
     def groups(self) -> Iterator[TextGroup]:
-        """Every group; a bad line is passed over, and after the last line of its file all are reported.
+        """Yield every group; skip bad lines, and report them after the last line of a file.
 
         Raises:
-            ConfigError: If a line is bad: its file, number, field, what was found and what is expected.
+            ConfigError: If lines are bad; names the file, line, field, what was found and what is expected.
         """
         reader = _Reader(self.format, self.unusable_pairs)
         for path in self.files:
@@ -100,7 +102,7 @@ class JsonLines:
                 if group:
                     yield group
             if not found:
-                raise ConfigError(str(path), "holds no group.", cure="set features.source.path")
+                raise ConfigError(str(path), "has no group.", cure="set features.source.path")
         if reader.left_out and not self._told:
             self._told = True
             for option, number in reader.left_out.items():
@@ -115,7 +117,7 @@ class JsonLines:
 
 @dataclass
 class _Reader:
-    """Reads files row after row; remembers what rows must agree on."""
+    """Reads files row by row, and checks that rows are consistent with each other."""
 
     format: str
     unusable_pairs: Mapping[str, str]
@@ -124,7 +126,7 @@ class _Reader:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def of(self, file: Path) -> Callable[[Record, str], TextGroup | None]:
-        """What reads the rows of a file; None for a pair that is left out."""
+        """The function that reads the rows of a file; it returns None for a pair that is left out."""
         format, stem = self.format, file.name.removesuffix(".gz").removesuffix(".jsonl")
 
         def read(record: Record, place: str) -> TextGroup | None:
@@ -145,7 +147,7 @@ class _Reader:
     def _check(self, group: TextGroup, place: str) -> None:
         first = self.places.setdefault(group.query_id, place)
         if first != place:
-            raise LineError("query_id", f"{group.query_id!r} is that of {first} already")
+            raise LineError("query_id", f"{group.query_id!r} was already used in {first}")
         vectors = {"feature": group.feature}
         vectors |= {f"candidates[{at}].feature": each.feature for at, each in enumerate(group.candidates)}
         for name, vector in vectors.items():
@@ -159,12 +161,12 @@ class _Reader:
 
 
 def _detect(record: Record, file: Path, place: str) -> str:
-    """The form of a file, by the fields of a line; where they tell nothing, no other line needs to be looked at."""
+    """The form of a file, by the fields of its first line."""
     for name, (key, _) in FORMATS.items():
         if key in record:
             return name
     expected = ", ".join(f"{key} ({name})" for name, (key, _) in FORMATS.items())
     found = ", ".join(list(record)[:8]) or "none"
     problem = f"its fields are {found}; expected one of {expected}."
-    cure = "bring the lines into one of these forms; `python -m registry sources jsonl` shows them"
+    cure = "convert the lines to one of these forms; `python -m registry sources jsonl` shows them"
     raise ConfigError(f"{file}, {place.rpartition(', ')[2]}", problem, cure=cure)

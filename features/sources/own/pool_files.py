@@ -1,4 +1,4 @@
-"""pool_files: a pool and its queries from files of your own: JSONL, TSV or Parquet, and TREC relevance."""
+"""pool_files: reads a pool and its queries from your own files: JSONL, TSV or Parquet, and TREC relevance."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +25,7 @@ from registry.ranges import FilePath, NonNegative, Text
 
 C = TypeVar("C", "CandidateColumns", "QueryColumns")
 
-# What others call the columns `id` and `text`; they are found where the options were left as they are.
+# Other common names of the columns `id` and `text`; they are used if the options have their defaults.
 _NAMES = {
     "candidate_columns": {
         "id": ("_id", "docid", "doc_id", "document_id", "corpus_id", "corpus-id", "passage_id", "pid", "item_id"),
@@ -40,13 +40,13 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class CandidateColumns:
-    """Names of the columns or fields that hold a candidate.
+    """Names of the columns or fields of a candidate.
 
     Args:
-        id: Names it; text or a whole number.
-        text: What a ranker scores.
-        title: Put before the text of candidates that have one.
-        feature: A vector made elsewhere.
+        id: Column of the id, a text or an integer.
+        text: Column of the text that rankers read.
+        title: Column of a title, which is put before the text; null for none.
+        feature: Column of a vector that was computed elsewhere; null for none.
     """
 
     id: Text = "id"
@@ -57,16 +57,16 @@ class CandidateColumns:
 
 @dataclass(frozen=True)
 class QueryColumns:
-    """Names of the columns or fields that hold a query.
+    """Names of the columns or fields of a query.
 
     Args:
-        id: Names it; text or a whole number.
-        text: What is embedded and read.
-        relevant: Relevant candidates: an id, a list of ids, or a mapping of ids to labels.
-        split: train, val or test.
-        history: Ids of what the query's user has seen, oldest first.
-        candidates: Ids of what the query ranks, where it does not rank the whole pool.
-        feature: A vector made elsewhere.
+        id: Column of the id, a text or an integer.
+        text: Column of the text that encoders and rankers read.
+        relevant: Column of the relevant candidates: an id, a list of ids, or a mapping of ids to labels.
+        split: Column of the split: train, val or test.
+        history: Column of the ids of candidates that the query's user has seen, oldest first.
+        candidates: Column of the ids of candidates that the query ranks, if it does not rank the whole pool.
+        feature: Column of a vector that was computed elsewhere; null for none.
     """
 
     id: Text = "id"
@@ -83,25 +83,25 @@ DEFAULT_CANDIDATE_COLUMNS, DEFAULT_QUERY_COLUMNS = CandidateColumns(), QueryColu
 
 @SOURCES.register("pool_files")
 class PoolFiles:
-    """Reads `.jsonl`, `.json`, `.csv`, `.tsv` and `.parquet`, all but the last also gzipped; the ending says which.
+    """Reads `.jsonl`, `.json`, `.csv`, `.tsv` and `.parquet` files, by extension; all but the last may be gzipped.
 
-    A path may be a pattern such as `part-*.jsonl.gz`. In TSV and CSV files, lists are parted by spaces. CSV files name
-    their columns in the first line, and quote fields; in TSV files quotes are text. Where a file has no column `id` or
-    `text` but one that others call so (`_id`, `docid`, `contents`, `query` ...), that one is read.
+    A path may be a pattern such as `part-*.jsonl.gz`. In TSV and CSV files, spaces separate the items of a list. CSV
+    files name their columns in the first line, and fields may be quoted; in TSV files quotes are part of the text. If a
+    file has no column `id` or `text`, other common names are recognized (`_id`, `docid`, `contents`, `query` ...).
 
     Args:
-        candidates: The pool: a path, or several.
-        queries: The queries: a path, or several; null for a pool without.
-        qrels: Relevance as TREC has it, `query 0 candidate label` or `query candidate label` on each line; a path, or
-            several. Labels of 0 and below are not relevant; a query that the files do not name is not judged. Parted by
-            tabs, if the first line has some, or else by blanks; `.csv` by commas.
-        min_label: From which label on a candidate is relevant where a metric knows no grades, such as MRR, and to train
-            on; null for all above 0.
-        candidate_columns: Where a candidate's fields are.
-        query_columns: Where a query's fields are.
-        candidate_tsv: The columns of TSV files of candidates, in order; `header` where the first line names them.
-        query_tsv: Likewise, of queries.
-        split: That of queries which name none: train, val or test.
+        candidates: The files of the pool: one path or several.
+        queries: The files of the queries: one path or several; null for a pool without queries.
+        qrels: Relevance files in TREC format, with `query 0 candidate label` or `query candidate label` on each line:
+            one path or several. Labels of 0 and below mean not relevant; a query without a line is not judged. Tabs
+            separate the fields if the first line has a tab, commas in `.csv` files, else spaces.
+        min_label: The lowest label that counts as relevant in training and in metrics without grades, such as MRR; null
+            for all labels above 0.
+        candidate_columns: The names of a candidate's fields.
+        query_columns: The names of a query's fields.
+        candidate_tsv: The columns of TSV files of candidates, in order; `header` if the first line names them.
+        query_tsv: The columns of TSV files of queries, in order; `header` if the first line names them.
+        split: The split of queries that have none: train, val or test; null for none.
     """
 
     def __init__(
@@ -125,10 +125,10 @@ class PoolFiles:
         if queries is None and qrels is not None:
             raise ValueError("qrels without queries: set `queries`")
         if queries is not None and (qrels is None) == (query_columns.relevant is None):
-            raise ValueError("set `qrels` or `query_columns.relevant`, one of the two, to say what is relevant")
+            raise ValueError("set either `qrels` or `query_columns.relevant`, for the relevant candidates")
 
     def fingerprint(self) -> dict[str, Any]:
-        """Each file's name, size and hash, and the options."""
+        """The name, size and hash of each file, and the options."""
         hashes = {kind: [TextFile(file.path).fingerprint for file in files] for kind, files in self._files.items()}
         columns = {"candidates": asdict(self.candidate_columns), "queries": asdict(self.query_columns)}
         options = {"columns": columns, "candidate_tsv": self.candidate_tsv, "query_tsv": self.query_tsv}
@@ -137,17 +137,17 @@ class PoolFiles:
 
     @property
     def own_files(self) -> list[RecordFile | TextFile]:
-        """The user's files, for a look at them before a run."""
+        """The user's files, for a quick check before a run."""
         return [file.text if kind == "qrels" else file for kind, files in self._files.items() for file in files]
 
     def candidates(self) -> Iterator[PoolText]:
-        """Every candidate, in the order of the files."""
+        """Yield every candidate, in the order of the files."""
         for file in self._files["candidates"]:
             columns = _columns(file, self.candidate_columns, "candidate_columns")
             yield from file.parsed(_names(columns), _CandidateReader(columns, file.form))
 
     def queries(self) -> Iterator[PoolQuery]:
-        """Every query, in the order of the files."""
+        """Yield every query, in the order of the files."""
         for file in self._files["queries"]:
             columns = _columns(file, self.query_columns, "query_columns")
             yield from file.parsed(_names(columns), _QueryReader(columns, file.form, self._qrels, self.split))
@@ -181,7 +181,7 @@ class _CandidateReader:
     def __call__(self, row: Record, place: str) -> PoolText:
         id, columns = id_field(row, self.columns.id), self.columns
         if columns.title and row.get(columns.title):
-            # A title may stand alone.
+            # A title without text is allowed.
             title, text = checked_text(columns.title, row[columns.title]), row.get(columns.text) or ""
             if not isinstance(text, str):
                 raise unexpected(columns.text, text, "text")
@@ -215,15 +215,15 @@ class _QueryReader:
     def _labels(self, row: Record, key: str) -> dict[str, float]:
         value = row.get(key)
         if isinstance(value, list) and value and all(isinstance(each, tuple) for each in value):
-            value = dict(value)  # of a Parquet column of maps
+            value = dict(value)  # a Parquet column of maps
         if isinstance(value, Mapping):
-            # A Parquet column of structs has a field for every id that any row names.
+            # In a Parquet column of structs, every row has a field for each id of any row.
             labels = {id: as_label(f"{key}[{id!r}]", label) for id, label in value.items() if label is not None}
             return {id: label for id, label in labels.items() if label > 0}
         return dict.fromkeys(self._ids(row, key), 1.0)
 
     def _ids(self, row: Record, key: str | None) -> list[str]:
-        """The ids in a field: one, or a list of them; none where the field is missing, empty or null."""
+        """The ids in a field with one id or a list; empty if the field is missing, empty or null."""
         value = row.get(key) if key else None
         if value is None or value == "":
             return []
@@ -247,10 +247,10 @@ def _names(columns: CandidateColumns | QueryColumns) -> list[str]:
 
 
 def _columns(file: RecordFile, columns: C, option: str) -> C:
-    """The columns as the file has them, where `id` and `text` were left as they are and it calls them otherwise.
+    """The column names in a file; replaces the defaults `id` and `text` by other common names that the file has.
 
     Raises:
-        ConfigError: If it has none or several that could be meant, or its first line names columns and is read as data.
+        ConfigError: If no column or several columns fit, or the first line names columns but would be read as data.
     """
     fields, chosen = file.fields, {}
     if not fields:
@@ -258,12 +258,12 @@ def _columns(file: RecordFile, columns: C, option: str) -> C:
     for column, others in _NAMES[option].items():
         wanted = getattr(columns, column)
         if wanted in fields or (column == "text" and getattr(columns, "title", None) in fields):
-            continue  # a title may stand alone
+            continue  # a title without text is allowed
         found = [name for name in others if name in fields] if wanted == column else []
         if len(found) != 1:
             several = f", but {' and '.join(found)}" if found else ""
             tsv = file.form == "tsv"
-            cure = f"name the one that is meant: features.source.{option}.{column}={found[0] if found else 'NAME'}"
+            cure = f"set the right one: features.source.{option}.{column}={found[0] if found else 'NAME'}"
             if tsv:
                 kind = option.removesuffix("_columns")
                 cure += f"; features.source.{kind}_tsv names all columns of a TSV file, or is `header`"
@@ -277,10 +277,10 @@ def _columns(file: RecordFile, columns: C, option: str) -> C:
 
 
 def _refuse_header(file: RecordFile, option: str) -> None:
-    """Raise if the first line names the columns, which would become a candidate or a query."""
+    """Raise an error if the first line names the columns, because it would become a candidate or a query."""
     first = [name.strip().lower() for name in file.text.first_line().split("\t")]
     known = [{column, *others} for column, others in _NAMES[option].items()]
     if all(names.intersection(first) for names in known):
         kind = option.removesuffix("_columns")
-        problem = f"its first line, {' '.join(first)!r}, names columns, and was to be read as a {kind}."
+        problem = f"its first line, {' '.join(first)!r}, names columns, but would be read as a {kind}."
         raise ConfigError(str(file.path), problem, cure=f"features.source.{kind}_tsv=header")

@@ -1,4 +1,4 @@
-"""Preference pairs: a chosen and a rejected response to one prompt, in the forms that data sets have them."""
+"""Preference pairs: reads a chosen and a rejected response to a prompt, in the forms of common data sets."""
 
 import itertools
 import re
@@ -16,12 +16,12 @@ _ROLES = {"human": "user", "gpt": "assistant", "Human": "user", "Assistant": "as
 
 
 class UnusablePairError(LineError):
-    """A pair from which nothing can be learned, such as one whose two responses are one text.
+    """A pair without information to learn from, for example two equal responses.
 
     Args:
-        field: The response at fault.
+        field: The field of the wrong response.
         problem: What is wrong with it.
-        option: Of the source; it says whether such pairs are left out.
+        option: The option of the source that can leave out such pairs.
     """
 
     def __init__(self, field: str, problem: str, option: str) -> None:
@@ -32,8 +32,8 @@ class UnusablePairError(LineError):
 def read_preferences(record: Record, line_id: str) -> TextGroup:
     """`{prompt, chosen, rejected}`, each a text or chat messages, or whole transcripts without a prompt.
 
-    The prompt may also be LLaMA-Factory's `conversations` or `instruction` with `input`, or `question`; a `system`
-    text comes before it. Where responses begin with the prompt, as transcripts do, that is taken off.
+    The prompt may also be LLaMA-Factory's `conversations` or `instruction` with `input`, or `question`; a `system` text
+    is put before it. If responses begin with the prompt, as transcripts do, it is removed from them.
 
     Raises:
         UnusablePairError: If both responses are the same, or one is empty.
@@ -54,14 +54,14 @@ def read_preferences(record: Record, line_id: str) -> TextGroup:
         conversation(key, value) for key, value in ((name, prompt), ("chosen", chosen), ("rejected", rejected))
     )
     if right == wrong:
-        raise UnusablePairError("rejected", "the same text as chosen; expected another one", "equal_pairs")
+        raise UnusablePairError("rejected", "the same text as chosen; expected another text", "equal_pairs")
     if name != "prompt":
         query = "\n\n".join([*_context(record, "system"), query, *_context(record, "input")])
     return TextGroup(line_id, query, mixed([Candidate("chosen", right, 1.0), Candidate("rejected", wrong, 0.0)]))
 
 
 def conversation(field: str, value: Any) -> str:
-    """A text as it is; one message's content; of several messages, each after its role."""
+    """The text of a conversation: a text unchanged, the content of one message, or several messages with roles."""
     if value is _MISSING:
         raise LineError(field, "missing; expected text or a list of messages")
     if isinstance(value, str):
@@ -77,7 +77,7 @@ def conversation(field: str, value: Any) -> str:
 
 
 def _is_empty(response: Any) -> bool:
-    """Whether it is a text, or ends with a message, of nothing but blanks."""
+    """Whether a response, or its last message, has only spaces."""
     if isinstance(response, list) and response:
         last = response[-1]
         response = last.get("content") if isinstance(last, Mapping) else last
@@ -85,7 +85,7 @@ def _is_empty(response: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A single message as a list of one, and ShareGPT's names of fields and roles as those of chat templates."""
+    """Turn a single message into a list, and ShareGPT's names of fields and roles into those of chat templates."""
     if isinstance(value, Mapping):
         value = [value]
     return [_message(each) for each in value] if isinstance(value, list) else value
@@ -99,7 +99,7 @@ def _message(message: Any) -> Any:
 
 
 def _without_shared(prompt: Any, chosen: list[Any], rejected: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-    """The messages that both lists begin with are the prompt, or say it again; the last of each is a response."""
+    """Move the messages that both lists begin with to the prompt, or drop them if they repeat it."""
     same = (one == other for one, other in zip(chosen, rejected, strict=False))
     shared = sum(1 for _ in itertools.takewhile(bool, same))
     if shared == len(chosen) == len(rejected):
@@ -110,7 +110,7 @@ def _without_shared(prompt: Any, chosen: list[Any], rejected: list[Any]) -> tupl
 
 
 def _says(messages: Sequence[Any], prompt: Any) -> bool:
-    """Whether the prompt is these messages, or the last one's text."""
+    """Whether the prompt equals these messages, or the text of the last one."""
     if not messages:
         return False
     if isinstance(prompt, list):
@@ -119,19 +119,19 @@ def _says(messages: Sequence[Any], prompt: Any) -> bool:
 
 
 def _split_transcripts(chosen: str, rejected: str) -> tuple[Any, str, str]:
-    """Anthropic's transcripts: both are the same up to some turn of the assistant, which is the response."""
+    """Split Anthropic's transcripts: both are equal up to a turn of the assistant, which is the response."""
     size = next((at for at, (one, other) in enumerate(zip(chosen, rejected, strict=False)) if one != other), None)
     shared = chosen[: min(len(chosen), len(rejected)) if size is None else size]
-    # A response may itself be the beginning of the other one, or hold a turn: the last shared turn is the prompt's end.
+    # One response may be the beginning of the other, or contain a turn: the prompt ends at the last shared turn.
     end = shared.rfind(_TURN)
     if end < 0:
-        cure = "give a prompt, or transcripts that both begin with it and a turn of the assistant"
+        cure = "add a prompt, or use transcripts that both begin with it and a turn of the assistant"
         raise LineError("prompt", f"missing, and chosen and rejected share no turn {_TURN.strip()!r}", cure)
     return _turns(chosen[:end]), chosen[end + len(_TURN) :].strip(), rejected[end + len(_TURN) :].strip()
 
 
 def _turns(transcript: str) -> Any:
-    """The messages of a transcript; the text itself if it begins with something else than a turn."""
+    """The messages of a transcript; the text itself if it does not begin with a turn."""
     before, *parts = _TURNS.split(transcript)
     if before.strip() or not parts:
         return transcript.strip()

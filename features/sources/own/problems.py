@@ -1,4 +1,4 @@
-"""problems: queries from files of your own, what their responses are judged by, and those that exist already."""
+"""problems: reads queries, references for verifiers, and existing responses from your own files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,17 +23,17 @@ _REFERENCES = ("answer", "tests", "calls", "accepted", "reference")
 
 @SOURCES.register("problems")
 class Problems:
-    """Reads one problem a line, or a row of Parquet.
+    """Reads one problem per line, or per row of Parquet.
 
-    `{query_id, query or messages, split?}`, then what the verifier needs, one of `answer` (text, a number, or a list of
-    accepted texts), `tests` (a list of Python statements; with `setup?`, `entry_point?`, `prelude?`), `calls` (a list
-    of `{name, arguments}`) or `accepted` (the same with lists of accepted values), both with `functions?`, or
-    `reference` (whatever a verifier of one's own wants), and `candidates` or `responses` where some exist already, each
-    a text or `{id?, text, label?, log_probability?}`. Other fields are ignored.
+    Fields: `{query_id, query or messages, split?}`. Then one field for the verifier: `answer` (a text, a number, or a
+    list of accepted texts), `tests` (a list of Python statements; with `setup?`, `entry_point?`, `prelude?`), `calls`
+    (a list of `{name, arguments}`) or `accepted` (the same with lists of accepted values), both with `functions?`, or
+    `reference` (any value, for your own verifier). Then `candidates` or `responses` that already exist, each a text or
+    `{id?, text, label?, log_probability?}`. Other fields are ignored.
 
     Args:
-        path: A file (`.jsonl`, `.json`, `.parquet`), a pattern, or a list of them.
-        prompt: What a query is put in where there are no messages; `plain` is the query alone.
+        path: A file (`.jsonl`, `.json`, `.parquet`), a pattern, or a list of these.
+        prompt: The prompt template for queries without messages; `plain` is the query alone.
     """
 
     def __init__(self, path: FilePath | list[FilePath], prompt: PromptName = "plain") -> None:
@@ -41,28 +41,29 @@ class Problems:
         self.prompt: PromptName = prompt
 
     def fingerprint(self) -> dict[str, Any]:
-        """Each file's name, size and hash, and the prompt."""
+        """The name, size and hash of each file, and the prompt."""
         return {"name": "problems", "files": [TextFile(file).fingerprint for file in self.files], "prompt": self.prompt}
 
     @cached_property
     def files(self) -> list[Path]:
-        """What is read.
+        """The files to read.
 
         Raises:
-            ConfigError: If there is nothing.
+            ConfigError: If there are none.
         """
         return find_files(self.path, "features.source.path")
 
     @property
     def own_files(self) -> list[RecordFile]:
-        """The user's files, for a look at them before a run."""
+        """The user's files, for a quick check before a run."""
         return [RecordFile(path) for path in self.files]
 
     def problems(self) -> Iterator[Problem]:
-        """Every problem, in the order of the files.
+        """Yield every problem, in the order of the files.
 
         Raises:
-            ConfigError: If a row is bad, or two have the same id: its place, field, what was found and is expected.
+            ConfigError: If a row is bad, or two rows have the same id; names the place, the field, what was found and
+                what is expected.
         """
         places: dict[str, str] = {}
 
@@ -70,13 +71,13 @@ class Problems:
             problem = self._parse(record, place)
             first = places.setdefault(problem.query_id, place)
             if first != place:
-                raise LineError("query_id", f"{problem.query_id!r} is that of {first} already")
+                raise LineError("query_id", f"{problem.query_id!r} was already used in {first}")
             return problem
 
         for file in self.files:
             yield from RecordFile(file).parsed((), parse)
         if not places:
-            raise ConfigError(str(self.path), "has no problem in it.", cure="set features.source.path")
+            raise ConfigError(str(self.path), "has no problem.", cure="set features.source.path")
 
     def _parse(self, record: Record, place: str) -> Problem:
         key = "query_id" if "query_id" in record else "id"
@@ -101,16 +102,16 @@ def _messages(record: Record) -> list[Message]:
             raise unexpected(f"messages[{at}].role", message.get("role"), f"one of {', '.join(_ROLES)}")
         text_field(message, "content", f"messages[{at}].")
     if value[-1]["role"] != "user":
-        raise unexpected(f"messages[{len(value) - 1}].role", value[-1]["role"], "user: a response is what comes next")
+        raise unexpected(f"messages[{len(value) - 1}].role", value[-1]["role"], "user: the response comes next")
     return [{"role": each["role"], "content": each["content"]} for each in value]
 
 
 def _reference(record: Record) -> Any:
-    """What a verifier needs, in the form that the published tasks have it."""
-    # A row of Parquet has every column, so one that is null is as good as missing.
+    """The reference for a verifier, in the same form as for published tasks."""
+    # A row of Parquet has every column, so null means that the field is missing.
     given = [key for key in _REFERENCES if record.get(key) is not None]
     if len(given) > 1:
-        raise LineError(given[1], f"is there beside {given[0]}; expected one of {', '.join(_REFERENCES)}")
+        raise LineError(given[1], f"given together with {given[0]}; expected only one of {', '.join(_REFERENCES)}")
     if not given:
         return None
     key, value = given[0], record[given[0]]
@@ -163,7 +164,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _is_accepted(value: Any) -> bool:
-    """Whether all objects, at whatever depth, have a list of accepted values for each key."""
+    """Whether all objects, at any depth, have a list of accepted values for each key."""
     if isinstance(value, dict):
         return all(isinstance(each, list) and _is_accepted(each) for each in value.values())
     return not isinstance(value, list) or all(map(_is_accepted, value))
@@ -176,10 +177,10 @@ def _texts(key: str, value: Any) -> list[str]:
 
 
 def _responses(record: Record) -> list[Response]:
-    """What exists already; an empty text is a response like any other, and so is one that comes twice."""
+    """The existing responses; empty and repeated texts are responses, too."""
     given = [key for key in ("candidates", "responses") if record.get(key) is not None]
     if len(given) > 1:
-        raise LineError(given[1], f"is there beside {given[0]}; expected one of them")
+        raise LineError(given[1], f"given together with {given[0]}; expected only one of them")
     key = given[0] if given else "responses"
     value = record.get(key) or []
     if not isinstance(value, list):
@@ -187,7 +188,7 @@ def _responses(record: Record) -> list[Response]:
     responses = [_response(each, place, f"{key}[{place}]") for place, each in enumerate(value)]
     ids = [response.id for response in responses]
     if len(set(ids)) < len(ids):
-        raise LineError(key, f"two have the id {max(ids, key=ids.count)!r}; expected each id once a query")
+        raise LineError(key, f"two have the id {max(ids, key=ids.count)!r}; expected each id once per query")
     return responses
 
 

@@ -1,4 +1,4 @@
-"""amazon_reviews: the next product of a user, among those of a category, from the ones reviewed before it."""
+"""amazon_reviews: predict a user's next product in a category from the products that the user reviewed before."""
 
 import ast
 import html
@@ -33,7 +33,7 @@ _ADDRESSES = {
 _REVIEW_FILES = ("reviews_{}_5.json", "{}_5.json", "reviews_{}.json", "{}.json", "{}.csv", "{}.jsonl")
 _PRODUCT_FILES = ("meta_{}.json", "meta_{}.jsonl")
 _USER, _TIME, _RATING = ("user_id", "reviewerID"), ("timestamp", "unixReviewTime"), ("rating", "overall")
-# In 2023 the variants of a product share a parent, which is what the metadata lists.
+# In 2023 the variants of a product share a parent, and the metadata lists only parents.
 _ITEM = ("parent_asin", "asin")
 
 DEFAULT_WINDOWS = Windows()
@@ -42,20 +42,20 @@ Field = Literal["title", "brand", "categories", "description"]
 
 @SOURCES.register("amazon_reviews")
 class AmazonReviews:
-    """A query names the products that a user reviewed just before the one to be found, newest first.
+    """A query lists the products that a user reviewed just before the product to predict, newest first.
 
     Read as published, gzipped or not: the 5-core reviews of 2014 and 2018 (`reviews_Toys_and_Games_5.json`,
     `Toys_and_Games_5.json`), the reviews of 2023 (`Toys_and_Games.jsonl`) or their ratings (`Toys_and_Games.csv`), and
     the products' `meta_Toys_and_Games.json` or `.jsonl`.
 
     Args:
-        path: The folder; null downloads the edition to `data/downloads`.
-        category: As the files are named.
-        edition: What to download, by its year: 5-core reviews and all products.
-        pool: The products that are `reviewed`, or those and `all` others of the metadata.
+        path: The folder with the files; null downloads the edition to `data/downloads`.
+        category: The category as in the names of the files.
+        edition: The year of the edition to download: 5-core reviews and all products.
+        pool: The candidates: only `reviewed` products, or `all` products of the metadata.
         windows: Which parts of a user's reviews become queries.
-        min_rating: Reviews with a lower one are left out.
-        fields: What a product's text is made of.
+        min_rating: The lowest rating to use; reviews with lower ratings are left out.
+        fields: The fields that form a product's text.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class AmazonReviews:
 
     @property
     def downloads(self) -> list[Download]:
-        """Reviews and products of the category, in the edition."""
+        """The downloads of reviews and products of the category."""
         addresses = [address.format(self.category) for address in _ADDRESSES[self.edition]]
         return [Download(url, _TERMS, file=f"amazon_{self.edition}/{Path(url).name}") for url in addresses]
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files, or what is downloaded, and the options."""
+        """The files or downloads, and the options."""
         if self.path is None:
             files = [download.fingerprint for download in self.downloads]
         else:
@@ -87,7 +87,7 @@ class AmazonReviews:
         return {"name": "amazon_reviews", "files": files, "windows": self.windows.settings, **options}
 
     def candidates(self) -> Iterator[PoolText]:
-        """The products, in the order of the metadata, then those that it does not have."""
+        """Yield the products in the order of the metadata, then those that are not in the metadata."""
         reviewed = set(self._histories.items)
         for id, product in self._products():
             if self.pool == "all" or id in reviewed:
@@ -98,10 +98,10 @@ class AmazonReviews:
                 yield PoolText(id, id, origin=f"product {id}")
 
     def queries(self) -> Iterator[PoolQuery]:
-        """One query for each window of each user.
+        """Yield one query for each window of each user.
 
         Raises:
-            ConfigError: If no user has reviewed enough.
+            ConfigError: If no user has enough reviews.
         """
         reviewed, titles = set(self._histories.items), {}
         for id, product in self._products():
@@ -115,7 +115,7 @@ class AmazonReviews:
 
     @cached_property
     def _files(self) -> tuple[TextFile, TextFile]:
-        """Reviews and products."""
+        """The files of reviews and of products."""
         folder = Path(self.path) if self.path is not None else fetch_all(self.downloads)
         found = []
         for patterns in (_REVIEW_FILES, _PRODUCT_FILES):
@@ -124,8 +124,8 @@ class AmazonReviews:
             if file is None:
                 problem = f"has no {' or '.join(names)}, gzipped or not." if folder.is_dir() else "no such folder."
                 cure = (
-                    "set features.source.path to a folder that has them, and features.source.category to what they are "
-                    f"named after; {' and '.join(each.url for each in self.downloads)}"
+                    "set features.source.path to a folder that has them, and features.source.category to the name in "
+                    f"theirs; download: {' and '.join(each.url for each in self.downloads)}"
                 )
                 raise ConfigError(str(folder), problem, cure=cure)
             found.append(file)
@@ -142,7 +142,7 @@ class AmazonReviews:
                 yield user, item, time
 
     def _products(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every product of the metadata, where it comes first: in some editions many come twice."""
+        """Yield every product of the metadata once; in some editions many products occur twice."""
         seen: set[bytes] = set()
         for id, product in self._files[1].parsed(_product):
             key = draw_key("", id)
@@ -161,7 +161,7 @@ class AmazonReviews:
 
 
 def _record(line: str) -> dict[str, Any]:
-    """A line of JSON, or of Python, as the metadata of 2014 is written."""
+    """A line of JSON, or a Python literal as in the metadata of 2014."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -202,10 +202,10 @@ def _named(name: str, value: Any) -> str:
 
 
 def _line(value: Any, separator: str = " ") -> str:
-    """A text on one line; of a list all parts, of a list of lists those of the first."""
+    """A value as one line of text: all items of a list, or all items of the first list in a list of lists."""
     if isinstance(value, list):
         parts = value[0] if value and isinstance(value[0], list) else value
         return separator.join(filter(None, map(_line, parts)))
     text = " ".join(html.unescape(value).split()) if isinstance(value, str) else ""
-    # Some titles of 2018 are a script of the page they were taken from.
+    # Some titles of 2018 are scripts of the web page.
     return "" if "getTime()" in text else text

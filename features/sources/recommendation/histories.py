@@ -1,4 +1,4 @@
-"""Histories: what users did, in the order of time, as queries whose right answer is what they did next."""
+"""Histories: turns users' interactions, in the order of time, into queries for the next interaction."""
 
 import itertools
 from array import array
@@ -14,22 +14,22 @@ from features.texts.pools import PoolQuery
 from registry import ConfigError
 from registry.ranges import Count, Few
 
-# Rankers cut texts at their end, where the oldest items are the smallest loss. No word of this is common in titles,
-# which BM25 would find.
+# Rankers truncate texts at the end, so the oldest items come last. These words are rare in titles, because BM25 would
+# match them.
 _TEXT = "Newest to oldest: {}"
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Which parts of a user's interactions become queries: leave-one-out, as is usual in sequential recommendation.
+    """Selects the interactions of a user that become queries: leave-one-out, as usual in sequential recommendation.
 
-    The last interaction is to be found in the test, the one before it in validation, earlier ones in training.
+    The test predicts the last interaction, validation the one before it, and training earlier ones.
 
     Args:
-        history: How many interactions a query tells of, those just before the one to be found.
-        min_history: It may be as few as this, where the user has no more; null asks for all of them.
-        stride: Interactions between one training query of a user and the next.
-        max_windows: Training queries of a user, the latest ones; null for all.
+        history: Number of interactions in a query, those just before the one to predict.
+        min_history: The smallest number of interactions in a query, if the user has no more; null for `history`.
+        stride: Number of interactions from one training query of a user to the next.
+        max_windows: Maximum number of training queries of a user, the latest ones; null for all.
     """
 
     history: Few = 20
@@ -38,22 +38,22 @@ class Windows:
     max_windows: Annotated[int, Interval(ge=0, le=1_000_000)] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a smallest history above the largest."""
+        """Refuse a `min_history` above `history`."""
         if self.fewest > self.history:
             raise ValueError(f"min_history ({self.min_history}) must be from 1 to history ({self.history})")
 
     @property
     def fewest(self) -> int:
-        """The smallest history of a query."""
+        """The smallest number of interactions in a query."""
         return self.history if self.min_history is None else self.min_history
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the queries depend on, the wording of their texts included."""
+        """All settings that the queries depend on, including the words of their texts."""
         return {**vars(self), "min_history": self.fewest, "text": _TEXT}
 
     def of(self, num_interactions: int) -> list[tuple[int, Split]]:
-        """The places of the interactions to be found by, and their splits, in the order of time.
+        """The indices of the interactions to predict, and their splits, in the order of time.
 
         >>> Windows(history=2).of(5)
         [(2, 'train'), (3, 'val'), (4, 'test')]
@@ -66,11 +66,11 @@ class Windows:
 
 
 class Histories:
-    """The interactions of all users, a few bytes each.
+    """The interactions of all users, at a few bytes per interaction.
 
     Args:
-        interactions: User, item and time of each; of equal times the earlier one in this order came first, and of an
-            item that a user comes back to only the first time counts.
+        interactions: User, item and time of each interaction. Interactions at equal times keep their order. If a user
+            has several interactions with an item, only the first counts.
     """
 
     def __init__(self, interactions: Iterable[tuple[str, str, float]]) -> None:
@@ -94,19 +94,19 @@ class Histories:
         return [self.items[code] for code in self._items[self._offsets[user] : self._offsets[user + 1]]]
 
     def queries(self, windows: Windows, title: Callable[[str], str]) -> Iterator[PoolQuery]:
-        """Each user's windows as queries, named `<user>-<place of the item to be found>`.
+        """Yield each user's windows as queries, with the id `<user>-<position of the item to predict>`.
 
-        A text names the items newest first, so that one that is cut loses the oldest; `history` is oldest first.
+        A text lists the items newest first, so that truncation removes the oldest; `history` is oldest first.
 
         Args:
-            windows: Which.
-            title: What a query's text calls an item.
+            windows: The selection of windows.
+            title: Returns the title of an item for a query's text.
 
         Raises:
-            ConfigError: If there is no query at all.
+            ConfigError: If there are no queries.
         """
         if not self.users or np.diff(self._offsets).max() <= windows.fewest:
-            problem = f"no user has {windows.fewest + 1} interactions: there is no query."
+            problem = f"no user has {windows.fewest + 1} interactions, so there are no queries."
             raise ConfigError("features.source.windows", problem, cure="set features.source.windows.min_history")
         for code, user in enumerate(self.users):
             items = self.of(code)

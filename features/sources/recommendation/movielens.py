@@ -1,4 +1,4 @@
-"""movielens: the next film of a user, among all films, from the twenty before it."""
+"""movielens: predict a user's next film, among all films, from the films before it."""
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
@@ -38,17 +38,17 @@ DOWNLOADS = {
 
 @SOURCES.register("movielens")
 class MovieLens:
-    """A query names the films that a user rated just before the one to be found, newest first; the pool is all films.
+    """A query lists the films that a user rated just before the film to predict, newest first; the pool is all films.
 
     Read as published (ml-1m and ml-10m's `ratings.dat`, ml-100k's `u.data`, the later sets' `ratings.csv`), in a zip
-    archive or unpacked. Any data set in RecBole's atomic form (`*.inter`, `*.item`) is read too, of films or not, with
-    ratings or without: an item's text is its title and all columns of words.
+    archive or unpacked. Any data set in RecBole's atomic format (`*.inter`, `*.item`) also works, with any items, with
+    or without ratings: an item's text is its title and all columns of words.
 
     Args:
-        path: The folder or the zip archive; null downloads the edition to `data/downloads`.
-        edition: What to download.
+        path: The folder or zip archive; null downloads the edition to `data/downloads`.
+        edition: The edition to download.
         windows: Which parts of a user's history become queries.
-        min_rating: Lower ratings are left out, as if they had not been given.
+        min_rating: The lowest rating to use; lower ratings are left out.
     """
 
     def __init__(
@@ -62,17 +62,17 @@ class MovieLens:
         self.windows, self.min_rating = windows, min_rating
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files, or what is downloaded, and the options."""
+        """The files or downloads, and the options."""
         origin = self.download.fingerprint if self.path is None else self._form.fingerprint
         return {"name": "movielens", **origin, "windows": self.windows.settings, "min_rating": self.min_rating}
 
     def candidates(self) -> Iterator[PoolText]:
-        """Every film: title, year and genres."""
+        """Yield every film, with title, year and genres."""
         for film in self._films.values():
             yield PoolText(film.id, film.text, origin=f"film {film.id}")
 
     def queries(self) -> Iterator[PoolQuery]:
-        """One query for each window of each user.
+        """Yield one query for each window of each user.
 
         Raises:
             ConfigError: If no user's history is long enough.
@@ -103,13 +103,13 @@ class MovieLens:
         for film in self._form.films():
             if (first := films.setdefault(film.id, film)) != film:
                 problem = f"{film.id!r} stands for two films or items: {first.text[:60]!r} and {film.text[:60]!r}."
-                raise ConfigError(str(self.path or self.download.path), problem, cure="give each an id of its own")
+                raise ConfigError(str(self.path or self.download.path), problem, cure="give each a unique id")
         return films
 
     def _ratings(self) -> Iterator[tuple[str, str, float]]:
         for user, item, rating, time in self._form.ratings(self._films):
             if self.min_rating is not None and rating is None:
-                problem = f"is set, and {self.path} has no ratings: every interaction counts alike."
+                problem = f"is set, but {self.path} has no ratings."
                 raise ConfigError("features.source.min_rating", problem, cure="leave it out")
             if self.min_rating is None or (rating is not None and rating >= self.min_rating):
                 yield user, item, time
@@ -128,7 +128,7 @@ class _Film:
 
 @dataclass(frozen=True)
 class _Form:
-    """How one edition writes films and ratings."""
+    """The format of films and ratings in one edition."""
 
     film_file: TextFile
     rating_file: TextFile
@@ -165,7 +165,7 @@ def _film_100k(id: str, title: str, *flags: str) -> _Film:
 
 
 def _form_1m(folder: Path) -> _Form | None:
-    # ml-1m is in Latin-1, ml-10m, which looks the same, in UTF-8.
+    # ml-1m is in Latin-1; ml-10m has the same format in UTF-8.
     films, ratings = (find_file(folder, name, encoding="latin-1") for name in ("movies.dat", "ratings.dat"))
     columns = ("id", "title", "genres"), ("user", "film", "rating", "time")
     return _Form(films, ratings, "::", "::", *columns, *columns, _film) if films and ratings else None

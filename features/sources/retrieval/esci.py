@@ -1,4 +1,4 @@
-"""esci: the product that a shopping query asks for, by Amazon's Shopping Queries Dataset."""
+"""esci: find the product that a shopping query asks for, from Amazon's Shopping Queries Dataset."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,23 +46,23 @@ Field = Literal["title", "brand", "color", "bullet_point", "description"]
 
 @SOURCES.register("esci")
 class Esci:
-    """Shopping queries and products that people judged as exact, substitute, complement or irrelevant.
+    """Shopping queries with products that people judged as exact, substitute, complement or irrelevant.
 
     Read as published: `shopping_queries_dataset_examples.parquet` and `shopping_queries_dataset_products.parquet`.
 
     Args:
-        path: The folder; null downloads the files to `data/downloads`.
-        locale: Whose queries and products.
-        version: `small` leaves out the easy queries, as the task of ranking does.
-        pool: The products judged for the queries, or the whole catalogue of the locale.
-        num_candidates: If set, the pool is cut to so many: the relevant ones, and others drawn at random.
-        num_queries: How many of the queries with an exact product are drawn; null takes all.
-        relevance: Whether `one` of a query's exact products counts, drawn at random, or all `exact` ones, or all that
-            are not irrelevant, `graded` by the KDD Cup's gains.
-        splits: `drawn`: all queries are split by the datamodule's shares; `published`: the published test is the test,
-            and a tenth of the training queries validates.
-        fields: What a product's text is made of.
-        seed: Of what is drawn.
+        path: The folder with the files; null downloads them to `data/downloads`.
+        locale: The country whose queries and products are used.
+        version: `small` leaves out easy queries, as the published ranking task does.
+        pool: The candidates: the products judged for the queries, or the whole catalogue of the locale.
+        num_candidates: Size of the pool: all relevant products, and others drawn at random; null for all.
+        num_queries: Number of queries with an exact product to draw; null for all.
+        relevance: Relevant products of a query: `one` exact product, drawn at random; all `exact` ones; or all but
+            irrelevant ones, `graded` by the KDD Cup's gains.
+        splits: `drawn` splits all queries by the datamodule's shares; `published` uses the published test, and a tenth
+            of the training queries for validation.
+        fields: The fields that form a product's text.
+        seed: Seed of all random draws.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class Esci:
         self.relevance, self.splits, self.fields, self.seed = relevance, splits, fields, seed
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files, or what is downloaded, and the options."""
+        """The files or downloads, and the options."""
         return {"name": "esci", "files": self._origin, **{name: getattr(self, name) for name in _OPTIONS}}
 
     def candidates(self) -> Iterator[PoolText]:
-        """The products of the pool, in the order of their file."""
+        """Yield the products of the pool, in the order of their file."""
         kept = None if self.pool == "catalogue" else {each for query in self._judged.values() for each in query.labels}
         if self.num_candidates is not None:
             relevant = {id for query in self.queries() for id in query.relevant or ()}
@@ -97,7 +97,7 @@ class Esci:
             yield PoolText(row["product_id"], self._text(row), origin=f"product {row['product_id']}")
 
     def queries(self) -> Iterator[PoolQuery]:
-        """The drawn queries, in the order of their file."""
+        """Yield the drawn queries, in the order of their file."""
         training = [id for id, query in self._judged.items() if query.part == "train"]
         validating = drawn(training, len(training) // 10, f"{self.seed} val")
         for id, query in self._judged.items():
@@ -133,7 +133,7 @@ class Esci:
 
     @cached_property
     def _judged(self) -> "dict[str, _Judged]":
-        """The drawn queries by their ids."""
+        """The drawn queries by id."""
         columns = [
             "query_id",
             "query",
@@ -164,7 +164,7 @@ class Esci:
             yield from batch.take(places).to_pylist() if places else ()
 
     def _text(self, row: dict[str, Any]) -> str:
-        """What is known of a product; its id where nothing is."""
+        """The text of a product; its id if all fields are empty."""
         given = {field: " ".join((row[f"product_{field}"] or "").split()) for field in self.fields}
         parts = [f"{field.capitalize()}: {text}" if field in _NAMED else text for field, text in given.items() if text]
         return ". ".join(parts) or row["product_id"]
@@ -172,7 +172,7 @@ class Esci:
 
 @dataclass(frozen=True)
 class _Judged:
-    """A query, the part of the data that it is published in, and the label of each product judged for it."""
+    """A query, its published split, and the label of each product judged for it."""
 
     text: str
     part: str

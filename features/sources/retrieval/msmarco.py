@@ -1,4 +1,4 @@
-"""msmarco: the passage that answers a search query, among those of all queries or among the 8.8 million."""
+"""msmarco: find the passage that answers a search query, among those of all queries or all 8.8 million passages."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -43,21 +43,21 @@ DOWNLOADS = {
 
 @SOURCES.register("msmarco")
 class MsMarco:
-    """Search queries and passages of MS MARCO: the passage collection, or the form with ten passages for each query.
+    """Search queries and passages of MS MARCO: the passage collection, or the edition with ten passages per query.
 
-    Read as published: `collection.tsv`, `queries.*.tsv` and `qrels.*.tsv`, gzipped or in their tar archives or not; or
+    Read as published: `collection.tsv`, `queries.*.tsv` and `qrels.*.tsv`, plain, gzipped or in their tar archives; or
     the Parquet files of v1.1 or v2.1 on the Hugging Face hub.
 
     Args:
-        path: The folder; null downloads the edition to `data/downloads`.
-        edition: What to download: v1.1 and v2.1 list passages for each query, `passages` is the collection.
-        pool: The passages listed with the queries, or all there are.
-        num_candidates: If set, the pool is cut to so many: the relevant ones, and others drawn at random.
-        num_queries: How many training queries are drawn; null takes all.
-        relevance: Whether `one` of a query's relevant passages counts, drawn at random, or `all`.
-        splits: `drawn`: the training queries alone, split by the datamodule's shares; `published`: the dev queries
-            (dev.small, validation) are the test, and a tenth of the training queries validates.
-        seed: Of what is drawn.
+        path: The folder with the files; null downloads the edition to `data/downloads`.
+        edition: The edition to download: v1.1 and v2.1 list passages for each query, `passages` is the collection.
+        pool: The candidates: the passages listed with the queries, or all passages.
+        num_candidates: Size of the pool: all relevant passages, and others drawn at random; null for all.
+        num_queries: Number of training queries to draw; null for all.
+        relevance: Relevant passages of a query: `one`, drawn at random, or `all`.
+        splits: `drawn` splits the training queries by the datamodule's shares; `published` uses the dev queries
+            (dev.small, validation) as the test, and a tenth of the training queries for validation.
+        seed: Seed of all random draws.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class MsMarco:
         self.relevance, self.splits, self.seed = relevance, splits, seed
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files, or what is downloaded, and the options."""
+        """The files or downloads, and the options."""
         return {"name": "msmarco", **self._origin, **{name: getattr(self, name) for name in _OPTIONS}}
 
     def candidates(self) -> Iterator[PoolText]:
-        """The passages of the pool, in the order of their files."""
+        """Yield the passages of the pool, in the order of their files."""
         kept = None
         if self.num_candidates is not None:
             relevant = {id for query in self.queries() for id in query.relevant or ()}
@@ -90,7 +90,7 @@ class MsMarco:
                 yield PoolText(id, text, origin=f"passage {id}")
 
     def queries(self) -> Iterator[PoolQuery]:
-        """The drawn queries, in the order of their files."""
+        """Yield the drawn queries, in the order of their files."""
         validating = drawn(self._chosen["train"], len(self._chosen["train"]) // 10, f"{self.seed} val")
         for part, chosen in self._chosen.items():
             for id, text, relevant in self._form.queries(part, chosen):

@@ -1,4 +1,4 @@
-"""Passage files: the forms in which MS MARCO's queries and passages are published."""
+"""Passage files: reads the formats in which MS MARCO's queries and passages are published."""
 
 import hashlib
 from collections.abc import Container, Iterator, Sequence
@@ -33,28 +33,28 @@ class Passages(Protocol):
     """Queries and passages with ids, in two parts."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What it is read from."""
+        """The hashes of the files."""
         ...
 
     def answered(self, part: Part) -> Iterator[str]:
-        """The ids of the queries that have a relevant passage."""
+        """Yield the ids of the queries that have a relevant passage."""
         ...
 
     def queries(self, part: Part, chosen: Container[str]) -> Iterator[tuple[str, str, list[str]]]:
-        """Id, text and relevant passages of each query that is chosen and answered."""
+        """Yield id, text and relevant passages of each chosen query that has any."""
         ...
 
     def passages(self, chosen: Container[str] | None) -> Iterator[tuple[str, str]]:
-        """Id and text of the passages listed with the chosen queries; for None, of all passages. None comes twice."""
+        """Yield id and text of each passage listed with the chosen queries, once; for None, of all passages."""
         ...
 
 
 class Collection:
-    """The passage collection: `collection.tsv`, `queries.*.tsv` and `qrels.*.tsv`, as they are or in their archives.
+    """The passage collection: `collection.tsv`, `queries.*.tsv` and `qrels.*.tsv`, plain or in their archives.
 
     Args:
-        folder: Where they are.
-        parts: Which of the queries are wanted; of dev, dev.small where it is there.
+        folder: The folder of the files.
+        parts: The parts of the queries to read; dev means dev.small if it exists.
     """
 
     def __init__(self, folder: Path, parts: Sequence[Part]) -> None:
@@ -66,27 +66,27 @@ class Collection:
         return find_file(self.folder, "collection.tsv", _ARCHIVES["collection.tsv"]) is not None
 
     def fingerprint(self) -> dict[str, Any]:
-        """The names, sizes and hashes of what is read."""
+        """The names, sizes and hashes of the files."""
         files = [self._collection, *(file(part) for part in self.parts for file in (self._queries, self._qrels))]
         distinct = {file.path: file for file in files}
         return {"files": [file.fingerprint for file in distinct.values()]}
 
     def answered(self, part: Part) -> Iterator[str]:
-        """The ids of the queries that have a judgement above 0."""
+        """Yield the ids of the queries that have a judgement above 0."""
         yield from self._relevant[part]
 
     def queries(self, part: Part, chosen: Container[str]) -> Iterator[tuple[str, str, list[str]]]:
-        """The chosen queries, in the order of their file."""
+        """Yield the chosen queries, in the order of their file."""
         relevant = self._relevant[part]
         for id, text in self._queries(part).parsed(read_text):
             if id in chosen and id in relevant:
                 yield id, text, relevant[id]
 
     def passages(self, chosen: Container[str] | None) -> Iterator[tuple[str, str]]:
-        """The collection, in its order."""
+        """Yield the passages in the order of the collection."""
         if chosen is not None:
             problem = "the passage collection does not list passages by query."
-            cure = "features.source.pool=collection, and num_candidates for fewer than all"
+            cure = "set features.source.pool=collection, and num_candidates for a smaller pool"
             raise ConfigError("features.source.pool", problem, cure=cure)
         yield from self._collection.parsed(read_text)
 
@@ -104,7 +104,7 @@ class Collection:
         for name in names:
             if found := find_file(self.folder, name, _ARCHIVES[name]):
                 return found
-        cure = f"put it there, as it is or as .gz; {_BOTH} has it as well"
+        cure = f"put it there, plain or as .gz; {_BOTH} has it, too"
         raise ConfigError(str(self.folder), f"has no {' or '.join(names)}.", cure=cure)
 
     @cached_property
@@ -122,11 +122,11 @@ class Collection:
 class Answers:
     """The question-answering form on the Hugging Face hub: Parquet rows of `query_id, query, passages`.
 
-    A passage's id is a hash of its text, so that equal ones are one candidate.
+    A passage's id is a hash of its text, so that equal passages are one candidate.
 
     Args:
-        folder: Where `*train*.parquet` and `*validation*.parquet` are.
-        parts: Which of them are wanted; `dev` is `validation`.
+        folder: The folder with `*train*.parquet` and `*validation*.parquet`.
+        parts: The parts to read; `dev` is `validation`.
     """
 
     folder: Path
@@ -142,20 +142,20 @@ class Answers:
         return {"files": [TextFile(file).fingerprint for part in self.parts for file in self._files(part)]}
 
     def answered(self, part: Part) -> Iterator[str]:
-        """The ids of the queries of which a passage was selected."""
+        """Yield the ids of the queries that have a selected passage."""
         for row in self._rows(part, ["query_id", "passages.is_selected"]):
             if any(row["passages"]["is_selected"] or ()):
                 yield str(row["query_id"])
 
     def queries(self, part: Part, chosen: Container[str]) -> Iterator[tuple[str, str, list[str]]]:
-        """The chosen queries, in the order of their files."""
+        """Yield the chosen queries, in the order of their files."""
         for row in self._rows(part, ["query_id", "query", "passages"], chosen):
             relevant = [_id(text) for text, selected in _passages(row) if selected]
             if relevant and row["query"].strip():
                 yield str(row["query_id"]), row["query"].strip(), list(dict.fromkeys(relevant))
 
     def passages(self, chosen: Container[str] | None) -> Iterator[tuple[str, str]]:
-        """The passages of the queries, each where it comes first."""
+        """Yield the passages of the queries, each at its first occurrence."""
         seen: set[int] = set()
         for part in self.parts:
             for row in self._rows(part, ["query_id", "passages"], chosen):
@@ -190,7 +190,7 @@ def _id(text: str) -> str:
 
 
 def read_text(line: str) -> tuple[str, str]:
-    """A line of `id, tab, text`."""
+    """The id and text of a line `id, tab, text`."""
     id, tab, text = line.partition("\t")
     if not tab or not id or not text.strip():
         raise LineError("", "expected an id, a tab and a text")

@@ -1,4 +1,4 @@
-"""python_functions: find the function that a sentence describes, among all of Python's own standard library."""
+"""python_functions: find the function that a sentence describes, among all functions of Python's standard library."""
 
 import ast
 import hashlib
@@ -18,20 +18,20 @@ from registry.ranges import Few
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-# Besides tests and what others made: IDLE and the turtle demos, applications that many installations leave out.
+# Skipped besides tests and third-party code: IDLE and the turtle demos, which many installations lack.
 _SKIPPED = {"site-packages", "dist-packages", "test", "tests", "_bundled", "_vendor", "idlelib", "turtledemo"}
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z`'\"(])")
 
 
 @SOURCES.register("python_functions")
 class PythonFunctions:
-    """Each query is the first sentence of a docstring, its one relevant candidate the function's code without it.
+    """Each query is the first sentence of a docstring; its one relevant candidate is the function's code without it.
 
-    The data is the installed Python itself, so it needs no download; another Python version is another data set. Of
+    The data is the installed Python itself, so no download is necessary; another Python version is another data set. Of
     functions with the same name, query or code, only the first is kept; stubs without code are left out.
 
     Args:
-        min_words: Shorter sentences, such as `Return True.`, describe nothing and are left out.
+        min_words: Minimum number of words in a query; shorter sentences, such as `Return True.`, describe no function.
     """
 
     def __init__(self, min_words: Few = 4) -> None:
@@ -45,7 +45,7 @@ class PythonFunctions:
         return {"name": "python_functions", "python": python, "files": digest[:16], "min_words": self.min_words}
 
     def groups(self) -> Iterator[TextGroup]:
-        """One group for each documented function or method, in the order of their names."""
+        """Yield one group for each documented function or method, in the order of their names."""
         seen: set[str] = set()
         for name, function in sorted(_library_functions(), key=lambda found: found[0]):
             query = first_sentence(ast.get_docstring(function) or "")
@@ -70,14 +70,14 @@ def first_sentence(docstring: str) -> str:
 
 
 def strip_docstrings(function: Function) -> None:
-    """Remove the docstrings of a function and of all that is defined within it."""
+    """Remove the docstrings of a function and of all definitions inside it."""
     for node in ast.walk(function):
         if isinstance(node, Function | ast.ClassDef) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
 
 
 def _library_files() -> Iterator[tuple[str, Path]]:
-    """The modules of the standard library, with their names."""
+    """Yield the modules of the standard library, with their names."""
     library = Path(sysconfig.get_path("stdlib"))
     for folder, subfolders, files in os.walk(library):
         subfolders[:] = sorted(name for name in subfolders if name not in _SKIPPED and not name.startswith("config-"))
@@ -87,7 +87,7 @@ def _library_files() -> Iterator[tuple[str, Path]]:
 
 
 def _library_functions() -> Iterator[tuple[str, Function]]:
-    """Every function and method of the standard library that has a docstring, with its full name."""
+    """Yield every function and method of the standard library with a docstring, and its full name."""
     for name, file in _library_files():
         try:
             with warnings.catch_warnings(action="ignore"):

@@ -1,4 +1,4 @@
-"""trec: passages judged by assessors, as the tracks of TREC hand them out, several years in one pool."""
+"""trec: passages judged by assessors, in the format of TREC's tracks; several years form one pool."""
 
 import hashlib
 from collections.abc import Iterator
@@ -23,17 +23,17 @@ _SPLITS: tuple[Split | None, ...] = ("train", "val", "test", None)
 
 @SOURCES.register("trec")
 class Trec:
-    """Queries and passages of folders with `collection.tsv`, `queries.tsv` (id, tab, text) and `qrels.txt`.
+    """Queries and passages from folders with `collection.tsv`, `queries.tsv` (id, tab, text) and `qrels.txt`.
 
-    All passages are one pool; of those that several folders have, each is in it once. The files may be gzipped.
+    All passages form one pool, without repetitions. The files may be gzipped.
 
     Args:
-        train: Folders whose queries train.
-        val: Folders whose queries validate.
-        test: Folders whose queries test.
-        path: Folders whose queries are split by the datamodule's shares.
-        min_label: From which grade on a passage is relevant where a metric knows no grades, such as MRR, and to train
-            on; ndcg uses every grade above 0. TREC's Deep Learning tracks count from 2.
+        train: Folders with queries for training.
+        val: Folders with queries for validation.
+        test: Folders with queries for the test.
+        path: Folders with queries that are split by the datamodule's shares.
+        min_label: The lowest grade that counts as relevant in training and in metrics without grades, such as MRR; ndcg
+            uses every grade above 0. TREC's Deep Learning tracks use 2.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Trec:
         self.min_label = min_label
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files of each folder, which split it is for, and the options."""
+        """The files and the split of each folder, and the options."""
         folders = [
             {"split": split, "files": [file.fingerprint for file in files]}
             for files, (_, split) in zip(self._files, self.folders, strict=True)
@@ -62,14 +62,14 @@ class Trec:
 
     @property
     def own_files(self) -> list[TextFile]:
-        """The user's files, for a look at them before a run."""
+        """The user's files, for a quick check before a run."""
         return [file for files in self._files for file in files]
 
     def candidates(self) -> Iterator[PoolText]:
-        """The passages of each folder that those before it do not have.
+        """Yield the passages of each folder that earlier folders do not have.
 
         Raises:
-            ConfigError: If an id comes twice in a folder, or stands for another text than in a folder before.
+            ConfigError: If an id occurs twice in a folder, or stands for another text in an earlier folder.
         """
         known: dict[str, bytes] = {}
         for place, (collection, _, _) in enumerate(self._files, start=1):
@@ -78,7 +78,7 @@ class Trec:
                 yield PoolText(id, text, origin=f"{collection.path}, passage {id}")
 
     def queries(self) -> Iterator[PoolQuery]:
-        """The queries of each folder, with the passages of grades above 0."""
+        """Yield the queries of each folder, with their passages of grades above 0."""
         for (_, queries, qrels), (_, split) in zip(self._files, self.folders, strict=True):
             judged: dict[str, dict[str, float]] = {}
             for query, passage, label in read_judgements(qrels):
@@ -103,11 +103,11 @@ class Trec:
 
 
 class _CollectionReader:
-    """Reads the lines of one folder's passages; None for those that a folder before it has.
+    """Reads the lines of one folder's passages; returns None for passages that an earlier folder has.
 
     Args:
-        known: The ids of the folders before and what their texts hash to; those of this one are added.
-        last: Whether no folder comes after: then nothing new is held, and who reads on finds ids that come twice.
+        known: The ids of earlier folders with the hashes of their texts; the reader adds those of this folder.
+        last: Whether this is the last folder: then nothing is added, and a later check finds repeated ids.
     """
 
     def __init__(self, known: dict[str, bytes], *, last: bool) -> None:
@@ -119,10 +119,10 @@ class _CollectionReader:
         digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
         first = self.known.get(id)
         if id in self.here:
-            raise LineError("", f"the id {id!r} is there twice", "give each passage an id of its own")
+            raise LineError("", f"the id {id!r} occurs twice", "give each passage a unique id")
         if first is not None and first != digest:
-            cure = "give the passages ids of their own: those of all folders are one pool"
-            raise LineError("", f"the id {id!r} stands for another text in a folder before", cure)
+            cure = "give different passages different ids, because all folders form one pool"
+            raise LineError("", f"the id {id!r} stands for another text in an earlier folder", cure)
         if first is not None or not self.last:
             self.here.add(id)
             self.known[id] = digest

@@ -1,4 +1,4 @@
-"""alpaca_eval: the instructions that AlpacaEval tests models with."""
+"""alpaca_eval: the instructions of AlpacaEval."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -21,14 +21,14 @@ _PARTS = {"all": ["alpaca_eval.json", "alpaca_eval*.json", "*.jsonl", "**/*.parq
 
 @SOURCES.register("alpaca_eval")
 class AlpacaEval:
-    """AlpacaEval's 805 instructions; the reference is the output that they come with.
+    """AlpacaEval's 805 instructions; the reference is the published output.
 
     Read as published, `alpaca_eval.json` (instruction, output).
 
     Args:
         path: The folder or file; null downloads it to `data/downloads`.
-        num_test: How many, from the first on; null takes all.
-        splits: `published`: all of it is a test; `drawn`: it is split by the datamodule's shares.
+        num_test: Number of instructions to use, from the first; null for all.
+        splits: `published` uses all instructions as the test; `drawn` splits them by the datamodule's shares.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class AlpacaEval:
         self.num_test, self.splits = num_test, splits
 
     def fingerprint(self) -> dict[str, Any]:
-        """The file, or what is downloaded, and the options."""
+        """The file or download, and the options."""
         return {"name": "alpaca_eval", **self.data.fingerprint, "num_test": self.num_test, "splits": self.splits}
 
     def problems(self) -> Iterator[Problem]:
-        """The instructions, in the order of their file."""
+        """Yield the instructions, in the order of their file."""
         split = "test" if self.splits == "published" else None
         for number, (query, output, place) in enumerate(list(self.data.rows("all", _read))[: self.num_test]):
             yield Problem(f"alpaca_eval-{number}", query, instruction(query), output, (), split, place)

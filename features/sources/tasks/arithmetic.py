@@ -1,4 +1,4 @@
-"""arithmetic: sums, differences and products of two numbers, hard enough for a very small language model."""
+"""arithmetic: sums, differences and products of two numbers, a task for very small language models."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,18 +33,18 @@ _KINDS: dict[Operation, _Kind] = {
 
 @SOURCES.register("arithmetic")
 class Arithmetic:
-    """Each query asks for one result; three that are solved stand before it as earlier turns of the chat.
+    """Each query asks for one result, after three solved examples as earlier turns of the chat.
 
-    It needs no download, and its responses are a dozen tokens long: a task on which the whole way from a model to a
-    trained ranker takes minutes. The reference is the result, for the verifier `final_number`.
+    It needs no download, and responses have about a dozen tokens, so all steps from a model to a trained ranker take
+    minutes. The reference is the result, for the verifier `final_number`.
 
     Args:
-        num_train: Problems to train on, drawn evenly from the operations.
-        num_test: Problems to test on; none of them is among the former.
-        operations: What is asked for.
-        largest: Term of a sum; a difference is that of two such terms and never negative.
-        largest_factor: Of a product.
-        seed: Of what is drawn.
+        num_train: Number of training problems, drawn evenly from the operations.
+        num_test: Number of test problems, all different from the training problems.
+        operations: The operations to ask for.
+        largest: Largest term of sums and differences; differences are never negative.
+        largest_factor: Largest factor of products.
+        seed: Seed of all random draws.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Arithmetic:
         return {"name": "arithmetic", **vars(self)}
 
     def problems(self) -> Iterator[Problem]:
-        """The training problems, then those of the test; the operations take turns.
+        """Yield the training problems, then the test problems; the operations alternate.
 
         Raises:
-            ConfigError: If there are not as many different problems.
+            ConfigError: If there are not enough different problems.
         """
         total = self.num_train + self.num_test
         drawn = [self._drawn(operation, place, total) for place, operation in enumerate(self.operations)]
@@ -84,7 +84,7 @@ class Arithmetic:
             yield Problem(id, asked, messages, str(_KINDS[operation].result(*terms)), split=split, origin=id)
 
     def _drawn(self, operation: Operation, place: int, total: int) -> list[tuple[int, int]]:
-        """Terms of so many problems, all different, in the order of their draws."""
+        """The terms of all problems of an operation, all different, in the order of the draws."""
         number = len(range(place, total, len(self.operations)))
         largest = self.largest_factor if operation == "product" else self.largest
         numbers = range(_SMALLEST, largest + 1)
@@ -96,7 +96,7 @@ class Arithmetic:
         ]
         if number > len(there):
             problem = f"there are only {len(there)} different problems of the kind {operation}, not {number}."
-            cure = "fewer problems, or a larger features.source.largest or largest_factor"
+            cure = "set fewer problems, or a larger features.source.largest or largest_factor"
             raise ConfigError("features.source", problem, cure=cure)
         return sorted(there, key=lambda terms: draw_key(self.seed, f"{operation} {terms}"))[:number]
 

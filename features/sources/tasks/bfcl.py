@@ -1,4 +1,4 @@
-"""bfcl: tasks of the Berkeley function-calling leaderboard, each with the values that its calls may have."""
+"""bfcl: tasks of the Berkeley function-calling leaderboard, each with the accepted values of its calls."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -47,14 +47,15 @@ DOWNLOADS = {name: Download(f"{_SITE}/{name}", "Apache-2.0", *known, f"bfcl/{nam
 
 @SOURCES.register("bfcl")
 class Bfcl:
-    """The leaderboard's tasks of a single turn; a value of "" among the accepted ones means that it may be left out.
+    """The leaderboard's tasks with a single turn; "" among the accepted values means that the argument is optional.
 
-    Read as published: `BFCL_v4_*.json` (or v3) and the files of the same names in `possible_answer`.
+    Read as published: `BFCL_v4_*.json` (or v3) and the files with the same names in `possible_answer`.
 
     Args:
         path: The folder; null downloads the files to `data/downloads`.
-        categories: One call of one function, of one among several, several calls of one, several of several.
-        splits: `published`: all of it is a test; `drawn`: it is split by the datamodule's shares.
+        categories: The categories of tasks: one call of the only function, one call with several functions offered,
+            several calls of one function, or several calls of several functions.
+        splits: `published` uses all tasks as the test; `drawn` splits them by the datamodule's shares.
     """
 
     def __init__(
@@ -75,12 +76,12 @@ class Bfcl:
         self.data = PublishedData(path, parts, downloads, "bfcl_eval/data of github.com/ShishirPatil/gorilla")
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files, or what is downloaded, and the options."""
+        """The files or downloads, and the options."""
         options = {"categories": self.categories, "splits": self.splits}
         return {"name": "bfcl", **self.data.fingerprint, **options}
 
     def problems(self) -> Iterator[Problem]:
-        """Every task, category after category.
+        """Yield every task, one category after the other.
 
         Raises:
             ConfigError: If a file is missing or a task has no answer.
@@ -102,7 +103,7 @@ class Bfcl:
 
 
 def _read_task(record: Record, place: str) -> tuple[str, str, list[Any], str]:
-    """Id, query, functions offered and place of a task."""
+    """The id, query, offered functions and place of a task."""
     turns, functions = record.get("question"), record.get("function")
     match turns:
         case [[{"role": "user", "content": str(query)}]]:
@@ -115,7 +116,7 @@ def _read_task(record: Record, place: str) -> tuple[str, str, list[Any], str]:
 
 
 def _read_answer(record: Record, place: str) -> tuple[str, list[Any]]:
-    """Id and accepted calls of a task: for each call the function's name and each parameter's accepted values."""
+    """The id and accepted calls of a task: for each call, the function's name and the accepted values of parameters."""
     calls = record.get("ground_truth")
     if not isinstance(calls, list) or not calls:
         raise unexpected("ground_truth", calls, "a list of calls")

@@ -1,4 +1,4 @@
-"""dolly: instructions that people wrote, with the responses that they wrote to them."""
+"""dolly: instructions and responses written by people."""
 
 import re
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ _PROMPT = re.compile(
 
 @SOURCES.register("dolly")
 class Dolly:
-    """The first instructions of databricks-dolly-15k, all to train; the reference is the person's response.
+    """The first instructions of databricks-dolly-15k, all for training; the reference is the response of a person.
 
     Read as published, `databricks-dolly-15k.jsonl` (instruction, context, response), and as prompt and answer.
 
     Args:
         path: The folder or file; null downloads it to `data/downloads`.
-        num_train: How many, from the first on; null takes all.
+        num_train: Number of instructions to use, from the first; null for all.
     """
 
     def __init__(self, path: FilePath | None = None, num_train: Limit | None = 1000) -> None:
@@ -43,18 +43,18 @@ class Dolly:
         self.num_train = num_train
 
     def fingerprint(self) -> dict[str, Any]:
-        """The file, or what is downloaded, and the options."""
+        """The file or download, and the options."""
         return {"name": "dolly", **self.data.fingerprint, "num_train": self.num_train}
 
     def problems(self) -> Iterator[Problem]:
-        """The instructions, in the order of their file, which is read whole so that all of its bad rows are named."""
+        """Yield the instructions in the order of their file; the whole file is read, to report all bad rows."""
         rows = list(self.data.rows("all", _read))
         for number, (query, response, place) in enumerate(rows[: self.num_train]):
             yield Problem(f"dolly-{number}", query, instruction(query), response, (), "train", place)
 
 
 def _read(record: Record, place: str) -> tuple[str, str, str]:
-    """Instruction with its context, response and place of a row."""
+    """The instruction with its context, the response and the place of a row."""
     if "instruction" in record:
         told, context = text_field(record, "instruction"), record.get("context")
         response = text_field(record, "response")

@@ -1,4 +1,4 @@
-"""gsm8k: grade-school word problems whose answer is a number."""
+"""gsm8k: grade-school math problems whose answer is a number."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -42,9 +42,9 @@ class Gsm8k:
 
     Args:
         path: The folder or file; null downloads the files to `data/downloads`.
-        num_train: How many training problems are drawn; null takes all.
-        num_test: Ditto of the test problems.
-        seed: Of what is drawn.
+        num_train: Number of training problems to draw; null for all.
+        num_test: Number of test problems to draw; null for all.
+        seed: Seed of all random draws.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Gsm8k:
         self.num_train, self.num_test, self.seed = num_train, num_test, seed
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files, or what is downloaded, and the options."""
+        """The files or downloads, and the options."""
         return {"name": "gsm8k", **self.data.fingerprint, **{name: getattr(self, name) for name in _OPTIONS}}
 
     def problems(self) -> Iterator[Problem]:
-        """The drawn problems, in the order of their files."""
+        """Yield the drawn problems, in the order of their files."""
         numbers: dict[Split, int | None] = {"train": self.num_train, "test": self.num_test}
         for split, number in numbers.items():
             rows = [] if number == 0 else list(self.data.rows(split, _parse))
@@ -73,7 +73,7 @@ class Gsm8k:
 
 
 def _parse(record: Record, place: str) -> tuple[str, str, str]:
-    """Question, answer and place of a row."""
+    """The question, answer and place of a row."""
     solution = text_field(record, "answer")
     _, marker, answer = solution.rpartition("####")
     if not marker or not answer.strip():

@@ -1,4 +1,4 @@
-"""humaneval: Python functions to be completed from their signatures and docstrings, and tests that they must pass."""
+"""humaneval: complete Python functions from their signatures and docstrings, so that they pass tests."""
 
 import re
 from collections.abc import Iterator
@@ -26,14 +26,14 @@ _CHECKED = re.compile(r"^check\((\w+)\)\s*\Z", re.MULTILINE)
 
 @SOURCES.register("humaneval")
 class HumanEval:
-    """The tasks of HumanEval; what a task's tests are run with begins with its own signature and imports.
+    """The tasks of HumanEval; a task's tests run with its own signature and imports.
 
-    Read as published, `HumanEval.jsonl.gz`, and in HumanEval-X's form.
+    Read as published, `HumanEval.jsonl.gz`, or in HumanEval-X's format.
 
     Args:
         path: The folder or file; null downloads it to `data/downloads`.
-        splits: `published`: all of it is a test; `drawn`: it is split by the datamodule's shares.
-        solutions: Whether each task comes with the published solution as a response to it.
+        splits: `published` uses all tasks as the test; `drawn` splits them by the datamodule's shares.
+        solutions: Whether to add the published solution to each task as a response.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class HumanEval:
         self.splits, self.solutions = splits, solutions
 
     def fingerprint(self) -> dict[str, Any]:
-        """The file, or what is downloaded, and the options."""
+        """The file or download, and the options."""
         options = {"splits": self.splits, "solutions": self.solutions}
         return {"name": "humaneval", **self.data.fingerprint, **options}
 
     def problems(self) -> Iterator[Problem]:
-        """Every task, in the order of the file."""
+        """Yield every task, in the order of the file."""
         yield from self.data.rows("all", self._parse)
 
     def _parse(self, record: Record, place: str) -> Problem:

@@ -1,4 +1,4 @@
-r"""math: the competition problems of MATH, drawn evenly over subjects and levels."""
+r"""math: the competition problems of MATH, drawn evenly from subjects and levels."""
 
 import hashlib
 import heapq
@@ -47,18 +47,18 @@ Subject = Literal[
 
 @SOURCES.register("math")
 class Math:
-    r"""The problems of MATH; the reference is what the published solution has in its last \boxed{}.
+    r"""The problems of MATH; the reference is the content of the last \boxed{} in the published solution.
 
     Read as published: `MATH.tar`, or its folders `train` and `test`; or `train.jsonl` and `test.jsonl`, or Parquet
     files with the same fields (problem, level, type, solution).
 
     Args:
         path: The folder or file; null downloads the archive to `data/downloads`.
-        num_train: How many training problems are drawn, as many of each subject and level as can be; null takes all.
-        num_test: Ditto of the test problems.
-        subjects: Null for all.
-        levels: From 1 to 5; null for all.
-        seed: Of what is drawn.
+        num_train: Number of training problems to draw, as evenly as possible from subjects and levels; null for all.
+        num_test: Number of test problems to draw, in the same way; null for all.
+        subjects: The subjects to use; null for all.
+        levels: The levels to use, from 1 to 5; null for all.
+        seed: Seed of all random draws.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Math:
         self.seed = seed
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files, or what is downloaded, and the options."""
+        """The files or downloads, and the options."""
         return {"name": "math", **self.data.fingerprint, **{name: getattr(self, name) for name in _OPTIONS}}
 
     def problems(self) -> Iterator[Problem]:
-        """The drawn problems, in the order of their files."""
+        """Yield the drawn problems, in the order of their files."""
         for split, number in (("train", self.num_train), ("test", self.num_test)):
             if number == 0:
                 continue
@@ -100,7 +100,7 @@ class Math:
             problem, answer = text_field(record, "problem"), last_boxed(text_field(record, "solution"))
             if answer is None:
                 raise LineError("solution", r"has no \boxed{} with the answer")
-            # The same in whatever form the data is, so that the same ones are drawn.
+            # The same id in every format of the data, so that the same problems are drawn.
             id = f"math-{split}-{hashlib.sha256(problem.encode()).hexdigest()[:12]}"
             return _Row(id, problem, answer, text_field(record, "type"), text_field(record, "level"), split, place)
 
@@ -123,9 +123,9 @@ class _Row:
 
 
 def _evenly(rows: list[_Row], number: int, seed: int) -> set[int]:
-    """The places of so many rows: one of each subject and level, then a second one of each, as far as they go.
+    """The indices of `number` rows: one of each subject and level, then a second one of each, and so on.
 
-    Two training problems have `Level ?`, which is no level.
+    Two training problems have `Level ?`, which is not a level.
     """
     cells: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""mbpp: short Python functions to be written, and tests that they must pass."""
+"""mbpp: write short Python functions that pass tests."""
 
 import ast
 from collections.abc import Iterator, Sequence
@@ -35,12 +35,12 @@ class Mbpp:
 
     Args:
         path: The folder or file; null downloads it to `data/downloads`.
-        num_train: How many training tasks are drawn; null takes all.
-        num_test: Ditto of the test tasks.
-        num_val: Ditto of the validation tasks.
-        prompting: Whether the ten tasks set aside for prompts are there as well, without a split.
-        solutions: Whether each task comes with the published solution as a response to it.
-        seed: Of what is drawn.
+        num_train: Number of training tasks to draw; null for all.
+        num_test: Number of test tasks to draw; null for all.
+        num_val: Number of validation tasks to draw; null for all.
+        prompting: Whether to include the ten tasks reserved for prompts, which have no split.
+        solutions: Whether to add the published solution to each task as a response.
+        seed: Seed of all random draws.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Mbpp:
         self.prompting, self.solutions, self.seed = prompting, solutions, seed
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files, or what is downloaded, and the options."""
+        """The files or downloads, and the options."""
         return {"name": "mbpp", **self.data.fingerprint, **{name: getattr(self, name) for name in _OPTIONS}}
 
     def problems(self) -> Iterator[Problem]:
-        """The drawn tasks, in the order of their file."""
+        """Yield the drawn tasks, in the order of their file."""
         tasks = list(self.data.rows("all", self._parse))
         numbers = {"train": self.num_train, "test": self.num_test, "val": self.num_val}
         numbers[None] = None if self.prompting else 0  # type: ignore[index]
@@ -91,7 +91,7 @@ class Mbpp:
 
 
 def tested_function(code: str, test: str) -> str | None:
-    """The name of the function that a test calls, among those that a solution defines; None if that cannot be told."""
+    """The name of the function that a test calls, among those that a solution defines; None if it is not clear."""
     try:
         defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         called = [node.id for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name) and node.id in defined]
@@ -101,7 +101,7 @@ def tested_function(code: str, test: str) -> str | None:
 
 
 def _split(number: int) -> Split | None:
-    """Tasks 1 to 10 are for prompts, 11 to 510 the test, 511 to 600 the validation, the rest trains."""
+    """The split of a task: 1 to 10 are for prompts, 11 to 510 test, 511 to 600 validation, all others training."""
     if number <= 10:
         return None
     return "test" if number <= 510 else "val" if number <= 600 else "train"

@@ -1,4 +1,4 @@
-"""xlam: tasks to be done by calls of the functions that are offered with them."""
+"""xlam: tasks to solve by calling the offered functions."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from registry.ranges import Few, FilePath, Limit, Seed
 DOWNLOADS = {
     "all": Download(
         "https://huggingface.co/datasets/Salesforce/xlam-function-calling-60k/resolve/main/xlam_function_calling_60k.json",
-        "CC-BY 4.0, for research; the hub gives it to those who are logged in and have accepted its terms",
+        "CC-BY 4.0, for research; the hub requires a login and acceptance of its terms",
     )
 }
 _PARTS = {"all": ["xlam_function_calling_60k.json", "*.json", "*.jsonl", "**/*.parquet"]}
@@ -29,14 +29,14 @@ _OPTIONS = ("num_train", "num_test", "min_functions", "seed")
 class Xlam:
     """The tasks of xLAM's 60,000 function calls that offer more than three functions.
 
-    Read as published, `xlam_function_calling_60k.json`: query, and tools and answers, each a list or the JSON of one.
+    Read as published, `xlam_function_calling_60k.json`: query, tools and answers; the last two as lists or JSON texts.
 
     Args:
-        path: The folder or file; null looks in `data/downloads`, where it has to be put by hand: the hub wants a login.
-        num_train: How many tasks are drawn to train.
-        num_test: How many others are drawn to test.
-        min_functions: Tasks that offer fewer are left out.
-        seed: Of what is drawn.
+        path: The folder or file; null for `data/downloads`. Put the file there yourself: the hub requires a login.
+        num_train: Number of training tasks to draw.
+        num_test: Number of test tasks to draw, all different from the training tasks.
+        min_functions: Minimum number of offered functions of a task; other tasks are left out.
+        seed: Seed of all random draws.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Xlam:
         self.num_train, self.num_test, self.min_functions, self.seed = num_train, num_test, min_functions, seed
 
     def fingerprint(self) -> dict[str, Any]:
-        """The file, or what is downloaded, and the options."""
+        """The file or download, and the options."""
         return {"name": "xlam", **self.data.fingerprint, **{name: getattr(self, name) for name in _OPTIONS}}
 
     def problems(self) -> Iterator[Problem]:
-        """The drawn tasks, in the order of their file."""
+        """Yield the drawn tasks, in the order of their file."""
         rows = list(self.data.rows("all", _read))
         many = (row for row in rows if len(row[2]) >= self.min_functions)
         order = sorted(many, key=lambda row: draw_key(self.seed, row[0]))[: self.num_train + self.num_test]
@@ -67,7 +67,7 @@ class Xlam:
 
 
 def _read(record: Record, place: str) -> tuple[str, str, list[Any], list[Any], str]:
-    """Id, query, functions offered, calls to be made and place of a row."""
+    """The id, query, offered functions, expected calls and place of a row."""
     functions, calls = _objects(record, "tools"), _objects(record, "answers")
     for at, call in enumerate(calls):
         if not isinstance(call.get("name"), str) or not isinstance(call.get("arguments"), dict):

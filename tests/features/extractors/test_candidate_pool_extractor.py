@@ -431,5 +431,5 @@ def test_an_error_in_a_process_is_shown_as_it_is(
         return found
 
     monkeypatch.setattr(CandidatePoolExtractor, "_survey", remove_after)
-    with pytest.raises(ConfigError, match="cannot be read on"):
+    with pytest.raises(ConfigError, match="is damaged"):
         build.run()

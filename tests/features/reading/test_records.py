@@ -112,5 +112,5 @@ def test_line_ends_of_old_macs_are_named(name: str, tab: str, tmp_path: Path) ->
         rows(tmp_path / name)
     assert str(raised.value) == (
         f"{tmp_path / name}: its lines end as on an old Mac, with \\r alone.\n"
-        f"  What to do:   give it those of Linux: tr '\\r' '\\n' < {name} > NEW"
+        f"  What to do:   convert them: tr '\\r' '\\n' < {name} > NEW"
     )

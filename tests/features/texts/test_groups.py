@@ -48,5 +48,5 @@ def test_equal_candidates_are_numbered_once() -> None:
 def test_in_a_pool_an_id_means_one_text() -> None:
     other = TextGroup("q2", "query", [Candidate("a", "something else")], origin="there")
     rows = number_items([GROUP, other])
-    with pytest.raises(ConfigError, match=r"there: the candidate id 'a' stands for two texts; with `retrieve`"):
+    with pytest.raises(ConfigError, match=r"there: the candidate id 'a' stands for two texts; `retrieve`"):
         pool_ids([GROUP, other], rows)

@@ -564,8 +564,8 @@ def test_a_stop_ends_waiting(server: Server) -> None:
 
 @pytest.mark.parametrize(("options", "problem"), [
     ({"parallel": 0}, "parallel: expected int from 1 to 1,000, got 0"),
-    ({"rubric": "Is this good? {response}"}, "must have {query}"),
-    ({"rubric": "{response} {query}"}, "must have {query}"),
+    ({"rubric": "Is this good? {response}"}, "must contain {query}"),
+    ({"rubric": "{response} {query}"}, "must contain {query}"),
     ({"api_key_variable": "A_VARIABLE_NOBODY_HAS"}, "the environment variable A_VARIABLE_NOBODY_HAS is not set"),
 ])  # fmt: skip
 def test_options_that_cannot_be_are_refused(

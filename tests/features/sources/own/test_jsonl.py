@@ -329,7 +329,7 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
         '{"query_id": ' + "1" * 5000 + "}",
         r"not valid JSON: Exceeds the limit \(4300 digits\)",
     ),
-    "a key twice": ('{"query_id": "a", "query_id": "b"}', "query_id: is there twice, with two values"),
+    "a key twice": ('{"query_id": "a", "query_id": "b"}', "query_id: occurs twice, with different values"),
     "a comma after the last field": ('{"query_id": "a",}', "not valid JSON: Expecting property name"),
     "something after the object": (
         '{"query_id": "a"} {}',
@@ -356,7 +356,7 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
         r"candidates\[1\].feature: found 1 numbers",
     ),
     "half a character": ({**GOOD, "query": "\ud83d"}, "query: half of a surrogate pair at character 0"),
-    "no passage": ({**TEVATRON, "positive_passages": []}, "positive_passages: neither"),
+    "no passage": ({**TEVATRON, "positive_passages": []}, "positive_passages: no passage here"),
     "a passage without docid": (
         {**TEVATRON, "positive_passages": [{"text": "a"}]},
         r"positive_passages\[0\].docid: m",
@@ -420,7 +420,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an empty folder": (lambda path: (path.unlink(), path.mkdir()), "has no file"),
     "the same query again": (
         lambda path: path.write_text(path.read_text() * 2),
-        "line 2: query_id: 'q1' is that of data.jsonl, line 1 already",
+        "line 2: query_id: 'q1' was already used in data.jsonl, line 1",
     ),
 }
 
@@ -437,7 +437,7 @@ def test_a_bad_file_is_named_with_its_fault(fault: str, tmp_path: Path) -> None:
 
 def test_a_damaged_compressed_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 1000)[:-20])
-    with pytest.raises(ConfigError, match=r"data.jsonl.gz, after line 0: cannot be read on"):
+    with pytest.raises(ConfigError, match=r"data.jsonl.gz, after line 0: is damaged"):
         read(tmp_path / "data.jsonl.gz")
 
 

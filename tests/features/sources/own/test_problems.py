@@ -109,11 +109,11 @@ def test_parquet_and_several_files_are_read(tmp_path: Path) -> None:
     ({"messages": []}, "messages: found [], expected a list of messages"),
     ({"messages": [{"role": "me", "content": "a"}]}, 'messages[0].role: found "me", expected one of assistant, system'),
     ({"messages": [{"role": ["user"], "content": "a"}]}, 'messages[0].role: found ["user"], expected one of assistant'),
-    ({"query": "Why?", "candidates": ["a"], "responses": ["b"]}, "responses: is there beside candidates; expected one"),
+    ({"query": "Why?", "candidates": ["a"], "responses": ["b"]}, "responses: given together with candidates"),
     ({"query": "Why?", "candidates": [{"text": "a", "label": 1e39}]}, "candidates[0].label: found 1e+39, which"),
     ({"messages": [{"role": "user"}]}, "messages[0].content: missing; expected text"),
     ({"messages": [{"role": "assistant", "content": "a"}]}, 'messages[0].role: found "assistant", expected user'),
-    ({"query": "Why?", "answer": "1", "tests": ["a"]}, "tests: is there beside answer; expected one of answer, tests"),
+    ({"query": "Why?", "answer": "1", "tests": ["a"]}, "tests: given together with answer; expected only one"),
     ({"query": "Why?", "answer": {"a": 1}}, 'answer: found {"a": 1}, expected text'),
     ({"query": "Why?", "tests": []}, "tests: found [], expected a list of texts, at least one"),
     ({"query": "Why?", "tests": ["a"], "setup": 3}, "setup: found 3, expected text"),
@@ -134,7 +134,7 @@ def test_parquet_and_several_files_are_read(tmp_path: Path) -> None:
     ({"query": "Why?", "candidates": [{"text": "a", "label": "right"}]}, 'candidates[0].label: found "right"'),
     ({"query": "Why?", "responses": [{"text": "a", "id": "x"}] * 2}, "responses: two have the id 'x'"),
     ({"query": "Why?", "responses": "a"}, 'responses: found "a", expected a list of texts or objects'),
-    ({"query": "Why?", "id": "first"}, "query_id: 'first' is that of mine.jsonl, line 1 already"),
+    ({"query": "Why?", "id": "first"}, "query_id: 'first' was already used in mine.jsonl, line 1"),
 ])  # fmt: skip
 def test_a_bad_line_is_named_with_what_is_wrong(row: Any, problem: str, path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
@@ -150,7 +150,7 @@ def test_all_bad_lines_are_named_at_once(path: Path) -> None:
 
 
 def test_no_file_and_no_line_are_errors(path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such file, and no file that fits it"):
+    with pytest.raises(ConfigError, match="no such file, and no file matches it"):
         read(path)
     path.write_text("\n")
     with pytest.raises(ConfigError, match="holds nothing"):

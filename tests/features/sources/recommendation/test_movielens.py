@@ -90,7 +90,7 @@ ATOMIC = {
         "Newest to oldest: B; A",
         ["a", "b"],
     ),
-    "products, parted by commas": (
+    "products, separated by commas": (
         "user_id:token,item_id:token,rating:float,timestamp:float\nu,a,5,1\nu,b,5,2\nu,c,5,3\n",
         "item_id:token,title:token,price:float,categories:token_seq,brand:token\n"
         'a,"Ball, red",1.5,Toys Balls,Bob\nb,Kite,,,\nc,,1,,\n',
@@ -139,10 +139,10 @@ def test_what_recboles_files_lack_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'a' stands for two films or items: 'A' and 'B'"):
         list(MovieLens(str(tmp_path)).candidates())
     (tmp_path / "set.item").write_text("item_id:token\ttitle:token\na\tA\n")
-    with pytest.raises(ConfigError, match=r"min_rating: is set, and .* has no ratings"):
+    with pytest.raises(ConfigError, match=r"min_rating: is set, but .* has no ratings"):
         list(MovieLens(str(tmp_path), min_rating=3.0).queries())
     (tmp_path / "set.inter").write_text("user_id:token\titem_id_list:token_seq\titem_id:token\nu\ta a\ta\n")
-    with pytest.raises(ConfigError, match=r"set.inter: is cut into sequences already: its column 'item_id_list'"):
+    with pytest.raises(ConfigError, match=r"set.inter: is already split into sequences: its column 'item_id_list'"):
         list(MovieLens(str(tmp_path)).queries())
     (tmp_path / "set.item").write_text("product:token\ttitle:token\na\tA\n")
     with pytest.raises(ConfigError, match=r"set.inter: has no column of set.item"):

@@ -34,7 +34,7 @@ def test_an_id_that_stands_for_two_texts_is_named(folders: tuple[str, str]) -> N
     with (Path(folders[1]) / "collection.tsv").open("a") as file:
         file.write("3\tanother text\n")
     with pytest.raises(
-        ConfigError, match=r"collection.tsv: .*\n  line 11: the id '3' stands for another text in a folder"
+        ConfigError, match=r"collection.tsv: .*\n  line 11: the id '3' stands for another text in an earlier folder"
     ):
         list(Trec(train=folders[0], test=folders[1]).candidates())
 
@@ -43,7 +43,7 @@ def test_an_id_that_stands_for_two_texts_is_named(folders: tuple[str, str]) -> N
 def test_an_id_that_comes_twice_in_a_folder_is_named(folders: tuple[str, str], folder: int) -> None:
     with (Path(folders[folder]) / "collection.tsv").open("a") as file:
         file.write("7\tpassage 7\n")
-    with pytest.raises(ConfigError, match=r"line 11: the id '7' is there twice"):
+    with pytest.raises(ConfigError, match=r"line 11: the id '7' occurs twice"):
         list(Trec(train=folders[0], test=folders[1]).candidates())
 
 

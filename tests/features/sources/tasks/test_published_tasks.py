@@ -376,7 +376,7 @@ def test_a_download_is_read_as_a_copy_is(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_damaged_archive_is_named(math_forms: dict[str, Path]) -> None:
     archive = math_forms["archive"]
     archive.write_bytes(archive.read_bytes()[:5000])
-    with pytest.raises(ConfigError, match=r"MATH.tar, .* cannot be read on"):
+    with pytest.raises(ConfigError, match=r"MATH.tar, .* is damaged"):
         read("math", archive)
 
 
