@@ -1,1 +1,1 @@
-"""Speed against plain ways of doing the same: python -m benchmarks."""
+"""Benchmarks: compares speed with plain implementations and other libraries: python -m benchmarks."""

@@ -1,4 +1,4 @@
-"""python -m benchmarks [name ...]: run speed comparisons or tables of trained rankers, and keep every number."""
+"""python -m benchmarks [name ...]: run speed comparisons or tables of trained rankers, and save all numbers."""
 
 import argparse
 import importlib
@@ -43,30 +43,30 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is named; exit status 1 if a ratio is not what was asked for, or a benchmark cannot run here."""
+    """Run the named benchmarks; exit status 1 if a ratio misses its target, or a benchmark cannot run here."""
     listing, tables = ("\n".join(f"  {name:20} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, TABLES))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog=f"speed comparisons, all of them by default:\n{listing}\n\ntables; what is in their results is not run "
-        f"again:\n{tables}",
+        epilog=f"speed comparisons, all of them by default:\n{listing}\n\ntables; runs that are in their results are "
+        f"not repeated:\n{tables}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="name", help="which benchmarks")
-    parser.add_argument("--repeats", type=int, default=5, help="how often each way runs (default: 5)")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs of each way (default: 5)")
     parser.add_argument("--cores", type=int, default=2, help="cores to run on (default: 2)")
     parser.add_argument(
-        "--data", type=Path, help="folder to keep the synthetic data in, or with MBPP (default: a temporary one)"
+        "--data", type=Path, help="folder for synthetic data, or with MBPP (default: a temporary folder)"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for <name>.json")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"), help="folder for the runs of tables")
-    parser.add_argument("--tiny", action="store_true", help="a size that shows only that the benchmarks work")
+    parser.add_argument("--tiny", action="store_true", help="a small size that only shows that the benchmarks work")
     chosen = parser.parse_args(arguments)
     if unknown := [name for name in chosen.names if name not in BENCHMARKS | TABLES]:
         parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS | TABLES)}")
 
     from benchmarks import machine
-    from benchmarks.speed.training import workload  # here, so that --help need not wait for torch
+    from benchmarks.speed.training import workload  # here, so that --help does not wait for torch
 
     machine.limit_cores(chosen.cores)
     size, console, holds = workload.TINY if chosen.tiny else workload.MBPP, Console(), True

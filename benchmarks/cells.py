@@ -1,4 +1,4 @@
-"""Cells: runs of train.py that differ in some options and in the seed, each kept as soon as it is done."""
+"""Cells: runs of train.py with different options and seeds; each result is saved as soon as it is done."""
 
 import dataclasses
 import json
@@ -30,13 +30,13 @@ class Cells:
     """A table whose rows are variants of a config, trained with several seeds.
 
     Args:
-        name: Of the table.
-        question: What it answers, in a sentence.
-        config: What all rows start from.
-        variants: Row -> overrides of the config, as on train.py's command line.
-        columns: What to show of a finished run.
-        seeds: Of the runs.
-        afterwards: What else to find out of a finished run, given its folder.
+        name: The name of the table.
+        question: The question that the table answers.
+        config: The config that all rows start from.
+        variants: For each row, the overrides of the config, as on train.py's command line.
+        columns: For each column, the value to show of a finished run.
+        seeds: The seeds of the runs.
+        afterwards: Measures further values of a finished run, given its folder.
     """
 
     name: str
@@ -48,8 +48,8 @@ class Cells:
     afterwards: Callable[[Path], Finding] | None = None
 
     def run(self, results: Path, runs: Path, console: Console) -> dict[str, Any]:
-        """Train what is not in the results yet, one process a run; what is done is kept if this is stopped."""
-        from training.trainer import resolve_precision  # not above: to print a table needs no Lightning
+        """Train the runs that are not in the results yet, each in its own process; finished runs are saved."""
+        from training.trainer import resolve_precision  # imported here, because printing a table needs no Lightning
 
         path = results / f"{self.name}.json"
         results.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class Cells:
         for variant, overrides in self.variants.items():
             for seed in self.seeds:
                 config = dataclasses.replace(load_config(self.config, [*overrides, f"seed={seed}"]), runs=str(runs))
-                # What is kept says what `auto` was; a machine where it is something else trains anew.
+                # The results record what `auto` stands for; a machine where it differs trains again.
                 config = dataclasses.replace(config, trainer=resolve_precision(config.trainer))
                 settings = json.loads(json.dumps({**dataclasses.asdict(config), "runs": None}))
                 if (cell := done.get((variant, seed))) is not None and cell["settings"] == settings:
@@ -73,14 +73,14 @@ class Cells:
         return self._content(done)
 
     def table(self, content: Mapping[str, Any]) -> Table:
-        """The variants as rows; numbers are means over seeds, with each seed's behind where there are several."""
+        """The variants as rows; numbers are means over seeds, followed by each seed's value if there are several."""
         table = new_table("", *self.columns, title=self.question)
         for row in self._rows(content):
             table.add_row(*row)
         return table
 
     def markdown(self, content: Mapping[str, Any]) -> str:
-        """The same for the documentation."""
+        """The table in Markdown, for the documentation."""
         lines = ["| | " + " | ".join(self.columns) + " |", "|---" * (len(self.columns) + 1) + "|"]
         return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in self._rows(content))])
 
@@ -97,8 +97,8 @@ class Cells:
 
 
 def train(config: RunConfig, name: str, afterwards: Callable[[Path], Finding] | None) -> Finding:
-    """One run, from config to test; the test metrics of all its scorers, its own on validation, and what it took."""
-    from training import run  # not above: only the processes that train need it
+    """Execute one run from config to test; return test metrics of all scorers, validation metrics, and the cost."""
+    from training import run  # imported here, because only the processes that train need it
 
     found = run.train(config, name)
     metrics = found.metrics

@@ -1,4 +1,4 @@
-"""Comparison: how long several ways to do the same thing took, in turns, and how they relate."""
+"""Comparison: times of several ways to do the same work, measured in turns, and their ratios."""
 
 import multiprocessing
 import time
@@ -22,13 +22,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times longer one way takes than another, and what it should be.
+    """How many times as long one way takes as another, with a target.
 
     Args:
-        of: The way above the line.
-        to: The way below it.
-        at_most: What is asked for, if anything.
-        at_least: Likewise.
+        of: The way in the numerator.
+        to: The way in the denominator.
+        at_most: The target as an upper limit, if any.
+        at_least: The target as a lower limit, if any.
     """
 
     of: str
@@ -37,26 +37,26 @@ class Ratio:
     at_least: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether a value is what was asked for."""
+        """Whether a value meets the target."""
         return (self.at_most is None or value <= self.at_most) and (self.at_least is None or value >= self.at_least)
 
     def wish(self) -> str:
-        """What was asked for, in words."""
+        """The target in words."""
         bounds = (("at most", self.at_most), ("at least", self.at_least))
         return ", ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a benchmark found.
+    """The results of a benchmark.
 
     Args:
-        name: Of the benchmark.
-        question: What it answers, in a sentence.
-        ways: Each way's name and what it does.
-        seconds: Of each way, one value a repeat; the ways of a repeat ran one after the other.
-        ratios: Which ways to compare.
-        facts: Whatever else the numbers need: sizes, other people's numbers, lower bounds.
+        name: The name of the benchmark.
+        question: The question that the benchmark answers.
+        ways: The name of each way, and what it does.
+        seconds: The times of each way, one per repeat; in a repeat the ways run one after the other.
+        ratios: The ways to compare.
+        facts: Further values that explain the numbers: sizes, published numbers, lower bounds.
     """
 
     name: str
@@ -67,11 +67,11 @@ class Comparison:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def ratio(self, ratio: Ratio) -> list[float]:
-        """Its value in each repeat: what slows the machine for a while slows both ways."""
+        """The value of a ratio in each repeat, because a temporarily slow machine slows both ways."""
         return [of / to for of, to in zip(self.seconds[ratio.of], self.seconds[ratio.to], strict=True)]
 
     def results(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """All results as plain values."""
         ways = {
             name: {"what": what, "median_seconds": median(self.seconds[name]), "seconds": list(self.seconds[name])}
             for name, what in self.ways.items()
@@ -114,7 +114,7 @@ class Comparison:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The ratios of what a comparison wrote, for the documentation; what a wish asks for stands beside each."""
+    """The ratios in the results of a comparison as Markdown, for the documentation, each with its target."""
     rows = (
         f"| {name} | {decimal(ratio['median'], 2)} | {ratio['wish'] + ('' if ratio['holds'] else ': missed')} |"
         for name, ratio in results["ratios"].items()
@@ -123,7 +123,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def in_turns(ways: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
-    """What each way returned, repeat by repeat; the order turns around from one repeat to the next."""
+    """Call each way once per repeat, in reverse order in every second repeat; return the results."""
     found: dict[str, list[T]] = {name: [] for name in ways}
     for repeat in range(repeats):
         for name in list(ways)[:: 1 if repeat % 2 == 0 else -1]:
@@ -132,13 +132,13 @@ def in_turns(ways: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, lis
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """How long a piece of work takes."""
+    """Execute work; return how many seconds it takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function where no other has left memory, threads or modules behind."""
+    """Call a function in a new process, free of memory, threads and modules of other work."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()

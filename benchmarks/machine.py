@@ -1,4 +1,4 @@
-"""Machine: what it is, and how fast it multiplies and copies."""
+"""Machine: describes the machine, and measures how fast it multiplies and copies."""
 
 import os
 import platform
@@ -11,14 +11,14 @@ import torch
 
 
 def limit_cores(count: int) -> None:
-    """Keep this process, and those it starts, on that many cores, so that numbers of different machines compare."""
+    """Run this process and its children on this many cores, so that numbers of different machines are comparable."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
     torch.set_num_threads(count)
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores in use, memory in GB, and what else was running."""
+    """CPU, cores in use, memory in GB, and the load by other work."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return {
@@ -32,13 +32,13 @@ def describe() -> dict[str, Any]:
 
 
 def multiplications_per_second(size: int = 2048) -> float:
-    """Floating-point operations a second of a large fp32 matrix product, at best."""
+    """The highest measured number of floating-point operations per second, in a large fp32 matrix product."""
     matrix = torch.randn(size, size)
     return 2 * size**3 / _best(lambda: matrix @ matrix)
 
 
 def bytes_per_second(size: int = 1 << 26) -> float:
-    """Bytes read and written a second when fp32 is copied within memory, at best."""
+    """The highest measured number of bytes read and written per second, when fp32 is copied in memory."""
     source, target = torch.ones(size), torch.ones(size)
     return 2 * 4 * size / _best(lambda: target.copy_(source))
 

@@ -1,4 +1,4 @@
-"""Peers: other people's libraries, each in a process of its own, where its threads are in nobody's way."""
+"""Peers: runs other libraries, each in its own process, so that its threads do not disturb others."""
 
 import multiprocessing
 import time
@@ -12,7 +12,7 @@ import torch
 from registry import ConfigError
 
 Work = tuple[Callable[[], Any], Callable[[Any], Any]]
-"""What is timed, and what then makes of its result what is worth sending home."""
+"""The function to time, and the function that then reduces its result to the part to send back."""
 
 _work: Work
 
@@ -28,12 +28,12 @@ def require(*modules: str) -> None:
 
 
 class Way:
-    """Work that is set up once, then done as often as it is called.
+    """Work that is set up once, then executed at each call.
 
     Args:
-        set_up: Makes the work.
-        arguments: Of `set_up`.
-        apart: Whether all this happens in a process of its own.
+        set_up: Returns the work.
+        arguments: Arguments of `set_up`.
+        apart: Whether the work runs in its own process.
     """
 
     def __init__(self, set_up: Callable[..., Work], *arguments: Any, apart: bool) -> None:
@@ -43,7 +43,7 @@ class Way:
         self.result: Any = None
 
     def seconds(self) -> float:
-        """Do the work; how long it took. What is worth keeping of the result is in `result`."""
+        """Execute the work; return its seconds, and keep the reduced result in `result`."""
         if self._process:
             seconds, self.result = self._process.submit(_do).result()
         else:

@@ -24,13 +24,13 @@ BACKBONES = {
         "ranker.backbone.sha256=null",
     ],
 }
-# Ten times the arithmetic of MiniLM, and a map to the candidates' space that starts from nothing.
+# Ten times the arithmetic of MiniLM, and an untrained map to the candidates' space.
 CAUSAL_BUDGET = ["trainer.limit_train_batches=40", "datamodule.batch_size=32", "ranker.optimizer.lr=1e-3"]
 ALWAYS = ["ranker.scaling=null", "references=[encoder]", "trainer.precision=auto"]
 
 
 def sensitivity(run: Path) -> Finding:
-    """How far a query's embeddings in different parts of the pool lie apart, and what an embedding more costs."""
+    """The distance between a query's embeddings in different parts of the pool, and the cost of another embedding."""
     config = load_config(run / "config.yaml")
     assert config.features is not None
     pool = CandidatePool.open(EXTRACTORS.build(config.features, path="features").path)

@@ -1,1 +1,1 @@
-"""Ratios of speed to peers and to the floor."""
+"""Speed compared with other libraries and with lower bounds."""

@@ -1,4 +1,4 @@
-"""Hidden states: those of responses that exist, against the plain full forward of each with its prompt."""
+"""Hidden states: reads states of existing responses, against a plain full forward of each with its prompt."""
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -22,14 +22,14 @@ _WITHIN = 0.05
 
 @dataclass(frozen=True)
 class Case:
-    """What is read, and by which model.
+    """The texts to read, and the model that reads them.
 
     Args:
-        model: Of random weights.
-        num_prompts: Each with responses of its own.
-        num_responses: To each prompt.
-        tokens: Of a prompt; its responses have as many on average, from half to one and a half times.
-        depth: Of the states.
+        model: The shape of the model, which has random weights.
+        num_prompts: Number of prompts.
+        num_responses: Number of responses to each prompt.
+        tokens: Number of tokens of a prompt; its responses have 0.5 to 1.5 times as many, the same on average.
+        depth: Depth of the states.
     """
 
     model: sampling.Case = field(default_factory=sampling.Case)
@@ -53,7 +53,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
     """Read the same texts in each way, each in its own process.
 
     Args:
-        data: Nothing is written.
+        data: Not used.
         workload: The tiny one stands for a small model and short texts.
         repeats: How often each way runs.
         apart: Run each in a process of its own.

@@ -1,4 +1,4 @@
-"""Kept states: what it costs to keep hidden states while responses are sampled."""
+"""Kept states: the cost of keeping hidden states while responses are sampled."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +16,10 @@ RATIOS = [Ratio("states kept", "alone", at_most=1.03)]
 
 
 def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparison:
-    """Sample the same responses, up to rounding, in both ways, in one process: two differ by more than is looked for.
+    """Sample the same responses, up to rounding, in both ways; in one process, as two differ more than the effect.
 
     Args:
-        data: Nothing is written.
+        data: Not used.
         workload: The tiny one stands for a small model.
         repeats: How often each way runs.
     """

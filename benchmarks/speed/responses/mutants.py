@@ -1,4 +1,4 @@
-"""Mutants: MBPP's own solutions, and these with one thing changed, in the sandbox and in an interpreter each."""
+"""Mutants: runs MBPP's solutions, and variants with one change, in the sandbox and in separate interpreters."""
 
 import ast
 import os
@@ -34,7 +34,7 @@ _CHANGED: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.In: (ast.NotIn,), ast.NotIn: (ast.In,), ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,),
     ast.And: (ast.Or,), ast.Or: (ast.And,), ast.USub: (ast.UAdd,),
 }  # fmt: skip
-"""What stands in an operator's place, one at a time."""
+"""The replacements of each operator; a mutant has one of them."""
 
 _LIMITED = f"""import resource
 resource.setrlimit(resource.RLIMIT_CPU, ({LIMITS.cpu_seconds}, {LIMITS.cpu_seconds}))
@@ -44,7 +44,7 @@ resource.setrlimit(resource.RLIMIT_AS, ({LIMITS.memory_mb}000000, {LIMITS.memory
 
 @dataclass(frozen=True)
 class Case:
-    """A program, of which task it is, and what has taken the place of what; None in the solution itself."""
+    """A program, its task, and the change in it; None for the solution itself."""
 
     task: str
     program: Program
@@ -60,7 +60,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
         repeats: How often each way runs.
 
     Raises:
-        ConfigError: If MBPP cannot be had.
+        ConfigError: If MBPP cannot be found or downloaded.
     """
     source = Mbpp(str(data) if (data / "mbpp.jsonl").exists() else None, prompting=True, solutions=True)
     problems = list(source.problems())[: 3 if workload == TINY else None]
@@ -101,7 +101,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
 
 
 def cases(problem: Problem) -> Iterator[Case]:
-    """The published solution, then its mutants."""
+    """Yield the published solution, then its mutants."""
     reference, solution = problem.reference, problem.responses[0].text
 
     def program(code: str) -> Program:
@@ -113,7 +113,7 @@ def cases(problem: Problem) -> Iterator[Case]:
 
 
 def mutants(code: str) -> Iterator[tuple[str, str]]:
-    """Code with one operator changed, or one whole number made larger by one, each under what was changed and where."""
+    """Yield mutants with one operator changed, or one integer increased by one; each with the change in words."""
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):

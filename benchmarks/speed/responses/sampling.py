@@ -1,4 +1,4 @@
-"""Sampling: many responses to one prompt, against transformers' generate and the matrix products alone."""
+"""Sampling: samples many responses to one prompt, against transformers' generate and the matrix products alone."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -26,20 +26,20 @@ _ENDS = {_END}
 
 @dataclass(frozen=True)
 class Case:
-    """A model of random weights, and what is sampled from it.
+    """A model with random weights, and the responses to sample from it; the default shape is that of SmolLM2-135M.
 
     Args:
-        hidden_size: Of the model, as the fields after it; those of SmolLM2-135M.
-        intermediate_size: Of the feed-forward network.
-        num_layers: Blocks.
-        num_heads: Of attention.
-        num_key_heads: Of its keys and values.
-        vocabulary: Tokens, of which one ends a response.
-        prompt_tokens: Of the one prompt.
-        num_responses: To it.
-        mean_tokens: Of a response, where nothing cuts it: each token is the last with one over this probability.
-        most_tokens: Where it is cut.
-        dtype: Of the computation; `auto` until it is measured.
+        hidden_size: Width of the model.
+        intermediate_size: Width of the feed-forward network.
+        num_layers: Number of blocks.
+        num_heads: Number of attention heads.
+        num_key_heads: Number of heads of keys and values.
+        vocabulary: Number of tokens; one of them ends a response.
+        prompt_tokens: Number of tokens of the prompt.
+        num_responses: Number of responses to the prompt.
+        mean_tokens: Mean number of tokens of an uncut response: each token is the last with probability 1 / mean.
+        most_tokens: Number of tokens where a response is cut.
+        dtype: Number format of the computation; `auto` is resolved before the measurement.
     """
 
     hidden_size: int = 576
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def resolved(self) -> "Case":
-        """The same with what `auto` stands for on this processor."""
+        """A copy with `auto` replaced by what it stands for on this CPU."""
         return replace(self, dtype=resolve_dtype(self.dtype, torch.device("cpu")))
 
 
@@ -71,13 +71,13 @@ RATIOS = [Ratio("generate", "ours", at_least=1.3), Ratio("ours", "products")]
 
 
 def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: bool = True) -> Comparison:
-    """Sample with the same model in each way, each in its own process, with another seed each time.
+    """Sample with the same model in each way, each in its own process, with another seed in each repeat.
 
-    All ways' responses end with the same probability at each token, so their lengths vary alike. Each way draws them
-    in its own manner, and its time is divided by its tokens.
+    In all ways, responses end with the same probability at each token, so their lengths have the same distribution. The
+    ways draw different lengths, so the time of each is divided by its number of tokens.
 
     Args:
-        data: Nothing is written.
+        data: Not used.
         workload: The tiny one stands for a small model.
         repeats: How often each way runs.
         apart: Run each in a process of its own.
@@ -106,12 +106,12 @@ def in_turns_by_token(
     """Run ways whose result is a number of tokens, and close them.
 
     Args:
-        ways: What to run.
-        case: What they sample.
+        ways: The ways to run.
+        case: The case that they sample.
         repeats: How often each way runs.
 
     Returns:
-        The seconds of each way for as many tokens as a run has on average, and the tokens that it had.
+        The seconds of each way, scaled to the mean number of tokens of a run, and the actual numbers of tokens.
     """
     tokens: dict[str, list[int]] = {name: [] for name in ways}
 
@@ -127,13 +127,13 @@ def in_turns_by_token(
 
 
 def mean_tokens(case: Case) -> float:
-    """Tokens of all responses on average: those of a geometric distribution, cut."""
+    """The mean number of tokens of all responses, by a truncated geometric distribution."""
     length = case.mean_tokens * (1 - (1 - 1 / case.mean_tokens) ** case.most_tokens)
     return case.num_responses * length
 
 
 def model_of(case: Case) -> Any:
-    """A Llama of that shape, whose end token has the same probability after whatever text."""
+    """A Llama with this shape, whose end token has the same probability after every text."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -156,7 +156,7 @@ def model_of(case: Case) -> Any:
 
 
 def weights_of(case: Case, num_layers: int, *, head: bool) -> list[Float[Tensor, "o i"]]:
-    """Random ones of the shapes that such a model multiplies with, block by block."""
+    """Random weights with the shapes of the model's matrices, block by block."""
     size, keys = case.hidden_size, case.hidden_size * case.num_key_heads // case.num_heads
     shapes = [(size, size), (keys, size), (keys, size), (size, size), *2 * [(case.intermediate_size, size)]]
     block = [*shapes, (size, case.intermediate_size)]
@@ -168,7 +168,7 @@ def weights_of(case: Case, num_layers: int, *, head: bool) -> list[Float[Tensor,
 
 
 def multiplied(weights: Sequence[Float[Tensor, "o i"]], rows: int) -> None:
-    """Rows times all of the weights."""
+    """Multiply rows with all weights."""
     inputs = {each.shape[1]: torch.ones(rows, each.shape[1], dtype=each.dtype) for each in weights}
     for each in weights:
         torch.nn.functional.linear(inputs[each.shape[1]], each)
@@ -181,18 +181,18 @@ def prompt_of(case: Case) -> list[int]:
 
 
 def _with_ends(mean_tokens: int, head: Any, inputs: Any, logits: Tensor) -> Tensor:
-    """Logits under which a text ends with one over so many."""
+    """Logits that end a text with probability 1 / `mean_tokens`."""
     logits[..., _END] = -torch.inf
     logits[..., _END] = logits.float().logsumexp(dim=-1) - torch.tensor(mean_tokens - 1.0).log()
     return logits
 
 
 def ours(case: Case, states: bool) -> Work:
-    """Sampling with `language_models.sampling`, with another seed each time; how many tokens that were is kept.
+    """Sample with `language_models.sampling`, with another seed at each call; keep the number of tokens.
 
     Args:
-        case: What is sampled.
-        states: Whether those of each last token at depth 0.6 are taken.
+        case: The case to sample.
+        states: Whether to keep the states of each last token at depth 0.6.
     """
     model, prompt, seeds = model_of(case), Prompt("prompt", prompt_of(case)), iter(range(1 << 30))
     layers = layers_of([0.6], case.num_layers) if states else []

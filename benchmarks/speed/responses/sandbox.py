@@ -1,4 +1,4 @@
-"""Sandbox: programs with tests run by its workers, against one fresh interpreter for each."""
+"""Sandbox: runs programs with tests in the sandbox's workers, against a new interpreter for each program."""
 
 import os
 import subprocess
@@ -18,11 +18,11 @@ from sandbox.sandbox import Program, Sandbox
 
 @dataclass(frozen=True)
 class Case:
-    """How much there is to run.
+    """The number of programs to run.
 
     Args:
-        num_problems: Each with a function of its own and three tests.
-        num_programs: Of each problem, every other one wrong.
+        num_problems: Number of problems, each with its own function and three tests.
+        num_programs: Number of programs for each problem; every second one is wrong.
     """
 
     num_problems: int = 100
@@ -59,19 +59,19 @@ _KINDS = (
     ("import heapq\n", "heapq.nlargest(y, x)", "heapq.nsmallest(y, x)", ("[4, 1, 9], 2", "[1], 1", "[5, 1], 3")),
     ("", "x if x < 2 else task(x - 1, y) + task(x - 2, y)", "task(x, y)", ("9, 0", "1, 0", "12, 0")),
 )
-"""Imports, what is returned, what is returned by mistake, and arguments of the tests."""
+"""For each problem: imports, the right result, a wrong result, and the arguments of the tests."""
 
 
 def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparison:
     """Run the same programs in each way.
 
     Args:
-        data: Nothing is written.
+        data: Not used.
         workload: The tiny one stands for few programs.
         repeats: How often each way runs.
 
     Raises:
-        AssertionError: If the ways differ about which programs pass, or the sandbox protects from nothing.
+        AssertionError: If different programs pass in two ways, or the sandbox has no protection here.
     """
     case = SMALL if workload == TINY else FULL
     ours = programs(case)
@@ -100,7 +100,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
 
 
 def programs(case: Case) -> list[Program]:
-    """Short functions like those of MBPP; those of a problem come one after the other."""
+    """Short functions like those of MBPP, ordered by problem."""
     found = []
     for problem in range(case.num_problems):
         imports, *results, arguments = _KINDS[problem % len(_KINDS)]

@@ -37,7 +37,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
     """Judge the same responses in each way.
 
     Args:
-        data: Nothing is written.
+        data: Not used.
         workload: The tiny one stands for few responses.
         repeats: How often each way runs.
 
@@ -86,7 +86,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
 
 
 def recorded(number: int) -> Iterator[Item]:
-    """Responses as long as those of MATH, whose answers are written as models write them, a third of them right."""
+    """Yield responses as long as those to MATH, with answers in the notation of models; a third of them is right."""
     draw = random.Random(0)
     for place in range(0, number, RESPONSES_A_PROBLEM):
         kind = draw.choice(_KINDS)

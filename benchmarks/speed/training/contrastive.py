@@ -1,4 +1,4 @@
-"""Contrastive: an epoch of queries against each other's documents, by LRanker and by sentence-transformers."""
+"""Contrastive: an epoch of training with in-batch negatives, by LRanker and by sentence-transformers."""
 
 import os
 import time
@@ -31,13 +31,13 @@ _EVALUATED = 2
 
 @dataclass(frozen=True)
 class Texts:
-    """How many texts are trained on, and what reads them.
+    """The training texts, and the model that reads them.
 
     Args:
-        num_queries: Functions of Python's library, each found by its first sentence.
-        max_length: Of prompts and documents, in tokens.
-        backbone: What reads them.
-        template: Of the prompts, as LRanker takes it.
+        num_queries: Number of queries, first sentences of functions in Python's library.
+        max_length: Longest prompt or document in tokens.
+        backbone: The model that reads the texts.
+        template: LRanker's template of the prompts.
     """
 
     num_queries: int
@@ -48,14 +48,14 @@ class Texts:
 
 @dataclass
 class Trained:
-    """What an epoch took, after one to warm up.
+    """The cost of an epoch, after a warm-up epoch.
 
     Args:
-        seconds: Of the epoch.
-        tokens: That the backbone read in it, fillers apart.
-        fillers: Tokens that only fill up batches.
-        weights: That were trained in the backbone.
-        parts: Seconds of the epoch by what they went into, where that is known.
+        seconds: Seconds of the epoch.
+        tokens: Number of tokens that the backbone read, without padding.
+        fillers: Number of padding tokens.
+        weights: Number of trained weights in the backbone.
+        parts: Seconds of the epoch by part, if known.
     """
 
     seconds: float = 0.0
@@ -65,7 +65,7 @@ class Trained:
     parts: dict[str, float] = field(default_factory=dict)
 
     def watch(self, backbone: nn.Module) -> None:
-        """Count what a backbone reads from now on."""
+        """From now on, count the tokens that a backbone reads."""
         self.weights = sum(each.numel() for each in backbone.parameters() if each.requires_grad)
         self.tokens = self.fillers = 0
 
@@ -78,7 +78,7 @@ class Trained:
 
 
 def write_pool(texts: Texts, folder: Path, feature_dim: int) -> Path:
-    """A pool of that many functions, or the one that an earlier call has written; its vectors are random."""
+    """Write a pool of functions with random vectors, or reuse that of an earlier call."""
     path = folder / f"functions-{texts.num_queries}x{feature_dim}"
     if path.exists():
         return path
@@ -101,7 +101,7 @@ def write_pool(texts: Texts, folder: Path, feature_dim: int) -> Path:
 
 
 def lranker(candidates: Literal["cached", "encoded"], texts: Texts, pool: Path) -> Trained:
-    """LRanker in Lightning, with the options that train.py gives it, and without validation."""
+    """Train LRanker in Lightning with train.py's options, without validation."""
     keep_freed_memory()
     seed_everything(SEED, verbose=False)
     data = PartitionedCandidates(str(pool), BATCH_SIZE, negatives="batch", seed=SEED, verify=False)
@@ -135,7 +135,7 @@ def lranker(candidates: Literal["cached", "encoded"], texts: Texts, pool: Path) 
 
 
 def parts_of(ranker: LRanker, data: PartitionedCandidates) -> dict[str, float]:
-    """Seconds an epoch of what is not the reading of texts: batches, and centroids forward, backward and updated."""
+    """Seconds per epoch of everything but reading texts: batches, and forward, backward and update of centroids."""
     ranker.train()
     loader = data.train_dataloader()
     loader.sampler.set_epoch(1)  # type: ignore[attr-defined]
@@ -159,7 +159,7 @@ def parts_of(ranker: LRanker, data: PartitionedCandidates) -> dict[str, float]:
 
 
 def sentence_transformers(texts: Texts, pool: Path) -> Trained:
-    """SentenceTransformerTrainer with MultipleNegativesRankingLoss on the same prompts and documents."""
+    """Train by SentenceTransformerTrainer with MultipleNegativesRankingLoss on the same prompts and documents."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import datasets  # pyright: ignore[reportMissingImports]
     from peft import LoraConfig

@@ -1,4 +1,4 @@
-"""Epochs: one epoch on the same groups in the same order from the same weights, by ours and by plain means."""
+"""Epochs: one epoch on the same groups in the same order from the same weights, by our code and by plain loops."""
 
 import csv
 import io
@@ -34,14 +34,14 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Epoch:
-    """How long it took, and the loss of each step."""
+    """The seconds of an epoch, and the loss of each step."""
 
     seconds: float
     losses: list[float]
 
 
 def fitted(ranker: str, workload: Workload, store: Path) -> Epoch:
-    """A run as train.py makes it, up to the end of fit."""
+    """A run of train.py up to the end of fit."""
     _warm_up()
     os.environ.pop(RUN_DIR, None)
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
@@ -79,19 +79,19 @@ def ordinary_from_files(workload: Workload, store: Path) -> Epoch:
 
 
 def batches(workload: Workload, store: Path) -> Epoch:
-    """Our batches alone: the store opened and verified, groups drawn, features gathered."""
+    """Our batches without training: open and verify the store, draw groups, gather features."""
     keep_freed_memory()
     return Epoch(_seconds(lambda: datamodule(workload, store, verify=True).train_dataloader()), [])
 
 
 def ordinary_batches(workload: Workload, store: Path) -> Epoch:
-    """The ordinary way's batches alone."""
+    """The batches of the ordinary way without training."""
     groups = StackedGroups(*in_memory(workload, store))
     return Epoch(_seconds(lambda: groups.in_batches(workload.batch_size)), [])
 
 
 def datamodule(workload: Workload, store: Path, verify: bool = False) -> GroupedFeatures:
-    """The data as a run has it."""
+    """The datamodule of a run."""
     return GroupedFeatures(str(store), seed=SEED, verify=verify, **_options(workload))
 
 
@@ -125,7 +125,7 @@ def _seconds(batches: Callable[[], Iterable[Any]]) -> float:
 
 
 def _warm_up() -> None:
-    """Let PyTorch import what it imports at the first step of an optimizer."""
+    """Execute a first optimizer step, in which PyTorch imports modules."""
     torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]).step()
 
 

@@ -54,7 +54,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
 
     Args:
         data: Folder for the store.
-        workload: Its size.
+        workload: The size of the store and of training.
         repeats: How often each way runs.
         apart: Run each in a process of its own.
 
@@ -84,9 +84,9 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
 
 
 def floor(workload: Workload, store: Path) -> dict[str, float]:
-    """Seconds that the mathematics alone would take at the machine's best rates, one after the other.
+    """Seconds that the computation alone would take at the machine's highest rates, one step after the other.
 
-    Each needed vector is read, gathered, widened to fp32 and read by two matrix products; the block's products are
+    Each needed vector is read, gathered, converted to fp32, and read by two matrix products; the block's products count
     three times those of its forward pass.
     """
     steps = epochs.steps_of(epochs.datamodule(workload, store))

@@ -1,4 +1,4 @@
-"""Plain loop: ListRanker's training written with nothing but PyTorch, as a measure for ours."""
+"""Plain loop: ListRanker's training in plain PyTorch, to compare ours with."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Projected = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Group:
-    """What a step trains on, by index: its queries, their candidates' rows, and the labels."""
+    """The data of a step by index: its queries, the rows of their candidates, and the labels."""
 
     query: Int[Tensor, " B"]
     candidates: Int[Tensor, "B K"]
@@ -24,7 +24,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Memory:
-    """All vectors in memory, as they are stored."""
+    """All vectors in memory, in the stored dtype."""
 
     queries: Float[Tensor, "Q D"]
     candidates: Float[Tensor, "C D"]
@@ -35,7 +35,7 @@ class PlainListRanker(nn.Module):
 
     Args:
         feature_dim: Size of the vectors.
-        weights: A ListRanker's, to start from the same.
+        weights: The initial weights, from a ListRanker.
     """
 
     def __init__(self, feature_dim: int, weights: Mapping[str, Tensor]) -> None:
@@ -110,16 +110,16 @@ class StackedGroups(Dataset[tuple[Tensor, Tensor]]):
         return torch.stack(vectors).to(self._dtype), self._labels[place]
 
     def vectors(self, query: int, candidates: list[int]) -> list[Tensor]:
-        """A query's vector and those of some candidates."""
+        """The vectors of a query and of some candidates."""
         return [self._memory.queries[query], *(self._memory.candidates[row] for row in candidates)]
 
     def in_batches(self, batch_size: int) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Batches that two worker processes put together."""
+        """Batches made by two worker processes."""
         return DataLoader(self, batch_size, num_workers=2)
 
 
 class StackedFromFiles(StackedGroups):
-    """The same from a file for each query, which holds its vector and those of all its responses."""
+    """The ordinary way with a file for each query, which has the vectors of the query and all its responses."""
 
     def __init__(self, memory: Memory, steps: Sequence[Group], folder: Path) -> None:
         super().__init__(memory, steps)
@@ -134,7 +134,7 @@ class StackedFromFiles(StackedGroups):
 
 
 def projecting_stacked(model: PlainListRanker, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Projected]:
-    """Stacked features, projected as they come."""
+    """Project stacked features."""
     for features, labels in batches:
         projected = model.project(features.float())
         yield projected[:, 0], projected[:, 1:], labels

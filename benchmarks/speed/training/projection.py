@@ -1,4 +1,4 @@
-"""Projection: mapping each vector once a batch, against once for every group it is in."""
+"""Projection: projects each vector once per batch, against once for every group that has it."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,11 +19,11 @@ QUERIES_OF = {"random": None, "repeating": 32}
 
 
 def measure(data: Path, workload: Workload = MBPP, repeats: int = 9) -> Comparison:
-    """Gather, project and go back through one batch, in either way, for random batches and for repeating queries.
+    """Gather, project and backpropagate one batch in both ways, for random batches and for repeating queries.
 
     Args:
         data: Folder for the store.
-        workload: Its size; K is 10 and 32 in turn.
+        workload: The size of the store; K is 10, then 32.
         repeats: How often each way runs.
 
     Raises:

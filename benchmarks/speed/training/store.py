@@ -1,4 +1,4 @@
-"""Store: opening a group store and reading all of it, against reading its files."""
+"""Store: opens a group store and reads all of it, against reading its files."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,15 +25,15 @@ RATIOS = [Ratio("store", "files", at_most=1.5), Ratio("store, verified", "files"
 
 
 def measure(data: Path, workload: Workload = MBPP, repeats: int = 9) -> Comparison:
-    """Read the same bytes in each way, from files that the operating system has in memory already.
+    """Read the same bytes in each way, from files that are already in the operating system's cache.
 
     Args:
         data: Folder for the store.
-        workload: Its size.
+        workload: The size of the store.
         repeats: How often each way runs.
 
     Raises:
-        AssertionError: If the store gives other vectors than its files hold.
+        AssertionError: If the store returns other vectors than its files have.
     """
     path = write_store(workload, data)
     store = GroupStore.open(path)
@@ -64,7 +64,7 @@ def read_files(path: Path) -> dict[str, bytes]:
 
 
 def read_store(path: Path, verify: bool) -> torch.Tensor:
-    """All vectors of candidates; those of the queries are read as well."""
+    """Read all vectors of candidates and queries; return those of candidates."""
     store = GroupStore.open(path, verify=verify)
     store.query_features(torch.arange(store.num_groups))
     return store.candidate_features(torch.arange(store.num_candidates))

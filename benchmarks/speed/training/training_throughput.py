@@ -1,4 +1,4 @@
-"""Training throughput: LRanker with texts encoded in each step, against sentence-transformers' trainer."""
+"""Training throughput: trains LRanker with texts encoded in each step, against sentence-transformers' trainer."""
 
 from dataclasses import asdict, replace
 from functools import partial
@@ -32,18 +32,18 @@ RATIOS = [Ratio(THEIRS, OURS, at_least=1), Ratio(THEIRS, CACHED), Ratio(APART, O
 def measure(
     data: Path, workload: Workload = MBPP, repeats: int = 5, *, texts: Texts | None = None, apart: bool = True
 ) -> Comparison:
-    """Train on the same texts from the same weights; each way's second epoch counts.
+    """Train on the same texts from the same weights; the second epoch of each way is measured.
 
     Args:
         data: Folder for the pool.
-        workload: Only whether it is the tiny one.
+        workload: The tiny one stands for few texts.
         repeats: How often each way runs.
-        texts: What to train on, if not what goes with the workload.
+        texts: The training texts; None for those of the workload.
         apart: Run each in a process of its own.
 
     Raises:
         ModuleNotFoundError: If the peer is not installed.
-        AssertionError: If the ways read other numbers of tokens, or train other numbers of weights of the backbone.
+        AssertionError: If the ways read different numbers of tokens, or train different numbers of weights.
     """
     if missing := [name for name in ("sentence_transformers", "datasets") if find_spec(name) is None]:
         raise ModuleNotFoundError(f"{missing[0]} is not installed: pip install -e '.[peers]'")

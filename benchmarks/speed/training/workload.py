@@ -1,4 +1,4 @@
-"""Workload: a synthetic store of a given size, and what is trained on it."""
+"""Workload: the size of a synthetic store and of the training on it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,15 @@ _EVALUATED = 4
 
 @dataclass(frozen=True)
 class Workload:
-    """How much there is to train on, and in which portions.
+    """The amount of training data, and the size of batches.
 
     Args:
-        num_queries: Queries to train on; a few more validate and test.
-        num_responses: Candidates stored of each query; none is shared.
+        num_queries: Number of training queries; a few more are for validation and test.
+        num_responses: Number of stored candidates for each query; queries share none.
         feature_dim: Size of the vectors, which are fp16.
-        num_candidates: K.
-        groups_per_query: Groups drawn of each query in the one epoch.
-        batch_size: Groups a step.
+        num_candidates: K, the number of candidates in a group.
+        groups_per_query: Number of groups drawn for each query in the one epoch.
+        batch_size: Number of groups in a step.
     """
 
     num_queries: int = 374
@@ -37,7 +37,7 @@ TINY = Workload(12, 20, 32, num_candidates=5, groups_per_query=10, batch_size=32
 
 
 def write_store(workload: Workload, folder: Path) -> Path:
-    """A store of random vectors and labels, or the one that an earlier call has written there."""
+    """Write a store of random vectors and labels, or reuse that of an earlier call."""
     path = folder / f"{workload.num_queries}x{workload.num_responses}x{workload.feature_dim}"
     if path.exists():
         return path

@@ -23,15 +23,15 @@ _WITHIN = 1.01
 
 @dataclass(frozen=True)
 class Case:
-    """How much there is to cluster.
+    """The sets to cluster.
 
     Args:
-        num_points: Of the large set.
-        num_sets: How many small ones.
-        points_a_set: Of each small one.
-        dim: Of all points.
-        num_centroids: K.
-        iterations: Of the large set; as many as faiss makes by default.
+        num_points: Number of points in the large set.
+        num_sets: Number of small sets.
+        points_a_set: Number of points in each small set.
+        dim: Dimension of all points.
+        num_centroids: K, the number of clusters.
+        iterations: Number of iterations on the large set; the default of faiss.
     """
 
     num_points: int = 1_000_000
@@ -46,17 +46,17 @@ FULL, SMALL = Case(), Case(5000, 12, 200, 16, 8)
 WAYS = {
     "ours, large": "one large set, every iteration made",
     "faiss": "faiss.Kmeans on the same set: all points, as many iterations",
-    "ours, small": "all small sets in one call, until an iteration lowers a set's inertia by 0.5 % at the most",
+    "ours, small": "all small sets in one call, until an iteration lowers a set's inertia by at most 0.5 %",
     "scikit-learn": "KMeans(n_init=1) on one small set after the other",
 }
 RATIOS = [Ratio("faiss", "ours, large", at_least=1), Ratio("scikit-learn", "ours, small", at_least=10)]
 
 
 def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: bool = True) -> Comparison:
-    """Cluster the same points in each way, each in its own process, with another seed each time.
+    """Cluster the same points in each way, each in its own process, with another seed in each repeat.
 
     Args:
-        data: Nothing is written.
+        data: Not used.
         workload: The tiny one stands for small sets.
         repeats: How often each way runs.
         apart: Run each in a process of its own.
@@ -104,7 +104,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
 
 
 def points(num_sets: int, num_points: int, dim: int) -> Float[Tensor, "P n D"]:
-    """Around 50 centres in each set, some of them nearer to each other than to their points."""
+    """Points around 50 centres in each set; some centres are nearer to each other than to their points."""
     draw = torch.Generator().manual_seed(0)
     centres = torch.randn(num_sets, 50, dim, generator=draw)
     of = torch.randint(50, (num_sets, num_points), generator=draw)

@@ -1,7 +1,7 @@
-"""Plain scaling: LRanker's test-time scaling as one would first write it, as a measure for ours.
+"""Plain scaling: a straightforward version of LRanker's test-time scaling, to compare ours with.
 
-Every part's whole prompt goes through the backbone, the parts of a step as one batch; scikit-learn clusters part after
-part; NumPy scores and sorts.
+The backbone reads the whole prompt of every part, with the parts of a step as one batch. scikit-learn clusters one part
+after the other. NumPy scores and sorts.
 """
 
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from ranking.pool_batch import Contexts
 
 @dataclass(frozen=True)
 class PlainScaling:
-    """One query at a time.
+    """Ranks one query at a time.
 
     Args:
         backbone: A causal model of the transformers library.
-        prompt: What stands around a query.
-        projection: From centroids to the input embedding at the placeholder.
-        vectors: Of the candidates, of length one.
-        num_centroids: K.
-        assign_dim: How many of the first dimensions are clustered.
+        prompt: The text around a query.
+        projection: Maps centroids to the input embedding at the placeholder.
+        vectors: Vectors of the candidates, with length one.
+        num_centroids: K, the number of centroids.
+        assign_dim: Number of first dimensions that decide the cluster.
     """
 
     backbone: Any
@@ -54,7 +54,7 @@ class PlainScaling:
         return np.argsort(-(self.vectors @ np.mean(embeddings, axis=0)))[:10]
 
     def summarise(self, rows: NDArray[np.int64]) -> tuple[Float[Tensor, "K D"], Bool[Tensor, " K"]]:
-        """The means of the clusters of a part, the largest first."""
+        """The means of the clusters of a part, the largest cluster first."""
         vectors = self.vectors[rows]
         clusters = min(self.num_centroids, len(rows))
         labels = KMeans(clusters, random_state=0).fit_predict(vectors[:, : self.assign_dim])
@@ -65,7 +65,7 @@ class PlainScaling:
 
     @torch.no_grad()
     def read(self, query: list[int], contexts: Contexts) -> Float[Tensor, "P E"]:
-        """The query's embedding in each context, every prompt read from its first token to its last."""
+        """The query's embedding in each context; reads every prompt completely."""
         before, after = self.prompt.before, self.prompt.after
         assert self.prompt.placeholder is not None
         place = len(before) + len(query) + self.prompt.placeholder

@@ -1,4 +1,4 @@
-"""Pool memory: ranking a pool on disk that is larger than what memory should be asked for, for batches of queries."""
+"""Pool memory: ranks a pool on disk that is too large for memory, for batches of queries."""
 
 import os
 import shutil
@@ -22,21 +22,21 @@ from ranking.stores.candidate_pool_writer import CandidatePoolWriter
 from ranking.vectors.search import search
 from registry import ConfigError
 
-_EVERY = 0.01  # seconds between two looks at the memory in use
+_EVERY = 0.01  # seconds between two measurements of the memory in use
 _KINDS = {"RssAnon": "anonymous", "RssFile": "mapped"}
 _READ = "read"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A pool in fp16 as large as that of Rec-Clothing, and what is asked of it.
+    """A pool in fp16 with the size of Rec-Clothing, and the work to do on it.
 
     Args:
-        num_candidates: N; random vectors.
-        dim: Their size.
-        batches: Queries at once.
-        k: How many candidates are found, besides the rank of one candidate a query.
-        rows: Of a shard.
+        num_candidates: N, the number of candidates, which are random vectors.
+        dim: Size of the vectors.
+        batches: Numbers of queries in a batch.
+        k: Number of candidates to find, in addition to the rank of one candidate per query.
+        rows: Number of rows of a shard.
     """
 
     num_candidates: int = 6_800_000
@@ -59,7 +59,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
         apart: Run each in a process of its own.
 
     Raises:
-        ConfigError: If the folder has not enough space.
+        ConfigError: If the folder does not have enough space.
     """
     case = SMALL if workload == TINY else FULL
     path = write_pool(case, data)
@@ -96,10 +96,10 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
 
 
 def write_pool(case: Case, data: Path) -> Path:
-    """A pool of random unit vectors, or the one that an earlier call has written, or begun to write.
+    """Write a pool of random unit vectors; reuse or continue that of an earlier call.
 
     Raises:
-        ConfigError: If there is no space for it.
+        ConfigError: If there is not enough space.
     """
     path = data / f"pool-{case.num_candidates}x{case.dim}"
     if path.exists():
@@ -115,13 +115,13 @@ def write_pool(case: Case, data: Path) -> Path:
     with CandidatePoolWriter(path, feature_dim=case.dim, dtype="float16", settings=settings) as writer:
         for first in range(writer.num_candidates, case.num_candidates, case.rows):
             names = [f"c{row}" for row in range(first, min(first + case.rows, case.num_candidates))]
-            turned = vectors[: len(names)].roll(first // case.rows, dims=1)  # as random as others, and made at once
+            turned = vectors[: len(names)].roll(first // case.rows, dims=1)  # as random as new ones, but faster
             writer.add_candidates(names, names, turned)
         return writer.finish()
 
 
 def rank(path: Path, batch: int, k: int) -> dict[str, float]:
-    """Rank the pool for a batch of queries; how long it took and the most memory that was in use, in GB."""
+    """Rank the pool for a batch of queries; return the seconds and the peak memory in GB."""
     pool, draw = CandidatePool.open(path), torch.Generator().manual_seed(0)
     queries = torch.randn(batch, pool.feature_dim, generator=draw)
     rows = torch.randint(pool.num_candidates, (batch,), generator=draw)
@@ -134,7 +134,7 @@ def rank(path: Path, batch: int, k: int) -> dict[str, float]:
 
 @contextmanager
 def _watched() -> Iterator[dict[str, int]]:
-    """The most memory of each kind that this process has, in kB; pages of mapped files are given back on demand."""
+    """Measure the peak memory of each kind of this process, in kB; pages of mapped files can be freed at any time."""
     peaks, done = dict.fromkeys(_KINDS.values(), 0), threading.Event()
 
     def look() -> None:
@@ -176,7 +176,7 @@ def _read(files: list[Path]) -> None:
 
 
 def _forget(files: list[Path]) -> None:
-    """Let the operating system drop what it holds of files."""
+    """Make the operating system drop files from its cache."""
     if not hasattr(os, "posix_fadvise"):
         return
     for file in files:

@@ -1,4 +1,4 @@
-"""Scaling: test-time scaling, prefixes read once and parts clustered together, against reading every prompt whole."""
+"""Scaling: test-time scaling with prefixes read once and parts clustered together, against whole prompts."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -30,24 +30,24 @@ PAPER = {
     "milliseconds_per_query": 20,
 }
 _ASSIGN_DIM = 128
-_REPEATS = 2  # of what takes a minute
+_REPEATS = 2  # each takes a minute
 _GPU_BATCHES = (1, 32)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A pool, a backbone and how far to scale; by default MS MARCO's and Qwen3-0.6B's, but for the vocabulary.
+    """The sizes of pool, backbone and scaling; by default those of MS MARCO and Qwen3-0.6B, except the vocabulary.
 
     Args:
-        num_candidates: N.
-        dim: Of the candidates and of the backbone.
-        num_layers: Of the backbone.
-        num_heads: Of its attention; half as many for keys and values.
-        head_dim: Size of each.
-        mlp_dim: Inner size of its feed-forward layers.
-        num_centroids: K.
-        width: Parts a step.
-        depth: Steps.
+        num_candidates: N, the number of candidates.
+        dim: Size of candidate vectors and width of the backbone.
+        num_layers: Number of blocks of the backbone.
+        num_heads: Number of attention heads; keys and values have half as many.
+        head_dim: Size of each head.
+        mlp_dim: Inner size of the feed-forward layers.
+        num_centroids: K, the number of centroids.
+        width: Number of parts in a step.
+        depth: Number of steps.
         query_tokens: Lengths of queries: a history of 20 items, and a short question.
     """
 
@@ -69,12 +69,12 @@ SMALL = Shape(600, 16, 2, 2, 8, 32, num_centroids=4, width=3, depth=2, query_tok
 
 @dataclass(frozen=True)
 class RandomBackbone(Backbone):
-    """A causal model of a given shape with random weights, and a tokenizer of words."""
+    """A causal model with this shape and random weights, and a tokenizer of words."""
 
     shape: Shape = FULL
 
     def tokenizer(self) -> Any:
-        """One token a word or run of punctuation, as large vocabularies have it."""
+        """A tokenizer with one token per word or run of punctuation, as in large vocabularies."""
         from tokenizers import Tokenizer, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast
 
@@ -84,7 +84,7 @@ class RandomBackbone(Backbone):
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>")
 
     def load(self, device_map: str | None = None) -> Any:
-        """The model, the same each time."""
+        """The model, with the same weights at each call."""
         from transformers import Qwen3Config, Qwen3Model
 
         torch.manual_seed(0)
@@ -101,12 +101,12 @@ class RandomBackbone(Backbone):
 
 
 class Case:
-    """Queries of one length, to be ranked in either way.
+    """Queries of one length, to rank in both ways.
 
     Args:
-        shape: Of everything.
-        device: Where ours runs; the plain way runs on the CPU.
-        dtype: Of the backbone.
+        shape: The sizes.
+        device: The device of our way; the plain way runs on the CPU.
+        dtype: Number format of the backbone.
     """
 
     def __init__(self, shape: Shape, device: str = "cpu", dtype: Any = "float32") -> None:
@@ -136,7 +136,7 @@ class Case:
     def ours(
         self, tokens: Int[Tensor, "B T"], width: int, depth: int, clock: "Clock | None" = None
     ) -> Float[Tensor, "B steps E"]:
-        """From tokens to the ten best candidates; the embeddings on the way."""
+        """Compute the ten best candidates from tokens; return the embeddings of all steps."""
         clock = clock or Clock()
         lengths = torch.full((len(tokens),), tokens.shape[1], device=self.device)
         with clock("prefix"):
@@ -156,14 +156,14 @@ class Case:
 
 
 class Clock:
-    """How many seconds went where."""
+    """Counts the seconds of named parts of the work."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Count the seconds within."""
+        """Count the seconds in this context."""
         started = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
@@ -189,12 +189,12 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = _REPEATS) -> C
     """Rank the pool for one query of each length, in each way; on a GPU also for batches, scaled and directly.
 
     Args:
-        data: Nothing is written.
+        data: Not used.
         workload: The tiny one stands for a tiny pool and backbone.
-        repeats: How often each way runs; twice at most, as plain runs take minutes.
+        repeats: How often each way runs, at most twice, because plain runs take minutes.
 
     Raises:
-        AssertionError: If embeddings differ by more than rounding from those of whole prompts in the same contexts.
+        AssertionError: If embeddings differ by more than rounding from those of whole prompts with the same contexts.
     """
     shape = SMALL if workload == TINY else FULL
     case, rate = Case(shape), machine.multiplications_per_second()
@@ -233,10 +233,10 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = _REPEATS) -> C
 
 
 def check(case: Case, plain: PlainScaling, tokens: Int[Tensor, "1 T"], depth: int = 2) -> dict[str, float]:
-    """How far our embeddings are from those of whole prompts read in the same contexts.
+    """The distance of our embeddings from those of whole prompts with the same contexts.
 
     Raises:
-        AssertionError: If that is more than a hundredth of how far embeddings in different parts lie apart.
+        AssertionError: If it exceeds a hundredth of the distance between embeddings in different parts.
     """
     seen: list[Contexts] = []
     embed = case.ranker.embedder(tokens, torch.tensor([tokens.shape[1]]))
@@ -258,7 +258,7 @@ def check(case: Case, plain: PlainScaling, tokens: Int[Tensor, "1 T"], depth: in
 
 
 def floor(case: Case, length: int, rate: float) -> dict[str, float]:
-    """What has to be multiplied: the prefix once, and what follows it once a context; and all prompts whole."""
+    """The necessary products: the prefix once and the rest once per context; for comparison, all prompts whole."""
     shape, prompt = case.shape, case.prompt
     assert prompt.placeholder is not None
     prefix = len(prompt.before) + length + prompt.placeholder
@@ -281,7 +281,7 @@ def floor(case: Case, length: int, rate: float) -> dict[str, float]:
 
 
 def clustered(shape: Shape) -> Float[Tensor, "N D"]:
-    """Candidates of length one around a few hundred centres, some of these near one another."""
+    """Candidates of length one around a few hundred centres, some of which are near each other."""
     draw = torch.Generator().manual_seed(1)
     topics = torch.randn(20, shape.dim, generator=draw)
     centres = topics[torch.randint(20, (400,), generator=draw)] + torch.randn(400, shape.dim, generator=draw)
@@ -290,7 +290,7 @@ def clustered(shape: Shape) -> Float[Tensor, "N D"]:
 
 
 def _with_gpu(found: Comparison, shape: Shape, repeats: int) -> Comparison:
-    """The same with ways that run on the GPU in bf16: batches of queries, directly and scaled, to their ten best."""
+    """Add ways that run on the GPU in bf16: the ten best candidates for batches, with and without scaling."""
     case = Case(shape, "cuda", "bfloat16")
     case.table, rate = case.table.half(), _gpu_multiplications_per_second()
     length = max(shape.query_tokens)
@@ -327,7 +327,7 @@ def _with_gpu(found: Comparison, shape: Shape, repeats: int) -> Comparison:
 
 
 def _gpu_multiplications_per_second(size: int = 8192) -> float:
-    """Floating-point operations a second of a large bf16 product on the GPU, at best."""
+    """The highest measured number of floating-point operations per second, in a large bf16 product on the GPU."""
     matrix = torch.randn(size, size, device="cuda", dtype=torch.bfloat16)
     seconds = []
     for _ in range(10):

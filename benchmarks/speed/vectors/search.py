@@ -1,4 +1,4 @@
-"""Search: the best candidates of a pool for a batch of queries, against faiss and against the products alone."""
+"""Search: finds the best candidates of a pool for a batch of queries, against faiss and the products alone."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,14 +25,14 @@ _LARGEST = 48_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """How much there is to search.
+    """The pool and queries to search.
 
     Args:
-        num_candidates: N; random vectors.
-        dim: Their size.
-        num_queries: Searched at once.
-        k: How many are found.
-        dim_on_gpu: Size of the vectors of the pool that fills a GPU.
+        num_candidates: N, the number of candidates, which are random vectors.
+        dim: Size of the vectors.
+        num_queries: Number of queries in the batch.
+        k: Number of candidates to find.
+        dim_on_gpu: Size of the vectors in the pool that fills a GPU.
     """
 
     num_candidates: int = 1_000_000
@@ -46,10 +46,10 @@ FULL, SMALL = Case(), Case(5000, 32, 20, 10, 16)
 WAYS = {
     "ours": "top_k over a pool in fp32",
     "ours, fp16": "top_k over the same pool in fp16; scores are fp32",
-    "ours, places": "the place of one candidate a query instead",
-    "faiss": "IndexFlatIP as it comes",
+    "ours, places": "the place of one candidate per query instead",
+    "faiss": "IndexFlatIP with default settings",
     "faiss, no BLAS": "IndexFlatIP with faiss's own kernels: the BLAS in its package is slow on some processors",
-    "products": "all scores, block by block, without looking at them",
+    "products": "all scores, block by block, without using them",
 }
 RATIOS = [
     Ratio("faiss", "ours", at_least=1),
@@ -71,7 +71,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
 
     Raises:
         ConfigError: If faiss is not installed.
-        AssertionError: If faiss finds other candidates, but for such as score the same to rounding.
+        AssertionError: If faiss finds other candidates whose scores differ by more than rounding.
     """
     require("faiss")
     case = SMALL if workload == TINY else FULL
@@ -109,7 +109,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5, *, apart: b
 
 
 def on_device(device: torch.device, num_candidates: int, case: Case, repeats: int) -> dict[str, Any]:
-    """How fast a pool in fp16 that is in the memory of a device is searched there, and how fast its memory is read."""
+    """Measure how fast a device searches a pool in fp16 in its memory, and how fast it reads this memory."""
     pool = torch.empty(num_candidates, case.dim_on_gpu, dtype=torch.float16, device=device)
     for block in pool.split(1 << 20):
         block.normal_()
@@ -152,7 +152,7 @@ def _write(case: Case, data: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[Float[np.ndarray, "Q D"], Float[np.ndarray, "N D"]]:
-    mapped = np.load(path / "candidates.npy", mmap_mode="c")  # which all processes share
+    mapped = np.load(path / "candidates.npy", mmap_mode="c")  # shared by all processes
     return np.load(path / "queries.npy"), mapped
 
 
@@ -187,7 +187,7 @@ def _faiss(path: Path, k: int, with_blas: bool) -> Work:
 
 
 def _compare(path: Path, ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> float:
-    """The share of candidates that differ; their scores by float64 must not."""
+    """The share of candidates that differ; their scores in float64 must be equal."""
     queries, candidates = _read(path)
     exact = [
         np.einsum("qd,qkd->qk", queries.astype(np.float64), candidates[rows].astype(np.float64))
@@ -199,7 +199,7 @@ def _compare(path: Path, ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.n
 
 
 def _multiplications_per_second(size: int) -> float:
-    """As `machine.multiplications_per_second`, or those of our kernel where it is faster."""
+    """The result of `machine.multiplications_per_second`, or of our kernel if it is faster."""
     matrix = torch.randn(size, size)
     best = min(seconds_of(lambda: products(matrix, matrix)) for _ in range(10))
     return max(machine.multiplications_per_second(size), 2 * size**3 / best)
