@@ -40,7 +40,7 @@ def test_a_reader_that_leaves_stops_nothing(tmp_path: Path) -> None:
     assert run(tmp_path, "2>&1 >/dev/null | true") == ("", "")
 
 
-def test_what_the_encoding_lacks_is_an_escape(tmp_path: Path) -> None:
+def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path) -> None:
     out, err = run(tmp_path, "| head -1", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (out, err) == ("\\u65e5\\u672c \\u2500 0\n", "ended \\u2500\n")
 

@@ -26,7 +26,7 @@ def printed(width: int, metrics: list[str], encoding: str = "utf-8", terminal: b
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("count", [1, 4, 40])
 @pytest.mark.parametrize("terminal", [True, False])
-def test_every_number_stands_in_it_whole(width: int, count: int, terminal: bool) -> None:
+def test_every_number_is_printed_in_full(width: int, count: int, terminal: bool) -> None:
     text = printed(width, [f"recall@{place}" for place in range(count)], terminal=terminal)
     assert "…" not in text and text.endswith("\n")
     for place in range(count):
@@ -37,7 +37,7 @@ def test_every_number_stands_in_it_whole(width: int, count: int, terminal: bool)
         assert max(map(len, text.splitlines()[1:])) <= width
 
 
-def test_what_does_not_fit_beside_stands_below_with_the_rows_named_again() -> None:
+def test_columns_that_do_not_fit_are_printed_below_with_row_names_repeated() -> None:
     text = printed(60, [f"recall@{place}" for place in range(4)])
     first, second = text.split("\n\n")
     assert "recall@0" in first and "recall@3" in second

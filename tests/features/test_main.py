@@ -82,7 +82,7 @@ def test_inspect_tells_what_is_in_a_store(
     assert "second query" not in shown
 
 
-def test_a_text_of_a_store_that_is_no_text_any_more_is_one_message(
+def test_a_damaged_text_in_a_store_gives_one_message(
     overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(overrides)

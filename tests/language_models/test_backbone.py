@@ -137,7 +137,7 @@ def test_a_folder_without_safetensors_is_refused_and_gguf_files_are_shown(gguf_f
     assert "ranker.backbone.gguf=tiny.gguf" in str(caught.value)
 
 
-def test_a_gguf_file_that_is_not_there_is_named_with_those_that_are(gguf_folder: Path) -> None:
+def test_a_missing_gguf_file_is_named_with_the_existing_ones(gguf_folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"^ranker.backbone.gguf: no such file") as caught:
         Backbone(model=str(gguf_folder), gguf="tiney.gguf").load()
     assert "Did you mean: tiny.gguf" in str(caught.value)

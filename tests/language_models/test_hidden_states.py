@@ -150,7 +150,7 @@ def test_a_depth_without_block_is_refused(depth: float, offset: int) -> None:
         layers_of([depth], 28, offset)
 
 
-def test_a_model_whose_blocks_cannot_be_told_is_refused() -> None:
+def test_a_model_without_recognizable_blocks_is_refused() -> None:
     model = tiny_causal("llama")
     model.config.num_hidden_layers = 4
     try:

@@ -113,7 +113,7 @@ def test_layers_can_be_named(request: pytest.FixtureRequest) -> None:
     assert corrected == {f"layers.{n}.{layer}" for n in (0, 1) for layer in ("self_attn.q_proj", "mlp.down_proj")}
 
 
-def test_a_layer_that_is_not_there_is_refused_with_those_there_are(request: pytest.FixtureRequest) -> None:
+def test_an_unknown_layer_is_refused_with_the_known_ones(request: pytest.FixtureRequest) -> None:
     with pytest.raises(ConfigError, match=r"^ranker.lora.targets: .* no linear layer 'q_prj'") as error:
         add_lora(load("tiny_llama", request), Lora(targets=["q_prj"]))
     assert "Did you mean: q_proj" in str(error.value) and "down_proj" in str(error.value)

@@ -262,7 +262,7 @@ def test_a_cutoff_beyond_the_list_is_no_cutoff() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("place", [torch.nan, -1.0])
-def test_what_is_no_place_is_refused(name: str, place: float) -> None:
+def test_invalid_places_are_refused(name: str, place: float) -> None:
     wrong, none, one = torch.tensor([[1.0], [place]]), torch.zeros(2, 1), torch.ones(2, 1)
     for above, tied in ((wrong, none), (none, wrong)):
         with pytest.raises(ValueError, match="0 or more candidates above and beside them"):

@@ -36,7 +36,7 @@ def test_scores_of_masked_candidates_never_matter(garbage: float) -> None:
         assert torch.equal(found, values)
 
 
-def test_infinite_scores_are_ordinary_ones_and_tie_with_what_float32_cannot_tell_from_them() -> None:
+def test_infinite_scores_are_valid_and_tie_with_scores_that_float32_rounds_to_them() -> None:
     scores = torch.tensor([[-torch.inf, -1e300, -1e38, 1e300, torch.inf, 0.0]], dtype=torch.float64)
     mask = torch.tensor([[True, True, True, True, True, False]])
     places = Places.of_scores(scores, mask)
@@ -64,6 +64,6 @@ def test_a_nan_score_is_refused_with_its_row() -> None:
         Places.of_scores(scores, mask)
 
 
-def test_what_stands_below_the_depth_is_nowhere() -> None:
+def test_candidates_below_the_depth_have_no_place() -> None:
     places = Places(torch.tensor([[9.0, 10.0, 500.0]]), torch.tensor([[3.0, 0.0, 2.0]])).to_depth(10)
     assert places.above.tolist() == [[9, torch.inf, torch.inf]] and places.tied.tolist() == [[3, 0, 0]]

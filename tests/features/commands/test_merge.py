@@ -106,7 +106,7 @@ def test_where_a_query_goes_depends_on_seed_and_id_alone(tmp_path: Path) -> None
     assert ids[0] != ids[1] and len(ids[0]) == len(ids[1]) == 20
 
 
-def test_what_is_known_in_one_store_only_is_left_out(tmp_path: Path) -> None:
+def test_columns_that_only_one_store_has_are_left_out(tmp_path: Path) -> None:
     first, other = (
         write(tmp_path / "a", range(2), range(2)),
         write(tmp_path / "b", range(2, 4), range(2), answers=False),
@@ -156,9 +156,7 @@ def test_a_damaged_store_is_not_copied_into_one_with_hashes_that_fit(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "whole"]
 
 
-def test_what_is_read_to_compare_the_hashes_of_a_large_store_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verifying_a_large_store_shows_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "large", range(100), range(2), dim=1500)
     split(path, {tmp_path / "a": 0.5, tmp_path / "b": 0.5})
     megabytes = sum(file.stat().st_size for file in path.glob("*.safetensors")) // 10**6

@@ -333,7 +333,7 @@ FAULTS: dict[str, tuple[list[PoolText], list[PoolQuery], str]] = {
     "many unknown ids": ([], [query(str(n), history=[f"x{n}"]) for n in range(15)], "15 ids are (.|\n)*and 5 more"),
     "an id twice in a list": ([], [query(candidates=["a", "b", "a"])], "'a' twice among its own candidates"),
     "an empty list": ([], [query(candidates=[])], "'q' has an empty list of candidates"),
-    "a list without the relevant one": ([], [query(candidates=["b"])], "'a' is relevant to query 'q' and not among"),
+    "a list without the relevant one": ([], [query(candidates=["b"])], "'a' is relevant to query 'q', but not among"),
     "no relevant one at all": (
         [],
         [query(relevant={}), query("2", relevant={})],

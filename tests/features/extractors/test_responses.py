@@ -95,7 +95,7 @@ def hashes(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("outside")
-def test_the_store_has_what_the_model_says_and_was_in(
+def test_the_store_has_the_models_responses_and_hidden_states(
     config: Callable[..., Path], language_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = build(config(), monkeypatch)
@@ -291,7 +291,7 @@ def test_samples_beams_and_states_are_of_one_copy_of_the_weights(
     assert len(loaded) == 3
 
 
-def test_a_beam_search_that_cannot_be_made_is_told(tmp_path: Path, language_model: Path) -> None:
+def test_a_generator_without_beam_search_is_refused(tmp_path: Path, language_model: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text('{"id": "a", "query": "b"}\n')
     source, model = {"name": "problems", "path": str(path)}, {"model": str(language_model), "depths": [0.5]}

@@ -63,7 +63,9 @@ def test_it_has_the_texts_labels_and_splits_of_a_store_with_vectors(
 
 
 @pytest.mark.parametrize("read", ["candidate_features", "query_features"])
-def test_who_asks_it_for_vectors_is_told_how_to_make_them(source: dict[str, Any], tmp_path: Path, read: str) -> None:
+def test_asking_for_vectors_gives_an_error_that_says_how_to_make_them(
+    source: dict[str, Any], tmp_path: Path, read: str
+) -> None:
     store = build(source, tmp_path / "texts")
     with pytest.raises(StoreError, match=r"(?s)texts: has texts, but no vectors.*features: \{name: embedding"):
         getattr(store, read)(torch.tensor([0]))

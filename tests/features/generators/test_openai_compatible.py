@@ -70,7 +70,7 @@ def texts(made: OpenAICompatibleGenerator, numbers: range) -> list[list[str]]:
     return [[response.text for response in each.responses] for each in made.generate(PROBLEMS, numbers)]
 
 
-def test_requests_say_all_that_was_asked_for(server: Server) -> None:
+def test_requests_contain_all_options(server: Server) -> None:
     made = generator(server, temperature=0.5, top_p=0.9, stop=["x"], max_new_tokens=7, options={"top_k": 3})
     assert isinstance(made, Generator)
     (each,) = made.generate(PROBLEMS[:1], range(4))
@@ -102,7 +102,7 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
     assert list(map(len, texts(generator(server, parallel=1), range(8)))) == [8, 8]
 
 
-def test_a_refused_problem_is_told_and_the_others_go_on(server: Server) -> None:
+def test_a_refused_problem_is_reported_and_the_others_continue(server: Server) -> None:
     def answer(request: dict[str, Any], count: int) -> tuple[int, Any]:
         if request["messages"][0]["content"] == "one":
             return 400, {"error": {"message": "too many tokens"}}
@@ -135,7 +135,7 @@ def test_a_problem_that_is_refused_later_does_not_end_the_run(server: Server) ->
     assert len(second.responses) == 4
 
 
-def test_a_server_that_gives_too_few_responses_is_told(server: Server) -> None:
+def test_too_few_responses_of_a_server_are_an_error(server: Server) -> None:
     server.answer = lambda request, count: usual({**request, "n": 1}, count)
     with pytest.raises(ConfigError, match="gives 1 responses to a request for 4") as caught:
         texts(generator(server), range(4))

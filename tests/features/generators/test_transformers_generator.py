@@ -132,7 +132,7 @@ def test_stop_strings_end_responses(chat_llama: Path) -> None:
     assert list(cut.tokens) == list(plain.tokens)[: len(cut.tokens)]
 
 
-def test_too_long_a_prompt_is_refused_and_told(chat_llama: Path) -> None:
+def test_a_too_long_prompt_is_refused_with_the_reason(chat_llama: Path) -> None:
     asked = [problem("file " * 200), PROBLEMS[0]]
     for options in ({}, {"num_beams": 4}):
         first, second = generator(chat_llama, num_responses=2, **options).generate(asked, range(2))
@@ -197,7 +197,7 @@ def test_templates_of_ones_own_need_none_of_the_models(tiny_llama: Path) -> None
     assert own.text(own.prompt(messages)) == "Q: a list?"
 
 
-def test_messages_that_a_template_refuses_are_told(chat_llama: Path) -> None:
+def test_messages_that_a_template_refuses_are_an_error(chat_llama: Path) -> None:
     asked = Problem("q", "q", [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
     with pytest.raises(ConfigError, match=r"no system here") as caught:
         list(generator(chat_llama).generate([asked], range(1)))

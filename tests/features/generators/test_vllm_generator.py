@@ -63,7 +63,7 @@ def test_each_response_is_a_request_with_a_seed_of_its_own(engine: list[Any], ti
     assert (list(refused.responses), refused.refusal) == ([], "prompt too long")
 
 
-def test_what_vllm_is_not_asked_for_may_differ_without_new_responses(tiny_llama: Path) -> None:
+def test_options_that_vllm_does_not_get_can_change_without_new_responses(tiny_llama: Path) -> None:
     made = VllmGenerator(model=str(tiny_llama), max_new_tokens=9)
     assert (
         VllmGenerator(model=str(tiny_llama), max_new_tokens=9, engine={"max_num_seqs": 1}).settings() == made.settings()

@@ -82,7 +82,7 @@ def told(download: Download) -> str:
 
 
 @pytest.mark.parametrize("hash", [SHA256, MD5])
-def test_size_hash_and_terms_are_told_and_the_file_is_fetched_once(server: Server, hash: str) -> None:
+def test_size_hash_and_terms_are_printed_and_the_file_is_fetched_once(server: Server, hash: str) -> None:
     download = Download(server.url, "ask first", len(CONTENT), hash)
     lines = told(download)
     assert f"{server.url} (512,000 bytes) to data/downloads/file.bin. Terms: ask first." in lines
@@ -202,7 +202,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_fetched(
         fetch(Download("http://nowhere.invalid/a.zip", "none"))
 
 
-def test_a_full_disk_is_told_before_anything_is_fetched(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_download(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ConfigError, match=r"needs 512,000 bytes more, and the disk has 1,000 free"):

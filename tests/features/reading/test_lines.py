@@ -136,7 +136,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("form", FOREIGN)
-def test_a_file_that_is_no_text_is_told_by_name_with_what_to_do(tmp_path: Path, form: str) -> None:
+def test_a_file_that_is_not_text_is_named_with_what_to_do(tmp_path: Path, form: str) -> None:
     content, problem = FOREIGN[form]
     (tmp_path / "a.tsv").write_bytes(content)
     with pytest.raises(ConfigError, match=problem) as error:
@@ -146,7 +146,7 @@ def test_a_file_that_is_no_text_is_told_by_name_with_what_to_do(tmp_path: Path, 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
 @pytest.mark.parametrize("content", [CONTENT, gzip.compress(CONTENT)])
-def test_the_first_bytes_tell_gzip_and_not_the_name(tmp_path: Path, name: str, content: bytes) -> None:
+def test_the_first_bytes_decide_whether_a_file_is_gzipped(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert list(TextFile(tmp_path / name).lines()) == [b"1\tone", b"2\ttwo"]
 

@@ -37,7 +37,7 @@ def test_another_file_is_no_parquet(tmp_path: Path) -> None:
         list(read_columns(tmp_path / "nowhere.parquet", ["query"]))
 
 
-def test_what_git_lfs_leaves_is_told_from_the_data(tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_recognized(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
     with pytest.raises(ConfigError, match="git lfs pull"):
         list(read_columns(tmp_path / "a.parquet", ["query"]))

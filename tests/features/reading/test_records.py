@@ -81,7 +81,7 @@ def test_json_in_a_file_that_is_called_text_is_told(tmp_path: Path) -> None:
         list(RecordFile(tmp_path / "a.txt", ["id", "text"]).parsed(("id",), lambda row, place: row))
 
 
-def test_like_faults_are_told_once_by_the_first_of_them(tmp_path: Path) -> None:
+def test_similar_mistakes_are_reported_once_by_the_first_of_them(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([1, {"a": 1}, "b", None, 4.5, []]))
     with pytest.raises(
         ConfigError, match=r"5 items cannot be read:\n  a.json, items 1, 3, 4 and 2 more, the first of"

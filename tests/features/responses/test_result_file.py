@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         Stage(tmp_path / "file" / "stages", "work", {})
 
 
-def test_a_full_disk_is_told_and_costs_nothing_that_was_kept(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_saved_results_are_kept(tmp_path: Path) -> None:
     with Stage(tmp_path, "work", {}) as stage:
         stage.write({"a": {"": {0: b"kept"}}})
         pages = stage._database._connection.execute("PRAGMA page_count").fetchone()[0]

@@ -138,7 +138,7 @@ def test_the_recorded_responses_of_a_problem_stay_where_they_are() -> None:
     assert next(iter(build_verifier("moody", Workers(1)).verify([(problem, "crowd")]))).label == 0
 
 
-def test_workers_are_gone_when_nobody_wants_their_verdicts_any_more() -> None:
+def test_workers_end_when_no_more_verdicts_are_requested() -> None:
     found = build_verifier("moody", Workers(1)).verify([(PROBLEM, "pid"), (Problem("2", "b", []), "sleep")])
     pid = int(next(found).label or 0)
     found.close()  # type: ignore[attr-defined]

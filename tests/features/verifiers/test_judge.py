@@ -228,7 +228,7 @@ def test_texts_come_as_servers_write_them(content: Any, server: Server, make: Ca
     {"choices": [None]}, {"choices": [{"message": "score: 4"}]}, {"choices": []}, {"choices": {"a": 1}}, said(4),
     said([{"type": "image_url"}]), b"[" * 200_000, b"<html>score: 4</html>", {"error": "no"}, [1],
 ])  # fmt: skip
-def test_an_answer_that_is_no_reply_is_a_failed_request(
+def test_an_answer_without_a_reply_is_a_failed_request(
     reply: Any, server: Server, make: Callable[..., Verifier]
 ) -> None:
     server.reply = lambda body, number: (200, reply if response_in(body) == "b" else "score: 1")
@@ -429,13 +429,13 @@ def test_equal_responses_fail_once(server: Server, make: Callable[..., Verifier]
 
 
 @pytest.mark.parametrize("message", [None, 5, "\ud83d"])
-def test_whatever_a_refusal_says_is_told(message: Any, server: Server, make: Callable[..., Verifier]) -> None:
+def test_the_text_of_a_refusal_is_shown(message: Any, server: Server, make: Callable[..., Verifier]) -> None:
     server.reply = lambda body, number: (400, {"error": {"message": message}})
     (verdict,) = judged(make(), ["a"])
     assert verdict.reason.encode().startswith(b"HTTP 400: ")
 
 
-def test_no_server_at_all_is_told(make: Callable[..., Verifier]) -> None:
+def test_a_missing_server_is_an_error(make: Callable[..., Verifier]) -> None:
     verifier = make(url="http://127.0.0.1:1/v1", attempts=1)
     with pytest.raises(ConfigError, match="v1: does not answer any more"):
         judged(verifier, [str(place) for place in range(20)])
@@ -568,9 +568,7 @@ def test_a_stop_ends_waiting(server: Server) -> None:
     ({"rubric": "{response} {query}"}, "must contain {query}"),
     ({"api_key_variable": "A_VARIABLE_NOBODY_HAS"}, "the environment variable A_VARIABLE_NOBODY_HAS is not set"),
 ])  # fmt: skip
-def test_options_that_cannot_be_are_refused(
-    options: dict[str, Any], problem: str, make: Callable[..., Verifier]
-) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any], problem: str, make: Callable[..., Verifier]) -> None:
     with pytest.raises(ConfigError, match=problem):
         make(**options)
 

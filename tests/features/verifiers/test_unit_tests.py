@@ -104,7 +104,7 @@ def test_code_that_a_model_only_thought_of_is_left_out() -> None:
     assert code_of(code, "f") == code
 
 
-def test_a_name_that_is_no_name_is_not_found() -> None:
+def test_an_invalid_function_name_is_not_found() -> None:
     assert not defines("def f(x): return 1", "f)")
 
 
@@ -184,7 +184,7 @@ def test_a_prelude_that_is_no_code_by_itself_is_left_out() -> None:
     assert completed("    pass", "def f():\n", "f") == "def f():\n    pass"
 
 
-def test_a_fake_pass_is_no_pass() -> None:
+def test_faked_passes_do_not_pass() -> None:
     fakes = [
         "import sys\nsys.exit(0)",
         "import os\ndef double(x): os._exit(0)",

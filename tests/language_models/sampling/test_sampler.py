@@ -192,7 +192,7 @@ def test_a_model_that_sees_ahead_is_refused() -> None:
     assert "What to do" in str(caught.value)
 
 
-def test_windows_that_attention_is_not_told_of_are_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_windows_are_respected_without_an_argument_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     attend = PromptCache.attend
     monkeypatch.setattr(
         PromptCache, "attend", lambda self, query, scaling, softcap, window: attend(self, query, scaling, softcap, None)

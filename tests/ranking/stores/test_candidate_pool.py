@@ -109,7 +109,9 @@ def test_rows_are_found_by_id_and_unknown_ids_are_minus_one(tmp_path: Path) -> N
     assert pool.rows_of([]).shape == (0,)
 
 
-def test_ids_with_equal_hashes_and_many_buckets_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_ids_with_equal_hashes_are_distinguished_in_many_buckets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ranking.stores import candidate_pool_writer, id_index
 
     def poor(ids: list[str]) -> object:

@@ -27,7 +27,7 @@ def mbpp(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_mutants_are_told_from_solutions_as_an_interpreter_tells_them(
+def test_sandbox_and_interpreter_agree_on_mutants_and_solutions(
     mbpp: Path, complete: Callable[[Comparison, int], dict[str, Any]]
 ) -> None:
     results = complete(mutants.measure(mbpp, TINY, repeats=1), 1)

@@ -10,7 +10,7 @@ from benchmarks.speed.training.workload import TINY
 from sandbox.sandbox import Program
 
 
-def test_every_way_tells_right_programs_from_wrong_ones(
+def test_every_way_passes_right_programs_and_fails_wrong_ones(
     data: Path, complete: Callable[[Comparison, int], dict[str, Any]]
 ) -> None:
     results = complete(sandbox.measure(data, TINY, repeats=2), 2)

@@ -7,7 +7,7 @@ from benchmarks.speed.responses import verification
 from benchmarks.speed.training.workload import TINY
 
 
-def test_all_ways_give_the_same_labels_and_what_is_not_checking_is_told(
+def test_all_ways_give_the_same_labels_and_report_the_overhead(
     data: Path, complete: Callable[[Comparison, int], dict[str, Any]]
 ) -> None:
     results = complete(verification.measure(data, TINY, repeats=1), 1)

@@ -4,7 +4,7 @@ from benchmarks.speed.training import plain_loop
 from registry import RANKERS
 
 
-def test_both_ways_to_project_without_us_give_the_same() -> None:
+def test_both_plain_ways_to_project_give_the_same_result() -> None:
     draw = torch.Generator().manual_seed(0)
     memory = plain_loop.Memory(torch.randn(3, 8, generator=draw).half(), torch.randn(9, 8, generator=draw).half())
     groups = plain_loop.Group(torch.tensor([2, 0, 2]), torch.tensor([[8, 1], [1, 0], [5, 8]]), torch.ones(3, 2))

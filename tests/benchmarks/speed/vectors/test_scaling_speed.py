@@ -52,7 +52,7 @@ def test_the_plain_way_finds_what_ours_finds_without_scaling() -> None:
     assert case.plain().rank(tokens[0].tolist(), case.whole, width=3, depth=0).tolist() == best.tolist()
 
 
-def test_candidates_stand_in_clusters() -> None:
+def test_candidates_form_clusters() -> None:
     vectors = scaling.clustered(scaling.SMALL)
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
     likeness = vectors @ vectors.T - 2 * torch.eye(len(vectors))

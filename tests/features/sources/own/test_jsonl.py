@@ -57,7 +57,7 @@ def test_flagembedding_lines(tmp_path: Path) -> None:
     assert [(each.text, each.label) for each in second.candidates] == [("yes", 1)]
 
 
-def test_lines_without_ids_are_told_apart_by_the_whole_name_of_their_file(tmp_path: Path) -> None:
+def test_lines_without_ids_get_ids_with_the_full_name_of_their_file(tmp_path: Path) -> None:
     for file in ("train.a.jsonl", "train.b.jsonl"):
         write(tmp_path / file, {"query": "which?", "pos": ["yes"]})
     assert [group.query_id for group in read(tmp_path)] == ["train.a-1", "train.b-1"]
@@ -466,7 +466,7 @@ def test_the_good_lines_pass_and_all_bad_ones_are_reported_together(tmp_path: Pa
     assert "\n  d.jsonl, lines 3, 6 and 10: query: missing; expected text\n" in str(caught.value)
 
 
-def test_one_fault_of_many_lines_is_told_once(tmp_path: Path) -> None:
+def test_a_mistake_in_many_lines_is_reported_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="50 lines cannot be read") as caught:
         read(write(tmp_path / "d.jsonl", GOOD, *["{"] * 50))
     assert "d.jsonl, lines 2, 3, 4 and 47 more: not valid JSON" in str(caught.value)

@@ -133,7 +133,7 @@ QRELS = {
 
 
 @pytest.mark.parametrize("form", QRELS)
-def test_what_parts_judgements_is_one_for_the_whole_file(tmp_path: Path, form: str) -> None:
+def test_all_judgements_in_a_file_have_the_same_separator(tmp_path: Path, form: str) -> None:
     content, expected = QRELS[form]
     (tmp_path / "collection.tsv").write_text("d 0\tten\nd1\televen\n")
     (tmp_path / "queries.tsv").write_text("q 0\tone\nq1\ttwo\n")
@@ -163,7 +163,7 @@ def test_judgements_of_a_csv_file_are_parted_by_commas(tmp_path: Path) -> None:
         ("1\t0\t\t1\n", r"line 1: has 4 fields separated by tabs, as in the first line; expected"),
     ],
 )
-def test_a_judgement_that_cannot_be_is_named(tmp_path: Path, lines: str, message: str) -> None:
+def test_a_wrong_judgement_is_named(tmp_path: Path, lines: str, message: str) -> None:
     (tmp_path / "collection.tsv").write_text("10\tten\n")
     (tmp_path / "queries.tsv").write_text("1\tone\n")
     (tmp_path / "qrels.txt").write_text(lines)

@@ -150,7 +150,7 @@ def test_missing_files_are_named_with_where_to_get_them(tmp_path: Path) -> None:
         AmazonReviews(str(tmp_path / "nowhere"), "Toys").fingerprint()
 
 
-def test_the_fingerprint_tells_files_and_options_apart(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_files_and_options(tmp_path: Path) -> None:
     folder = str(write(tmp_path / "data", "2023"))
     sources = [AmazonReviews(), AmazonReviews(edition=2023), AmazonReviews(folder, "Toys")]
     sources += [AmazonReviews(folder, "Toys", pool="all"), AmazonReviews(folder, "Toys", windows=WINDOWS)]

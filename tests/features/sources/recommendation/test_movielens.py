@@ -186,7 +186,7 @@ def test_a_folder_without_the_files_says_what_to_put_where(tmp_path: Path, made:
     assert "movies.dat and ratings.dat" in str(error.value) and "files.grouplens.org" in str(error.value)
 
 
-def test_the_fingerprint_tells_files_and_options_apart(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_files_and_options(tmp_path: Path) -> None:
     folder = str(write(tmp_path / "data", "latest"))
     fingerprint = MovieLens(folder).fingerprint()
     assert fingerprint == MovieLens(folder, windows=Windows(min_history=20)).fingerprint()

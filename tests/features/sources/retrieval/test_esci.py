@@ -136,7 +136,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         Esci(str(tmp_path / "nowhere")).fingerprint()
 
 
-def test_the_fingerprint_tells_files_and_options_apart(folder: str) -> None:
+def test_the_fingerprint_depends_on_files_and_options(folder: str) -> None:
     sources = [Esci(), Esci(folder), Esci(folder, seed=1), Esci(folder, fields=["title"]), Esci(folder, locale="jp")]
     fingerprints = [source.fingerprint() for source in sources]
     assert Esci(folder).fingerprint() == fingerprints[1]

@@ -186,7 +186,7 @@ def test_a_folder_without_the_files_says_what_to_put_where(tmp_path: Path, made:
     assert "collection.tsv, queries.train.tsv" in str(error.value) and "*.parquet" in str(error.value)
 
 
-def test_the_fingerprint_tells_files_and_options_apart(hub: Path) -> None:
+def test_the_fingerprint_depends_on_files_and_options(hub: Path) -> None:
     sources = [MsMarco(), MsMarco(edition="passages"), MsMarco(str(hub)), MsMarco(str(hub), splits="published")]
     sources += [MsMarco(str(hub), num_queries=5), MsMarco(str(hub), seed=1), MsMarco(str(hub), pool="collection")]
     fingerprints = [source.fingerprint() for source in sources]

@@ -56,7 +56,7 @@ def test_the_order_is_that_of_names(groups: list[TextGroup]) -> None:
     assert names == sorted(names)
 
 
-def test_the_fingerprint_tells_pythons_apart() -> None:
+def test_the_fingerprint_depends_on_the_python_version() -> None:
     fingerprint = PythonFunctions().fingerprint()
     assert fingerprint["python"] == platform.python_version()
     assert fingerprint == PythonFunctions().fingerprint()

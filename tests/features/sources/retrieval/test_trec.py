@@ -83,7 +83,7 @@ def test_missing_files_and_folders_are_named(folders: tuple[str, str], tmp_path:
         SOURCES.build({"name": "trec", "path": "x", "min_label": 0})
 
 
-def test_the_fingerprint_tells_folders_splits_and_options_apart(folders: tuple[str, str]) -> None:
+def test_the_fingerprint_depends_on_folders_splits_and_options(folders: tuple[str, str]) -> None:
     sources = [Trec(train=folders[0]), Trec(test=folders[0]), Trec(test=folders[1]), Trec(train=list(folders))]
     fingerprints = [source.fingerprint() for source in [*sources, Trec(train=folders[0], min_label=1)]]
     assert all(one != other for place, one in enumerate(fingerprints) for other in fingerprints[:place])
