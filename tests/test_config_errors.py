@@ -185,7 +185,7 @@ OVERRIDES = {
     "a new line in a value": ("runs=a\nb", "runs: a value is one line, got 'a\\nb'."),
     "a logger without an end": ("logger=5", "logger: expected list[one of loggers], got 5"),
     "a name that no folder can have": (f"runs={'x' * 300}", "runs: expected str, not empty, got 'xxx"),
-    "a folder with a NUL": ('runs="a\\0b"', "runs: 'a\\x00b' holds the character"),
+    "a folder with a NUL": ('runs="a\\0b"', "runs: 'a\\x00b' has the character"),
     "no folder for runs": ("runs=", "runs: expected str, not empty, got ''."),
     "an endless temperature": (
         "ranker.temperature=.inf",

@@ -1,1 +1,1 @@
-"""What `python -m features` does beside building."""
+"""What `python -m features` does in addition to building."""
