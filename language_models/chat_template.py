@@ -1,4 +1,4 @@
-"""ChatReader: converts messages and responses to a model's tokens, and tokens to texts."""
+"""ChatTemplate: converts messages and responses to a model's tokens, and tokens to texts."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -15,7 +15,7 @@ TEMPLATES = {"chat": None, "plain": "{{ messages | map(attribute='content') | jo
 _MARK = "response"
 
 
-class ChatReader:
+class ChatTemplate:
     """A tokenizer and the template that turns messages into prompts.
 
     Args:

@@ -11,7 +11,7 @@ from annotated_types import Interval
 from console.progress import Report
 from language_models.backbone import Backbone
 from language_models.block_states import layers_of, num_layers_of
-from language_models.chat_template import ChatReader
+from language_models.chat_template import ChatTemplate
 from language_models.conversation import Conversation, States
 from language_models.precision import device_named
 from registry import ConfigError
@@ -111,14 +111,14 @@ class LanguageModel(Backbone):
         return model.to(self.compute_device)
 
     @cached_property
-    def chat(self) -> ChatReader:
+    def chat(self) -> ChatTemplate:
         """The converter between messages, texts and tokens."""
         if self._lender:
             return self._lender.chat
         named = (getattr(config, "eos_token_id", None) for config in self._configs)
         ends = [token for each in named if each is not None for token in (each if isinstance(each, list) else [each])]
         path = f"{self.yaml_path}.template"
-        return ChatReader(self.tokenizer(), self.template, self.template_options, ends, path)
+        return ChatTemplate(self.tokenizer(), self.template, self.template_options, ends, path)
 
     @cached_property
     def context(self) -> int | None:

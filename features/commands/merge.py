@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from features.commands.verify import verify
-from features.texts.draws import draw_key
+from features.texts.subsets import draw_key
 from ranking.stores.format import SPLITS
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter

@@ -1,4 +1,4 @@
-"""Stage: saves each result of long work on disk, so that a run that was stopped repeats no finished work."""
+"""ResultFile: saves each result of long work on disk, so that a run that was stopped repeats no finished work."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ _TABLES = {
 }
 
 
-class Stage:
+class ResultFile:
     """Bytes by problem, part and number, in one SQLite file; its name has the hash of all that they depend on.
 
     `write` saves results whole or not at all; `read` compares each with its hash. Several processes may use one stage.
@@ -73,7 +73,7 @@ class Stage:
         """Let go of the file."""
         self._database.close()
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> "ResultFile":
         return self
 
     def __exit__(self, *_: object) -> None:

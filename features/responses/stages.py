@@ -19,7 +19,7 @@ from torch import Tensor
 
 from features.building.chunks import Chunks
 from features.responses.generation import Generated, Generator
-from features.responses.result_file import Stage
+from features.responses.result_file import ResultFile
 from features.responses.states import with_states
 from features.texts.tasks import Problem, Response
 from features.verification.verdict import Verdict, Verifier
@@ -57,7 +57,7 @@ class States:
     def __init__(self, folder: Path, reader: LanguageModel, described: Mapping[str, Any]) -> None:
         self._reader = reader
         self._parts = [f"state {depth:g} {reader.layer_offset:+d}" for depth in reader.depths]
-        self.stage = Stage(folder, "states", {"reader": read_by(reader), **described})
+        self.stage = ResultFile(folder, "states", {"reader": read_by(reader), **described})
 
     def on(self, device: str) -> "States":
         """A copy with the reader on another device; nothing is loaded yet."""
@@ -127,7 +127,7 @@ class Responses:
         self._generator: Generator | None = generator
         self._states = states
         self._num: int | None = generator.num_responses
-        self.stage = Stage(folder, "responses", generator.settings())
+        self.stage = ResultFile(folder, "responses", generator.settings())
 
     def on(self, device: str) -> "Responses":
         """A copy with models on another device, not loaded yet; a generator that manages devices itself is kept."""
@@ -225,7 +225,7 @@ class Verdicts:
 
     def __init__(self, folder: Path, responses: Responses, verifier: Verifier, described: Mapping[str, Any]) -> None:
         self._responses, self._verifier = responses, verifier
-        self.stage = Stage(folder, "verdicts", {"verifier": verifier.settings(), **described})
+        self.stage = ResultFile(folder, "verdicts", {"verifier": verifier.settings(), **described})
 
     def fill(self, problems: Iterable[Problem], report: Report) -> None:
         """Judge the responses of a chunk of problems that have no verdict yet, and save the verdicts together.

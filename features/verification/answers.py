@@ -75,3 +75,12 @@ def _unquoted(value: str) -> str:
     if not value.startswith('"'):
         return value.strip().rstrip(",")
     return re.sub(r'\\(["\\])', r"\1", value[1:-1]).strip()
+
+
+def without_thoughts(text: str) -> str:
+    """The answer without thoughts; thoughts without an end tag are removed, too.
+
+    >>> without_thoughts("<think>Is it 4? No.</think>It is 5.")
+    'It is 5.'
+    """
+    return text.rpartition("</think>")[2].partition("<think>")[0]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from features.verification.thoughts import without_thoughts
+from features.verification.answers import without_thoughts
 
 Parameters = Mapping[str, Sequence[str]]
 """The names of each function's parameters, in order."""

@@ -1,8 +1,7 @@
 """exact_match: whether a response equals the reference text."""
 
 from features.texts.tasks import Problem
-from features.verification.answers import stated_answer
-from features.verification.thoughts import without_thoughts
+from features.verification.answers import stated_answer, without_thoughts
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 

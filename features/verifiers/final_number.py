@@ -5,8 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from features.texts.tasks import Problem
-from features.verification.answers import stated_answer
-from features.verification.thoughts import without_thoughts
+from features.verification.answers import stated_answer, without_thoughts
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 

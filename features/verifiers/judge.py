@@ -11,7 +11,7 @@ from typing import Any
 
 from features.texts.prompts import RUBRIC, rubric
 from features.texts.tasks import Problem
-from features.verification.thoughts import without_thoughts
+from features.verification.answers import without_thoughts
 from features.verification.verdict import Verdict
 from language_models.chat_endpoint import ChatEndpoint, RequestFailed, key_of, shortened
 from language_models.reply_cache import ReplyCache

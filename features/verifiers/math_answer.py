@@ -9,8 +9,7 @@ import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 
 from features.texts.tasks import Problem
-from features.verification.answers import stated_answer
-from features.verification.thoughts import without_thoughts
+from features.verification.answers import stated_answer, without_thoughts
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from features.texts.tasks import Problem
-from features.verification.thoughts import without_thoughts
+from features.verification.answers import without_thoughts
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 from registry.ranges import Few

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+# The most bytes of a character in UTF-8, and what decoders return for an incomplete character.
 _MOST_BYTES, _BROKEN = 4, "\N{REPLACEMENT CHARACTER}"
 
 

@@ -29,7 +29,6 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 # Waiting responses join when this share of all rows is free, because steps stop while their prompts are read.
 _FREE = 1 / 8
-# The most bytes of a character in UTF-8, and what decoders return for an incomplete character.
 
 
 @dataclass(eq=False)

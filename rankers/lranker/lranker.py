@@ -16,7 +16,7 @@ from language_models.lora import Lora, add_lora, is_adapter, lora_targets
 from rankers.judging.judging import Judging
 from rankers.lranker.aggregators import Aggregator
 from rankers.lranker.candidate_encoding import encode_pool
-from rankers.lranker.context_projection import ContextProjection
+from rankers.lranker.context_embeddings import ContextEmbeddings
 from rankers.lranker.pool_contexts import PoolContexts
 from rankers.lranker.prompt import Pooling, check_template
 from rankers.lranker.prompt_reader import Injection, PromptReader
@@ -143,7 +143,7 @@ class LRanker(PoolRanker):
         self._projector = projector or ("mlp" if injection == "placeholder" else "linear")
         check_template(template, placed=self._placed)
         self.backbone: Any = None
-        self.context: ContextProjection | None = None
+        self.context: ContextEmbeddings | None = None
         self.head: nn.Linear | None = None
         self.contexts: PoolContexts | None = None
         self._examples: Contexts | None = None
@@ -166,7 +166,7 @@ class LRanker(PoolRanker):
             _checkpoint_blocks(backbone)
         width = backbone.config.hidden_size
         if self.aggregator is not None:
-            self.context = ContextProjection(
+            self.context = ContextEmbeddings(
                 self._projector,
                 self._injection,
                 self.feature_dim,

@@ -2,7 +2,7 @@
 
 A projector is a module made for K centroids of size D and a backbone of width H. It maps [P, K, D] to [P, H]; centroids
 that do not exist come as zeros. Where every centroid gets an embedding of its own, K is 1 and one projector maps all.
-The scale of its outputs does not matter: `ContextProjection` sets it.
+The scale of its outputs does not matter: `ContextEmbeddings` sets it.
 """
 
 from typing import Literal

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from rankers.lranker.context_projection import ContextProjection
+from rankers.lranker.context_embeddings import ContextEmbeddings
 from rankers.lranker.prompt import Prompt
 from ranking.pool_batch import Contexts
 
@@ -34,7 +34,7 @@ class PlainScaling:
 
     backbone: Any
     prompt: Prompt
-    projection: ContextProjection
+    projection: ContextEmbeddings
     vectors: NDArray[np.float32]
     num_centroids: int
     assign_dim: int

@@ -14,8 +14,8 @@ from features.reading.downloads import Download, fetch_all
 from features.reading.fields import LineError
 from features.reading.lines import TextFile, find_file, number
 from features.sources.recommendation.histories import Histories, Windows
-from features.texts.draws import draw_key
 from features.texts.pools import PoolQuery, PoolText
+from features.texts.subsets import draw_key
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath, NonNegative, Text
 

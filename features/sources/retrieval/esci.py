@@ -11,9 +11,9 @@ from annotated_types import MinLen
 from features.reading.downloads import Download, fetch
 from features.reading.lines import TextFile
 from features.reading.parquet import read_columns
-from features.texts.draws import draw_key, drawn, pool_of
 from features.texts.groups import Split
 from features.texts.pools import PoolQuery, PoolText
+from features.texts.subsets import draw_key, drawn, pool_of
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath, Rows, Seed
 

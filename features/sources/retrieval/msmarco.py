@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from features.reading.downloads import Download, fetch_all
 from features.sources.retrieval.msmarco_files import Answers, Collection, Part, Passages
-from features.texts.draws import draw_key, drawn, pool_of
 from features.texts.groups import Split
 from features.texts.pools import PoolQuery, PoolText
+from features.texts.subsets import draw_key, drawn, pool_of
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath, Rows, Seed
 

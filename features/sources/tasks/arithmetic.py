@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval, MinLen
 
-from features.texts.draws import draw_key
+from features.texts.subsets import draw_key
 from features.texts.tasks import Problem
 from language_models.chat_template import Message
 from registry import SOURCES, ConfigError

@@ -6,9 +6,9 @@ from typing import Any
 from features.reading.downloads import Download
 from features.reading.fields import LineError, Record, text_field
 from features.reading.published import PublishedData
-from features.texts.draws import drawn
 from features.texts.groups import Split
 from features.texts.prompts import mathematics
+from features.texts.subsets import drawn
 from features.texts.tasks import Problem
 from registry import SOURCES
 from registry.ranges import FilePath, Limit, Seed

@@ -13,9 +13,9 @@ from annotated_types import Interval, MinLen
 from features.reading.downloads import Download
 from features.reading.fields import LineError, Record, text_field
 from features.reading.published import PublishedData
-from features.texts.draws import draw_key
 from features.texts.groups import Split
 from features.texts.prompts import mathematics
+from features.texts.subsets import draw_key
 from features.texts.tasks import Problem
 from features.verification.answers import last_boxed
 from registry import SOURCES

@@ -7,9 +7,9 @@ from typing import Any
 from features.reading.downloads import Download
 from features.reading.fields import LineError, Record, text_field, unexpected
 from features.reading.published import PublishedData
-from features.texts.draws import drawn
 from features.texts.groups import Split
 from features.texts.prompts import coding
+from features.texts.subsets import drawn
 from features.texts.tasks import Problem, Response
 from registry import SOURCES
 from registry.ranges import FilePath, Limit, Seed

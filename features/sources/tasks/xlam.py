@@ -7,9 +7,9 @@ from typing import Any
 from features.reading.downloads import Download
 from features.reading.fields import LineError, Record, id_field, text_field, unexpected
 from features.reading.published import PublishedData
-from features.texts.draws import draw_key
 from features.texts.groups import Split
 from features.texts.prompts import function_calling
+from features.texts.subsets import draw_key
 from features.texts.tasks import Problem
 from features.verification.calls import parameter_names
 from registry import SOURCES

@@ -195,7 +195,7 @@ import signal
 import torch, transformers, features.extractors.responses, features.generators.transformers
 from features.__main__ import main
 from console.progress import WorkProgress
-from features.responses.result_file import Stage
+from features.responses.result_file import ResultFile
 
 def dying(function, left, name):
     def counted(self, *arguments):
@@ -211,7 +211,7 @@ def run(arguments):
     if steps := arguments.pop(0):
         left = [int(steps)]
         WorkProgress.report = dying(WorkProgress.report, left, lambda self: self._done)
-        Stage.write = dying(Stage.write, left, lambda self: "writing " + self.path.name.partition("-")[0])
+        ResultFile.write = dying(ResultFile.write, left, lambda self: "writing " + self.path.name.partition("-")[0])
     return main(arguments)
 """
 

@@ -15,7 +15,7 @@ from features.generators.transformers import TransformersGenerator
 from features.responses.generation import Generated, Generator
 from features.responses.states import with_states
 from features.texts.tasks import Problem, Response
-from language_models.chat_template import ChatReader
+from language_models.chat_template import ChatTemplate
 from registry import GENERATORS, ConfigError
 
 TEMPLATE = (
@@ -209,10 +209,10 @@ def test_the_token_that_ends_a_turn_is_what_the_template_puts_there(tiny_llama: 
     tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>"]})
     turn = tokenizer.convert_tokens_to_ids("<turn>")
     template = "{% for message in messages %}{{ message.content }} <turn>\n{% endfor %}"
-    reader = ChatReader(tokenizer, template, ends=[3])
+    reader = ChatTemplate(tokenizer, template, ends=[3])
     assert reader.turn_end == turn
     assert reader.ends == {3, turn, tokenizer.eos_token_id}
-    assert ChatReader(tokenizer, "plain").turn_end == tokenizer.eos_token_id
+    assert ChatTemplate(tokenizer, "plain").turn_end == tokenizer.eos_token_id
 
 
 def test_settings_are_what_a_response_depends_on(chat_llama: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stage: what was written is there whole, whatever stops the writer."""
+"""ResultFile: what was written is there whole, whatever stops the writer."""
 
 import os
 import random
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from features.responses.result_file import Stage
+from features.responses.result_file import ResultFile
 from ranking.stores.files import StoreError
 
 WRITER = """
 import sys
 from pathlib import Path
-from features.responses.result_file import Stage
-with Stage(Path(sys.argv[1]), "work", {"seed": 0}) as stage:
+from features.responses.result_file import ResultFile
+with ResultFile(Path(sys.argv[1]), "work", {"seed": 0}) as stage:
     for place in range(100_000):
         parts = {"text": {number: bytes([number]) * 500 for number in range(5)}, "more": {0: b"x"}}
         stage.write({f"p{place}": parts})
@@ -26,9 +26,9 @@ with Stage(Path(sys.argv[1]), "work", {"seed": 0}) as stage:
 
 
 def test_what_is_written_is_read_again_by_problem_part_and_number(tmp_path: Path) -> None:
-    with Stage(tmp_path, "work", {"seed": 0}) as stage:
+    with ResultFile(tmp_path, "work", {"seed": 0}) as stage:
         stage.write({"a": {"": {1: b"one", 0: b"zero"}, "other": {0: b""}}})
-    with Stage(tmp_path, "work", {"seed": 0}) as stage:
+    with ResultFile(tmp_path, "work", {"seed": 0}) as stage:
         assert list(stage.read("a").items()) == [(0, b"zero"), (1, b"one")]
         assert stage.read("a", numbers=range(1, 9)) == {1: b"one"} and stage.read("a", "other") == {0: b""}
         assert stage.numbers("a") == {0, 1} and stage.numbers("b") == set()
@@ -36,11 +36,14 @@ def test_what_is_written_is_read_again_by_problem_part_and_number(tmp_path: Path
         assert stage.read("a")[1] == b"uno"
 
 
-def test_other_settings_are_another_stage(tmp_path: Path) -> None:
-    with Stage(tmp_path, "work", {"a": 1, "b": 2}) as first, Stage(tmp_path, "work", {"a": 1, "b": 3}) as other:
+def test_other_settings_are_another_file(tmp_path: Path) -> None:
+    with (
+        ResultFile(tmp_path, "work", {"a": 1, "b": 2}) as first,
+        ResultFile(tmp_path, "work", {"a": 1, "b": 3}) as other,
+    ):
         first.write({"a": {"": {0: b"x"}}})
         assert other.numbers("a") == set() and first.path != other.path
-    with Stage(tmp_path, "work", {"b": 2, "a": 1}) as again:
+    with ResultFile(tmp_path, "work", {"b": 2, "a": 1}) as again:
         assert again.numbers("a") == {0}
 
 
@@ -53,7 +56,7 @@ def test_a_killed_writer_leaves_whole_problems(tmp_path: Path, seed: int) -> Non
         time.sleep(random.Random(seed).uniform(0.01, 0.15))
         os.kill(process.pid, signal.SIGKILL)
         told = process.stdout.read().split()
-    with Stage(tmp_path, "work", {"seed": 0}) as stage:
+    with ResultFile(tmp_path, "work", {"seed": 0}) as stage:
         last = int(told[-1]) if told and told[-1].isdigit() else 0
         # A number that is half printed when the process dies is shorter than the one that was meant.
         for place in range(last + 1):
@@ -63,18 +66,18 @@ def test_a_killed_writer_leaves_whole_problems(tmp_path: Path, seed: int) -> Non
 
 
 def test_a_damaged_file_is_named_with_the_cure(tmp_path: Path) -> None:
-    with Stage(tmp_path, "work", {}) as stage:
+    with ResultFile(tmp_path, "work", {}) as stage:
         path = stage.path
     path.write_bytes(b"no database at all, though long enough to be looked at" * 100)
     with pytest.raises(StoreError, match=r"(?s)work-.*sqlite.*damaged.*delete"):
-        Stage(tmp_path, "work", {})
+        ResultFile(tmp_path, "work", {})
 
 
 def test_a_result_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
-    with Stage(tmp_path, "work", {}) as stage:
+    with ResultFile(tmp_path, "work", {}) as stage:
         stage.write({"a": {"": {0: b"the answer is 42", 1: b"the answer is 43"}}})
     stage.path.write_bytes(stage.path.read_bytes().replace(b"is 42", b"is 52"))
-    with Stage(tmp_path, "work", {}) as stage:
+    with ResultFile(tmp_path, "work", {}) as stage:
         assert stage.read("a", numbers=[1]) == {1: b"the answer is 43"}
         with pytest.raises(StoreError) as raised:
             stage.read("a")
@@ -85,28 +88,28 @@ def test_a_result_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_of_an_older_version_has_no_hashes_and_goes_on(tmp_path: Path) -> None:
-    with Stage(tmp_path, "work", {}) as stage:
+    with ResultFile(tmp_path, "work", {}) as stage:
         stage._database._connection.execute("DROP TABLE results")
         stage._database._connection.execute(
             "CREATE TABLE results (problem TEXT, part TEXT, number INTEGER, value BLOB NOT NULL, "
             "PRIMARY KEY (problem, part, number)) WITHOUT ROWID"
         )
         stage._database._connection.execute("INSERT INTO results VALUES ('a', '', 0, x'00')")
-    with Stage(tmp_path, "work", {}) as stage:
+    with ResultFile(tmp_path, "work", {}) as stage:
         assert stage.read("a") == {0: bytes(1)}
         stage.write({"a": {"": {1: b"one"}}})
-    with Stage(tmp_path, "work", {}) as stage:
+    with ResultFile(tmp_path, "work", {}) as stage:
         assert stage.read("a") == {0: bytes(1), 1: b"one"}
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"file.*cannot be created"):
-        Stage(tmp_path / "file" / "stages", "work", {})
+        ResultFile(tmp_path / "file" / "stages", "work", {})
 
 
 def test_a_full_disk_is_reported_and_saved_results_are_kept(tmp_path: Path) -> None:
-    with Stage(tmp_path, "work", {}) as stage:
+    with ResultFile(tmp_path, "work", {}) as stage:
         stage.write({"a": {"": {0: b"kept"}}})
         pages = stage._database._connection.execute("PRAGMA page_count").fetchone()[0]
         stage._database._connection.execute(f"PRAGMA max_page_count = {pages + 2}")

@@ -22,7 +22,6 @@ import pytest
 
 from features.texts.prompts import RUBRIC, rubric
 from features.texts.tasks import Problem
-from features.verification import thoughts
 from features.verification.rule_verifier import build_verifier
 from features.verification.verdict import Verdict, Verifier
 from features.verifiers import judge
@@ -592,5 +591,5 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(
 
 
 def test_the_examples_in_the_documentation_hold() -> None:
-    for module in (judge, thoughts):
+    for module in (judge, answers):
         assert doctest.testmod(module).attempted > 0 and doctest.testmod(module).failed == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rankers.lranker.context_projection import ContextProjection
+from rankers.lranker.context_embeddings import ContextEmbeddings
 from rankers.lranker.projectors import Linear, Mlp
 from ranking.pool_batch import Contexts
 from registry import PROJECTORS, ConfigError, Node
@@ -21,9 +21,9 @@ def make_contexts(count: int, seed: int = 0, scale: float = 1.0) -> Contexts:
     return Contexts(scale * torch.randn(count, CENTROIDS, DIM, generator=draw) * mask.unsqueeze(2), mask)
 
 
-def project(node: Node, injection: str) -> ContextProjection:
+def project(node: Node, injection: str) -> ContextEmbeddings:
     torch.manual_seed(0)
-    return ContextProjection(node, injection, DIM, CENTROIDS, WIDTH, SCALE)  # type: ignore[arg-type]
+    return ContextEmbeddings(node, injection, DIM, CENTROIDS, WIDTH, SCALE)  # type: ignore[arg-type]
 
 
 def double(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Draws: draws some of many ids at random; the result does not depend on their order."""
+"""Subsets: some of many ids, chosen at random; the choice does not depend on their order."""
 
 import hashlib
 import heapq

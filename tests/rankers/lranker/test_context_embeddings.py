@@ -1,18 +1,18 @@
-"""ContextProjection: its outputs come out on the scale of a backbone's input embeddings, or are left alone."""
+"""ContextEmbeddings: its outputs come out on the scale of a backbone's input embeddings, or are left alone."""
 
 import pytest
 import torch
 
-from rankers.lranker.context_projection import ContextProjection
+from rankers.lranker.context_embeddings import ContextEmbeddings
 from rankers.lranker.prompt_reader import Injection
 from ranking.pool_batch import Contexts
 
 NUM, K, D, DIM, SCALE = 12, 4, 16, 32, 0.3
 
 
-def projection(injection: Injection = "placeholder", norm: str = "batch") -> ContextProjection:
+def projection(injection: Injection = "placeholder", norm: str = "batch") -> ContextEmbeddings:
     torch.manual_seed(0)
-    return ContextProjection({"name": "mlp", "norm": norm}, injection, D, K, DIM, SCALE)
+    return ContextEmbeddings({"name": "mlp", "norm": norm}, injection, D, K, DIM, SCALE)
 
 
 def contexts(spread: float, size: float = 1.0) -> Contexts:

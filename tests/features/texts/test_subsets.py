@@ -2,7 +2,7 @@
 
 import pytest
 
-from features.texts.draws import drawn, pool_of
+from features.texts.subsets import drawn, pool_of
 from registry import ConfigError
 
 IDS = [f"id{place}" for place in range(2000)]

@@ -1,4 +1,4 @@
-"""ContextProjection: what is known of sets of candidates, as input embeddings of a backbone (LRanker, Eqs. 5-6)."""
+"""ContextEmbeddings: what is known of sets of candidates, as input embeddings of a backbone (LRanker, Eqs. 5-6)."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ _NUM_REFERENCES = 128
 _ROUNDING = 1e-4
 
 
-class ContextProjection(nn.Module):
+class ContextEmbeddings(nn.Module):
     """A projector, once for all centroids of a set together (`placeholder`) or for each of them (`prefix`).
 
     Its outputs start with the root mean square of the backbone's own input embeddings, whatever the features' scale.
@@ -80,7 +80,7 @@ class ContextProjection(nn.Module):
             norm.num_own = 0
         return outputs
 
-    def train(self, mode: bool = True) -> "ContextProjection":
+    def train(self, mode: bool = True) -> "ContextEmbeddings":
         """As ever; but a norm over a batch of sets that are all the same keeps its statistics."""
         super().train(mode)
         if not self._varied:
