@@ -22,6 +22,7 @@ import pytest
 
 from features.texts.prompts import RUBRIC, rubric
 from features.texts.tasks import Problem
+from features.verification import answers
 from features.verification.rule_verifier import build_verifier
 from features.verification.verdict import Verdict, Verifier
 from features.verifiers import judge
