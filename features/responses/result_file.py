@@ -34,7 +34,8 @@ class ResultFile:
         described = json.dumps(settings, sort_keys=True)
         self.path = folder / f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:12]}.sqlite"
         make_folder(folder, "set features.path to a folder that you may write to, or start elsewhere")
-        self._database = Database(self.path, _TABLES, cure=f"delete {self.path}; the same command computes its content again")
+        cure = f"delete {self.path}; the same command computes its content again"
+        self._database = Database(self.path, _TABLES, cure=cure)
         self._database.write("INSERT OR IGNORE INTO settings VALUES (?)", [(described,)])
 
     def numbers(self, problem: str, part: str = "") -> set[int]:
