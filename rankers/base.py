@@ -23,13 +23,13 @@ AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
 class Training(TypedDict, total=False):
-    """How any ranker is trained and judged.
+    """The training and evaluation options that all rankers share.
 
     Args:
-        loss: What training minimises; null for the ranker's own.
-        optimizer: How weights follow gradients.
-        schedule: How the learning rate changes, step by step.
-        metrics: What validation and test report.
+        loss: What training minimises; null for the ranker's default loss.
+        optimizer: How the weights are updated from their gradients.
+        schedule: How the learning rate changes from step to step.
+        metrics: The metrics that validation and test report.
     """
 
     loss: Annotated[Node, LOSSES] | None
@@ -39,11 +39,11 @@ class Training(TypedDict, total=False):
 
 
 class NonFiniteLossError(ArithmeticError):
-    """Training met a loss that is no number.
+    """The training loss is NaN or infinite.
 
     Args:
-        step: The optimizer step it would have been.
-        group: The groups of the batch, as the store counts them.
+        step: The number of the optimizer step, which was not taken.
+        group: The numbers of the batch's groups in the store.
     """
 
     def __init__(self, step: int, group: list[int]) -> None:
@@ -54,36 +54,36 @@ class NonFiniteLossError(ArithmeticError):
 class Ranker(LightningModule, Generic[AnyBatch]):
     """Training, validation and test of any ranker.
 
-    A subclass passes `**training` on and writes `forward(batch)`, whose scores follow their candidates under
-    permutation and may hold anything where the mask is False.
+    A subclass passes `**training` to this constructor and implements `forward(batch)`. If the candidates are
+    permuted, the scores must be permuted in the same way. Scores where the mask is False are ignored.
 
     Args:
-        loss: What training minimises; null for the ranker's own.
-        optimizer: How weights follow gradients.
-        schedule: How the learning rate changes, step by step.
-        metrics: What validation and test report.
+        loss: What training minimises; null for the ranker's default loss.
+        optimizer: How the weights are updated from their gradients.
+        schedule: How the learning rate changes from step to step.
+        metrics: The metrics that validation and test report.
     """
 
     default_loss: ClassVar[Node] = "listwise_kl"
     batch_type: ClassVar[type[Batch]] = FeatureBatch
-    """What it reads: vectors (FeatureBatch), texts (TextBatch), queries over a pool (PoolBatch), or any (Batch)."""
+    """What batches hold: vectors (FeatureBatch), texts (TextBatch), queries over a pool (PoolBatch), or any (Batch)."""
     judging: ClassVar[type[Judging]] = GroupJudging
-    """How validation and test judge it."""
+    """How validation and test judge the ranker."""
     takes_shared_negatives: ClassVar[bool] = False
 
     encoder: dict[str, Any] | None = None
-    """What made the features this ranker reads; saved with it, so that it can be used on text."""
+    """The model that computed the ranker's input features; saved with the ranker, so that it can score texts."""
 
     references: Mapping[str, "Ranker[Any]"] = MappingProxyType({})
-    """What stands beside it in validation and test: rankers without weights, by name."""
+    """The rankers without weights that validation and test compare this one with, by name."""
 
     evaluation: Judged
-    """The validation or test that was run last."""
+    """The results of the last validation or test."""
 
     _given: dict[str, Any]
 
     def __new__(cls, *arguments: Any, **options: Any) -> Any:
-        """Remember the options, so that the ranker can say how to make it again, whatever `__init__` does with them."""
+        """Keep the options as given, so that `description` can return them whatever `__init__` does with them."""
         ranker = super().__new__(cls)
         ranker._given = {**dict(zip(schema.options(cls), arguments, strict=False)), **options}
         return ranker
@@ -102,48 +102,48 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         self._optimizer, self._schedule = optimizer, schedule
 
     def forward(self, batch: AnyBatch) -> Float[Tensor, "B K"]:
-        """The score of every candidate, higher is better."""
+        """Score every candidate; higher is better."""
         raise TypeError(f"{type(self).__name__} does not say how to score: write forward(batch)")
 
     def training_scores(
         self, batch: AnyBatch
     ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
-        """Scores, labels and mask for the loss; N is K unless the ranker scores more than the batch's groups."""
+        """Scores, labels and mask for the loss; N is K unless the ranker also scores candidates of other groups."""
         return self(batch), batch.labels, batch.mask
 
     def evaluation_scores(self, batch: AnyBatch) -> Scored:
-        """What it is judged by as a reference; other lists than the batch's where it ranks others."""
+        """The scores to judge this ranker by when it is a reference; it may rank other lists than the batch's."""
         return Scored(self(batch).float(), batch.labels, batch.mask)
 
     def lacks(self, data: Any) -> str | None:
-        """What a datamodule lacks that this ranker needs, in a few words; None if it lacks nothing."""
+        """What this ranker needs and the datamodule does not have, in a few words; None if nothing is missing."""
         return None
 
     @property
     def name(self) -> str:
-        """Its registered name; without one, that of its class."""
+        """The ranker's registered name, or its class name if it is not registered."""
         return RANKERS.name_of(type(self)) or type(self).__name__
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is anything to train."""
+        """Whether the ranker has anything to train."""
         return any(weight.requires_grad for weight in self.parameters())
 
     def check_backbone(self, *, download: bool) -> None:
-        """Refuse a backbone that could not work, as far as that is known without its weights.
+        """Refuse a backbone that cannot work, as far as this can be known without its weights.
 
         Args:
-            download: Whether to get a backbone that is not on this machine; else nothing is known of it.
+            download: Whether to download a backbone that is not on this machine; if not, it is not checked.
 
         Raises:
-            ConfigError: As `configure_model`.
+            ConfigError: In the same cases as `configure_model`.
         """
 
     def training_step(self, batch: AnyBatch, batch_idx: int) -> Tensor:
         """The loss of one batch.
 
         Raises:
-            NonFiniteLossError: Before the weights see it.
+            NonFiniteLossError: If the loss is NaN or infinite; the weights have not changed.
             ConfigError: If the loss refuses the labels.
         """
         scores, labels, mask = self.training_scores(batch)
@@ -165,23 +165,23 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         self._judging.update(batch)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to judge."""
+        """Start collecting results."""
         self._judging.begin("val")
 
     def on_test_epoch_start(self) -> None:
-        """Begin to judge."""
+        """Start collecting results."""
         self._judging.begin("test")
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics over all queries, each counted once whatever the number of processes."""
+        """Log the metrics over all queries; each query counts once, whatever the number of processes."""
         self._evaluate("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics over all queries, each counted once whatever the number of processes."""
+        """Log the metrics over all queries; each query counts once, whatever the number of processes."""
         self._evaluate("test")
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and the schedule stepped once a batch."""
+        """The optimizer and its schedule, which advances once per optimizer step."""
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         optimizer = OPTIMIZERS.build(self._optimizer, weights, path="ranker.optimizer")
         steps = self.trainer.estimated_stepping_batches
@@ -189,11 +189,11 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `load_ranker` needs to make this ranker again."""
+        """Add the description from which `load_ranker` rebuilds this ranker."""
         checkpoint["ranker"] = self.description()
 
     def description(self) -> dict[str, Any]:
-        """Name, options, outside modules and encoder: plain values from which the ranker can be made again."""
+        """Name, options, imported modules and encoder, as plain values from which the ranker can be rebuilt."""
         name = RANKERS.name_of(type(self))
         return {
             "ranker": {"name": name, **schema.bind(type(self), self._given, "ranker")},
@@ -202,20 +202,20 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         }
 
     def findings(self) -> dict[str, Any]:
-        """What validation has decided besides the best checkpoint, as plain values for the run's results."""
+        """What validation chose besides the best checkpoint, as plain values for the run's results."""
         return {}
 
     def draw_findings(self, folder: Path) -> dict[str, Path]:
-        """Draw what validation has decided besides the best checkpoint: the pictures' files, by what to log them as."""
+        """Draw what validation chose besides the best checkpoint; returns each picture's log name and file."""
         return {}
 
     @property
     def tells_progress(self) -> bool:
-        """Whether its validation and test show themselves how far they are, in smaller steps than batches."""
+        """Whether validation and test show their own progress, in steps smaller than a batch."""
         return self._judging.tells_progress
 
     def end_progress(self) -> None:
-        """Remove its own progress display, as after Ctrl-C in the middle."""
+        """Remove the ranker's own progress display, for example after Ctrl-C."""
         self._judging.end_progress()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Checkpoint: a trained ranker on disk, as a folder of safetensors and json, or as Lightning left it in a run."""
+"""Checkpoint: a trained ranker on disk, as a folder of safetensors and json, or as a Lightning checkpoint in a run."""
 
 import hashlib
 import io
@@ -18,28 +18,28 @@ from registry import RANKERS, ConfigError
 from registry.imports import import_modules
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# In a zip file's list of parts; torch reads such a part as zeros, whatever its bytes and its checksum are.
+# A flag of an entry of a zip file. torch reads such an entry as zeros and ignores its bytes and checksum.
 _IS_FOLDER = 0x10
 _HASHES = {"weights_sha256", "sha256"}
 
 
 def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
-    """Write a ranker as `config.json` and `model.safetensors`: readable, nothing pickled, with hashes of both.
+    """Write a ranker as `config.json` and `model.safetensors`, with hashes of both; nothing is pickled.
 
     Args:
         ranker: Any registered ranker.
-        folder: Made if need be; files of the same names are replaced, each in one step.
+        folder: Created if it does not exist. Existing files of these names are replaced, each in one step.
 
     Raises:
-        ValueError: If the ranker's class is not registered, so that no one could load it again.
-        StoreError: If the disk refuses, for one because it is full.
+        ValueError: If the ranker's class is not registered, so the ranker could not be loaded again.
+        StoreError: If a file cannot be written, for example because the disk is full.
     """
     description = ranker.description()
     if description["ranker"]["name"] is None:
         raise ValueError(f"{type(ranker).__name__} has no name: decorate it with @RANKERS.register(...)")
     folder = Path(folder)
     make_folder(folder, "give a folder that you may write to")
-    # Copies, since safetensors refuses weights that share memory.
+    # Copy the weights, because safetensors refuses weights that share memory.
     weights = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in ranker.state_dict().items()}
     content = save(weights, metadata={"format": "pt"})
     description |= {"weights_sha256": hashlib.sha256(content).hexdigest()}
@@ -49,14 +49,14 @@ def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
 
 
 def load_ranker(path: str | Path) -> Ranker[Any]:
-    """A trained ranker, ready to score, on the CPU.
+    """Load a trained ranker on the CPU, ready to score.
 
     Args:
-        path: A folder written by `save_pretrained`, a run's folder (its best checkpoint is taken), or a `.ckpt` file.
+        path: A folder written by `save_pretrained`, a run's folder (loads its best checkpoint), or a `.ckpt` file.
 
     Raises:
-        ConfigError: If there is no ranker there, it is damaged, or the module that defines it or the backbone that it
-            was trained on cannot be found.
+        ConfigError: If the path holds no ranker, the ranker is damaged, or the module that defines it or the backbone
+            it was trained on cannot be found.
     """
     path = Path(path)
     if (path / CONFIG_FILE).is_file():
@@ -82,17 +82,17 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
 
 
 def describe_anew(path: Path, ranker: Ranker[Any]) -> None:
-    """Put into a Lightning checkpoint how to make this ranker as it is now, with what validation has decided."""
+    """Update the ranker description stored in a checkpoint."""
     checkpoint = read_checkpoint(path)
     checkpoint["ranker"] = ranker.description()
     write_checkpoint(path, checkpoint)
 
 
 def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write a checkpoint of a run, all of it or nothing.
+    """Write a checkpoint of a run completely or not at all.
 
     Raises:
-        StoreError: If the disk refuses, for one because it is full; the one before it stays.
+        StoreError: If the file cannot be written, for example because the disk is full; the previous one is kept.
     """
     content = io.BytesIO()
     torch.save(checkpoint, content)
@@ -100,10 +100,10 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of a run, after a look at the checksums of its parts.
+    """Read a checkpoint of a run, after checking the checksums of its parts.
 
     Raises:
-        ConfigError: If it is missing, damaged, or no ranker's.
+        ConfigError: If the checkpoint is missing or damaged, or does not hold a ranker.
     """
     if not path.is_file():
         cure = "give a run's folder after its first validation, a .ckpt file, or a folder of save_pretrained"
@@ -117,7 +117,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except ConfigError:
         raise
-    except Exception as error:  # damaged bytes can make an unpickler raise anything
+    except Exception as error:  # damaged bytes can raise any exception in the unpickler
         reason = (str(error).splitlines() or [""])[0]
         problem, cure = f"not a whole checkpoint: {type(error).__name__}: {reason}", "copy it back, or train again"
         raise ConfigError(str(path), problem, cure=cure) from error
@@ -133,14 +133,14 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     except ValueError as error:
         raise ConfigError(str(path / CONFIG_FILE), f"not valid json: {error}.") from error
     if isinstance(description, dict) and not signed(description):
-        cure = "copy the folder again from where it is whole; if you changed it on purpose, remove its line sha256"
-        problem = "damaged: its own sha256 is not that of its content, which has changed."
+        cure = "copy the folder again from an undamaged copy; if you changed it on purpose, remove its line sha256"
+        problem = "damaged: its content has changed: it does not match the sha256 in it."
         raise ConfigError(str(path / CONFIG_FILE), problem, cure=cure)
     _check(description, path / CONFIG_FILE)
     file = path / WEIGHTS_FILE
     try:
         if "weights_sha256" in description and sha256_of(file) != description["weights_sha256"]:
-            cure = f"copy the folder again from where it is whole, or save the ranker again; {CONFIG_FILE} has the hash"
+            cure = f"copy the folder again from an undamaged copy, or save the ranker again; {CONFIG_FILE} has the hash"
             raise ConfigError(str(file), "damaged: its sha256 is not the one it was saved with.", cure=cure)
         return description, load_file(file)
     except (SafetensorError, OSError) as error:
@@ -148,12 +148,12 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def _without_references(node: Any) -> Any:
-    """The same node; rankers saved before references stood in the config have them as the option `baselines`."""
+    """Drop the option `baselines`, in which older versions saved the references."""
     return {key: value for key, value in node.items() if key != "baselines"} if isinstance(node, dict) else node
 
 
 def _check(description: Any, file: Path) -> None:
-    """Raise unless this is what `Ranker.description` gives, and perhaps hashes."""
+    """Raise unless this has the form that `Ranker.description` returns, with or without hashes."""
     given = {"ranker", "imports", "encoder"}
     if not isinstance(description, dict) or not given <= description.keys() <= given | _HASHES:
         raise ConfigError(str(file), "this was not written by a ranker of this project.")

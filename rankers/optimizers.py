@@ -1,4 +1,4 @@
-"""Optimizers: how gradients change a ranker's parameters; the defaults are those of Language Ranker, table 8."""
+"""Optimizers: how gradients update a ranker's parameters; the defaults are those of Language Ranker, table 8."""
 
 from collections.abc import Iterable
 
@@ -22,10 +22,10 @@ def adamw(
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
     Args:
-        lr: Learning rate at the schedule's peak.
-        betas: Decay of the running means of gradients and of their squares.
-        eps: Added to the denominator.
-        weight_decay: Share of a weight, times the learning rate, taken off at each step.
+        lr: The learning rate at the schedule's peak.
+        betas: Decay rates of the running means of the gradients and of their squares.
+        eps: A small number added to the denominator, against division by zero.
+        weight_decay: Each step subtracts learning rate * weight_decay * weight from each weight.
     """
     return AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
@@ -43,9 +43,9 @@ def sgd(
     """Stochastic gradient descent with momentum.
 
     Args:
-        lr: Learning rate at the schedule's peak.
-        momentum: Share of the last step that is taken again.
-        nesterov: Look at the gradient where the momentum leads.
-        weight_decay: Weight of an L2 penalty.
+        lr: The learning rate at the schedule's peak.
+        momentum: Share of the previous update that is added to the current one.
+        nesterov: Use Nesterov momentum.
+        weight_decay: Weight of the L2 penalty.
     """
     return SGD(params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)

@@ -1,4 +1,4 @@
-"""PoolRanker: a ranker that embeds queries and ranks a whole pool by inner products; subclasses embed."""
+"""PoolRanker: a ranker that embeds queries and ranks a whole pool by inner products."""
 
 from typing import Any, ClassVar
 
@@ -17,10 +17,11 @@ from registry import Node
 
 
 class PoolRanker(Ranker[PoolBatch]):
-    """Any ranker over a pool.
+    """Base class of rankers over a pool.
 
-    By default it is judged by vectors: a subclass writes `query_vectors`. One that scores all candidates itself sets
-    `judging = ScoreJudging` and writes `forward`; one that generates candidates, `GenerationJudging` and `generate`.
+    By default, a ranker is judged by its vectors, and a subclass implements `query_vectors`. A subclass that scores all
+    candidates itself sets `judging = ScoreJudging` and implements `forward`. A subclass that generates candidates sets
+    `judging = GenerationJudging` and implements `generate`.
     """
 
     batch_type: ClassVar[type[Batch]] = PoolBatch
@@ -34,7 +35,7 @@ class PoolRanker(Ranker[PoolBatch]):
     _attached: CandidatePool | None = None
 
     def reading(self) -> Reading:
-        """What it reads of queries and candidates."""
+        """What the ranker reads of queries and candidates."""
         return Reading()
 
     @property
@@ -44,21 +45,21 @@ class PoolRanker(Ranker[PoolBatch]):
 
     @property
     def pool(self) -> CandidatePool:
-        """What is ranked: the run's pool, or the one attached."""
+        """The pool to rank: the run's pool, or the one given to `attach`."""
         return self._attached or self.data.pool
 
     def attach(self, pool: CandidatePool) -> None:
-        """Rank this pool, outside of any run."""
+        """Set the pool to rank outside of a run."""
         self._attached = pool
 
     def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
-        """V vectors a query, each of which ranks the pool by inner product."""
+        """V vectors per query; each ranks the pool by inner product."""
         raise TypeError(f"{type(self).__name__} does not say how to embed: write query_vectors(batch)")
 
     def candidates_to_rank(self) -> Any:
-        """The pool, or its vectors in memory where they fit: on the GPU if there is one."""
+        """The pool, or its vectors in memory if they fit: on the GPU if one is used."""
         return PoolTable.of(self.pool, self.device).candidates
 
     def candidate_scales(self) -> Float[Tensor, " N"] | None:
-        """One over each candidate's length; None where they all count as they are."""
+        """1 / length of each candidate vector; None if the vectors are used as they are."""
         return PoolTable.of(self.pool, self.device).inverse_norms if self.normalize else None

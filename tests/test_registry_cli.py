@@ -31,7 +31,7 @@ def test_a_component_is_shown_with_the_type_default_and_words_of_each_option(
         "    feature_dim          int from 1 to 67,108,864, from the code\n",
         "    projection           one of projections | null, linear\n",
         "    num_blocks           int from 0 to 256, 1\n",
-        "                           How many of them, each with weights of its own; the paper has",
+        "                           Number of blocks, each with its own weights; the paper uses",
         "    query                feature | learned, feature\n",
         "    temperature          float above 0 and at most 1,000, 1.0\n",
         "    learn_temperature    bool, false\n",

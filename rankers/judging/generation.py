@@ -9,10 +9,10 @@ from ranking.pool_batch import PoolBatch
 
 
 class GenerationJudging(ScoreJudging):
-    """Asks the ranker's `generate(batch)` for scores and rows of up to k candidates a query, `[B, k]` each.
+    """Calls the ranker's `generate(batch)`, which returns scores and rows of k candidates per query, `[B, k]`.
 
-    Rows of -1 are no candidates; of a row that is given twice the higher score counts. Candidates that were not
-    generated are not in the order: a judged one among them counts as never found.
+    Rows of -1 are ignored. If a row occurs twice, the higher score counts. Candidates that were not generated are not
+    ranked: if one of them is judged, it counts as never found.
     """
 
     def scores(self, batch: PoolBatch, num_candidates: int) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:

@@ -1,4 +1,4 @@
-"""GroupJudging: each query's own candidates are scored, batch by batch."""
+"""GroupJudging: scores each query's own candidates, batch by batch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,11 @@ from ranking.evaluation import Evaluation, EvaluationState
 
 
 class GroupJudging(Judging):
-    """Collects the scores of the ranker and of the references, which see the same batches.
+    """Collects the scores of the ranker and of the references on the same batches.
 
     Args:
-        ranker: What is judged.
-        references: What stands beside it, by name.
+        ranker: The ranker to judge.
+        references: The rankers without weights that it is compared with, by name.
         distributed: Whether the processes of a run share the queries.
     """
 
@@ -25,7 +25,7 @@ class GroupJudging(Judging):
         """Score one batch.
 
         Raises:
-            ValueError: If a candidate that exists has a score that is no number.
+            ValueError: If the score of an existing candidate is NaN.
         """
         beside = {name: reference.evaluation_scores(batch) for name, reference in self.references.items()}
         self._state.update(batch, self.ranker(batch).float(), beside)

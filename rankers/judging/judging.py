@@ -1,4 +1,4 @@
-"""Judging: what collects the batches of a validation or test, and makes an evaluation of them."""
+"""Judging: collects the batches of a validation or test and computes an evaluation from them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ RUN_DEPTH = 1000
 
 
 class Judging(ABC):
-    """One way to judge a ranker, with the references beside it.
+    """One way to judge a ranker and the references it is compared with.
 
     Args:
-        ranker: What is judged.
-        references: What stands beside it, by name: rankers without weights.
+        ranker: The ranker to judge.
+        references: The rankers without weights that it is compared with, by name.
     """
 
     tells_progress: bool = False
@@ -27,7 +27,7 @@ class Judging(ABC):
         self.ranker, self.references = ranker, dict(references)
 
     def begin(self, split: str) -> None:
-        """A validation or test begins."""
+        """Start a validation or test."""
         trainer = self.ranker._trainer
         for reference in self.references.values():
             assert isinstance(reference, LightningModule)
@@ -37,11 +37,11 @@ class Judging(ABC):
 
     @abstractmethod
     def update(self, batch: Any) -> None:
-        """Take one batch."""
+        """Add one batch."""
 
     @abstractmethod
     def judge(self, split: str) -> Judged:
-        """The evaluation of what was collected, over all processes; collecting starts anew after it."""
+        """Evaluate the collected batches of all processes, then reset the collection."""
 
     def end_progress(self) -> None:  # noqa: B027
-        """Remove its own progress display, as after Ctrl-C in the middle."""
+        """Remove the progress display of this judging, for example after Ctrl-C."""

@@ -1,4 +1,4 @@
-"""PoolJudging: what every way to judge over a whole pool has in common."""
+"""PoolJudging: the common base of all ways to judge a ranker over a whole pool."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from ranking.pool_batch import PoolBatch
 from ranking.pool_data import PoolData
 from ranking.pool_evaluation import PoolEvaluation, Qrels, ragged
 
-_GLANCE_DEPTH = 10  # candidates that are only looked at while training goes on
+_GLANCE_DEPTH = 10  # number of top candidates kept per query during training, for display only
 
 
 class PoolJudging(Judging):
-    """Finds where the judged candidates of each query stand in the ranker's order of the pool.
+    """Finds the rank of each query's judged candidates in the ranker's order of the pool.
 
-    References see the same batches, each query once in a run: what a ranker without weights finds does not change.
+    References rank each query only once per run, because the results of a ranker without weights do not change.
 
     Args:
-        ranker: What is judged.
-        references: What stands beside it, by name.
+        ranker: The ranker to judge.
+        references: The rankers without weights that it is compared with, by name.
     """
 
     def __init__(self, ranker: Any, references: Mapping[str, Any]) -> None:
@@ -35,7 +35,7 @@ class PoolJudging(Judging):
 
     @property
     def trainer(self) -> Trainer:
-        """Of the run."""
+        """The run's trainer."""
         return self.ranker.trainer
 
     @property
@@ -45,22 +45,22 @@ class PoolJudging(Judging):
 
     @abstractmethod
     def collect(self, batch: PoolBatch) -> None:
-        """Take one batch of queries, for the ranker alone."""
+        """Add one batch of queries for the ranker, without its references."""
 
     @abstractmethod
     def collected(self) -> Int[Tensor, " Q"]:
-        """Which queries were collected, over all processes, each once, ascending; collecting starts anew."""
+        """The queries that all processes collected, each once, ascending; then reset the collection."""
 
     @abstractmethod
     def places(self, qrels: Qrels) -> dict[str, Places]:
-        """Where the judged candidates of the collected queries stand, `[Q, P]`; the ranker's own places come last."""
+        """The places of the collected queries' judged candidates, `[Q, P]`; the ranker's own places come last."""
 
     @abstractmethod
     def best(self, k: int) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
         """The k highest scores of each collected query and their rows, best first; -1 where there are fewer."""
 
     def update(self, batch: PoolBatch) -> None:
-        """Take one batch of queries."""
+        """Add one batch of queries, for the ranker and its references."""
         self.collect(batch)
         for beside in self._beside.values():
             beside.update(batch)
@@ -77,28 +77,28 @@ class PoolJudging(Judging):
         return PoolEvaluation(name, qrels, found, *self.best(shown))
 
     def progress(self, total: int, *, doing: str, done: str, unit: str) -> WorkProgress:
-        """A bar or lines for a part of a validation or test, where the run shows any.
+        """A progress bar or progress lines for one part of a validation or test, if the run shows progress.
 
         Args:
-            total: How much there is to do.
-            doing: What is done.
-            done: The same when it is over.
-            unit: What is counted.
+            total: How many units of work there are.
+            doing: What to print while the work is in progress.
+            done: What to print when the work is finished.
+            unit: The name of one unit of work.
         """
         silent = self.trainer.progress_bar_callback is None or not self.trainer.is_global_zero
         return WorkProgress(total, doing=doing, done=done, unit=unit, brief=True, silent=silent)
 
     @property
     def _depth(self) -> int:
-        """How far down the order metrics look."""
+        """How many of the best candidates per query the metrics need."""
         return max(RUN_DEPTH, *(node.get("k") or 0 for node in self.ranker.description()["ranker"]["metrics"]))
 
 
 class _Remembered:
-    """The places that a reference finds, computed once for each query.
+    """The places that a reference gives to judged candidates, computed once per query.
 
     Args:
-        judging: Of the reference.
+        judging: The judging of the reference.
     """
 
     def __init__(self, judging: PoolJudging) -> None:
@@ -112,7 +112,7 @@ class _Remembered:
         self._places = Places(none, none)
 
     def update(self, batch: PoolBatch) -> None:
-        """Take those queries of a batch that are not known yet."""
+        """Add those queries of a batch whose places are not known yet."""
         if self._judging.data.pool is not self._pool:
             self._forget()
             self._pool = self._judging.data.pool
@@ -122,7 +122,7 @@ class _Remembered:
             self._has_new = True
 
     def places(self, qrels: Qrels) -> Places:
-        """Where the judged candidates stand, `[Q, P]`."""
+        """The places of the judged candidates, `[Q, P]`."""
         judging = self._judging
         if judging.trainer.strategy.reduce_boolean_decision(self._has_new, all=False):
             self._remember(Qrels.of(judging.data.pool, judging.collected()))

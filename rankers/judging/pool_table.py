@@ -1,4 +1,4 @@
-"""PoolTable: a pool's vectors where a ranker scans them fastest."""
+"""PoolTable: keeps a pool's vectors in the memory where scanning them is fastest."""
 
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,9 @@ from torch import Tensor
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.vectors.search import inverse_norms
 
-# A pool that takes no more than this share of a GPU's free memory is kept there.
+# A pool that needs at most this share of a GPU's free memory is kept on the GPU.
 _RESIDENT = 0.6
-# On a processor, pools above this many bytes stay on disk and in the system's cache of it.
+# On a CPU, pools above this many bytes stay on disk and in the operating system's file cache.
 _SMALL = 2**30
 
 
@@ -21,11 +21,11 @@ _tables: WeakKeyDictionary[CandidatePool, dict[torch.device, "PoolTable"]] = Wea
 
 
 class PoolTable:
-    """A pool as one device sees it.
+    """The vectors of a pool for computations on one device.
 
     Args:
         pool: The candidates.
-        device: Where queries are.
+        device: The device of the queries.
     """
 
     def __init__(self, pool: CandidatePool, device: torch.device) -> None:
@@ -40,13 +40,13 @@ class PoolTable:
 
     @classmethod
     def of(cls, pool: CandidatePool, device: torch.device) -> "PoolTable":
-        """The table of this pool on this device, made once however many rankers ask for it."""
+        """The table of this pool on this device; all rankers share one table."""
         tables = _tables.setdefault(pool, {})
         return tables.setdefault(device, cls(pool, device))
 
     @cached_property
     def candidates(self) -> Any:
-        """One tensor on the device where the pool fits there, else the pool itself."""
+        """One tensor on the device if the pool fits there, else the pool itself."""
         pool = self.pool
         room = _RESIDENT * torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else _SMALL
         if pool.num_candidates * pool.feature_dim * pool.dtype.itemsize > room:
@@ -59,5 +59,5 @@ class PoolTable:
 
     @cached_property
     def inverse_norms(self) -> Float[Tensor, " N"] | None:
-        """One over each vector's length; None where all have length one."""
+        """1 / length of each vector; None if all vectors have length 1."""
         return None if self.pool.normalized else inverse_norms(self.candidates).to(self.device)

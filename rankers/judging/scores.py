@@ -1,4 +1,4 @@
-"""ScoreJudging: every candidate of the pool gets a score for each query, a few queries at a time."""
+"""ScoreJudging: scores every candidate of the pool for each query, a few queries at a time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,17 +14,17 @@ from ranking.places import Places
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import Qrels, ragged
 
-_SCORES = 2**25  # scores that are held at once
+_SCORES = 2**25  # the most scores in memory at once
 
 
 class ScoreJudging(PoolJudging):
-    """Asks the ranker's `forward(batch)` for the scores of all N candidates of the pool, `[B, N]`.
+    """Calls the ranker's `forward(batch)`, which returns the scores of all N candidates of the pool, `[B, N]`.
 
-    Only as many queries are scored at once as memory has room for, and only places and the best candidates are kept.
+    The queries scored at once are limited by memory. Only the places and the best candidates are kept.
 
     Args:
-        ranker: What is judged.
-        references: What stands beside it, by name.
+        ranker: The ranker to judge.
+        references: The rankers without weights that it is compared with, by name.
     """
 
     def __init__(self, ranker: Any, references: Mapping[str, Any]) -> None:
@@ -39,13 +39,13 @@ class ScoreJudging(PoolJudging):
             self._collect(batch.only(part), num_candidates)
 
     def collected(self) -> Int[Tensor, " Q"]:
-        """Which queries were collected."""
+        """The queries that were collected."""
         self._found = self._state.compute()
         self._state.reset()
         return self._found[0]
 
     def places(self, qrels: Qrels) -> dict[str, Places]:
-        """Where the judged candidates stand."""
+        """The places of the judged candidates."""
         found = Places.nowhere(*qrels.mask.shape)
         for target, values in zip(found, self._found[1], strict=True):
             target[qrels.mask] = values
@@ -65,7 +65,7 @@ class ScoreJudging(PoolJudging):
         scores = torch.where(there, scores.clamp(min=torch.finfo(torch.float32).min), -torch.inf)
         top, rows = scores.sort(dim=1, descending=True, stable=True)
         asked = scores.gather(1, qrels.rows)
-        # From the highest down, so that what is found before a score is above it.
+        # Sort in descending order, so that all scores found before a given score are higher.
         first, end = (torch.searchsorted(-top, -asked, right=right) for right in (False, True))
         found = Places(first.double(), (end - first - 1).double())
         in_order = qrels.mask & (asked > -torch.inf)
@@ -76,10 +76,10 @@ class ScoreJudging(PoolJudging):
         self._state.update(queries, qrels.mask.sum(dim=1), judged, top[:, :depth], rows[:, :depth])
 
     def scores(self, batch: PoolBatch, num_candidates: int) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
-        """The score of every candidate of the pool, and which candidates have one.
+        """The score of every candidate of the pool, and which candidates have a score.
 
         Raises:
-            ValueError: If the ranker does not score all of them.
+            ValueError: If the ranker does not score all candidates.
         """
         scores = self.ranker(batch).float().cpu()
         if scores.shape != (len(batch.group), num_candidates):
@@ -88,7 +88,7 @@ class ScoreJudging(PoolJudging):
         return scores, torch.ones_like(scores, dtype=torch.bool)
 
     def _allowed(self, queries: Int[Tensor, " B"], num_candidates: int) -> Bool[Tensor, "B N"]:
-        """Which candidates each query ranks."""
+        """The candidates that each query ranks."""
         own, removed = self.data.restrictions(queries)
         there = torch.full((len(queries), num_candidates), own is None)
         if own is not None:
@@ -132,7 +132,7 @@ class _PlacesState(Metric):
         self.rows.append(rows)
 
     def compute(self) -> tuple[Int[Tensor, " Q"], Places, Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
-        """Everything collected, each query once, ascending; places one after the other."""
+        """Everything collected: each query once, in ascending order, and the places concatenated."""
         queries, counts = joined(self.queries).long(), joined(self.counts).long()
         order = queries.argsort(stable=True)
         first = torch.ones(len(order), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""VectorJudging: queries are embedded batch by batch; then one scan of the pool ranks it by inner products."""
+"""VectorJudging: embeds queries batch by batch, then ranks the pool by inner products in one scan."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,30 +17,30 @@ from ranking.vectors.search import WatchedPool
 
 @runtime_checkable
 class VectorRanker(Protocol):
-    """A ranker that embeds queries, and says what they are multiplied with."""
+    """A ranker that embeds queries and provides the candidate vectors to compare them with."""
 
     pool: CandidatePool
     """What is ranked."""
 
     def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
-        """V vectors a query, each of which ranks the pool by inner product."""
+        """V vectors per query; each ranks the pool by inner product."""
         ...
 
     def candidates_to_rank(self) -> Any:
-        """The pool, or its vectors in memory where they fit."""
+        """The pool, or its vectors in memory if they fit."""
         ...
 
     def candidate_scales(self) -> Float[Tensor, " N"] | None:
-        """One over each candidate's length; None where they all count as they are."""
+        """1 / length of each candidate vector; None if the vectors are used as they are."""
         ...
 
 
 class VectorJudging(PoolJudging):
-    """Collects vectors of queries, and ranks the pool for all of them at once.
+    """Collects the vectors of all queries, then ranks the pool for all of them at once.
 
     Args:
         ranker: A VectorRanker.
-        references: What stands beside it, by name.
+        references: The rankers without weights that it is compared with, by name.
     """
 
     def __init__(self, ranker: Any, references: Mapping[str, Any]) -> None:
@@ -52,11 +52,11 @@ class VectorJudging(PoolJudging):
         self._state.update(batch.group, self.query_vectors(batch))
 
     def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
-        """V vectors a query."""
+        """V vectors per query."""
         return self.ranker.query_vectors(batch)
 
     def collected(self) -> Int[Tensor, " Q"]:
-        """Which queries were collected."""
+        """The queries that were collected."""
         queries, vectors = self._state.compute()
         self._state.reset()
         self._vectors = vectors.to(self.ranker.device)
@@ -66,14 +66,14 @@ class VectorJudging(PoolJudging):
         return queries
 
     def places(self, qrels: Qrels) -> dict[str, Places]:
-        """Where the judged candidates stand by the vector that counts."""
+        """The places of the judged candidates, by the vector that `choose` selects."""
         with self._scan() as pool:
             found = qrels.places(self._vectors, pool, **self._given).to_depth(self._depth)
         self._chosen, others = self.choose(found, qrels)
         return {**others, self.ranker.name: Places(*(each[self._chosen] for each in found))}
 
     def choose(self, places: Places, qrels: Qrels) -> tuple[int, dict[str, Places]]:
-        """Which of V vectors counts, whose places are `[V, Q, P]`, and the places of others worth reporting."""
+        """Choose one of the V vectors, whose places are `[V, Q, P]`, and return the places of others to report."""
         return 0, {}
 
     def best(self, k: int) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
@@ -83,12 +83,12 @@ class VectorJudging(PoolJudging):
 
     @contextmanager
     def _scan(self) -> Iterator[Any]:
-        """The candidates to rank, while it is shown how many of them are; only where queries rank the whole pool."""
+        """The candidates to rank, with a progress display if queries rank the whole pool."""
         candidates = self.ranker.candidates_to_rank()
         if self._given["own"] is not None:
             yield candidates
             return
-        # Each process ranks a share.
+        # Each process ranks a share of the queries.
         share = -(-self.ranker.pool.num_candidates // self.trainer.world_size)
         with self.progress(share, doing="Ranking", done="Ranked", unit="candidates") as shown:
             yield WatchedPool(candidates, shown.report)

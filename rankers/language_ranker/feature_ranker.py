@@ -1,4 +1,4 @@
-"""FeatureRanker: what ListRanker and PointRanker share: a projection, blocks, and a similarity with a temperature."""
+"""FeatureRanker: the base of ListRanker and PointRanker: a projection, blocks, and a scaled similarity."""
 
 import math
 from typing import Annotated, Any, Literal, Unpack
@@ -15,20 +15,21 @@ from registry.ranges import FeatureDim, Temperature
 
 
 class FeatureOptions(Training, total=False):
-    """How a ranker on vectors is built and trained.
+    """Options to build and train a ranker on stored vectors.
 
     Args:
-        projection: Map from D to the blocks' size; null to work on D itself.
-        num_blocks: How many blocks, each with weights of its own.
-        query: `feature`, or `learned` for one vector that stands in for every query (the paper's ablation).
-        similarity: How a query and a candidate become a score.
-        temperature: Divides the scores; 1 in the paper. A cosine lies in [-1, 1], where a softmax over it is nearly
-            flat; a smaller temperature makes it sharp.
-        learn_temperature: Train it, from the given value.
-        loss: What training minimises; null for the ranker's own.
-        optimizer: How weights follow gradients.
-        schedule: How the learning rate changes, step by step.
-        metrics: What validation and test report.
+        projection: Maps vectors from size D to the size of the blocks; null to use the stored vectors directly.
+        num_blocks: Number of blocks, each with its own weights.
+        query: `feature` for the query's stored vector, or `learned` for one vector trained for all queries (the paper's
+            ablation).
+        similarity: Computes the score from a query's vector and a candidate's.
+        temperature: Scores are divided by it; 1 in the paper. A cosine lies in [-1, 1], and a softmax over such values
+            is nearly flat; a smaller temperature makes it sharper.
+        learn_temperature: Train the temperature, starting from the given value.
+        loss: What training minimises; null for the ranker's default loss.
+        optimizer: How the weights are updated from their gradients.
+        schedule: How the learning rate changes from step to step.
+        metrics: The metrics that validation and test report.
     """
 
     projection: Annotated[Node, PROJECTIONS] | None
@@ -40,9 +41,9 @@ class FeatureOptions(Training, total=False):
 
 
 class FeatureRanker(Ranker[FeatureBatch]):
-    """A ranker that projects stored vectors, refines them by blocks, and compares query and candidates.
+    """A ranker that projects stored vectors, refines them with blocks, and compares query and candidates.
 
-    A subclass writes `forward`.
+    A subclass implements `forward`.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class FeatureRanker(Ranker[FeatureBatch]):
 
 
 class Layers(nn.Module):
-    """A projection from D to d, and blocks on d."""
+    """A projection from size D to size d, then blocks of size d."""
 
     def __init__(self, feature_dim: int, projection: Node | None, block: Node, num_blocks: int) -> None:
         super().__init__()
@@ -76,20 +77,20 @@ class Layers(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def project(self, vectors: Float[Tensor, "N D"]) -> Float[Tensor, "N d"]:
-        """Each vector on its own, from the dtype it is stored in to that of the weights."""
+        """Convert each vector from its stored dtype to the dtype of the weights, and project it."""
         weight = next(self.parameters(), None)
         vectors = vectors.float() if weight is None else vectors.to(weight.dtype)
         return vectors if self.projection is None else self.projection(vectors)
 
     def refine(self, vectors: Float[Tensor, "B N d"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N d"]:
-        """The vectors after all blocks; where the mask is False they may hold anything."""
+        """Apply all blocks; outputs are arbitrary where the mask is False."""
         for block in self.blocks:
             vectors = block(vectors, mask)
         return vectors
 
 
 class ScaledSimilarity(nn.Module):
-    """Sim(q, c) / temperature; a learned temperature is trained through its logarithm, so that it stays positive."""
+    """Sim(q, c) / temperature; a learned temperature is stored as its logarithm, so it stays positive."""
 
     def __init__(self, similarity: Node, dim: int, temperature: float, learned: bool) -> None:
         super().__init__()
@@ -101,5 +102,5 @@ class ScaledSimilarity(nn.Module):
             self.register_buffer("log_temperature", log_temperature, persistent=False)
 
     def forward(self, queries: Float[Tensor, "G Q d"], candidates: Float[Tensor, "G K d"]) -> Float[Tensor, "G Q K"]:
-        """Scores of Q queries against K candidates, in each of G groups."""
+        """Score Q queries against K candidates in each of G groups."""
         return self.similarity(queries, candidates) * torch.exp(-self.log_temperature)

@@ -1,4 +1,4 @@
-"""ListRanker: candidates are compared with one another before they are scored (Language Ranker, Eqs. 1-2)."""
+"""ListRanker: compares candidates with each other before it scores them (Language Ranker, Eqs. 1-2)."""
 
 from typing import Annotated, Unpack
 
@@ -20,8 +20,8 @@ class ListRanker(FeatureRanker):
 
     Args:
         feature_dim: Size D of the stored vectors.
-        block: The layer that lets query and candidates see each other.
-        num_blocks: How many of them, each with weights of its own; the paper has 1 to 4.
+        block: The layer in which query and candidates attend to each other.
+        num_blocks: Number of blocks, each with its own weights; the paper uses 1 to 4.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ListRanker(FeatureRanker):
         super().__init__(feature_dim, block, **options)
 
     def forward(self, batch: FeatureBatch) -> Float[Tensor, "B K"]:
-        """The score of every candidate in the company of the others."""
+        """Score every candidate, given the other candidates of its group."""
         candidates = self.layers.project(batch.unique_candidates)[batch.candidate_index]
         if self.query is None:
             query = self.layers.project(batch.unique_queries)[batch.query_index]

@@ -1,4 +1,4 @@
-"""PointRanker: each candidate is scored on its own (Language Ranker, Eqs. 3-4)."""
+"""PointRanker: scores each candidate independently of the others (Language Ranker, Eqs. 3-4)."""
 
 from typing import Annotated, ClassVar, Unpack
 
@@ -14,15 +14,16 @@ from registry.ranges import FeatureDim
 
 @RANKERS.register("point_ranker")
 class PointRanker(FeatureRanker):
-    """PointRanker: map query and candidate alike, each on its own, and compare (Language Ranker, Eqs. 3-4).
+    """PointRanker: map query and candidate with the same layers, then compare (Language Ranker, Eqs. 3-4).
 
-    q' = Blocks(Proj(q)), c_k' = Blocks(Proj(c_k)) and s_k = Sim(q', c_k') / temperature, arXiv 2510.21883. Since no
-    candidate sees another, any candidate can serve any query as a negative: `datamodule.negatives`.
+    q' = Blocks(Proj(q)), c_k' = Blocks(Proj(c_k)) and s_k = Sim(q', c_k') / temperature, arXiv 2510.21883. A
+    candidate's score does not depend on other candidates, so any candidate can be a negative of any query: see
+    `datamodule.negatives`.
 
     Args:
         feature_dim: Size D of the stored vectors.
-        block: The layer each vector goes through.
-        num_blocks: How many of them, each with weights of its own; 0 is the paper's ablation without MLP.
+        block: The layer that maps each vector.
+        num_blocks: Number of blocks, each with its own weights; 0 is the paper's ablation without MLP.
     """
 
     default_loss: ClassVar[Node] = "bce"
@@ -37,14 +38,14 @@ class PointRanker(FeatureRanker):
         super().__init__(feature_dim, block, **options)
 
     def forward(self, batch: FeatureBatch) -> Float[Tensor, "B K"]:
-        """The score of every candidate, whatever the others are."""
+        """Score every candidate, independently of the others."""
         candidates = self._map(batch.unique_candidates)[batch.candidate_index]
         return self.similarity(self._queries(batch).unsqueeze(1), candidates).squeeze(1)
 
     def training_scores(
         self, batch: FeatureBatch
     ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
-        """Scores of the groups, or of every query against every vector of the batch where negatives are shared."""
+        """Scores within each group or, with shared negatives, of every query against every vector of the batch."""
         if batch.excluded is None:
             return super().training_scores(batch)
         candidates = self._map(batch.unique_candidates)

@@ -1,6 +1,6 @@
-"""Projections: the first layer of a ranker, from stored features to the vectors it works with.
+"""Projections: the first layer of a ranker, which maps stored features to the vectors of the ranker.
 
-A projection is a module made for a `feature_dim` whose attribute `dim` says how large its outputs are.
+A projection is a module that takes a `feature_dim` and has an attribute `dim`, the size of its outputs.
 """
 
 from typing import Literal
@@ -14,12 +14,12 @@ from registry.ranges import FeatureDim, Width
 
 @PROJECTIONS.register("linear")
 class Linear(nn.Module):
-    """One matrix without bias, W x (Language Ranker, section 2).
+    """A linear map without bias, W x (Language Ranker, section 2).
 
     Args:
         feature_dim: Size of the stored features.
-        dim: Size of the outputs; null for that of the features.
-        init: `random`, or `identity` to start by passing the first `dim` features on as they are.
+        dim: Size of the outputs; null for the size of the features.
+        init: `random`, or `identity` to start by returning the first `dim` features unchanged.
     """
 
     def __init__(
@@ -32,17 +32,17 @@ class Linear(nn.Module):
             nn.init.eye_(self.linear.weight)
 
     def forward(self, features: Float[Tensor, "*N F"]) -> Float[Tensor, "*N D"]:
-        """The features, projected."""
+        """Project the features."""
         return self.linear(features)
 
 
 @PROJECTIONS.register("low_rank")
 class LowRank(nn.Module):
-    """A correction of low rank that starts as none, x + B A x (the residual form of LoRA, Hu et al. 2021).
+    """A low-rank correction that starts at zero, x + B A x (the residual form of LoRA, Hu et al. 2021).
 
     Args:
         feature_dim: Size of the stored features, and of the outputs.
-        rank: Size of the space in between.
+        rank: Rank of the correction: the number of rows of A.
     """
 
     def __init__(self, feature_dim: FeatureDim, rank: Width = 64) -> None:
@@ -53,5 +53,5 @@ class LowRank(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, features: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
-        """The features, corrected."""
+        """Add the correction to the features."""
         return features + self.up(self.down(features))

@@ -1,7 +1,7 @@
-"""Similarities: how a query's vector and a candidate's become a score.
+"""Similarities: compute a score from a query's vector and a candidate's.
 
-A similarity scores Q queries against K candidates in each of G groups. So the same module serves a batch of lists
-(G lists, Q = 1) and a batch against shared candidates (G = 1, Q queries, K candidates of which there is one copy).
+A similarity scores Q queries against K candidates in each of G groups. So one module can score a batch of lists (G
+lists, Q = 1), and also a batch of queries against shared candidates (G = 1, Q queries, one copy of K candidates).
 """
 
 from typing import Literal
@@ -20,16 +20,16 @@ class Dot(nn.Module):
     """Inner product, q . c."""
 
     def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
-        """Scores of each query against each candidate of its group."""
+        """Score each query against each candidate of its group."""
         return _products(queries, candidates)
 
 
 @SIMILARITIES.register("cosine")
 class Cosine(nn.Module):
-    """Inner product of the unit vectors, in [-1, 1]; 0 for a vector of zeros."""
+    """Inner product of the vectors scaled to length 1, in [-1, 1]; 0 for a zero vector."""
 
     def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
-        """Scores of each query against each candidate of its group."""
+        """Score each query against each candidate of its group."""
         return _products(_unit(queries), _unit(candidates))
 
 
@@ -39,7 +39,7 @@ class Bilinear(nn.Module):
 
     Args:
         dim: Size of the vectors.
-        init: `identity` to start as `dot`, or `random`.
+        init: Initial W: `identity`, which starts as `dot`, or `random`.
     """
 
     def __init__(self, dim: FeatureDim, init: Literal["identity", "random"] = "identity") -> None:
@@ -49,19 +49,19 @@ class Bilinear(nn.Module):
             nn.init.eye_(self.map.weight)
 
     def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
-        """Scores of each query against each candidate of its group."""
+        """Score each query against each candidate of its group."""
         return _products(self.map(queries), candidates)
 
 
 @SIMILARITIES.register("mlp")
 class Mlp(nn.Module):
-    """A learned function of both vectors, w . GELU(A q + B c + a) + b, which can reach labels on any scale.
+    """A learned function of both vectors, w . GELU(A q + B c + a) + b, whose scores can have any scale.
 
     Args:
         dim: Size of the vectors, and of the hidden layer.
 
     Note:
-        The only similarity that holds a hidden vector for every pair of a query and a candidate.
+        This similarity needs more memory than the others: one hidden vector per pair of a query and a candidate.
     """
 
     def __init__(self, dim: FeatureDim) -> None:
@@ -71,7 +71,7 @@ class Mlp(nn.Module):
         self.score = nn.Linear(dim, 1)
 
     def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
-        """Scores of each query against each candidate of its group."""
+        """Score each query against each candidate of its group."""
         hidden = F.gelu(self.query(queries).unsqueeze(-2) + self.candidate(candidates).unsqueeze(-3))
         with _full_precision(hidden):
             return F.linear(hidden.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)
@@ -87,5 +87,5 @@ def _products(queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"
 
 
 def _full_precision(tensor: Tensor) -> torch.autocast:
-    """Mixed precision ends before the scores: rounded to bf16, candidates would tie."""
+    """Turn off mixed precision for the scores: rounded to bf16, different candidates would tie."""
     return torch.autocast(tensor.device.type, enabled=False)

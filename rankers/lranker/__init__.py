@@ -1,1 +1,1 @@
-"""LRanker: a language model that ranks a query against a whole pool, and its parts."""
+"""LRanker: ranks a whole pool with a language model's embedding of the query."""

@@ -1,7 +1,7 @@
-"""Aggregators: what a ranker is told of a set of candidates, K vectors of the candidates' own size.
+"""Aggregators: summarise a set of candidates as K vectors of the same size as the candidates.
 
-Most cluster the set and tell the means of the clusters, the largest first. An aggregator also has a say in training:
-`summarise` and its like run once and without gradient, `forward` runs each time a query is read.
+Most of them cluster the set and return the means of the clusters, the largest cluster first. An aggregator may have
+trained weights: the `summarise` methods run once without gradients, and `forward` runs each time a query is read.
 """
 
 import functools
@@ -21,14 +21,14 @@ from ranking.vectors.search import AnyPool, as_pool
 from registry import AGGREGATORS, ConfigError
 from registry.ranges import Count, FeatureDim, Few, Width
 
-_ROWS = 8192  # vectors of a pool that are read at once
+_ROWS = 8192  # number of a pool's vectors that are read at once
 
 
 class Aggregator(nn.Module):
     """Base of all aggregators: sets of n vectors of size D become K vectors each.
 
     Args:
-        num_centroids: K.
+        num_centroids: K, the number of centroids.
     """
 
     def __init__(self, num_centroids: int) -> None:
@@ -36,19 +36,19 @@ class Aggregator(nn.Module):
         self.num_centroids = num_centroids
 
     def summarise(self, vectors: Float[Tensor, "P n D"], mask: Bool[Tensor, "P n"], seed: int) -> Contexts:
-        """The contexts of P sets.
+        """Summarise P sets.
 
         Args:
-            vectors: Of the candidates.
-            mask: True where one exists.
-            seed: Of whatever is drawn.
+            vectors: The candidates' vectors, padded to n per set.
+            mask: True where a candidate exists.
+            seed: The seed of all random choices.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot summarise sets")
 
     def summarise_rows(
         self, table: Float[Tensor, "N D"], rows: Int[Tensor, "P n"], mask: Bool[Tensor, "P n"], seed: int
     ) -> Contexts:
-        """The contexts of P sets of rows of a table."""
+        """Summarise P sets, given as rows of a table."""
         found = [
             self.summarise(table[some[real]].unsqueeze(0), real[real].unsqueeze(0), seed)
             for some, real in zip(rows, mask, strict=True)
@@ -58,13 +58,13 @@ class Aggregator(nn.Module):
     def summarise_pool(
         self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int, without: Int[Tensor, " W"] | None = None
     ) -> Contexts:
-        """The context of a large set, alone; here of all its vectors in memory, which better ones avoid.
+        """Summarise one large set. This version reads all its vectors into memory; subclasses may avoid that.
 
         Args:
-            pool: Where the set is.
-            rows: Which rows are in it; None for all.
-            seed: Of whatever is drawn.
-            without: Rows that must not show in the context, though they may help to find the clusters.
+            pool: The pool that contains the set.
+            rows: The rows of the set; None for all rows.
+            seed: The seed of all random choices.
+            without: Rows that the centroids must not include; finding the clusters may use them.
         """
         pool = as_pool(pool)
         rows = torch.arange(pool.num_candidates) if rows is None else rows
@@ -73,20 +73,20 @@ class Aggregator(nn.Module):
         return self.summarise(pool.features(rows).unsqueeze(0), torch.ones(1, len(rows), dtype=torch.bool), seed)
 
     def members(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int) -> tuple[Contexts, Int[Tensor, " n"]]:
-        """The context of a large set and, for each of its rows in their order, which centroid it is in; -1 for none."""
+        """The context of a large set and the number of each row's centroid, in the given order; -1 for no centroid."""
         raise NotImplementedError(f"{type(self).__name__} cannot say which candidates a centroid stands for")
 
     def forward(self, contexts: Contexts) -> Float[Tensor, "P K D"]:
-        """What the ranker is told: the centroids, unless this is overridden."""
+        """The vectors that the ranker reads: the centroids, unless a subclass overrides this."""
         return contexts.centroids
 
 
 class Clustering(Aggregator):
-    """Base of aggregators that say for each vector of a set which cluster it is in.
+    """Base of aggregators that assign each vector of a set to a cluster.
 
     Args:
-        num_centroids: K.
-        assign_dim: How many of the first dimensions this looks at; null for all.
+        num_centroids: K, the number of centroids.
+        assign_dim: Only the first `assign_dim` dimensions are used; null for all.
     """
 
     def __init__(self, num_centroids: int, assign_dim: int | None) -> None:
@@ -94,7 +94,7 @@ class Clustering(Aggregator):
         self.assign_dim = assign_dim
 
     def assign(self, points: Float[Tensor, "n d"], seed: int) -> Int[Tensor, " n"]:
-        """The number of the cluster that each point is in, from 0 to below K."""
+        """The number of each point's cluster, at least 0 and less than K."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -116,24 +116,24 @@ class Clustering(Aggregator):
 
     @torch.no_grad()
     def members(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int) -> tuple[Contexts, Int[Tensor, " n"]]:
-        """The means of the clusters of a large set, and which of them each row is in."""
+        """The means of the clusters of a large set, and the cluster of each row."""
         large = LargeSet(pool, rows, None)
         contexts, member = large.means(self.clusters(large, seed), self.num_centroids)
         return contexts, large.as_given(member)
 
     def clusters(self, large: "LargeSet", seed: int) -> Int[Tensor, " n"]:
-        """The cluster of each point of a large set: what assigns them is in memory, full vectors are not."""
+        """The cluster of each point of a large set; only the dimensions in use are in memory, not full vectors."""
         return self.assign(large.points(self.assign_dim), seed)
 
 
 @AGGREGATORS.register("kmeans")
 class KMeans(Clustering):
-    """k-means (Eqs. 3-4): many small sets at once, or one large one.
+    """k-means (Eqs. 3-4), for many small sets at once or one large set.
 
     Args:
-        num_centroids: K.
-        assign_dim: How many of the first dimensions say which cluster a candidate is in (Matryoshka); null for all.
-        max_iterations: Of Lloyd's algorithm, at the most.
+        num_centroids: K, the number of centroids.
+        assign_dim: Only the first `assign_dim` dimensions decide a candidate's cluster (Matryoshka); null for all.
+        max_iterations: The most iterations of Lloyd's algorithm.
     """
 
     def __init__(self, num_centroids: Few = 20, assign_dim: FeatureDim | None = 128, max_iterations: Few = 20) -> None:
@@ -153,20 +153,20 @@ class KMeans(Clustering):
     def summarise_rows(
         self, table: Float[Tensor, "N D"], rows: Int[Tensor, "P n"], mask: Bool[Tensor, "P n"], seed: int
     ) -> Contexts:
-        """The means of the clusters of P sets of rows of a table."""
+        """The means of the clusters of P sets, given as rows of a table."""
         found = kmeans_rows(table, rows, mask, self.num_centroids, **self._options, seed=seed)
         return Contexts(found.centroids, found.mask)
 
 
 @AGGREGATORS.register("minibatch_kmeans")
 class MiniBatchKMeans(Clustering):
-    """k-means on small batches in turn, by scikit-learn (Sculley 2010): for pools of which no part fits memory.
+    """Mini-batch k-means of scikit-learn (Sculley 2010), for pools that do not fit into memory.
 
     Args:
-        num_centroids: K.
-        assign_dim: How many of the first dimensions say which cluster a candidate is in (Matryoshka); null for all.
-        batch_size: Candidates a step.
-        passes: How often each candidate of a pool is seen.
+        num_centroids: K, the number of centroids.
+        assign_dim: Only the first `assign_dim` dimensions decide a candidate's cluster (Matryoshka); null for all.
+        batch_size: Candidates per step.
+        passes: How many times each candidate of a pool is read.
     """
 
     def __init__(
@@ -185,14 +185,14 @@ class MiniBatchKMeans(Clustering):
         return _labels(lambda array: model.fit(array).labels_, points)
 
     def clusters(self, large: "LargeSet", seed: int) -> Int[Tensor, " n"]:
-        """The cluster of each point of a large set, of which one block at a time is in memory."""
+        """The cluster of each point of a large set; one block at a time is in memory."""
         from sklearn.cluster import MiniBatchKMeans
 
         if len(large) <= max(self.num_centroids, self.batch_size):
             return super().clusters(large, seed)
         model = MiniBatchKMeans(self.num_centroids, random_state=seed)
         draw = torch.Generator().manual_seed(seed)
-        # Rows that stand together may be alike, so the first centroids come from rows all over the pool.
+        # Neighbouring rows may be similar, so the first centroids come from rows spread over the pool.
         start = torch.randperm(len(large), generator=draw)[: self.batch_size].sort().values
         model.partial_fit(_array(large.vectors(start)[:, : self.assign_dim]))
         for _ in range(self.passes):
@@ -204,12 +204,14 @@ class MiniBatchKMeans(Clustering):
 
 @AGGREGATORS.register("hierarchical")
 class Hierarchical(Clustering):
-    """Agglomerative clustering with Ward's linkage, by scikit-learn (the paper's E.1): quadratic in the candidates.
+    """Agglomerative clustering with Ward's linkage, by scikit-learn (the paper's E.1).
+
+    Its cost is quadratic in the number of candidates.
 
     Args:
-        num_centroids: K.
-        assign_dim: How many of the first dimensions say which cluster a candidate is in (Matryoshka); null for all.
-        max_points: A larger set is refused: 20,000 candidates have 1.6 GB of distances.
+        num_centroids: K, the number of centroids.
+        assign_dim: Only the first `assign_dim` dimensions decide a candidate's cluster (Matryoshka); null for all.
+        max_points: The largest set that is accepted; the distances of 20,000 candidates take 1.6 GB.
     """
 
     def __init__(
@@ -219,7 +221,7 @@ class Hierarchical(Clustering):
         self.max_points = max_points
 
     def assign(self, points: Float[Tensor, "n d"], seed: int) -> Int[Tensor, " n"]:
-        """The cluster of each point; nothing is drawn."""
+        """The cluster of each point; the seed is not used."""
         from sklearn.cluster import AgglomerativeClustering
 
         if len(points) <= self.num_centroids:
@@ -233,12 +235,12 @@ class Hierarchical(Clustering):
 
 @AGGREGATORS.register("pca_kmeans")
 class PcaKMeans(KMeans):
-    """k-means on the principal components of each set (the paper's E.1); the centroids are means of full vectors.
+    """k-means on the principal components of each set (the paper's E.1); centroids are means of the full vectors.
 
     Args:
-        num_centroids: K.
-        num_components: How many principal components say which cluster a candidate is in.
-        max_iterations: Of Lloyd's algorithm, at the most.
+        num_centroids: K, the number of centroids.
+        num_components: Number of principal components that decide a candidate's cluster.
+        max_iterations: The most iterations of Lloyd's algorithm.
     """
 
     def __init__(self, num_centroids: Few = 20, num_components: Width = 256, max_iterations: Few = 20) -> None:
@@ -254,21 +256,21 @@ class PcaKMeans(KMeans):
     summarise_rows = Aggregator.summarise_rows
 
     def clusters(self, large: "LargeSet", seed: int) -> Int[Tensor, " n"]:
-        """The cluster of each point of a large set, of which the principal components are in memory."""
+        """The cluster of each point of a large set; only the principal components are in memory."""
         axes = _principal_axes((block for _, block in large.blocks()), self.num_components)
         return super().assign(torch.cat([block.float() @ axes for _, block in large.blocks()]), seed)
 
 
 @AGGREGATORS.register("set_encoder")
 class SetEncoder(Aggregator):
-    """K candidates drawn at random, read by K learned vectors through cross-attention (the paper's E.1).
+    """K candidates drawn at random, summarised by K learned vectors through cross-attention (the paper's E.1).
 
     The layer is pooling by multi-head attention (Lee et al. 2019, "Set Transformer"): S + Attention(S, Z, Z).
 
     Args:
-        feature_dim: Size of the vectors.
-        num_centroids: K.
-        num_heads: Of attention; must divide the size of the vectors.
+        feature_dim: Size D of the vectors.
+        num_centroids: K, the number of centroids.
+        num_heads: Number of attention heads; must divide `feature_dim`.
     """
 
     def __init__(self, feature_dim: FeatureDim, num_centroids: Few = 20, num_heads: Width = 8) -> None:
@@ -281,7 +283,7 @@ class SetEncoder(Aggregator):
 
     @torch.no_grad()
     def summarise(self, vectors: Float[Tensor, "P n D"], mask: Bool[Tensor, "P n"], seed: int) -> Contexts:
-        """K candidates of each of P sets."""
+        """Draw K candidates of each of P sets."""
         place, kept = self._draw(mask, seed)
         found = vectors.new_zeros(*kept.shape, vectors.shape[2], dtype=torch.float32)
         at = kept.nonzero(as_tuple=True)
@@ -292,7 +294,7 @@ class SetEncoder(Aggregator):
     def summarise_rows(
         self, table: Float[Tensor, "N D"], rows: Int[Tensor, "P n"], mask: Bool[Tensor, "P n"], seed: int
     ) -> Contexts:
-        """K candidates of each of P sets of rows of a table."""
+        """Draw K candidates of each of P sets, given as rows of a table."""
         place, kept = self._draw(mask, seed)
         found = table.new_zeros(*kept.shape, table.shape[1], dtype=torch.float32)
         at = kept.nonzero(as_tuple=True)
@@ -303,7 +305,7 @@ class SetEncoder(Aggregator):
     def summarise_pool(
         self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int, without: Int[Tensor, " W"] | None = None
     ) -> Contexts:
-        """K candidates of a large set."""
+        """Draw K candidates of a large set."""
         large = LargeSet(pool, rows, without)
         place, kept = self._draw(large.shown().unsqueeze(0), seed)
         found = large.vectors(place[0][kept[0]]).float()
@@ -311,7 +313,7 @@ class SetEncoder(Aggregator):
 
     @torch.no_grad()
     def members(self, pool: AnyPool, rows: Int[Tensor, " n"] | None, seed: int) -> tuple[Contexts, Int[Tensor, " n"]]:
-        """K candidates of a large set, each of which stands for itself."""
+        """Draw K candidates of a large set; each of them is its own centroid."""
         large = LargeSet(pool, rows, None)
         place, kept = self._draw(large.shown().unsqueeze(0), seed)
         drawn = place[0][kept[0]]
@@ -319,7 +321,7 @@ class SetEncoder(Aggregator):
         return self.summarise_pool(pool, rows, seed), large.as_given(member)
 
     def forward(self, contexts: Contexts) -> Float[Tensor, "P K D"]:
-        """What K learned vectors make of the candidates drawn."""
+        """Apply the cross-attention of K learned vectors to the candidates drawn."""
         empty = ~contexts.mask.any(dim=1, keepdim=True)
         vectors, slots = self.norm(contexts.centroids), self.slots.expand(len(contexts.centroids), -1, -1)
         heard, _ = self.attention(
@@ -328,7 +330,7 @@ class SetEncoder(Aggregator):
         return slots + heard
 
     def _draw(self, mask: Bool[Tensor, "P n"], seed: int) -> tuple[Int[Tensor, "P K"], Bool[Tensor, "P K"]]:
-        """Places of K candidates of each set, without repetition, and whether there are so many."""
+        """The places of K different candidates of each set, and whether each of them exists."""
         draw = torch.Generator().manual_seed(seed)
         chance = torch.rand(mask.shape[1], generator=draw).to(mask.device).expand(mask.shape).masked_fill(~mask, -1)
         missing = max(0, self.num_centroids - mask.shape[1])
@@ -351,7 +353,7 @@ class LargeSet:
         return self._pool.features(places if self._rows is None else self._rows[places])
 
     def blocks(self) -> Iterator[tuple[int, Float[Tensor, "n D"]]]:
-        """All vectors in order, and the place of the first of each block."""
+        """All vectors in order, block by block, each with the place of its first vector."""
         if self._rows is None:
             blocks = self._pool.blocks(size=_ROWS)
         else:
@@ -370,11 +372,11 @@ class LargeSet:
         return torch.empty(0, 0) if found is None else found
 
     def as_given(self, values: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """What is known of each row, in the order in which the rows were given."""
+        """Reorder one value per row to the order in which the rows were given."""
         return values if self._order is None else torch.empty_like(values).index_copy_(0, self._order, values)
 
     def shown(self) -> Bool[Tensor, " n"]:
-        """False at the places of rows that must not show."""
+        """False at the places of rows that the centroids must not include."""
         shown = torch.ones(len(self), dtype=torch.bool)
         if self._without is not None:
             rows = torch.arange(len(self)) if self._rows is None else self._rows
@@ -382,7 +384,7 @@ class LargeSet:
         return shown
 
     def means(self, assignment: Int[Tensor, " n"], num_centroids: int) -> tuple[Contexts, Int[Tensor, " n"]]:
-        """The means of clusters, and which of them each point is in; -1 where it must not show."""
+        """The means of the clusters, and the cluster of each point; -1 for points the means must not include."""
         assignment = assignment.masked_fill(~self.shown().to(assignment.device), -1).unsqueeze(0)
         parts = [
             cluster_sums(block.unsqueeze(0), assignment[:, first : first + len(block)], num_centroids)
@@ -401,7 +403,7 @@ def _contexts(sums: Float[Tensor, "P K D"], sizes: Int[Tensor, "P K"]) -> Contex
 
 
 def _labels(cluster: Callable[[np.ndarray], Any], points: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
-    """What scikit-learn says of points."""
+    """Cluster the points with scikit-learn."""
     return torch.from_numpy(cluster(_array(points))).long().to(points.device)
 
 
@@ -410,7 +412,7 @@ def _array(points: Float[Tensor, "n d"]) -> np.ndarray:
 
 
 def _principal_axes(blocks: Iterable[Float[Tensor, "_ D"]], num_components: int) -> Float[Tensor, "D d"]:
-    """The directions in which vectors vary most, from their covariance."""
+    """The directions of largest variance, computed from the covariance of the vectors."""
     count, total, products = 0, torch.zeros(()), torch.zeros(())
     for block in blocks:
         block = block.double()

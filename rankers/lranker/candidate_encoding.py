@@ -1,4 +1,4 @@
-"""Candidate encoding: all texts of a pool by the model that is trained, for judging it."""
+"""Candidate encoding: embeds all texts of a pool with the model in training, to evaluate it."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ranking.stores.candidate_pool import CandidatePool
 
-# Texts that are tokenized at once, and tokens, padding included, that are embedded at once.
+# The number of texts tokenized at once, and of tokens (with padding) embedded at once.
 _CHUNK, _BATCH_TOKENS = 1 << 16, 1 << 14
 
 
@@ -22,21 +22,21 @@ def encode_pool(
     *,
     distributed: bool = False,
 ) -> Float[Tensor, "N E"]:
-    """The vectors of all candidates, in fp32, where they were computed.
+    """The vectors of all candidates in fp32, on the device that computes them.
 
     Args:
         pool: The candidates.
-        tokenize: From texts to tokens.
-        embed: From tokens, filled up on the right, and their numbers to vectors.
-        device: Where to compute them.
-        distributed: Whether each process is to compute a share; all get all.
+        tokenize: Converts texts to token ids.
+        embed: Computes vectors from tokens, padded on the right, and the number of tokens of each text.
+        device: The device to compute on.
+        distributed: Whether each process computes a share of the vectors; every process receives all of them.
     """
     count = pool.num_candidates
     if not distributed:
         return _encode_rows(pool, range(count), tokenize, embed, device)
     process, num_processes = dist.get_rank(), dist.get_world_size()
     most = -(-count // num_processes)
-    # Who has nothing to do does the last row again, which fills a place beyond the end.
+    # A process without rows repeats the last one as padding for all_gather.
     start = min(process * most, count - 1)
     mine = _encode_rows(pool, range(start, min(start + most, count)), tokenize, embed, device)
     own = torch.nn.functional.pad(mine, (0, 0, 0, most - len(mine)))

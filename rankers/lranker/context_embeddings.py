@@ -1,4 +1,4 @@
-"""ContextEmbeddings: what is known of sets of candidates, as input embeddings of a backbone (LRanker, Eqs. 5-6)."""
+"""ContextEmbeddings: sets of candidates as input embeddings of a backbone (LRanker, Eqs. 5-6)."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,33 +9,33 @@ from rankers.lranker.reference_norm import ReferenceNorm
 from ranking.pool_batch import Contexts
 from registry import PROJECTORS, Node
 
-# Enough sets for the statistics of a norm over the batch.
+# The number of sets from which a batch norm takes its statistics.
 _NUM_REFERENCES = 128
-# Sets that differ by less, relative to their size, differ by rounding; those of large pools do by a thousandth.
+# Sets with a smaller relative difference are equal up to rounding; sets of large pools differ by about 0.001.
 _ROUNDING = 1e-4
 
 
 class ContextEmbeddings(nn.Module):
-    """A projector, once for all centroids of a set together (`placeholder`) or for each of them (`prefix`).
+    """Applies a projector to all centroids of a set together (`placeholder`) or to each of them (`prefix`).
 
-    Its outputs start with the root mean square of the backbone's own input embeddings, whatever the features' scale.
+    Its outputs start with the root mean square of the backbone's input embeddings, whatever the scale of the features.
 
     Args:
-        projector: The projector.
-        injection: Where its outputs will stand.
+        projector: Maps centroids to input embeddings.
+        injection: Where the outputs enter the prompt: `placeholder` or `prefix`.
         feature_dim: Size D of a centroid.
-        num_centroids: K.
+        num_centroids: K, the number of centroids of a set.
         dim: Width H of the backbone.
         scale: Root mean square of the backbone's input embeddings.
 
     Note:
-        The paper does not say on what scale centroids enter. Without any, a projector's outputs are some hundred times
-        as large as the embeddings of usual backbones, and drown the tokens around them.
+        The paper does not give the scale of these embeddings. Without scaling, a projector's outputs are some
+        hundred times as large as the token embeddings of common backbones, and dominate the other tokens.
 
     Note:
-        A norm over the batch takes its statistics from `references`, that is from the table of all that training draws
-        from. The queries of a step often share one set, and its variance is zero; and they are other ones in each
-        process.
+        A batch norm takes its statistics from `references`: from the table of all sets that training draws from. The
+        queries of one step are not suitable: they often share one set, whose variance is zero, and they differ between
+        processes.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class ContextEmbeddings(nn.Module):
         self.register_buffer("calibrated", torch.tensor(False))
 
     def forward(self, contexts: Contexts, references: Contexts | None = None) -> Float[Tensor, "P N H"]:
-        """One embedding a set, or one a centroid; anything where a centroid does not exist.
+        """One embedding per set, or one per centroid; arbitrary where a centroid does not exist.
 
         Args:
-            contexts: P sets.
-            references: Sets that only give a norm over the batch its statistics.
+            contexts: The contexts of P sets.
+            references: Sets that are used only for the statistics of a batch norm.
         """
         count = len(contexts.centroids)
         if references is not None and self.training and self._norms():
@@ -81,7 +81,7 @@ class ContextEmbeddings(nn.Module):
         return outputs
 
     def train(self, mode: bool = True) -> "ContextEmbeddings":
-        """As ever; but a norm over a batch of sets that are all the same keeps its statistics."""
+        """Set the mode; a batch norm stays in evaluation mode if all sets are equal."""
         super().train(mode)
         if not self._varied:
             for norm in self._norms():
@@ -90,10 +90,10 @@ class ContextEmbeddings(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, contexts: Contexts) -> None:
-        """Set scale and running statistics so that these sets come out as they should; once, before training.
+        """Set the scale and running statistics from these sets, once, before training.
 
-        One set alone says nothing: it is left for later. Sets that are all the same have no variance that a norm over
-        the batch could divide by: scale and statistics stay as they are, in training as well.
+        A single set is not enough: then a later call sets them. If all sets are equal, a batch norm has no variance to
+        divide by: scale and running statistics stay as they are, in training too.
         """
         self._varied = not (self._norms() and self._all_same(contexts))
         self.train(self.training)
@@ -121,7 +121,7 @@ class ContextEmbeddings(nn.Module):
         return _scatter(there, contexts.mask)
 
     def _all_same(self, contexts: Contexts) -> bool:
-        """Whether a norm over the batch would see one and the same input again and again."""
+        """Whether all inputs of a batch norm would be equal."""
         centroids = contexts.centroids.float().masked_fill(~contexts.mask.unsqueeze(-1), 0)
         inputs = centroids[contexts.mask] if self._each else centroids.flatten(1)
         spread = (inputs - inputs.mean(dim=0)).square().mean()

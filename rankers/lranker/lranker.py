@@ -1,4 +1,4 @@
-"""LRanker: a language model embeds the query in view of all candidates, summarised by centroids."""
+"""LRanker: a language model embeds the query together with all candidates, summarised as centroids."""
 
 import contextlib
 import dataclasses
@@ -52,40 +52,40 @@ class LRanker(PoolRanker):
 
     "LRanker: LLM Ranker for Massive Candidates", sections 3.1 and 3.2.
 
-    h_q is a language model's embedding of a prompt that holds the query and, as one input embedding or as a prefix of
-    several, the centroids of the candidates (Eqs. 3-7); h_c is the candidate's stored vector, or its embedding by the
-    same model (Eq. 8).
+    h_q is a language model's embedding of a prompt. The prompt contains the query and the centroids of the candidates,
+    either as one input embedding or as a prefix of several (Eqs. 3-7). h_c is the candidate's stored vector, or its
+    embedding by the same model (Eq. 8).
 
     Args:
-        feature_dim: Size D of the stored vectors, and of the space of the scores.
+        feature_dim: Size D of the stored vectors, and of the vectors whose inner products are the scores.
         backbone: The language model.
-        template: The prompt: a name, or a text with `{query}` and `<|embedding|>`.
-        injection: Where centroids enter: all of them as one embedding at the `placeholder`, or each as one of its own
-            in a `prefix`.
-        pooling: Which states make the embedding: `query_eos` for the query's own tokens and the last one (Eq. 7),
-            `mean` for all tokens, or the `last` one.
-        aggregator: What summarises a set of candidates; null for queries that know nothing of the candidates.
-        projector: From centroids to input embeddings; null for `mlp` at a placeholder and `linear` in a prefix.
-        lora: How the language model is trained; null to keep it as it is.
-        normalize: Whether queries and candidates get length one.
-        temperature: Divides the scores in training.
-        candidates: Their vectors as stored (`cached`), or `encoded` anew by the model that is trained: those of each
-            batch in training, and the whole pool at each validation.
-        max_length: Of a prompt, in tokens; longer queries are cut at their end.
-        gradient_checkpointing: Compute states again in the backward pass rather than keep them.
-        exclude_positive: Take a query's positive out of the centroids it is trained with.
-        scaling: Test-time scaling; null for direct ranking.
-        loss: What training minimises; Eq. 10 by default.
-        optimizer: How weights follow gradients.
-        schedule: How the learning rate changes, step by step.
-        metrics: What validation and test report.
+        template: The prompt: the name of a template, or a text with `{query}` and `<|embedding|>`.
+        injection: How centroids enter the prompt: `placeholder` for one embedding of all centroids, or `prefix` for one
+            embedding per centroid before the prompt.
+        pooling: The tokens whose hidden states are averaged: `query_eos` for the query's own tokens and the last one
+            (Eq. 7), `mean` for all tokens, or `last` for the last one.
+        aggregator: Summarises a set of candidates as centroids; null to embed queries without the candidates.
+        projector: Maps centroids to input embeddings; null for `mlp` at a placeholder and `linear` in a prefix.
+        lora: How to train the language model with LoRA; null to keep its weights frozen.
+        normalize: Scale query and candidate vectors to length 1.
+        temperature: Scores are divided by it in training.
+        candidates: `cached` to use the stored vectors of candidates, or `encoded` to embed candidates with the model in
+            training: those of each batch in training, and the whole pool at each validation.
+        max_length: The longest prompt, in tokens; the ends of longer queries are cut off.
+        gradient_checkpointing: Recompute hidden states in the backward pass instead of storing them.
+        exclude_positive: In training, leave a query's positive out of the centroids that the query is read with.
+        scaling: Options of test-time scaling; null for direct ranking.
+        loss: What training minimises; null for Eq. 10.
+        optimizer: How the weights are updated from their gradients.
+        schedule: How the learning rate changes from step to step.
+        metrics: The metrics that validation and test report.
 
     Note:
-        With encoded candidates, contexts in training and of the whole pool are still of stored vectors; those of
-        test-time scaling are of the encoded ones.
+        With encoded candidates, the contexts of training and of the whole pool still use stored vectors. The contexts
+        of test-time scaling use the encoded vectors.
 
     Note:
-        Where the backbone is not as wide as the stored vectors, a linear map, trained with it, follows.
+        If the backbone's width is not D, a trained linear map follows it.
     """
 
     judging: ClassVar[type[Judging]] = ScaledJudging
@@ -138,7 +138,7 @@ class LRanker(PoolRanker):
             path = "ranker.aggregator"
             self._summary = AGGREGATORS.complete(aggregator, {"feature_dim": feature_dim}, path)
             self.aggregator = AGGREGATORS.build(self._summary, path=path)
-        # Without contexts every part of the pool gives the same embedding.
+        # Without contexts, every part of the pool gives the same embedding.
         self.scaling = scaling if aggregator is not None else None
         self._projector = projector or ("mlp" if injection == "placeholder" else "linear")
         check_template(template, placed=self._placed)
@@ -150,16 +150,16 @@ class LRanker(PoolRanker):
         self._encoded: Tensor | None = None
 
     def configure_model(self) -> None:
-        """Load the backbone and add what is trained; once.
+        """Load the backbone and add the trained modules; only the first call does this.
 
         Raises:
-            ConfigError: If the backbone cannot be had, or it or `max_length` is too short for the prompts.
+            ConfigError: If the backbone cannot be loaded, or its context or `max_length` is too short for the prompts.
         """
         if self.backbone is not None:
             return
         backbone = self._described.load()
         self._described.check_length(self.max_length, "ranker", backbone.config)
-        # Refuses a template that leaves no place for a query, before anything is written.
+        # Refuse a template without room for a query before any file is written.
         _ = self._tokens
         add_lora(backbone, self._lora)
         if self._gradient_checkpointing:
@@ -178,17 +178,17 @@ class LRanker(PoolRanker):
             self.head = nn.Linear(width, self.feature_dim, bias=False)
             nn.init.orthogonal_(self.head.weight)
         self.backbone = backbone
-        # Lightning leaves each module in the mode it finds it in, and models are loaded in that of evaluation.
+        # Models are loaded in evaluation mode, and Lightning does not change the mode of modules.
         self.train(self.training)
 
     def check_backbone(self, *, download: bool) -> None:
-        """Refuse what the backbone cannot do, as far as its config, its tokenizer and the hash of its weights tell.
+        """Refuse what the backbone cannot do, using its config, its tokenizer and the hash of its weights.
 
         Args:
-            download: Whether to get a backbone that is not on this machine; else nothing is known of it.
+            download: Whether to download a backbone that is not on this machine; if not, it is not checked.
 
         Raises:
-            ConfigError: As `configure_model`.
+            ConfigError: In the same cases as `configure_model`.
         """
         if not download and not self._described.is_here:
             return
@@ -201,12 +201,12 @@ class LRanker(PoolRanker):
             lora_targets(outline, self._lora)
 
     def prepare(self, pool: CandidatePool, partitions: Partitions | None) -> None:
-        """Summarise a pool and its parts, or read what was summarised before; needed to train and to embed.
+        """Summarise a pool and its parts, or read saved summaries; required before training and embedding.
 
         Args:
             pool: The candidates.
-            partitions: The parts in which queries are read in training; None to embed only, and where queries have
-                candidates of their own.
+            partitions: The parts of the pool that queries are trained with; None for embedding only, or if each query
+                has its own candidates.
         """
         known = self.contexts
         if self.aggregator is None or (known and known.pool is pool and known.partitions is partitions):
@@ -220,19 +220,19 @@ class LRanker(PoolRanker):
 
     @property
     def partition_contexts(self) -> Contexts:
-        """The contexts of all parts of the pool, and last that of all of it."""
+        """The contexts of all parts of the pool; the last one is that of the whole pool."""
         assert self.contexts is not None, "prepare() was not called"
         return self.contexts.on(self.device)
 
     def train(self, mode: bool = True) -> "LRanker":
-        """As ever; a backbone that is not trained drops nothing."""
+        """Set the mode; a frozen backbone stays in evaluation mode, without dropout."""
         super().train(mode)
         if self.backbone is not None and self._lora is None:
             self.backbone.eval()
         return self
 
     def reading(self) -> Reading:
-        """Queries as tokens; candidates too where they are encoded anew."""
+        """Read queries as tokens; also candidates, if the model in training encodes them."""
         candidates = self.tokenize_candidates if self.candidates == "encoded" else None
         return Reading(self.tokenize, candidates, lambda: self.num_cut)
 
@@ -254,13 +254,13 @@ class LRanker(PoolRanker):
 
     @property
     def num_cut(self) -> int:
-        """How many texts were too long so far."""
+        """How many texts have been cut so far."""
         return self._tokens.num_cut
 
     def training_scores(
         self, batch: PoolBatch
     ) -> tuple[Float[Tensor, "B C"], Bool[Tensor, "B C"] | Float[Tensor, "B C"], Bool[Tensor, "B C"]]:
-        """Scores of each query, read in the context of its partition, against every candidate of the batch."""
+        """Score each query, read in the context of its part of the pool, against every candidate of the batch."""
         queries = self._finish(self._reader.read(batch.tokens, batch.lengths, *self._training_contexts(batch)))
         if self.candidates == "encoded":
             assert batch.candidate_tokens is not None and batch.candidate_lengths is not None
@@ -271,7 +271,7 @@ class LRanker(PoolRanker):
             return queries @ candidates.T / self.temperature, batch.labels, batch.mask
 
     def training_step(self, batch: PoolBatch, batch_idx: int) -> Tensor:
-        """As ever; logs how often the candidates that a query is shown hold its right one."""
+        """The loss of one batch; also logs how often a query's context includes its right candidate."""
         loss = super().training_step(batch, batch_idx)
         if self.contexts is not None:
             positives = _positives(batch)
@@ -288,42 +288,42 @@ class LRanker(PoolRanker):
         self._prepare_from_data()
 
     def on_validation_start(self) -> None:
-        """Summarise the pool, where that was not done for training; encode it where it is not to be read."""
+        """Summarise the pool, if training has not; encode it, unless its stored vectors are used."""
         self._prepare_from_data()
         self._encode_candidates()
 
     def on_test_start(self) -> None:
-        """Summarise the pool, where that was not done for training; encode it where it is not to be read."""
+        """Summarise the pool, if training has not; encode it, unless its stored vectors are used."""
         self._prepare_from_data()
         self._encode_candidates()
 
     def attach(self, pool: CandidatePool) -> None:
-        """Rank this pool, outside of any run."""
+        """Set the pool to rank outside of a run."""
         super().attach(pool)
         self.prepare(pool, None)
         self._encode_candidates()
 
     def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
-        """Each query's direct embedding and, after training, that of test-time scaling."""
+        """Each query's direct embedding and, after training, the embedding of test-time scaling."""
         judging = self._judging
         assert isinstance(judging, ScaledJudging)
         return judging.query_vectors(batch)
 
     def embed_batch(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
-        """Each query's embedding in the context of all its candidates: scaling of depth 0."""
+        """Each query's embedding in the context of all its candidates, that is, scaling with depth 0."""
         whole = Contexts(*(each.unsqueeze(1) for each in self.whole_contexts(batch)))
         return self.embedder(batch.tokens, batch.lengths)(whole)[:, 0]
 
     def candidates_to_rank(self) -> Any:
-        """The pool, or its candidates as the model encodes them now."""
+        """The pool, or its candidates as encoded by the current model."""
         return super().candidates_to_rank() if self._encoded is None else self._encoded
 
     def candidate_scales(self) -> Float[Tensor, " N"] | None:
-        """One over each candidate's length; None where they all count as they are."""
+        """1 / length of each candidate vector; None if the vectors are used as they are."""
         return super().candidate_scales() if self._encoded is None else None
 
     def whole_contexts(self, batch: PoolBatch) -> Contexts:
-        """The context of each query's own candidates or, where it has none, of the whole pool."""
+        """The context of each query's own candidates, or of the whole pool if queries have no own candidates."""
         size = len(batch.tokens)
         if self.aggregator is None:
             nothing = batch.candidates.new_zeros(size, 1, 1, dtype=torch.float32)
@@ -334,10 +334,10 @@ class LRanker(PoolRanker):
         return Contexts(*(each[-1:].expand(size, *each.shape[1:]) for each in self.contexts.on(batch.tokens.device)))
 
     def embedder(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> QueryEmbedder:
-        """What embeds these queries in any contexts, `[B, P, K, D]`, into `[B, P, E]`; without gradients.
+        """A function that embeds these queries in contexts `[B, P, K, D]` as `[B, P, E]`, without gradients.
 
         Args:
-            tokens: The queries' own, filled up on the right.
+            tokens: The queries' own tokens, padded on the right.
             lengths: How many tokens each query has.
         """
         with torch.no_grad():
@@ -357,15 +357,15 @@ class LRanker(PoolRanker):
         return embed
 
     def embed_candidates(self, tokens: Int[Tensor, "C U"], lengths: Int[Tensor, " C"]) -> Float[Tensor, "C E"]:
-        """Candidates by the model that is trained: mean over their tokens and the last one (Eq. 8)."""
+        """Embed candidates with the model in training: the mean over their tokens and the last one (Eq. 8)."""
         return self._finish(PromptReader(self.backbone, self._tokens.bare).read(tokens, lengths))
 
     def candidate_vectors(self, vectors: Float[Tensor, "C D"]) -> Float[Tensor, "C E"]:
-        """Stored vectors as they are scored, in fp32."""
+        """Convert stored vectors to fp32, normalized if the ranker normalizes."""
         return self._scaled(vectors.float())
 
     def description(self) -> dict[str, Any]:
-        """As ever, with the hash of the backbone's weights, and the width and depth of scaling that were chosen."""
+        """The ranker's description, with the hash of the backbone's weights and the chosen scaling width and depth."""
         described = super().description()
         described["ranker"]["backbone"] = {"gguf": None, **self._described.identity()}
         if self.scaling is not None:
@@ -373,27 +373,27 @@ class LRanker(PoolRanker):
         return described
 
     def findings(self) -> dict[str, Any]:
-        """The width and depth of scaling that validation has chosen, and what it chose among."""
+        """The width and depth of scaling that validation chose, and the results of all it tried."""
         return {} if self.grid is None else {"scaling": self.grid.plain()}
 
     def draw_findings(self, folder: Path) -> dict[str, Path]:
-        """How each width and depth of scaling did on validation."""
+        """Draw the validation metric of each width and depth of scaling."""
         if self.grid is None:
             return {}
         self.grid.draw(folder / "scaling.png")
         return {"val/scaling": folder / "scaling.png"}
 
     def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """What is trained: the backbone's own weights stay where they came from."""
+        """The trained weights, without the frozen weights of the backbone."""
         weights = super().state_dict(*arguments, **options)
         prefix = options.get("prefix", "")
         return {name: weight for name, weight in weights.items() if not self._is_frozen(name.removeprefix(prefix))}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """What `state_dict` gave.
+        """Load the weights that `state_dict` returned.
 
         Raises:
-            RuntimeError: If weights are missing or unknown, unless not strict; or if they have other shapes.
+            RuntimeError: If the shapes of weights differ or, with `strict`, if weights are missing or unknown.
         """
         self.configure_model()
         expected = self.state_dict().keys()
@@ -428,7 +428,7 @@ class LRanker(PoolRanker):
         return shares_prefixes(self._reader, self.max_length)
 
     def _encode_candidates(self) -> None:
-        """Encode the pool as training encodes its batches: in the trainer's precision, where there is a trainer."""
+        """Encode the pool in the precision of training, if a trainer is attached."""
         if self.candidates != "encoded":
             return
         trainer = self._trainer
@@ -443,7 +443,7 @@ class LRanker(PoolRanker):
         self.prepare(self.data.pool, self.data.partitions)
 
     def _training_contexts(self, batch: PoolBatch) -> tuple[()] | tuple[Float[Tensor, "B N H"], Bool[Tensor, "B K"]]:
-        """Each query's context as input embeddings; one that several queries share is projected once."""
+        """Each query's context as input embeddings; a context that several queries share is projected once."""
         if self.context is None:
             return ()
         assert self.contexts is not None, "prepare() was not called"
@@ -464,7 +464,7 @@ class LRanker(PoolRanker):
         return embeddings[place], mask[place]
 
     def _references_on(self, device: torch.device) -> Contexts:
-        """Contexts like those that queries are read in."""
+        """Contexts of the same kind as those of the queries."""
         assert self.contexts is not None
         if self._examples is None:
             return self.contexts.on(device)
@@ -473,18 +473,18 @@ class LRanker(PoolRanker):
     def _project(
         self, contexts: Contexts, references: Contexts | None = None
     ) -> tuple[Float[Tensor, "P N H"], Bool[Tensor, "P K"]]:
-        """Contexts as input embeddings, and which of these exist in a prefix."""
+        """Contexts as input embeddings, and, for a prefix, which of them exist."""
         assert self.context is not None
         more = None if references is None else self._refined(references)
         return self.context(self._refined(contexts), more), contexts.mask
 
     def _refined(self, contexts: Contexts) -> Contexts:
-        """Contexts after what an aggregator learns."""
+        """Contexts after the trained part of the aggregator."""
         assert self.aggregator is not None
         return Contexts(self.aggregator(contexts), contexts.mask)
 
     def _finish(self, states: Float[Tensor, "*B H"]) -> Float[Tensor, "*B E"]:
-        """From pooled states to what is scored, in fp32."""
+        """Convert pooled states to the vectors to score with, in fp32."""
         return self._scaled((states if self.head is None else self.head(states)).float())
 
     def _scaled(self, vectors: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
@@ -500,8 +500,8 @@ def _positives(batch: PoolBatch) -> Int[Tensor, " B"]:
 
 
 def _checkpoint_blocks(backbone: Any) -> None:
-    """Let the backward pass compute each block's states again."""
-    # The first is the name since transformers 5.
+    """Turn on gradient checkpointing for each block."""
+    # The first name is that of transformers 5.
     enable = getattr(backbone, "activation_checkpointing_enable", None) or backbone.gradient_checkpointing_enable
     try:
         enable({"use_reentrant": False})
@@ -510,7 +510,7 @@ def _checkpoint_blocks(backbone: Any) -> None:
 
 
 def _root_mean_square(backbone: Any) -> float:
-    """Of the input embeddings of a model's tokens, as they enter its first block."""
+    """The root mean square of a model's token embeddings, at the input of its first block."""
     embed = backbone.get_input_embeddings()
     step = max(1, embed.num_embeddings // 4096)
     with torch.no_grad():

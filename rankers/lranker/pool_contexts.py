@@ -23,32 +23,32 @@ from ranking.stores.files import sha256_of, write_file
 from ranking.vectors.partitions import Partitions
 from registry import ConfigError
 
-# Of what the digest does not see: what sets are made of, and the k-means of `ranking`.
+# The version of code that the digest does not cover: how sets are formed, and the k-means of `ranking`.
 _VERSION = 2
-# Enough of the queries' own lists to know what contexts look like.
+# The number of queries' own lists to compute sample contexts from.
 _NUM_LISTS = 128
 
 
 class PoolContexts:
-    """What queries are told of a pool: P sets of candidates, the parts of all its splits and then the whole pool.
+    """The contexts of P sets of candidates of a pool: the parts of all its splits, then the whole pool.
 
-    The sets of a split are one file, written whole or not at all, in `<pool>.contexts` beside the pool: what was
-    computed before, with the same pool, parts, settings and code of the aggregator, is read. Where that folder cannot
-    be written, what it lacks is computed each time.
+    The contexts of each split are saved in one file in the folder `<pool>.contexts` beside the pool; a file is written
+    completely or not at all. Later runs read the file if pool, parts, settings and the aggregator's code are the same.
+    If the folder cannot be written, each run computes the contexts that are not saved.
 
     Args:
         pool: The candidates.
-        partitions: Its splits; None for the whole pool alone.
-        aggregator: What summarises a set of candidates.
-        described: The aggregator's node in full: all that its summaries depend on.
-        members: Whether to know which candidate is in which centroid, as `without` must.
-        console: Where to show progress; stderr by default.
+        partitions: The pool's splits; None for only the whole pool.
+        aggregator: Summarises a set of candidates.
+        described: The aggregator's config node with all options, on which its summaries depend.
+        members: Whether to record which centroid each candidate is in; `without` needs it.
+        console: The console for progress; None for stderr.
 
     Attributes:
-        table: The contexts of all parts, in the order of `Partitions.index`, and last that of the whole pool.
+        table: The contexts of all parts, in the order of `Partitions.index`, then that of the whole pool.
 
     Raises:
-        ConfigError: If the aggregator has to, but cannot, say which candidate is in which centroid.
+        ConfigError: If `members` is set and the aggregator does not know which centroid each candidate is in.
     """
 
     def __init__(
@@ -94,18 +94,18 @@ class PoolContexts:
             self._size = torch.cat([each["size"] for each in found])
 
     def on(self, device: torch.device) -> Contexts:
-        """The table, copied to a device once."""
+        """The table on a device; it is copied only once."""
         if self._on_device.mask.device != device:
             self._on_device = Contexts(*(each.to(device) for each in self.table))
         return self._on_device
 
     def of_lists(self, lists: Int[Tensor, "B L"]) -> Contexts:
-        """The contexts of lists of rows, -1 beyond their ends."""
+        """The contexts of lists of rows, padded with -1."""
         vectors = self.pool.features(lists.clamp(min=0).flatten().cpu()).to(lists.device)
         return self._aggregator.summarise(vectors.float().unflatten(0, lists.shape), lists >= 0, 0)
 
     def of_some_lists(self) -> Contexts | None:
-        """Contexts of some of the queries' own lists; None where queries have none."""
+        """The contexts of some of the queries' own lists; None if queries have no lists."""
         offsets, own = self.pool.queries.own_offsets, self.pool.queries.own
         listed = (offsets.diff() > 0).nonzero().flatten()
         if not len(listed):
@@ -114,7 +114,7 @@ class PoolContexts:
         return self.of_lists(torch.nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=-1))
 
     def inside(self, index: Int[Tensor, " B"], rows: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
-        """Whether each row is in the set of that number."""
+        """Whether each row is in the set with the given number."""
         found = index == len(self.table.mask) - 1
         if self.partitions is not None:
             split, part = index // self.partitions.num_partitions, index % self.partitions.num_partitions
@@ -124,9 +124,9 @@ class PoolContexts:
         return found
 
     def without(self, index: Int[Tensor, " B"], rows: Int[Tensor, " B"]) -> Contexts:
-        """The contexts of the sets of those numbers, each without one candidate; one of another set changes nothing.
+        """The contexts of the sets with these numbers, each without one candidate, if the set contains it.
 
-        Its centroid becomes the mean of the others; the order of the centroids stays.
+        The candidate's centroid becomes the mean of its other candidates; the order of the centroids does not change.
         """
         centroids, mask = (each[index].clone() for each in self.table)
         split = index // self.partitions.num_partitions if self.partitions else index
@@ -139,7 +139,7 @@ class PoolContexts:
         return Contexts(centroids, mask)
 
     def _summarised(self, rows: Int[Tensor, " n"] | None, seed: int, members: bool) -> dict[str, Tensor]:
-        """The context of one set and, if asked for, the centroid of each candidate and the centroids' sizes."""
+        """The context of one set and, with `members`, the centroid of each candidate and the centroids' sizes."""
         if not members:
             return self._aggregator.summarise_pool(self.pool, rows, seed)._asdict()
         try:
@@ -153,11 +153,11 @@ class PoolContexts:
 
 
 class _Folder:
-    """The files of contexts beside a pool, and a bar that shows how far they are."""
+    """The files of contexts beside a pool, with a progress bar."""
 
     def __init__(self, path: Path, total: int, console: Console | None, problem: str | None) -> None:
         self._path = path
-        # Why nothing can be kept.
+        # The reason why no files can be written.
         self._problem, self._told = problem, False
         self._console = console or bar_console()
         self._lock: IO[str] | None = None
@@ -169,7 +169,7 @@ class _Folder:
         try:
             if self._problem is None:
                 self._path.mkdir(exist_ok=True)
-                # The processes of a run come here together: one computes, the others read what it wrote.
+                # All processes of a run reach this at the same time: one computes, the others read its files.
                 self._lock = (self._path / ".lock").open("w")
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
         except OSError as error:
@@ -183,7 +183,7 @@ class _Folder:
             self._lock.close()
 
     def read(self, name: str, shape: tuple[int, int, int], members: bool) -> dict[str, Tensor] | None:
-        """What a file holds; None if it is not there, damaged, or lacks the members."""
+        """The content of a file; None if it is missing or damaged, or has no members."""
         path = self._path / f"{name}.safetensors"
         if not path.is_file():
             return None
@@ -193,7 +193,7 @@ class _Folder:
         except (SafetensorError, OSError) as error:
             self._say(f"{path} is damaged ({error}): its centroids are computed again")
             return None
-        # An older version wrote no hash.
+        # Files of an older version have no hash.
         if written and written.get("sha256") != _hash_of(found):
             self._say(f"{path} is damaged (its content is not that of its sha256): its centroids are computed again")
             return None
@@ -205,7 +205,7 @@ class _Folder:
     def write(
         self, name: str, sets: list[tuple[Tensor | None, int]], summarise: Callable[..., dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Compute and, where that is possible, keep the contexts of some sets."""
+        """Compute the contexts of some sets and, if possible, save them."""
         if self._problem is not None and not self._told:
             self._say(f"{self._problem}: centroids are computed, but not kept")
             self._told = True
@@ -225,7 +225,7 @@ class _Folder:
 
 
 def _code_of(aggregator: type) -> list[str] | None:
-    """The hashes of the files of a class and its bases, without what these import; None if one is in no file."""
+    """The hashes of the source files of a class and its bases, without imports; None if one has no file."""
     classes = aggregator.mro()
     try:
         files = dict.fromkeys(inspect.getfile(each) for each in classes[: classes.index(nn.Module)])

@@ -1,8 +1,8 @@
-"""Projectors: from centroids of candidates to one input embedding of a backbone (LRanker, Eq. 5).
+"""Projectors: map centroids of candidates to one input embedding of a backbone (LRanker, Eq. 5).
 
-A projector is a module made for K centroids of size D and a backbone of width H. It maps [P, K, D] to [P, H]; centroids
-that do not exist come as zeros. Where every centroid gets an embedding of its own, K is 1 and one projector maps all.
-The scale of its outputs does not matter: `ContextEmbeddings` sets it.
+A projector is a module for K centroids of size D and a backbone of width H. It maps [P, K, D] to [P, H]; missing
+centroids are zeros. If every centroid gets its own embedding, K is 1 and one projector maps all centroids. The scale of
+its outputs does not matter, because `ContextEmbeddings` sets it.
 """
 
 from typing import Literal
@@ -20,12 +20,12 @@ class Mlp(nn.Module):
 
     Args:
         feature_dim: Size D of a centroid.
-        num_centroids: K.
+        num_centroids: K, the number of centroids.
         dim: Size H of the outputs.
-        norm: Over the `batch`, as in the paper, or over each output (`layer`).
+        norm: `batch` for batch normalisation, as in the paper, or `layer` for layer normalisation.
 
     Note:
-        In a training batch of one, which has no variance, the running statistics stand in for those of the batch.
+        A training batch of one row has no variance: it is normalised with the running statistics.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Mlp(nn.Module):
 
 @PROJECTORS.register("linear")
 class Linear(nn.Module):
-    """W [g_1; ...; g_K] + b; with one centroid at a time, the shared map of prefix injection.
+    """W [g_1; ...; g_K] + b; with K = 1, the shared map of prefix injection.
 
     Args:
         feature_dim: Size D of a centroid.
-        num_centroids: K.
+        num_centroids: K, the number of centroids.
         dim: Size H of the outputs.
     """
 

@@ -1,4 +1,4 @@
-"""Prompt: the text around a query, as token ids, with a place for what is known of the candidates."""
+"""Prompt: the text around a query, as token ids, with a placeholder for the candidates."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -34,12 +34,12 @@ P = TypeVar("P", bound="Prompt")
 
 
 class Laid(NamedTuple):
-    """Prompts side by side, filled up on the right.
+    """A batch of prompts, padded on the right.
 
     Args:
-        ids: Of the tokens; 0 at the placeholder, and where the mask is False.
-        mask: True where there is a token.
-        query: True where it is one of the query's own.
+        ids: The token ids; 0 at the placeholder and where the mask is False.
+        mask: True for tokens, False for padding.
+        query: True for the query's own tokens.
     """
 
     ids: Int[Tensor, "B L"]
@@ -47,7 +47,7 @@ class Laid(NamedTuple):
     query: Bool[Tensor, "B L"]
 
     def pooled(self, pooling: Pooling) -> Bool[Tensor, "B L"]:
-        """Which tokens' states make the embedding (LRanker, Eq. 7, for `query_eos`)."""
+        """The tokens whose states are averaged (LRanker, Eq. 7, for `query_eos`)."""
         if pooling == "mean":
             return self.mask
         last = self.mask & ~torch.nn.functional.pad(self.mask[:, 1:], (0, 1))
@@ -56,17 +56,17 @@ class Laid(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What stands around every query: its own tokens go between `before` and `after`.
+    """The tokens around every query: the query's own tokens go between `before` and `after`.
 
-    The pieces of a template are tokenized one by one, so that a query has the same tokens in any prompt. White space
-    in front of the query goes with it, since in many vocabularies a word and the space before it are one token.
+    The pieces of a template are tokenized separately, so a query has the same tokens in every prompt. White space
+    before the query is tokenized with it, because in many vocabularies a word and the space before it are one token.
 
     Args:
-        before: Ids before the query, with what the tokenizer puts at the start of a text.
-        after: Ids after it, with the token that ends a text.
-        placeholder: Place of the placeholder in `before`, or in `after` if `shown_first` is False; None without one.
-        shown_first: Whether the placeholder stands before the query.
-        space: White space in front of the query.
+        before: Token ids before the query, including those the tokenizer adds at the start of a text.
+        after: Token ids after the query, including the token that ends a text.
+        placeholder: Index of the placeholder in `before`, or in `after` if `shown_first` is False; None without one.
+        shown_first: Whether the placeholder is before the query.
+        space: White space before the query.
     """
 
     before: tuple[int, ...]
@@ -77,12 +77,12 @@ class Prompt:
 
     @classmethod
     def of(cls: type[P], template: str, tokenizer: Any, *, placed: bool) -> P:
-        """The tokens of a template.
+        """Tokenize a template.
 
         Args:
-            template: As `check_template` takes it.
-            tokenizer: The backbone's.
-            placed: Whether there is a placeholder; if not, the template's is dropped.
+            template: In the form that `check_template` accepts.
+            tokenizer: The backbone's tokenizer.
+            placed: Whether to keep the template's placeholder; if not, it is removed.
 
         Raises:
             ConfigError: If the tokenizer has no token that ends a text.
@@ -98,16 +98,16 @@ class Prompt:
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens every prompt has besides the query's."""
+        """The number of tokens of a prompt besides the query's own."""
         return len(self.before) + len(self.after)
 
     def lay(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"], after: tuple[int, ...] | None = None) -> Laid:
         """The prompts of B queries.
 
         Args:
-            tokens: The queries' own, filled up on the right.
+            tokens: The queries' own tokens, padded on the right.
             lengths: How many tokens each query has.
-            after: What to put after a query instead of `after`.
+            after: Token ids to put after a query instead of `self.after`; None for `self.after`.
         """
         after = self.after if after is None else after
         start, end = len(self.before), len(self.before) + lengths.unsqueeze(1)
@@ -122,7 +122,7 @@ class Prompt:
         return Laid(ids, place < end + len(after), query)
 
     def places(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Where in each prompt the placeholder stands."""
+        """The index of the placeholder in each prompt."""
         assert self.placeholder is not None
         if self.shown_first:
             return torch.full_like(lengths, self.placeholder)
@@ -130,14 +130,14 @@ class Prompt:
 
 
 def check_template(template: str, *, placed: bool) -> str:
-    """The text of a template, with exactly one `{query}`, and one placeholder or, if not `placed`, none.
+    """The text of a template, with exactly one `{query}` and, if `placed`, exactly one placeholder.
 
     Args:
         template: A name among `TEMPLATES`, or a text with `{query}` and `<|embedding|>`.
-        placed: Whether there is something to put at the placeholder.
+        placed: Whether the prompt has an embedding to put at the placeholder.
 
     Raises:
-        ConfigError: If there is no such name, or a part is missing.
+        ConfigError: If no template has this name, or a part of the text is missing.
     """
     text = TEMPLATES.get(template, template)
     if text.count(QUERY) != 1:
@@ -152,10 +152,10 @@ def check_template(template: str, *, placed: bool) -> str:
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What a tokenizer puts at the start of a text, and what ends one: by itself, or as its end-of-sequence token.
+    """The tokens that start a text, and those that end it: added by the tokenizer, or its end-of-sequence token.
 
     Raises:
-        ConfigError: If nothing ends a text.
+        ConfigError: If the tokenizer has no token that ends a text.
     """
     whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
     place = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
@@ -170,7 +170,7 @@ def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 
 def _piece(text: str, tokenizer: Any) -> tuple[list[int], int | None]:
-    """Token ids of a text with at most one placeholder, 0 there, and its place."""
+    """The token ids of a text with at most one placeholder, and its index; its own id is 0."""
     ids, place = [], None
     for number, part in enumerate(text.split(PLACEHOLDER)):
         if number:

@@ -1,4 +1,4 @@
-"""PromptReader: a backbone reading prompts, and what of their states makes an embedding."""
+"""PromptReader: runs a backbone on prompts and pools its hidden states."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,10 +18,10 @@ class PromptReader:
 
     Args:
         backbone: A model of the transformers library, without a head.
-        prompt: What stands around the queries.
-        injection: Where a context's embeddings go: to the `placeholder`, or to a `prefix` at the very front.
-        pooling: Which states make an embedding: `query_eos` for the mean over the query's own tokens and the last one
-            (LRanker, Eq. 7), `mean` over all tokens, or the `last`.
+        prompt: The tokens around the queries.
+        injection: Where a context's embeddings go: at the `placeholder`, or in a `prefix` before all tokens.
+        pooling: The tokens whose hidden states are averaged: `query_eos` for the query's own tokens and the last one
+            (LRanker, Eq. 7), `mean` for all tokens, or `last` for the last one.
     """
 
     backbone: Any
@@ -36,12 +36,12 @@ class PromptReader:
         embeddings: Float[Tensor, "B N H"] | None = None,
         mask: Bool[Tensor, "B K"] | None = None,
     ) -> Float[Tensor, "B H"]:
-        """Pooled states of B queries, each in one context.
+        """The pooled states of B queries, each in one context.
 
         Args:
-            tokens: The queries' own, filled up on the right.
+            tokens: The queries' own tokens, padded on the right.
             lengths: How many tokens each query has.
-            embeddings: Of the contexts; None without any.
+            embeddings: The embeddings of the contexts; None without contexts.
             mask: True where a context's centroid exists.
         """
         laid = self.prompt.lay(tokens, lengths)
@@ -62,7 +62,7 @@ class PromptReader:
         return self.backbone.get_input_embeddings()(ids)
 
     def states(self, **inputs: Any) -> Float[Tensor, "B L H"]:
-        """The last hidden states, normed as the backbone does."""
+        """The last hidden states, after the backbone's final norm."""
         return self.backbone(**inputs).last_hidden_state
 
 

@@ -1,4 +1,4 @@
-"""PromptTokenizer: texts of queries and candidates as the tokens that go into prompts."""
+"""PromptTokenizer: tokenizes the texts of queries and candidates for prompts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from registry import ConfigError
 
 
 class PromptTokenizer:
-    """Cuts texts into tokens, and off where their prompts would be too long.
+    """Tokenizes texts, and cuts off the ends of texts whose prompts would be too long.
 
     Args:
-        tokenizer: The backbone's.
-        template: Of the queries' prompts.
-        placed: Whether these have a placeholder.
-        max_length: Of a prompt, in tokens.
-        num_prefix: How many of them are taken by a prefix.
+        tokenizer: The backbone's tokenizer.
+        template: The template of the queries' prompts.
+        placed: Whether these prompts have a placeholder.
+        max_length: The longest prompt, in tokens.
+        num_prefix: How many of these tokens a prefix takes.
 
     Raises:
-        ConfigError: If no token of a query would fit, or the tokenizer does not suit the template.
+        ConfigError: If a prompt has no room for a query, or the tokenizer cannot be used with the template.
     """
 
     def __init__(self, tokenizer: Any, template: str, *, placed: bool, max_length: int, num_prefix: int) -> None:
@@ -34,7 +34,7 @@ class PromptTokenizer:
             raise ConfigError("ranker.max_length", problem)
 
     def queries(self, texts: Sequence[str]) -> list[list[int]]:
-        """The queries' own tokens, without what stands around them.
+        """The queries' own tokens, without the rest of the prompt.
 
         Raises:
             ValueError: If a text has no tokens.
@@ -43,7 +43,7 @@ class PromptTokenizer:
         return self._cut([self.prompt.space + text for text in texts], self._room)
 
     def candidates(self, texts: Sequence[str]) -> list[list[int]]:
-        """The candidates' own tokens; they stand in no template.
+        """The candidates' own tokens; candidates have no template.
 
         Raises:
             ValueError: If a text has no tokens.

@@ -1,7 +1,7 @@
-"""QueryEmbedder: queries read in many contexts, with whatever the contexts share computed once.
+"""QueryEmbedder: reads queries in many contexts and computes what the contexts share only once.
 
-In a causal backbone, whose prompts show the query before the placeholder, only what stands from the placeholder on
-depends on the context. The part before it is read once a query, and its keys and values serve all contexts.
+If the backbone is causal and the query is before the placeholder, only the tokens from the placeholder on depend on the
+context. The tokens before it are read once per query, and all contexts use their keys and values.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ QueryEmbedder = Callable[[Contexts], Float[Tensor, "B P E"]]
 
 Embeddings = Float[Tensor, "B P N H"]
 
-# Tokens that go through the backbone at once, so that memory does not grow with the number of contexts.
+# The most tokens per call of the backbone, so memory does not grow with the number of contexts.
 _BATCH_TOKENS = 1 << 14
-# Tokens of one query in a call: parts see one another's keys only to mask them, which on a processor costs time.
+# The most tokens of one query per call: attention between its parts is masked, which wastes time on a CPU.
 _SHARED_TOKENS = {"cpu": 512}
 
 
 class SeparatePrompts:
-    """Reads every context's whole prompt.
+    """Reads the whole prompt for every context.
 
     Args:
         reader: The backbone and its prompts.
-        tokens: The queries' own, filled up on the right.
+        tokens: The queries' own tokens, padded on the right.
         lengths: How many tokens each query has.
     """
 
@@ -38,7 +38,7 @@ class SeparatePrompts:
         self._reader, self._tokens, self._lengths = reader, tokens, lengths
 
     def __call__(self, embeddings: Embeddings, mask: Bool[Tensor, "B P K"]) -> Float[Tensor, "B P H"]:
-        """Pooled states of each query in each of its contexts."""
+        """The pooled states of each query in each of its contexts."""
         count, width = embeddings.shape[:2]
         per_call = max(1, _BATCH_TOKENS // (self._reader.prompt.num_tokens + self._tokens.shape[1] + mask.shape[2]))
         query = torch.arange(count, device=self._tokens.device).repeat_interleave(width)
@@ -50,13 +50,13 @@ class SeparatePrompts:
 
 
 class SharedPrefixes:
-    """Reads what stands before the placeholder once, and then only what follows it, for all contexts side by side.
+    """Reads the tokens before the placeholder once, then the tokens after it for all contexts in parallel.
 
-    The contexts of a query are one sequence, in which each part sees the prefix and itself.
+    The contexts of a query form one sequence, in which each part attends only to the prefix and to itself.
 
     Args:
-        reader: A causal backbone and prompts that show the query before the placeholder.
-        tokens: The queries' own, filled up on the right.
+        reader: A causal backbone and prompts with the query before the placeholder.
+        tokens: The queries' own tokens, padded on the right.
         lengths: How many tokens each query has.
     """
 
@@ -82,7 +82,7 @@ class SharedPrefixes:
             self._pooled[:-1] = False
 
     def __call__(self, embeddings: Embeddings, mask: Bool[Tensor, "B P K"]) -> Float[Tensor, "B P H"]:
-        """Pooled states of each query in each of its contexts."""
+        """The pooled states of each query in each of its contexts."""
         size = len(self._suffix)
         most = min(_SHARED_TOKENS.get(embeddings.device.type, _BATCH_TOKENS), _BATCH_TOKENS // len(embeddings))
         per_call = max(1, most // size)
@@ -108,7 +108,7 @@ class SharedPrefixes:
         return sums / (self._count + self._pooled.sum()).view(-1, 1, 1)
 
     def _attention(self, width: int, dtype: torch.dtype) -> Tensor:
-        """Which keys each token sees, as the backbone's attention takes it: its query's prefix, and its own part."""
+        """The attention mask in the backbone's format: each token attends to its query's prefix and its own part."""
         size, count = len(self._suffix), len(self._seen)
         place = torch.arange(width * size, device=self._seen.device)
         part = place // size
@@ -122,11 +122,11 @@ class SharedPrefixes:
 
 @torch.no_grad()
 def shares_prefixes(reader: PromptReader, longest: int) -> bool:
-    """Whether prefixes can be shared: tried on two prompts, since a model's name and settings do not say so.
+    """Whether contexts can share prefixes; tested on two prompts, because a model's name and settings do not tell.
 
     Args:
         reader: The backbone and its prompts.
-        longest: Tokens of the longest prompt.
+        longest: Number of tokens of the longest prompt.
     """
     prompt, backbone = reader.prompt, reader.backbone
     window = getattr(backbone.config, "sliding_window", None)

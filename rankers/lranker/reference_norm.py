@@ -1,4 +1,4 @@
-"""ReferenceNorm: batch normalisation by the statistics of some rows of a batch."""
+"""ReferenceNorm: batch normalisation with the statistics of some rows of a batch."""
 
 import torch
 from jaxtyping import Float
@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class ReferenceNorm(nn.BatchNorm1d):
-    """BatchNorm1d whose training statistics are those of all rows after the first `num_own`.
+    """A BatchNorm1d that takes its training statistics from all rows after the first `num_own`.
 
-    The first rows are normalised with them too. So how these rows are shared out among processes changes nothing.
+    The first `num_own` rows are normalised with them too. So it does not matter how processes share these rows.
 
     Args:
         dim: Size H of a row.
@@ -18,7 +18,7 @@ class ReferenceNorm(nn.BatchNorm1d):
 
     @classmethod
     def replace_in(cls, module: nn.Module) -> None:
-        """Put one in place of every BatchNorm1d of a module, with its weights and statistics."""
+        """Replace every BatchNorm1d of a module by a ReferenceNorm with its weights and statistics."""
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm1d:
                 norm = cls(child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats)
@@ -28,7 +28,7 @@ class ReferenceNorm(nn.BatchNorm1d):
                 cls.replace_in(child)
 
     def forward(self, input: Float[Tensor, "R H"]) -> Float[Tensor, "R H"]:
-        """The rows, normalised."""
+        """Normalise the rows."""
         if not self.training or not self.num_own:
             return super().forward(input)
         references = super().forward(input[self.num_own :])  # this also updates the running statistics

@@ -1,1 +1,1 @@
-"""What every ranker is compared with, without training."""
+"""References: rankers without training that every ranker is compared with."""

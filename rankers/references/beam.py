@@ -1,4 +1,4 @@
-"""Beam: what a beam search found for each query, which is none of its candidates."""
+"""Beam: the response that a beam search found for each query; it is not one of the query's candidates."""
 
 from typing import Any, ClassVar
 
@@ -14,20 +14,20 @@ from registry import RANKERS
 
 @RANKERS.register("beam")
 class Beam(Ranker[Batch]):
-    """A list of one for each query: right or wrong as the beam search was, a miss where it found nothing."""
+    """A list of one candidate per query, with the label of the beam search's response; a miss if it found none."""
 
     batch_type: ClassVar[type[Batch]] = Batch
 
     def lacks(self, data: Any) -> str | None:
-        """A beam search."""
+        """The results of a beam search."""
         return None if data.known.beams else "no beam search was made"
 
     def evaluation_scores(self, batch: Batch) -> Scored:
-        """One candidate a query."""
+        """One candidate per query."""
         assert batch.beam is not None
         label = batch.beam.nan_to_num(0).unsqueeze(1)
         return Scored(torch.zeros_like(label), label, torch.ones_like(label, dtype=torch.bool))
 
     def forward(self, batch: Batch) -> Float[Tensor, "B K"]:
-        """Nothing is known of the other candidates."""
+        """Not defined, because a beam search does not score the query's candidates."""
         return torch.zeros_like(batch.labels)

@@ -16,15 +16,15 @@ from ranking.stores.candidate_pool import CandidatePool
 from ranking.texts import check_texts
 from registry import RANKERS
 
-# Beyond this, an index of words takes more memory than most machines have.
+# The index of a larger pool needs more memory than most machines have.
 _MOST_TEXTS = 2_000_000
 
 
 class BM25Index:
-    """An index of a pool's texts, with Lucene's variant, k1 = 1.5, b = 0.75, and English stop words left out.
+    """An index of a pool's texts: Lucene's variant, k1 = 1.5, b = 0.75, without English stop words.
 
     Args:
-        texts: Of the candidates, by row.
+        texts: The candidates' texts, by row.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ class BM25Index:
         self._num_candidates = len(texts)
 
     def scores(self, query: str) -> Float[Tensor, " N"]:
-        """The score of every candidate for one query; 0 where no word is shared."""
+        """The score of every candidate for one query; 0 if query and candidate share no word."""
         words: Any = bm25s.tokenize([query], stopwords="en", show_progress=False, return_ids=False)
         known = [word for word in words[0] if word in self._index.vocab_dict]
         if not known:
@@ -45,14 +45,14 @@ class BM25Index:
 
 @RANKERS.register("bm25")
 class BM25(PoolRanker):
-    """Ranks a pool by its texts; the index is built once a run."""
+    """Ranks a pool by its texts; the index is built once per run."""
 
     judging: ClassVar[type[Judging]] = ScoreJudging
 
     _indexed: tuple[CandidatePool, BM25Index] | None = None
 
     def lacks(self, data: Any) -> str | None:
-        """Room for the index."""
+        """Memory for the index."""
         if data.pool.num_candidates <= _MOST_TEXTS:
             return None
         return f"an index of {data.pool.num_candidates:,} texts would not fit in memory"

@@ -1,4 +1,4 @@
-"""Cosine: how alike the stored vectors of query and candidate are."""
+"""Cosine: the similarity of the stored vectors of query and candidate."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ from registry import RANKERS
 
 @RANKERS.register("cosine")
 class Cosine(Ranker[FeatureBatch]):
-    """The cosine of the stored vectors: what is known before any training."""
+    """Scores a candidate by the cosine of the stored vectors, without any training."""
 
     def forward(self, batch: FeatureBatch) -> Float[Tensor, "B K"]:
-        """Between -1 and 1."""
+        """Scores in [-1, 1]."""
         return nn.functional.cosine_similarity(batch.query.unsqueeze(1), batch.candidates, dim=-1)

@@ -1,4 +1,4 @@
-"""Encoder: the frozen encoder's own vectors, by cosine: zero-shot retrieval."""
+"""Encoder: ranks by the cosine of the frozen encoder's vectors (zero-shot retrieval)."""
 
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""First: the first candidate drawn is put before all others, as if a single response had been sampled."""
+"""First: ranks the first candidate drawn before all others, as if only one response had been sampled."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from registry import RANKERS
 
 @RANKERS.register("first")
 class First(Ranker[Batch]):
-    """Puts the first candidate drawn before all others, which tie."""
+    """Ranks the first candidate drawn before all others; the others tie."""
 
     batch_type: ClassVar[type[Batch]] = Batch
 

@@ -1,4 +1,4 @@
-"""Likeliest: the response that the language model found most probable."""
+"""Likeliest: ranks responses by how probable the language model found them."""
 
 from typing import Any, ClassVar
 
@@ -13,15 +13,15 @@ from registry import RANKERS
 
 @RANKERS.register("likeliest")
 class Likeliest(Ranker[Batch]):
-    """Scores a response by its log-probability; one whose probability is not known comes last."""
+    """Scores a response by its log-probability; responses without a known probability come last."""
 
     batch_type: ClassVar[type[Batch]] = Batch
 
     def lacks(self, data: Any) -> str | None:
-        """Probabilities of responses."""
+        """The probabilities of the responses."""
         return None if data.known.log_probabilities else "no probabilities of the candidates are known"
 
     def forward(self, batch: Batch) -> Float[Tensor, "B K"]:
-        """In nats."""
+        """The log-probability of each candidate, in nats."""
         assert batch.log_probability is not None
         return batch.log_probability.nan_to_num(nan=torch.finfo(torch.float32).min)

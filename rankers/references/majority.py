@@ -12,16 +12,16 @@ from registry import RANKERS
 
 @RANKERS.register("majority")
 class Majority(Ranker[Batch]):
-    """Scores a candidate by how many candidates of its group give the same answer; 0 without an answer."""
+    """Scores a candidate by the number of candidates in its group with the same answer; 0 without an answer."""
 
     batch_type: ClassVar[type[Batch]] = Batch
 
     def lacks(self, data: Any) -> str | None:
-        """Answers that were compared."""
+        """Which candidates give the same answer."""
         return None if data.known.answers else "no answers of the candidates are known"
 
     def forward(self, batch: Batch) -> Float[Tensor, "B K"]:
-        """Votes for each candidate's answer."""
+        """The number of votes for each candidate's answer."""
         assert batch.answer is not None
         same = (batch.answer.unsqueeze(1) == batch.answer.unsqueeze(2)) & batch.mask.unsqueeze(1)
         return same.sum(dim=2).masked_fill(batch.answer == 0, 0).float()

@@ -1,4 +1,4 @@
-"""Oracle: the labels themselves, the best that any ranker can do."""
+"""Oracle: ranks by the labels, the best possible ranking."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from registry import RANKERS
 
 @RANKERS.register("oracle")
 class Oracle(Ranker[Batch]):
-    """Knows the labels: an upper bound rather than a method."""
+    """Scores each candidate by its label: an upper bound, not a method."""
 
     batch_type: ClassVar[type[Batch]] = Batch
 

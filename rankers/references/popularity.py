@@ -1,4 +1,4 @@
-"""Popularity: candidates by how often they are right for, or in the histories of, training queries."""
+"""Popularity: ranks candidates by how many training queries have them as right candidate or in the history."""
 
 from typing import ClassVar
 
@@ -17,9 +17,9 @@ from registry import RANKERS
 
 @RANKERS.register("popularity")
 class Popularity(PoolRanker):
-    """Ranks the same candidates first for every query: those that most training users met.
+    """Ranks candidates in the same order for every query, the most popular first.
 
-    A candidate's score is the number of training queries that it is right for, or in whose history it is.
+    A candidate's score is the number of training queries for which it is right or whose history contains it.
     """
 
     judging: ClassVar[type[Judging]] = ScoreJudging

@@ -1,4 +1,4 @@
-"""Random: all candidates tie, so that every metric is its expectation over random orders."""
+"""Random: all candidates tie, so every metric equals its expectation over random orders."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from registry import RANKERS
 
 @RANKERS.register("random")
 class Random(Ranker[Batch]):
-    """Ties all candidates; ties count as their expectation."""
+    """Gives all candidates the same score; metrics take the expectation over the orders of tied candidates."""
 
     batch_type: ClassVar[type[Batch]] = Batch
 

@@ -1,4 +1,4 @@
-"""Stored: the order in which the store holds the candidates."""
+"""Stored: ranks the candidates in the order of the store."""
 
 from typing import ClassVar
 
@@ -12,11 +12,11 @@ from registry import RANKERS
 
 @RANKERS.register("stored")
 class Stored(Ranker[Batch]):
-    """Keeps the order of the store, such as that of another ranker whose candidates were stored."""
+    """Keeps the order of the store, for example the order of another ranker whose results were stored."""
 
     batch_type: ClassVar[type[Batch]] = Batch
 
     def forward(self, batch: Batch) -> Float[Tensor, "B K"]:
-        """Less for each place further back in the store."""
+        """A score that decreases with the place in the store."""
         start = batch.slot.masked_fill(~batch.mask, batch.slot.max()).amin(dim=1, keepdim=True)
         return -(batch.slot - start).float()

@@ -139,7 +139,7 @@ def pickled(content: Any) -> Callable[[Path], Any]:
 
 PROJECTION = "layers.projection.linear.weight"
 FOREIGN = "this was not written by a ranker of this project."
-CHANGED = "damaged: its sha256 is not the one it was saved with.\n  What to do:   copy the folder again from where it"
+CHANGED = "damaged: its sha256 is not the one it was saved with.\n  What to do:   copy the folder again from an"
 FOLDERS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "config: empty": ("config.json", write(""), "config.json: not valid json: "),
     "config: cut off": ("config.json", cut, "config.json: not valid json: "),
@@ -155,8 +155,8 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "config: an option that was changed": (
         "config.json",
         lambda path: path.write_text(path.read_text().replace('"temperature": 0.5', '"temperature": 0.7')),
-        "config.json: damaged: its own sha256 is not that of its content, which has changed.\n"
-        "  What to do:   copy the folder again from where it is whole; if you changed it on purpose, remove its line",
+        "config.json: damaged: its content has changed: it does not match the sha256 in it.\n"
+        "  What to do:   copy the folder again from an undamaged copy; if you changed it on purpose, remove its line",
     ),
     "config: a hash nobody knows": ("config.json", config(lambda c: c.update(sha25v="")), f"config.json: {FOREIGN}"),
     "config: a folder of imports that is no text": (

@@ -1,1 +1,1 @@
-"""Layers that turn vectors into vectors of the same size; one file, one block."""
+"""Blocks: layers that map vectors to vectors of the same size; one block per file."""

@@ -1,4 +1,4 @@
-"""Gated: a block that maps each vector on its own, with a second branch that decides what passes."""
+"""Gated: a block that maps each vector independently, with a gate on its hidden values."""
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -17,9 +17,9 @@ class Gated(nn.Module):
 
     Args:
         dim: Size of the vectors.
-        ratio: Size of the block: its hidden layer is 2/3 ratio times wider, to have as many parameters as `mlp`.
-        dropout: Share of the hidden values, and of the last layer's, dropped in training.
-        identity_init: Start as the identity, with a last layer of zeros.
+        ratio: The hidden layer is 2/3 * ratio times wider, which gives as many parameters as `mlp` with this ratio.
+        dropout: Share of the hidden values and of the last layer's outputs set to 0 in training.
+        identity_init: Initialise the last layer with zeros, so the block starts as the identity.
     """
 
     def __init__(self, dim: FeatureDim, ratio: Ratio = 4, dropout: Dropout = 0.0, identity_init: bool = False) -> None:
@@ -31,6 +31,6 @@ class Gated(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
-        """Each vector on its own; the mask does not matter."""
+        """Map each vector independently; the mask is ignored."""
         gate, value = self.gate_and_expand(self.norm(x)).chunk(2, dim=-1)
         return x + self.dropout(self.contract(self.dropout(F.silu(gate) * value)))

@@ -1,4 +1,4 @@
-"""Mlp: a block that maps each vector on its own, as the feed-forward half of a Transformer block does."""
+"""Mlp: a block that maps each vector independently, like the feed-forward half of a Transformer block."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ class Mlp(nn.Module):
 
     Args:
         dim: Size of the vectors.
-        ratio: How many times wider the hidden layer is.
-        dropout: Share of the hidden values, and of the last layer's, dropped in training.
-        identity_init: Start as the identity, with a last layer of zeros.
+        ratio: How many times wider the hidden layer is than the vectors.
+        dropout: Share of the hidden values and of the last layer's outputs set to 0 in training.
+        identity_init: Initialise the last layer with zeros, so the block starts as the identity.
     """
 
     def __init__(self, dim: FeatureDim, ratio: Ratio = 4, dropout: Dropout = 0.0, identity_init: bool = False) -> None:
@@ -28,13 +28,13 @@ class Mlp(nn.Module):
         self.activation, self.dropout = nn.GELU(), nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
-        """Each vector on its own; the mask does not matter."""
+        """Map each vector independently; the mask is ignored."""
         hidden = self.dropout(self.activation(self.expand(self.norm(x))))
         return x + self.dropout(self.contract(hidden))
 
 
 def last_linear(hidden_dim: int, dim: int, *, zero: bool) -> nn.Linear:
-    """The layer that ends a residual branch; with zeros in it, the block starts as the identity."""
+    """The last layer of a residual branch; if it is zero, the block starts as the identity."""
     linear = nn.Linear(hidden_dim, dim)
     if zero:
         nn.init.zeros_(linear.weight)

@@ -1,4 +1,4 @@
-"""Transformer: a block in which the vectors of a group see each other."""
+"""Transformer: a block in which the vectors of a group attend to each other."""
 
 import math
 
@@ -13,18 +13,18 @@ from registry.ranges import Dropout, FeatureDim, Ratio, Width
 
 @BLOCKS.register("transformer")
 class Transformer(nn.Module):
-    """Self-attention without positions, then `mlp`, both pre-normed and residual (Language Ranker, Eq. 1).
+    """Self-attention without positions, then `mlp`, both pre-normed with a residual (Language Ranker, Eq. 1).
 
     y = x + out(attention(LayerNorm(x))); y + contract(GELU(expand(LayerNorm(y))))
 
-    Without positions the outputs follow their vectors under any permutation. Masked vectors are seen by none.
+    Without positions, permuting the inputs permutes the outputs. No vector attends to masked ones.
 
     Args:
         dim: Size of the vectors.
-        num_heads: How many attention heads share the size; null for 4, or the next smaller number that divides it.
-        ratio: How many times wider the hidden layer of the `mlp` half is.
-        dropout: Share of attention weights, hidden values and outputs of either half dropped in training.
-        identity_init: Start as the identity, with last layers of zeros.
+        num_heads: Number of attention heads; null for 4, or the next smaller number that divides `dim`.
+        ratio: How many times wider the hidden layer of the `mlp` half is than the vectors.
+        dropout: Share of attention weights, hidden values and outputs of both halves set to 0 in training.
+        identity_init: Initialise the last layer of both halves with zeros, so the block starts as the identity.
 
     Raises:
         ValueError: If `num_heads` does not divide `dim`.
@@ -50,15 +50,15 @@ class Transformer(nn.Module):
         self.mlp = Mlp(dim, ratio, dropout, identity_init)
 
     def forward(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
-        """Each vector in the light of the group's others; where the mask is False, anything finite."""
-        # A weight of 0 does not hide a nan, so masked vectors are cleared as well.
+        """Map each vector, given the others of its group; outputs are finite but arbitrary where the mask is False."""
+        # An attention weight of 0 does not hide a nan, so masked vectors are set to 0 too.
         x = x.masked_fill(~mask.unsqueeze(-1), 0)
         x = x + self.dropout(self.out(self._attend(self.norm(x), mask)))
         return self.mlp(x, mask)
 
     def _attend(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
         query, key, value = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        # Where nothing exists all is seen: a softmax over nothing would be nan.
+        # In a group without vectors, attend to all places: a softmax over nothing would be nan.
         seen = mask | ~mask.any(dim=-1, keepdim=True)
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=seen[:, None, None, :], dropout_p=self.dropout.p if self.training else 0.0

@@ -1,1 +1,1 @@
-"""Test-time scaling: LRanker reads each query beside ever fewer candidates."""
+"""Test-time scaling: LRanker reads each query again with fewer and fewer candidates."""

@@ -1,4 +1,4 @@
-"""Elimination: each query's candidates, split at random into parts of which the best stay, step by step."""
+"""Elimination: each step splits a query's candidates into random parts and keeps the best of each part."""
 
 import functools
 import math
@@ -12,29 +12,29 @@ from torch import Tensor
 from ranking.vectors.products import Scorer, full_precision
 from ranking.vectors.search import AnyPool, as_pool
 
-# Bytes of scores or of vectors that are held at once; a pool that is no larger is read into memory.
+# The most bytes of scores or vectors in memory at once; a pool of at most this size is read into memory.
 _BYTES = 1 << 30
-# What it takes to choose by a score: its place among the parts, the key it is sorted by, and what sorting needs.
+# Bytes per score to choose the best: its place among the parts, its sort key, and the memory for sorting.
 _BYTES_A_CHOICE = 40
 _BLOCK_VALUES = 1 << 23
 _LOW = (1 << 32) - 1
 
 
 class Elimination:
-    """The candidates of B queries as they grow fewer; -1 stands for none.
+    """The remaining candidates of B queries; -1 is padding.
 
-    The random order that is cut into parts depends on seed, step and row alone, so that the parts of a query are the
-    same whatever queries are beside it, and on whatever device.
+    Parts are cut from a random order, which depends only on seed, step and row. So a query has the same parts in every
+    batch and on every device.
 
     Args:
         pool: The candidates; a small one is read into memory.
         device: Where the queries' vectors are.
-        keep: Share of each part that stays, rounded up; at least one candidate does.
-        limit: Candidates that stay of all parts together at most, an equal share a part, at least one.
-        seed: Of the order.
-        inverse_norms: One over each candidate's length, to score by cosine.
-        own: Each query's own candidates, where it ranks only these; -1 where there is none.
-        removed: Pairs (query, row) of a pool that are no candidates; it is split before they are taken out.
+        keep: Share of each part to keep, rounded up; at least one candidate is kept.
+        limit: The most candidates to keep of all parts together; each part keeps an equal share, at least one.
+        seed: The seed of the random order.
+        inverse_norms: 1 / length of each candidate vector, to score by cosine; None to score by inner product.
+        own: Each query's own candidates, padded with -1, if it ranks only these; None to rank the pool.
+        removed: Pairs (query, row) of a pool that are not candidates; they are removed after the pool is split.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Elimination:
         )
 
     def first(self, vectors: Float[Tensor, "B D"], widths: Sequence[int]) -> dict[int, Int[Tensor, "B k c"]]:
-        """What stays, for each number k of parts, of the pool or of the queries' own candidates."""
+        """The first step on the pool or on the queries' own candidates: what is kept for each number k of parts."""
         if self._own is not None:
             rows = self._own.unsqueeze(1)
             return {width: self.next(vectors, rows, width, step=0) for width in widths}
@@ -80,7 +80,7 @@ class Elimination:
     def next(
         self, vectors: Float[Tensor, "B D"], rows: Int[Tensor, "B j n"], width: int, step: int
     ) -> Int[Tensor, "B k c"]:
-        """What stays of what an earlier step has left, split into as many parts as there are candidates for."""
+        """A later step: split the remaining candidates into parts, if there are enough, and keep the best of each."""
         rows, found = rows.flatten(1), []
         for few in _portions(len(rows), 4 * rows.shape[1] * vectors.shape[1]):
             left = rows[few]
@@ -92,21 +92,22 @@ class Elimination:
         return torch.cat(found)
 
     def vectors(self, rows: Int[Tensor, "P c"]) -> tuple[Float[Tensor, "n D"], Int[Tensor, "P c"]]:
-        """A table that holds the vectors of some candidates, as stored, and the places of the candidates in it."""
+        """A table with the stored vectors of some candidates, and the places of the candidates in the table."""
         if self._table is not None:
             return self._table, rows.clamp(min=0)
         unique, places = rows.clamp(min=0).unique(return_inverse=True)
         return self._pool.features(unique.cpu()).to(self._device), places
 
     def portions(self, rows: Int[Tensor, "B k c"], feature_dim: int) -> Iterator[slice]:
-        """Queries whose candidates' vectors can be held at once."""
+        """Split the queries so that the candidate vectors of each portion fit into memory."""
         return _portions(len(rows), 4 * feature_dim * rows[0].numel())
 
     def _best(self, scores: Float[Tensor, "q n"], count: Int[Tensor, " _q"], width: int) -> Int[Tensor, "q k c"]:
-        """Places of what stays of each part, best first; of equal scores the first place leads.
+        """The places of the candidates to keep of each part, best first; at equal scores, the lower place wins.
 
-        The first `count` places of a query are its candidates in random order. One part after the other takes the next
-        of them, the first parts one more each where they do not go up evenly. What scores -inf is no candidate.
+        The first `count` places of a query are its candidates in random order. The parts are consecutive slices of
+        them; if the slices cannot be equal, each of the first parts has one candidate more. A score of -inf marks a row
+        that is not a candidate.
         """
         width = min(width, scores.shape[1])
         part = torch.arange(width, device=scores.device)
@@ -117,7 +118,7 @@ class Elimination:
         index = index.clamp(max=scores.shape[1] - 1).expand(len(scores), -1, -1)
         parts = scores.gather(1, index.flatten(1)).view(index.shape).masked_fill(~inside, -torch.inf)
         most = max(1, self._limit // width)
-        # The small difference keeps 0.1 * 30, a little more than 3 in floating point, from becoming 4.
+        # Subtract a small number before rounding up: 0.1 * 30 is slightly more than 3 in floating point.
         size = (parts > -torch.inf).sum(dim=2, keepdim=True).double()
         stay = (size * self._keep - 1e-9).ceil().clamp(min=1, max=most).minimum(size)
         best = _sortable(parts).topk(min(most, math.ceil(len(place) * self._keep)), dim=2).indices
@@ -125,7 +126,7 @@ class Elimination:
         return torch.where(kept, index.gather(2, best), -1)
 
     def _scores(self, vectors: Float[Tensor, "q D"], rows: Int[Tensor, "q n"]) -> Float[Tensor, "q n"]:
-        """Scores of some candidates of each query: by one product with the pool where that moves less memory."""
+        """Score some candidates of each query, by one product with the whole pool if that moves less memory."""
         if self._table is not None and self._num_candidates < 3 * rows.numel():
             return self._pool_scores(vectors).gather(1, rows.clamp(min=0))
         table, places = self.vectors(rows)
@@ -147,7 +148,7 @@ class Elimination:
 
 
 def _table(pool: AnyPool, device: torch.device) -> Float[Tensor, "N D"] | None:
-    """All vectors on the device, if they are there or few enough to be brought there."""
+    """All vectors on the device, if they are already there or small enough to copy."""
     if isinstance(pool, Tensor) and pool.device == device:
         return pool
     pool = as_pool(pool)
@@ -158,19 +159,19 @@ def _table(pool: AnyPool, device: torch.device) -> Float[Tensor, "N D"] | None:
 
 
 def _portions(count: int, size: int) -> Iterator[slice]:
-    """As many of some things, each of a size in bytes, as are held at once; one at least."""
+    """Split `count` items of `size` bytes each into portions that fit into memory, at least one item each."""
     at_once = max(1, _BYTES // max(1, size))
     return (slice(start, min(start + at_once, count)) for start in range(0, count, at_once))
 
 
 @functools.lru_cache(maxsize=1)
 def _order(num_candidates: int, seed: int, device: torch.device) -> Int[Tensor, " N"]:
-    """All rows in the random order of the first step; kept, since every batch of queries needs it."""
+    """All rows in the random order of the first step; cached, because every batch of queries needs it."""
     return _random(torch.arange(num_candidates, device=device), seed, step=0).argsort()
 
 
 def _random(rows: Int[Tensor, "*shape"], seed: int, step: int) -> Int[Tensor, "*shape"]:
-    """32 random bits for each row, different ones for different rows: two rounds of a one-to-one hash."""
+    """32 random bits for each row, different for different rows: two rounds of a bijective hash."""
     bits = rows ^ random.Random(f"{seed} {step}").getrandbits(32)
     for _ in range(2):
         bits = ((bits ^ (bits >> 16)) * 0x45D9F3B) & _LOW
@@ -178,7 +179,7 @@ def _random(rows: Int[Tensor, "*shape"], seed: int, step: int) -> Int[Tensor, "*
 
 
 def _sortable(scores: Float[Tensor, "*shape n"]) -> Int[Tensor, "*shape n"]:
-    """Integers in the order of the scores; of equal scores the first is the largest."""
+    """Distinct integers in the order of the scores; at equal scores, the first is the largest."""
     bits = (scores + 0.0).view(torch.int32)
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     return (ordered.long() << 32) + torch.arange(scores.shape[-1] - 1, -1, -1, device=scores.device)

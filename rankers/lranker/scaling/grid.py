@@ -1,4 +1,4 @@
-"""ScalingGrid: what validation found of every width and depth of test-time scaling."""
+"""ScalingGrid: the validation results of every width and depth of test-time scaling."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ class ScalingGrid:
     """A metric at W widths and every depth from 0.
 
     Args:
-        metric: Its name.
-        widths: Of the rows.
-        values: Its mean over validation queries.
-        num_queries: How many these were.
+        metric: The metric's name.
+        widths: The width of each row.
+        values: The metric's mean over the validation queries.
+        num_queries: The number of these queries.
     """
 
     metric: str
@@ -28,7 +28,7 @@ class ScalingGrid:
 
     @property
     def chosen(self) -> tuple[int, int]:
-        """The width and depth with the best value; of equal ones the cheapest."""
+        """The width and depth with the best value; at equal values, the cheapest."""
         return choose(self.values, self.widths)
 
     @property
@@ -43,7 +43,7 @@ class ScalingGrid:
         heat_map(self.values, self.widths, path, self.metric)
 
     def plain(self) -> dict[str, Any]:
-        """For a json file."""
+        """The grid as plain values for a json file."""
         width, depth = self.chosen
         values = [[round(value, 6) for value in row] for row in self.values.tolist()]
         return {

@@ -1,4 +1,4 @@
-"""ScaledJudging: reads queries in parts of the pool, too, and chooses in how many (LRanker, section 3.3)."""
+"""ScaledJudging: judges with test-time scaling and chooses its width and depth (LRanker, section 3.3)."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -22,12 +22,12 @@ from ranking.pool_evaluation import DIRECT, PoolEvaluation, Qrels
 class ScaledJudging(VectorJudging):
     """Judging with test-time scaling.
 
-    During training, queries are ranked directly. The validation after it tries every width and depth, unless the
-    options name them, and the best is what counts from then on, also for whoever loads the ranker.
+    During training, queries are ranked directly. The validation after training tries every width and depth, unless the
+    options set them. The best width and depth are used from then on, also after the ranker is saved and loaded.
 
     Args:
-        ranker: An LRanker, whose `scaling` says what to try or to do; what is chosen becomes its `scaling` and `grid`.
-        references: What stands beside it, by name.
+        ranker: An LRanker. Its `scaling` sets what to try or to use; its `scaling` and `grid` receive the choice.
+        references: The rankers without weights that it is compared with, by name.
     """
 
     def __init__(self, ranker: Any, references: Mapping[str, Any]) -> None:
@@ -37,11 +37,11 @@ class ScaledJudging(VectorJudging):
 
     @property
     def tells_progress(self) -> bool:  # type: ignore[override]
-        """Where a query is read many times, contexts are counted rather than batches."""
+        """True if queries are read many times: then progress counts contexts instead of batches."""
         return not self._ranks_directly
 
     def begin(self, split: str) -> None:
-        """Show how far scaling, or the choice of its width and depth, is."""
+        """Start the progress display of scaling, or of the choice of its width and depth."""
         super().begin(split)
         if self._ranks_directly:
             return
@@ -58,7 +58,7 @@ class ScaledJudging(VectorJudging):
         self._count_contexts = shown.report
 
     def update(self, batch: PoolBatch) -> None:
-        """Take one batch, or those of its queries that scaling is chosen on."""
+        """Add one batch, or only those of its queries that the choice of scaling uses."""
         if self._chooses and (most := self._scaling.num_queries) is not None:
             queries = self.data.queries("val")
             some = queries[torch.linspace(0, len(queries) - 1, min(most, len(queries))).long()]
@@ -67,9 +67,9 @@ class ScaledJudging(VectorJudging):
         super().update(batch)
 
     def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
-        """Each query's direct embedding and, after training, that of test-time scaling.
+        """Each query's direct embedding and, after training, the embedding of test-time scaling.
 
-        While width and depth are still to be chosen, these are the vectors of every width and depth.
+        Before width and depth are chosen, these are the vectors of every width and depth.
         """
         ranker = self.ranker
         if self._ranks_directly:
@@ -93,7 +93,7 @@ class ScaledJudging(VectorJudging):
         return torch.stack([steps[:, 0], steps.mean(dim=1)], dim=1)
 
     def judge(self, split: str) -> PoolEvaluation:
-        """The evaluation; says which width and depth were chosen, if they were."""
+        """The evaluation; prints the chosen width and depth if this validation chose them."""
         self.end_progress()
         chooses = self._chooses
         judged = super().judge(split)
@@ -127,7 +127,7 @@ class ScaledJudging(VectorJudging):
             self._shown.close()
 
     def _watched(self, embed: QueryEmbedder) -> QueryEmbedder:
-        """The same, which counts the contexts it reads queries in."""
+        """Wrap `embed` to count the contexts it reads for the progress display."""
         if (count := self._count_contexts) is None:
             return embed
 
@@ -145,7 +145,7 @@ class ScaledJudging(VectorJudging):
 
     @property
     def _ranks_directly(self) -> bool:
-        """Whether no scaling is to be done: there is none, training goes on, or it was never chosen."""
+        """Whether to rank without scaling: it is off, training goes on, or width and depth were never chosen."""
         ranker = self.ranker
         if ranker.scaling is None or (ranker._trainer is not None and ranker.trainer.state.fn == "fit"):
             return True
@@ -153,7 +153,7 @@ class ScaledJudging(VectorJudging):
 
     @property
     def _chooses(self) -> bool:
-        """Whether the width and depth of scaling are still to be chosen, now that training is done."""
+        """Whether this validation, after training, has to choose the width and depth of scaling."""
         ranker = self.ranker
         if ranker.scaling is None or ranker._trainer is None or ranker.trainer.state.fn != "validate":
             return False

@@ -1,19 +1,19 @@
-"""Test-time scaling: a query is read beside ever fewer candidates, part by part, and its embeddings are averaged.
+"""Test-time scaling: reads a query with fewer and fewer candidates, part by part, and averages its embeddings.
 
-LRanker, section 3.3. With width k, depth d and a share `keep`, P being the whole pool at first and E[0] the query's
-embedding in it:
+LRanker, section 3.3. With width k, depth d and a share `keep`, where P starts as the whole pool and E[0] is the
+query's embedding in the context of P:
 
     for t in 0 .. d-1:
         split P at random into k disjoint parts; in each keep the top keep * |part| by <E[t], h_c>; P = their union
         E[t+1] = (E[t] + sum over the k reduced parts m of embed(q, centroids(m))) / (k + 1)
     score(c) = mean over t of <E[t], h_c> = <mean over t of E[t], h_c>
 
-So the final ranking is one scan of the pool with the mean embedding, and depth 0 is direct ranking. All queries of a
-batch, all parts and all widths go through the backbone together, step by step.
+So the final ranking is one scan of the pool with the mean embedding, and depth 0 is direct ranking. In each step, the
+backbone reads all queries of a batch, all parts and all widths together.
 
 Note:
-    Pools larger than `limit` / `keep` depart from this: the first step keeps `limit` candidates of a query, an equal
-    share a part, rather than `keep` of all.
+    Pools larger than `limit` / `keep` differ from this: the first step keeps `limit` candidates of a query, an equal
+    share per part, instead of the share `keep`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,18 +46,18 @@ class Scaling:
     """Graph-based test-time scaling (LRanker, section 3.3): ranking with the mean of many embeddings of a query.
 
     Args:
-        widths: Into how many parts a step may split the candidates; validation chooses among them and direct ranking.
-        max_depth: How many steps it may take.
-        keep: Share of each part's candidates that stays, rounded up; at least one does.
-        limit: Candidates that the first step leaves a query at most, an equal share a part: for pools of millions.
-        seed: Of the random parts and of the clusterings.
-        width: The one width to use; null to choose it on validation, and the depth with it.
-        depth: The one depth to use; null to choose it on validation, and the width with it.
-        num_queries: Validation queries that the choice is made on; null for all.
+        widths: The numbers of parts per step to try; validation chooses one of them, or direct ranking.
+        max_depth: The largest number of steps to try.
+        keep: Share of each part's candidates to keep, rounded up; at least one is kept.
+        limit: The most candidates per query that the first step keeps, an equal share per part; for very large pools.
+        seed: The seed of the random parts and of the clusterings.
+        width: The width to use; null to choose width and depth on validation.
+        depth: The depth to use; null to choose width and depth on validation.
+        num_queries: Number of validation queries used for this choice; null for all.
 
     Note:
-        The paper has no `limit`. With it, pools of more than `limit` / `keep` candidates, 200,000 by default, lose more
-        in the first step than the share that `keep` would leave them.
+        The paper has no `limit`. In pools of more than `limit` / `keep` candidates (200,000 by default), the first step
+        keeps a smaller share than `keep`.
     """
 
     widths: list[Parts] = field(default_factory=lambda: list(range(1, 11)))
@@ -70,7 +70,7 @@ class Scaling:
     num_queries: Rows | None = None
 
     def __post_init__(self) -> None:
-        """Refuse to choose among nothing, and one of two things."""
+        """Refuse an empty choice, and only one of width and depth."""
         if (self.width is None) != (self.depth is None):
             raise ConfigError("ranker.scaling", "one of width and depth is set.", cure="set both, or neither to choose")
         if not self.widths and self.width is None:
@@ -96,29 +96,29 @@ def scale(
 ) -> Float[Tensor, "B steps E"]:
     """The embeddings E[0] .. E[depth] of each query; the mean of the first t + 1 is the ranking vector at depth t.
 
-    What a query gets depends on the seed alone, not on the queries beside it, but for the rounding of other shapes: the
-    random parts of a step come from one order of the pool's rows, the same for every query and width. A part whose
-    candidates are too few for all parts may be empty; it is left out of the mean.
+    A query's embeddings depend on the seed but, except for rounding, not on the other queries of the batch. The random
+    parts of a step come from one order of the pool's rows, which is the same for every query and width. A query with
+    fewer candidates than parts has empty parts; they are left out of the mean.
 
     Args:
-        embed: Reads the queries in contexts; its embeddings are of length one where the ranker normalizes.
-        pool: The candidates. A tensor is best on the device of the embeddings.
-        aggregator: What makes a context of the candidates of a part, from their vectors as they are stored.
+        embed: Embeds the queries in contexts; the embeddings have length 1 if the ranker normalizes.
+        pool: The candidates. A tensor should be on the device of the embeddings.
+        aggregator: Computes the context of a part from the stored vectors of its candidates.
         whole: The context of the pool, `[1, K, D]`, or of each query's own candidates, `[B, K, D]`.
-        num_queries: B.
-        width: Parts a step; 0 is direct ranking.
-        depth: Steps; 0 is direct ranking.
-        keep: Share of each part that stays, rounded up; at least one candidate does.
-        limit: Candidates that the first step leaves a query at most, an equal share a part.
-        seed: Of the random parts and of the clusterings.
-        inverse_norms: One over each candidate's length, where scores are to be cosines and vectors are not of length
-            one.
-        own: Each query's own candidates, -1 beyond their end, where it ranks only these.
-        removed: Pairs (query of the batch, row): no candidates for that query. The pool is split before they are taken
-            out.
+        num_queries: B, the number of queries.
+        width: Parts per step; 0 is direct ranking.
+        depth: Number of steps; 0 is direct ranking.
+        keep: Share of each part to keep, rounded up; at least one candidate is kept.
+        limit: The most candidates per query that the first step keeps, an equal share per part.
+        seed: The seed of the random parts and of the clusterings.
+        inverse_norms: 1 / length of each candidate vector, to score by cosine vectors whose length is not 1; None to
+            score by inner product.
+        own: Each query's own candidates, padded with -1, if it ranks only these; None to rank the pool.
+        removed: Pairs (query of the batch, row) where the row is not a candidate of the query. They are removed after
+            the pool is split.
 
     Note:
-        Means of unit vectors are shorter than one, and are taken as they are: E[t+1] is not scaled to length one again.
+        The mean of unit vectors has a length below 1. E[t+1] is not scaled to length 1 again.
     """
     options = {"keep": keep, "limit": limit, "inverse_norms": inverse_norms, "own": own, "removed": removed}
     return _embeddings(embed, aggregator, whole, num_queries, [width], depth, pool, seed=seed, **options)[:, 0]
@@ -141,10 +141,10 @@ def scale_grid(
     own: Int[Tensor, "B L"] | None = None,
     removed: Int[Tensor, "R 2"] | None = None,
 ) -> Float[Tensor, "B W depths E"]:
-    """The ranking vector at every width and every depth from 0 to `max_depth`: the means of what `scale` gives.
+    """The ranking vector at every width and every depth from 0 to `max_depth`: the means of what `scale` returns.
 
-    The work of smaller settings is shared: the first embedding and its scores by all widths, the steps of a width by
-    all its depths.
+    Settings share their work: all widths share the first embedding and its scores, and all depths of one width share
+    its steps.
     """
     options = {"keep": keep, "limit": limit, "inverse_norms": inverse_norms, "own": own, "removed": removed}
     embeddings = _embeddings(embed, aggregator, whole, num_queries, widths, max_depth, pool, seed=seed, **options)
@@ -153,7 +153,7 @@ def scale_grid(
 
 
 def choose(values: Float[Tensor, "W depths"], widths: Sequence[int]) -> tuple[int, int]:
-    """The width and depth of the highest value; of equal ones, that with the fewest contexts, width * depth.
+    """The width and depth with the highest value; at equal values, the fewest contexts, width * depth.
 
     Direct ranking is (0, 0).
 
@@ -166,13 +166,15 @@ def choose(values: Float[Tensor, "W depths"], widths: Sequence[int]) -> tuple[in
 
 
 def heat_map(values: Float[Tensor, "W depths"], widths: Sequence[int], path: Path, metric: str) -> None:
-    """Draw the metric of every width and depth as a PNG, the chosen one framed; written whole or not at all.
+    """Draw the metric of every width and depth as a PNG, with a frame around the chosen one.
+
+    The file is written completely or not at all.
 
     Args:
-        values: Of the metric, on validation.
-        widths: Of the rows.
+        values: The metric's values on validation.
+        widths: The width of each row.
         path: The file.
-        metric: Its name.
+        metric: The metric's name.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -211,7 +213,7 @@ def _embeddings(
     seed: int,
     **options: Any,
 ) -> Float[Tensor, "B W steps E"]:
-    """E[0] .. E[depth] of each query at each width; `options` are those of the elimination."""
+    """E[0] .. E[depth] of each query at each width; `options` are passed to `Elimination`."""
     whole = Contexts(*(part.expand(num_queries, *part.shape[1:]).unsqueeze(1) for part in whole))
     first = embed(whole).float()[:, 0]
     found = {width: [first] if width else [first] * (depth + 1) for width in widths}
