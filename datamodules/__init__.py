@@ -1,1 +1,1 @@
-"""LightningDataModules: they read a store by path and know no dataset."""
+"""LightningDataModules: read a store by its path, independently of the dataset in it."""

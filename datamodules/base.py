@@ -1,4 +1,4 @@
-"""RankingData: what a run asks of every datamodule."""
+"""RankingData: the interface between runs and datamodules."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from ranking.stores.group_store import GroupStore
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of candidates besides their labels, where references need it.
+    """Facts about candidates besides their labels, for references that need them.
 
     Args:
         answers: Which candidates give the same answer.
-        log_probabilities: How probable a language model found each.
-        beams: What a beam search found for the queries.
+        log_probabilities: The log-probability of each candidate under a language model.
+        beams: The results of a beam search for the queries.
     """
 
     answers: bool = False
@@ -26,9 +26,9 @@ class Known:
 
 
 class RankingData(LightningDataModule, ABC):
-    """Batches of a data set's three splits, and what is to be known of them; it knows no ranker.
+    """Batches of the three splits of a data set, and facts about them, independently of the ranker.
 
-    A subclass also writes `train_dataloader`, `val_dataloader` and `test_dataloader`.
+    A subclass also implements `train_dataloader`, `val_dataloader` and `test_dataloader`.
     """
 
     batch_type: ClassVar[type[Batch]]
@@ -43,16 +43,16 @@ class RankingData(LightningDataModule, ABC):
     @property
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What a ranker can know of the data before it reads any, by the names of the ranker's options."""
+        """Facts about the data that set options of the ranker, by the names of these options."""
 
     @property
     @abstractmethod
     def default_references(self) -> list[str]:
-        """What stands beside a ranker unless the config says otherwise; rankers without weights."""
+        """The rankers without weights that a ranker is compared with, unless the config names others."""
 
     @property
     def encoder(self) -> dict[str, Any] | None:
-        """What made the features; None where there are none or nothing is known of it."""
+        """The model that computed the features; None if there are no features or the model is unknown."""
         return None
 
     @property
@@ -63,11 +63,11 @@ class RankingData(LightningDataModule, ABC):
     @property
     @abstractmethod
     def steps_per_epoch(self) -> int:
-        """How many steps an epoch of training has at the most."""
+        """The largest number of steps in an epoch of training."""
 
     @abstractmethod
     def steps(self, split: str) -> int:
-        """How many batches validation or test has, in one process."""
+        """How many batches validation or test has in one process."""
 
     @abstractmethod
     def num_queries(self, split: str) -> int:
@@ -75,28 +75,28 @@ class RankingData(LightningDataModule, ABC):
 
     @abstractmethod
     def query_id(self, query: int, /) -> str:
-        """The query's own id, for messages and result files."""
+        """The query's id, for messages and result files."""
 
     @abstractmethod
     def query_text(self, query: int, /) -> str:
-        """The query's text, to look at."""
+        """The query's text, for display."""
 
     @abstractmethod
     def candidate_id(self, candidate: int, /) -> str:
-        """The candidate's own id, by its slot or row as rankings give it."""
+        """The candidate's id, by its slot or row in a ranking."""
 
     @abstractmethod
     def candidate_text(self, candidate: int, /) -> str:
-        """The candidate's text, to look at."""
+        """The candidate's text, for display."""
 
     def check_ranker(self, ranker: Any) -> None:
         """Refuse a ranker that cannot be trained on these batches.
 
         Raises:
-            ConfigError: With the option to change.
+            ConfigError: If it cannot be trained; the error names the option to change.
         """
 
     def process(self) -> dict[str, int]:
-        """Which of how many processes this is: `rank` and `world`."""
+        """The number of this process (`rank`) and the number of processes (`world`)."""
         trainer = self.trainer
         return {"rank": trainer.global_rank if trainer else 0, "world": trainer.world_size if trainer else 1}

@@ -1,4 +1,4 @@
-"""Drawing: which candidates of a query form a group, chosen by index, many queries at once."""
+"""Drawing: chooses the candidates that form a group, by index, for many queries at once."""
 
 import torch
 from jaxtyping import Float, Int
@@ -10,16 +10,18 @@ _KEYS_AT_ONCE = 1 << 22
 def draw_slots(
     offsets: Int[Tensor, " Q1"], groups: Int[Tensor, " G"], num_candidates: int, generator: torch.Generator
 ) -> Int[Tensor, "G K"]:
-    """K different slots of each group, uniformly, in random order; all slots in their order where there are not more.
+    """Draw K different slots of each group, uniformly and in random order.
+
+    A group with at most K slots keeps all of them, in their order.
 
     Args:
         offsets: Group g owns the slots from `offsets[g]` to before `offsets[g + 1]`.
-        groups: The groups to draw for; a group may occur often and is drawn afresh each time.
-        num_candidates: K.
-        generator: Where the randomness comes from.
+        groups: The groups to draw for; a group may occur several times, with a new draw each time.
+        num_candidates: K, the number of slots to draw.
+        generator: The random generator.
 
     Returns:
-        Slots, -1 where a group has fewer than K.
+        The slots, padded with -1 if a group has fewer than K.
     """
     drawn = [
         _draw(offsets, part, num_candidates, generator)
@@ -45,7 +47,7 @@ def _draw(
 
 
 def slots_of(offsets: Int[Tensor, " Q1"], groups: Int[Tensor, " G"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
-    """Every slot of the groups, as two columns: the place in `groups`, and the slot."""
+    """Every slot of the groups, as two tensors: the place in `groups`, and the slot."""
     start, size = offsets[groups], offsets[groups + 1] - offsets[groups]
     place = torch.arange(len(groups)).repeat_interleave(size)
     within = torch.arange(len(place)) - (size.cumsum(0) - size)[place]
@@ -53,7 +55,7 @@ def slots_of(offsets: Int[Tensor, " Q1"], groups: Int[Tensor, " G"]) -> tuple[In
 
 
 def has_order(labels: Float[Tensor, "G K"], slots: Int[Tensor, "G K"]) -> torch.Tensor:
-    """True for groups whose candidates do not all have the same label: only those can teach an order."""
+    """True for groups whose candidates have different labels; other groups teach no order."""
     missing = slots < 0
     highest = labels.masked_fill(missing, -torch.inf).amax(dim=1)
     lowest = labels.masked_fill(missing, torch.inf).amin(dim=1)

@@ -1,4 +1,4 @@
-"""EpochLoader: a DataLoader whose batches are a function of (epoch, step), so that it can go on in mid-epoch."""
+"""EpochLoader: a DataLoader whose batches are a function of (epoch, step), so it can resume within an epoch."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -10,26 +10,26 @@ from ranking.batch import Batch
 
 @runtime_checkable
 class BatchSource(Protocol):
-    """Whatever can make the batch of one step of one epoch."""
+    """An object that makes the batch of a given epoch and step."""
 
     def num_steps(self) -> int:
-        """Steps an epoch."""
+        """The number of steps per epoch."""
         ...
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """The batch of one step; always the same for the same arguments."""
+        """The batch of one step; equal arguments give equal batches."""
         ...
 
 
 class EpochLoader(DataLoader):
-    """Loads the batches of a `BatchSource`, in this process or in workers, and remembers how far it has come.
+    """Loads the batches of a `BatchSource`, in this process or in workers, and records the current step.
 
-    Lightning sets the epoch through `sampler.set_epoch` and keeps `state_dict` in its checkpoints.
+    Lightning sets the epoch with `sampler.set_epoch` and saves `state_dict` in its checkpoints.
 
     Args:
         source: Makes the batches.
-        num_workers: Processes that prepare batches ahead; 0 is fastest while a batch is one gather.
-        pin_memory: Put batches where a GPU can fetch them by itself.
+        num_workers: Number of processes that prepare batches in advance; 0 is fastest if a batch is one gather.
+        pin_memory: Put batches into pinned memory, from which copies to a GPU are faster.
     """
 
     def __init__(self, source: BatchSource, *, num_workers: int = 0, pin_memory: bool = False) -> None:
@@ -44,7 +44,7 @@ class EpochLoader(DataLoader):
         )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """The rest of the epoch."""
+        """The remaining batches of the epoch."""
         steps = self._steps
         steps.done = steps.start()
         for batch in super().__iter__():
@@ -53,11 +53,11 @@ class EpochLoader(DataLoader):
         steps.resume_at = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch, and how many of its steps have been handed out."""
+        """The epoch, and how many of its batches have been returned."""
         return {"epoch": self._steps.epoch, "step": self._steps.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue after the step at which `state_dict` was called."""
         self._steps.resume_at = (int(state["epoch"]), int(state["step"]))
 
 

@@ -1,4 +1,4 @@
-"""Group batches: the batches of an epoch, made of groups of slots that were drawn from a store."""
+"""Group batches: makes the batches of an epoch from groups of slots drawn from a store."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,11 +19,11 @@ _EVALUATION_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class UsableSlots:
-    """Those slots of a store that may be drawn, by group.
+    """The slots of a store that may be drawn, by group.
 
     Args:
-        store: Where features and labels are.
-        slot: UsableSlots of the store, group by group.
+        store: The store with features and labels.
+        slot: The usable slots of the store, group by group.
         offsets: Group g owns `slot[offsets[g]:offsets[g + 1]]`.
     """
 
@@ -33,12 +33,12 @@ class UsableSlots:
 
     @classmethod
     def of(cls, store: GroupStore, usable: Tensor) -> "UsableSlots":
-        """The usable ones among the slots of a store."""
+        """Select the usable slots of a store."""
         before = torch.nn.functional.pad(usable.long().cumsum(0), (1, 0))
         return cls(store, usable.nonzero().flatten(), before[store.offsets])
 
     def labels(self, drawn: Int[Tensor, "G K"]) -> Float[Tensor, "G K"]:
-        """The labels of drawn slots, 0 where there is none."""
+        """The labels of drawn slots; 0 for a slot of -1."""
         labels = self.store.label[self.slot[drawn.clamp(min=0)]]
         return labels.masked_fill(drawn < 0, 0)
 
@@ -47,7 +47,7 @@ class UsableSlots:
         return self.store.candidate[self.slot[drawn]]
 
     def columns(self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"]) -> dict[str, Any]:
-        """What every batch holds of the groups and their drawn slots, by field."""
+        """The fields of any batch with these groups and their drawn slots."""
         mask = drawn >= 0
         slot = torch.where(mask, self.slot[drawn.clamp(min=0)], -1)
         return {"labels": self.labels(drawn), "mask": mask, "group": groups, "slot": slot}
@@ -55,11 +55,11 @@ class UsableSlots:
 
 @runtime_checkable
 class Maker(Protocol):
-    """Makes batches of groups and of the slots that were drawn of each."""
+    """Makes batches from groups and the slots drawn for each group."""
 
     @property
     def slots(self) -> UsableSlots:
-        """What is drawn from."""
+        """The slots that may be drawn."""
         ...
 
     def batch(
@@ -70,32 +70,32 @@ class Maker(Protocol):
         table: "UniqueCandidates | None" = None,
         shared_negatives: bool = False,
     ) -> Batch:
-        """A batch of these groups.
+        """Make a batch of these groups.
 
         Args:
-            groups: The group of each row.
-            drawn: Its slots, -1 where there is none.
-            table: Candidates to point into; None gathers those that the groups need.
-            shared_negatives: Each group will be scored against the whole table.
+            groups: The group of each row of the batch.
+            drawn: The slots drawn for each row, padded with -1.
+            table: The candidates that the batch refers to; None to gather those that the groups need.
+            shared_negatives: Whether each group will be scored against the whole table.
         """
         ...
 
     def table(self, rows: Int[Tensor, " N"]) -> "UniqueCandidates":
-        """The candidates in these rows, each once."""
+        """The candidates in these rows, without duplicates."""
         ...
 
     def num_at_once(self, num_candidates: int) -> int:
-        """How many groups of K candidates a batch of validation or test has."""
+        """The number of groups of K candidates in a batch of validation or test."""
         ...
 
 
 @dataclass(frozen=True)
 class FeatureMaker:
-    """Makes batches in which every vector occurs once, however many groups it is in.
+    """Makes batches that contain every vector once, even if several groups use it.
 
     Args:
-        slots: What is drawn from.
-        depth: Place among the store's depths.
+        slots: The slots that may be drawn.
+        depth: Index into the store's depths.
     """
 
     slots: UsableSlots
@@ -109,7 +109,7 @@ class FeatureMaker:
         table: "UniqueCandidates | None" = None,
         shared_negatives: bool = False,
     ) -> FeatureBatch:
-        """A batch of vectors, from one gather."""
+        """Make a batch of vectors with one gather."""
         store, columns = self.slots.store, self.slots.columns(groups, drawn)
         rows = store.candidate[columns["slot"][columns["mask"]]]
         if table is None:
@@ -127,15 +127,15 @@ class FeatureMaker:
         )
 
     def table(self, rows: Int[Tensor, " N"]) -> "UniqueCandidates":
-        """The features of these rows, in one gather."""
+        """Read the features of these rows with one gather."""
         return UniqueCandidates.gather(self.slots.store, rows, self.depth)
 
     def num_at_once(self, num_candidates: int) -> int:
-        """As many groups as have 64 MiB of features."""
+        """The number of groups whose features take 64 MiB; at least 1."""
         return max(1, _EVALUATION_BYTES // (4 * num_candidates * self.slots.store.feature_dim))
 
     def _own_candidates(self, groups: Int[Tensor, " B"], table: "UniqueCandidates") -> Int[Tensor, "E 2"]:
-        """Where in the table a group's own candidates are that are not known to be wrong, drawn or not."""
+        """The places in the table of each group's own candidates that are not known to be wrong, drawn or not."""
         store = self.slots.store
         place, slot = slots_of(store.offsets, groups)
         unsure = ~(store.valid[slot] & (store.label[slot] <= 0))
@@ -150,8 +150,8 @@ class TextMaker:
     """Makes batches of texts.
 
     Args:
-        slots: What is drawn from.
-        groups_at_once: Of validation and test.
+        slots: The slots that may be drawn.
+        groups_at_once: The number of groups in a batch of validation or test.
     """
 
     slots: UsableSlots
@@ -165,7 +165,7 @@ class TextMaker:
         table: "UniqueCandidates | None" = None,
         shared_negatives: bool = False,
     ) -> TextBatch:
-        """A batch of texts as they are stored."""
+        """Make a batch of texts as they are stored."""
         assert table is None and not shared_negatives, "texts are scored in their own groups"
         store, columns = self.slots.store, self.slots.columns(groups, drawn)
         return TextBatch(
@@ -178,37 +178,37 @@ class TextMaker:
         )
 
     def table(self, rows: Int[Tensor, " N"]) -> "UniqueCandidates":
-        """Texts have none."""
+        """Refuse, because batches of texts have no table."""
         raise NotImplementedError("texts are scored in their own groups")
 
     def num_at_once(self, num_candidates: int) -> int:
-        """As the options say."""
+        """The number that the options set."""
         return self.groups_at_once
 
 
 @dataclass(frozen=True)
 class UniqueCandidates:
-    """Some candidates of a store: their rows, ascending, each once, and their features."""
+    """Some candidates of a store: their rows, ascending and without duplicates, and their features."""
 
     rows: Int[Tensor, " C"]
     features: Float[Tensor, "C D"]
 
     @classmethod
     def gather(cls, store: GroupStore, rows: Int[Tensor, " N"], depth: int) -> "UniqueCandidates":
-        """The features of these rows, in one gather."""
+        """Read the features of these rows with one gather."""
         rows = rows.unique()
         return cls(rows, store.candidate_features(rows, depth))
 
 
 class EvaluationBatches:
-    """Given groups in order, each in one process only.
+    """Given groups, in order; each group is in one process only.
 
     Args:
         maker: Makes the batches.
-        groups: A group for each draw.
-        drawn: Its slots.
-        rank: This process.
-        world: How many processes there are.
+        groups: The group of each draw.
+        drawn: The slots of each draw.
+        rank: The number of this process.
+        world: The number of processes.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class EvaluationBatches:
         self._known = {name: values for name, values in known.items() if values is not None}
 
     def num_steps(self) -> int:
-        """At least one, if empty, so that every process takes part when results are gathered."""
+        """At least one step, which may be empty: every process must take part in gathering results."""
         return max(1, -(-len(self._groups) // self._size))
 
     def batch(self, epoch: int, step: int) -> Batch:
@@ -236,25 +236,25 @@ class EvaluationBatches:
 
 
 class TrainingBatches:
-    """Freshly drawn and shuffled groups each epoch, a function of (seed, epoch) alone.
+    """Draws and shuffles new groups in each epoch, as a function of only (seed, epoch).
 
-    Each process has the same number of groups, so with several of them an epoch may lack up to that many groups less
-    one. An epoch has as many steps as the first one: another epoch in which fewer groups are kept starts over with its
-    own first ones, so that schedules can count on the number.
+    Each process has the same number of groups, so an epoch on N processes may leave out up to N - 1 groups. Every epoch
+    has as many steps as the first one, so schedules know the number. If a later epoch keeps fewer groups, it repeats
+    its own first groups.
 
     Args:
         maker: Makes the batches.
-        groups: The group of each draw; one that is drawn often occurs often.
-        num_candidates: K.
-        batch_size: Groups a step over all processes.
+        groups: The group of each draw; a group with several draws occurs several times.
+        num_candidates: K, the number of candidates in a group.
+        batch_size: Groups per step, over all processes.
         negatives: `group`, `batch` or `all`.
-        keep: Which drawn groups to keep, from their labels and slots; None for all.
-        seed: Of drawing and shuffling.
-        rank: This process.
-        world: How many processes there are.
+        keep: Decides from labels and slots which drawn groups to keep; None to keep all.
+        seed: The seed of drawing and shuffling.
+        rank: The number of this process.
+        world: The number of processes.
 
     Raises:
-        ConfigError: If no group is kept, or the processes cannot share a batch evenly.
+        ConfigError: If no group is kept, or the number of processes does not divide `batch_size`.
     """
 
     def __init__(
@@ -286,11 +286,11 @@ class TrainingBatches:
             self._table = maker.table(self._slots.rows(own))
 
     def num_steps(self) -> int:
-        """Steps an epoch, the last one possibly smaller."""
+        """The number of steps per epoch; the last one may be smaller."""
         return -(-self._num_groups // self._batch_size)
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """The part of this process of the batch of one step."""
+        """The part of a step's batch that this process trains on."""
         if epoch != self._epoch:
             self._plan(epoch)
         start, end = step * self._batch_size, min((step + 1) * self._batch_size, self._num_groups)
@@ -298,7 +298,7 @@ class TrainingBatches:
         picked = everyone.tensor_split(self._world)[self._rank]
         groups, drawn, table = self._groups[picked], self._drawn[picked], self._table
         if self._negatives == "batch" and self._world > 1:
-            # The other processes' candidates too, so that the number of processes changes no loss.
+            # Include the other processes' candidates, so the loss does not depend on the number of processes.
             slot = self._drawn[everyone].flatten()
             table = self._maker.table(self._slots.rows(slot[slot >= 0]))
         shared = self._negatives != "group"

@@ -1,4 +1,4 @@
-"""GroupData: groups of K candidates, drawn by index from a group store, whatever a batch holds of them."""
+"""GroupData: groups of K candidates, drawn by index from a group store; the base of all group datamodules."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -23,19 +23,20 @@ Negatives = Literal["group", "batch", "all"]
 
 
 class Drawing(TypedDict, total=False):
-    """How groups are drawn, whatever a batch holds of them.
+    """Options for drawing groups, shared by all group datamodules.
 
     Args:
-        num_candidates: K; null for all that a query has.
-        groups_per_query: Groups drawn of each query an epoch.
-        batch_size: Groups a step, over all processes together, so that a run means the same on any number of them.
+        num_candidates: K, the candidates per group; null for all candidates of a query.
+        groups_per_query: Groups drawn from each query per epoch.
+        batch_size: Groups per step over all processes, so results do not depend on the number of processes.
         drop_unordered: Drop training groups whose labels are all equal.
-        eval_draws: Groups drawn of each query for validation and test, where K are drawn of more; metrics are means.
-        split_shares: Shares of train, val and test where the store has no splits of its own.
-        seed: Of the drawing; null for the run's.
-        eval_seed: Of the drawing for validation and test, kept apart so that seeds are judged on the same groups.
-        num_workers: Processes that prepare batches ahead.
-        verify: Check the store's hashes before the first use.
+        eval_draws: Groups drawn from each query with more than K candidates in validation and test; metrics average
+            over them.
+        split_shares: Shares of train, val and test, for queries that the store does not assign to a split.
+        seed: The seed for drawing training groups; null for the run's seed.
+        eval_seed: The seed for drawing validation and test groups, so runs with different seeds use the same groups.
+        num_workers: Number of processes that prepare batches in advance.
+        verify: Check the store's hashes before using it.
     """
 
     num_candidates: Annotated[int, Interval(ge=2, le=100_000)] | None
@@ -51,13 +52,13 @@ class Drawing(TypedDict, total=False):
 
 
 class GroupData(RankingData):
-    """Groups of K candidates, drawn afresh each epoch for training and once for evaluation.
+    """Groups of K candidates, drawn anew in each training epoch and once for evaluation.
 
-    Queries that the store does not assign to a split are assigned by a hash of their text, so that equal queries never
-    fall into different splits. In training, groups that cannot teach an order are dropped (Language Ranker, appendix
-    D); validation and test keep every query, and one without a right candidate counts as a miss.
+    Queries that the store does not assign to a split are assigned by a hash of their text, so equal queries are always
+    in the same split. Training drops groups whose labels are all equal, because they teach no order (Language Ranker,
+    appendix D). Validation and test keep every query; a query without a right candidate counts as a miss.
 
-    A subclass says by its `maker` what a batch holds.
+    A subclass implements `maker`, which decides what batches hold.
     """
 
     def __init__(
@@ -94,11 +95,11 @@ class GroupData(RankingData):
 
     @abstractmethod
     def maker(self, slots: UsableSlots) -> Maker:
-        """What makes batches of the slots that are drawn of these."""
+        """The object that makes batches from these slots."""
 
     @property
     def default_references(self) -> list[str]:
-        """Those that score any group, and those of responses where what they need is known."""
+        """References for any group, and references for responses if the store has what they need."""
         known = {"beam": self.known.beams, "majority": self.known.answers, "likeliest": self.known.log_probabilities}
         return [name for name in self.all_references if known.get(name, True)]
 
@@ -109,11 +110,11 @@ class GroupData(RankingData):
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many steps an epoch has at the most: as if no drawn group were dropped."""
+        """The largest number of steps in an epoch: the number if no drawn group is dropped."""
         return -(-self.num_queries("train") * self._groups_per_query // self._batch_size)
 
     def steps(self, split: str) -> int:
-        """How many batches validation or test has, in one process."""
+        """How many batches validation or test has in one process."""
         return len(self._evaluation_loader(split))
 
     def num_queries(self, split: str) -> int:
@@ -121,23 +122,23 @@ class GroupData(RankingData):
         return len(self._splits[split])
 
     def query_id(self, group: int) -> str:
-        """The query's own id, for messages and result files."""
+        """The query's id, for messages and result files."""
         return self.store.query_id(group)
 
     def query_text(self, group: int) -> str:
-        """The query's text, to look at."""
+        """The query's text, for display."""
         return self.store.query_text(group)
 
     def candidate_id(self, slot: int) -> str:
-        """The candidate's own id in its group."""
+        """The candidate's id in its group."""
         return self.store.slot_id(slot)
 
     def candidate_text(self, slot: int) -> str:
-        """The candidate's text, to look at."""
+        """The candidate's text, for display."""
         return self.store.candidate_text(int(self.store.candidate[slot]))
 
     def train_dataloader(self) -> EpochLoader:
-        """Batches of freshly drawn groups, shuffled."""
+        """Batches of newly drawn groups, shuffled."""
         keep = None
         if self._negatives != "group":
             keep = has_relevant
@@ -156,24 +157,24 @@ class GroupData(RankingData):
         return EpochLoader(source, num_workers=self._num_workers, pin_memory=torch.cuda.is_available())
 
     def val_dataloader(self) -> EpochLoader:
-        """Each validation query, once a draw, in order."""
+        """Each validation query once per draw, in order."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> EpochLoader:
-        """Each test query, once a draw, in order."""
+        """Each test query once per draw, in order."""
         return self._evaluation_loader("test")
 
     def most_candidates(self, split: str) -> int:
-        """How many candidates the queries of a split have at the most."""
+        """The largest number of candidates of a query in a split."""
         return int(self._evaluation_slots.offsets.diff()[self._splits[split]].amax())
 
     def evaluation_batches(self, split: str, num_candidates: int, draws: int) -> Iterator[Batch]:
-        """Other groups than those of validation and test: so many candidates of each query, drawn so often.
+        """Batches for evaluation with another number of candidates and draws than validation and test.
 
         Args:
-            split: Whose queries.
-            num_candidates: K; all that a query has where there are not more.
-            draws: Groups of each query.
+            split: The split of the queries.
+            num_candidates: K; a query with fewer candidates keeps all of them.
+            draws: Groups drawn from each query.
         """
         batches = self._evaluation(split, num_candidates, draws, {"rank": 0, "world": 1})
         return (batches.batch(0, step) for step in range(batches.num_steps()))

@@ -11,21 +11,21 @@ from registry.ranges import FilePath, Probability
 
 @DATAMODULES.register("grouped_features")
 class GroupedFeatures(GroupData):
-    """Groups of K candidates with features, drawn afresh each epoch for training and once for evaluation.
+    """Groups of K candidates as vectors, drawn anew in each training epoch and once for evaluation.
 
-    Queries that the store does not assign to a split are assigned by a hash of their text, so that equal queries never
-    fall into different splits. In training, groups that cannot teach an order are dropped (Language Ranker, appendix
-    D); validation and test keep every query, and one without a right candidate counts as a miss.
+    Queries that the store does not assign to a split are assigned by a hash of their text, so equal queries are always
+    in the same split. Training drops groups whose labels are all equal, because they teach no order (Language Ranker,
+    appendix D). Validation and test keep every query; a query without a right candidate counts as a miss.
 
     Args:
-        path: The store.
-        depth: Which of the stored depths to read; null where there is one.
-        negatives: What a right candidate is trained against: its `group`, all candidates in the `batch`, or the right
-            candidates of `all` training queries; one that is right for none of them is not pushed away for that. The
-            last two are for rankers that score each candidate alone.
+        path: The path of the group store.
+        depth: The stored depth to read; null if the store has only one.
+        negatives: The negatives of a right candidate: the other candidates of its `group`, all candidates in the
+            `batch`, or the right candidates of `all` training queries. With `all`, a candidate that is right for no
+            training query is not a negative. `batch` and `all` need a ranker that scores each candidate independently.
 
     Raises:
-        ConfigError: If the store does not open, has no such depth, or leaves a split empty.
+        ConfigError: If the store cannot be opened, does not have this depth, or has no queries for a split.
     """
 
     batch_type: ClassVar[type[Batch]] = FeatureBatch
@@ -51,14 +51,14 @@ class GroupedFeatures(GroupData):
 
     @property
     def encoder(self) -> dict[str, Any] | None:
-        """What made the features; a language model with the one depth that is read."""
+        """The model that computed the features; for a language model, with the depth that is read."""
         encoder = self.store.encoder
         if encoder is None or "depths" not in encoder:
             return encoder
         return encoder | {"depths": [self.store.depths[self._depth]]}
 
     def maker(self, slots: UsableSlots) -> FeatureMaker:
-        """Batches of vectors."""
+        """The object that makes batches of vectors."""
         return FeatureMaker(slots, self._depth)
 
     def _find_depth(self, depth: float | None) -> int:

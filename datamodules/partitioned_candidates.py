@@ -1,4 +1,4 @@
-"""PartitionedCandidates: queries with their right candidates over one pool, read in random parts of it."""
+"""PartitionedCandidates: queries with right candidates in one pool, trained on random parts of it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -34,43 +34,43 @@ STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pre
 
 @DATAMODULES.register("partitioned_candidates")
 class PartitionedCandidates(RankingData):
-    """Queries over a shared pool of candidates, as LRanker trains on them (section 3.2, Eqs. 11-12).
+    """Queries over a shared pool of candidates, as used to train LRanker (section 3.2, Eqs. 11-12).
 
-    The pool is split at random into parts, several times. Each step draws one of these splits, each query of the batch
-    one part of it: the context in which it is read, and where its negatives come from. Of a query with several right
-    candidates one is drawn each epoch; none of the others is ever its negative. Training leaves out queries without a
-    right candidate; validation and test keep them, as misses.
+    The pool is split at random into parts, several times. Each step draws one of these splits, and each query of the
+    batch draws one part of it. The part is the context in which the query is read, and the source of its negatives. In
+    each epoch, a query draws one of its right candidates; the others are never its negatives. Training leaves out
+    queries without a right candidate; validation and test count them as misses.
 
-    Queries that the pool does not assign to a split are assigned by a hash of their text, so that equal queries never
-    fall into different splits. Queries of about the same length come together in a batch.
+    Queries that the pool does not assign to a split are assigned by a hash of their text, so equal queries are always
+    in the same split. A batch contains queries of similar length.
 
     Args:
-        path: The candidate pool.
-        batch_size: Queries a step, over all processes together, so that a run means the same on any number of them.
-        candidates: What each query ranks: the whole `pool`, or the list of its `own` that comes with it.
-        num_partitions: Parts of a split; with own lists, parts of each list.
-        num_splits: Splits of the pool.
-        negatives: What the right candidate is trained against: some or `all` of the drawn `partition`; the whole
-            `pool`, in one matrix product; the positives of the other queries in the `batch`; or some that the frozen
-            encoder ranks highest, `mined`.
-        num_negatives: How many are drawn for `partition` and `mined`; all where there are fewer.
-        in_batch: Also take the other queries' positives, over all processes.
-        known_only: Only candidates that are right for some training query count as negatives: then those that are
-            right for other splits' queries are not pushed away.
-        mine_depth: Length of the encoder's lists for `mined`.
-        mine_margin: Leave out mined candidates that the encoder scores above this share of the positive's score, since
-            they may be right; null for none.
-        exclude_history: A query's history is no candidate for it, neither in training nor in evaluation.
-        split_shares: Shares of train, val and test, whose sum is 1, where the pool has no splits of its own.
-        eval_batch_size: Queries a step of each process in validation and test.
-        encoder: The model that must have made the pool's vectors; null for any.
-        seed: Of the splits and all that is drawn; null for the run's.
-        num_workers: Processes that prepare batches ahead.
-        verify: Check the pool's hashes before the first use, which reads all of it.
+        path: The path of the candidate pool.
+        batch_size: Queries per step over all processes, so results do not depend on the number of processes.
+        candidates: What each query ranks: the whole `pool`, or its `own` list of candidates.
+        num_partitions: Number of parts in a split; with own lists, number of parts of each list.
+        num_splits: Number of random splits of the pool.
+        negatives: The negatives of a query: `partition` for some candidates of its drawn part, `all` for all of them,
+            `pool` for the whole pool, in one matrix product, `batch` for the positives of the other queries in the
+            batch, or `mined` for some of the candidates that the frozen encoder ranks highest.
+        num_negatives: Number of negatives drawn for `partition` and `mined`; all if there are fewer.
+        in_batch: Also use the other queries' positives as negatives, over all processes.
+        known_only: Use only candidates that are right for some training query as negatives. So training does not lower
+            the scores of candidates that are right only for queries of other splits.
+        mine_depth: Number of candidates that the encoder retrieves per query for `mined`.
+        mine_margin: Leave out mined candidates whose encoder score is above this share of the positive's score, since
+            they may be right; null to keep all.
+        exclude_history: Remove the candidates in a query's history from what it ranks, in training and evaluation.
+        split_shares: Shares of train, val and test (sum 1), for queries that the pool does not assign to a split.
+        eval_batch_size: Queries per step and process in validation and test.
+        encoder: The model that the pool's vectors must come from; null for any.
+        seed: The seed of the splits and of all draws; null for the run's seed.
+        num_workers: Number of processes that prepare batches in advance.
+        verify: Check the pool's hashes before using it; this reads the whole pool.
 
     Raises:
-        ConfigError: If options make no sense for this pool, or a split has no query with a right candidate.
-        StoreError: If the pool does not open, or another encoder made it.
+        ConfigError: If an option does not fit this pool, or a split has no query with a right candidate.
+        StoreError: If the pool cannot be opened, or its vectors come from another encoder.
     """
 
     batch_type: ClassVar[type[Batch]] = PoolBatch
@@ -117,31 +117,31 @@ class PartitionedCandidates(RankingData):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a ranker can know of the data before it reads any: the size of the vectors and of the pool."""
+        """Facts about the data that set options of the ranker: the size of the vectors and of the pool."""
         return {"feature_dim": self.pool.feature_dim, "num_items": self.pool.num_candidates}
 
     @property
     def default_references(self) -> list[str]:
-        """The words that query and candidate share, and the frozen encoder."""
+        """The references `bm25` and `encoder`."""
         return ["bm25", "encoder"]
 
     @property
     def encoder(self) -> dict[str, Any] | None:
-        """What made the pool's vectors."""
+        """The model that computed the pool's vectors."""
         return self.pool.encoder
 
     @property
     def shared_negatives(self) -> bool:
-        """True: queries are scored against all candidates of a batch."""
+        """True, because queries are scored against all candidates of a batch."""
         return True
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many steps an epoch has at the most: several processes may leave out some queries."""
+        """The largest number of steps in an epoch; several processes may leave out some queries."""
         return -(-self.num_queries("train") // self._batch_size)
 
     def steps(self, split: str) -> int:
-        """How many batches validation or test has, in one process."""
+        """How many batches validation or test has in one process."""
         return -(-self.num_queries(split) // self._eval_batch_size)
 
     def num_queries(self, split: str) -> int:
@@ -153,34 +153,34 @@ class PartitionedCandidates(RankingData):
         return self._splits[split]
 
     def query_id(self, query: int) -> str:
-        """The query's own id, for messages and result files."""
+        """The query's id, for messages and result files."""
         return self.pool.queries.id(query)
 
     def query_text(self, query: int) -> str:
-        """The query's text, to look at."""
+        """The query's text, for display."""
         return self.pool.queries.text(query)
 
     def candidate_id(self, row: int) -> str:
-        """The candidate's own id."""
+        """The candidate's id."""
         return self.pool.id(row)
 
     def candidate_text(self, row: int) -> str:
-        """The candidate's text, to look at."""
+        """The candidate's text, for display."""
         return self.pool.text(row)
 
     def restrictions(self, queries: Int[Tensor, " Q"]) -> tuple[Int[Tensor, "Q L"] | None, Int[Tensor, "R 2"] | None]:
-        """What limits the candidates of queries.
+        """The limits on the candidates that queries rank.
 
         Returns:
-            Rows of each query's own list, -1 where there is none, or None where queries rank the whole pool; and
-            pairs (place in `queries`, row) that are no candidates, or None.
+            The rows of each query's own list, padded with -1, or None if queries rank the whole pool; and pairs (place
+            in `queries`, row) that are not candidates, or None.
         """
         if self._own:
             return self._judgements.own(queries), None
         return None, self._judgements.removed(queries)
 
     def setup(self, stage: str) -> None:
-        """Read what the ranker reads of the queries, once for each split."""
+        """Read the inputs that the ranker needs of the queries, once for each split."""
         assert self.trainer is not None
         self.read_for(self.trainer.lightning_module, *STAGES[stage])
 
@@ -188,7 +188,7 @@ class PartitionedCandidates(RankingData):
         """Refuse a ranker that cannot be trained on these batches.
 
         Raises:
-            ConfigError: If it would have to read all of the pool in each step, or reads histories that are not there.
+            ConfigError: If the ranker would read the whole pool in each step, or reads histories and the pool has none.
         """
         reading = ranker.reading()
         if reading.candidates is not None and not self._own and self._negatives in ("all", "pool"):
@@ -200,11 +200,11 @@ class PartitionedCandidates(RankingData):
             raise ConfigError("ranker.name", problem, cure="a pool of a recommendation data set, or another ranker")
 
     def read_for(self, ranker: Any, *splits: str) -> None:
-        """Read what a ranker, and the references beside it, read of the queries of these splits.
+        """Read the inputs that a ranker and its references need of the queries of these splits.
 
         Args:
-            ranker: Says by `reading()` what that is.
-            splits: Whose queries.
+            ranker: Its `reading()` returns which inputs it needs.
+            splits: The splits of the queries.
         """
         if ranker is not self._read_by:
             self._tokens, self._candidate_tokens, self._history, self._read_by = {}, None, None, ranker
@@ -221,7 +221,7 @@ class PartitionedCandidates(RankingData):
             self._history = TokenLists(torch.arange(known.num_queries), known.history, known.history_offsets)
 
     def train_dataloader(self) -> EpochLoader:
-        """Batches of training queries, shuffled, drawn afresh each epoch."""
+        """Batches of training queries, shuffled and drawn anew in each epoch."""
         negatives = self._choice()
         self._table, self._on_device = negatives.table, None
         source = TrainingPoolBatches(
@@ -238,7 +238,7 @@ class PartitionedCandidates(RankingData):
             seed=self._seed,
             **self.process(),
         )
-        # What stays the same from batch to batch is copied once, by transfer_batch_to_device.
+        # transfer_batch_to_device copies what all batches share only once.
         pin_memory = torch.cuda.is_available() and self._table is None
         return EpochLoader(source, num_workers=self._num_workers, pin_memory=pin_memory)
 
@@ -251,7 +251,7 @@ class PartitionedCandidates(RankingData):
         return self._evaluation_loader("test")
 
     def transfer_batch_to_device(self, batch: PoolBatch, device: torch.device, dataloader_idx: int) -> PoolBatch:
-        """Copy a batch, but a table of candidates that all training batches share only once."""
+        """Copy a batch; a candidate table that all training batches share is copied only once."""
         if device.type != "cpu" and self._table is not None and torch.equal(batch.rows, self._table.rows):
             if self._on_device is None or self._on_device.device != device:
                 self._on_device = self._table.features.to(device)
@@ -261,7 +261,7 @@ class PartitionedCandidates(RankingData):
     def _read(
         self, what: str, index: Int[Tensor, " n"], text: Callable[[int], str], tokenize: Tokenize | None, by: Reading
     ) -> TokenLists:
-        """The tokens of texts, with a word on how many were cut; none where texts are not read."""
+        """Tokenize texts and print how many were cut; no tokens if the ranker does not read these texts."""
         if tokenize is None:
             return TokenLists(index, torch.empty(0, dtype=torch.int32), torch.zeros(len(index) + 1, dtype=torch.int64))
         cut = by.num_cut()
@@ -299,14 +299,14 @@ class PartitionedCandidates(RankingData):
             return OneTable(self.pool, known)
         assert self.partitions is not None
         if self._negatives == "all":
-            # So many parts at once are most of the pool.
+            # So many parts together are most of the pool.
             most = self._batch_size >= self._num_partitions
             table = OneTable(self.pool, known).table if most else None
             return WholeParts(self.pool, self.partitions, known, table)
         return Sampled(self.pool, FromParts(self.partitions, self._judgements, count, known))
 
     def _known(self) -> Int[Tensor, " n"] | None:
-        """The candidates that are right for some training query, if only they may be negatives."""
+        """The candidates that are right for some training query, with `known_only`; else None."""
         return self._judgements.relevant(self._splits["train"])[1].unique() if self._known_only else None
 
     def _mine(self) -> MinedLists:

@@ -1,4 +1,4 @@
-"""Splits: which queries train, validate and test."""
+"""Splits: assigns queries to training, validation and test."""
 
 import hashlib
 from bisect import bisect_right
@@ -18,15 +18,15 @@ _TOLERANCE = 1e-6
 def assign_splits(
     given: UInt8[Tensor, " Q"], text: Callable[[int], str], shares: tuple[float, float, float]
 ) -> UInt8[Tensor, " Q"]:
-    """The split of every query: the given one, else by a hash of its text, so that equal texts never part.
+    """The split of every query: the given split, or one chosen by a hash of the text, the same for equal texts.
 
-    Where training queries are given and none to validate, some of them validate: as large a part of them as `val` has
-    of the shares of `train` and `val`.
+    If training queries are given but no validation queries, a share val / (train + val) of the training queries is used
+    for validation.
 
     Args:
-        given: A code of `SPLITS`.
-        text: Of each query.
-        shares: How large the splits shall be; their sum is 1.
+        given: The split of each query, as a code of `SPLITS`.
+        text: The text of each query.
+        shares: Shares of train, val and test; their sum is 1.
 
     Raises:
         ConfigError: If a share is negative, or their sum is not 1.
@@ -49,5 +49,5 @@ def assign_splits(
 
 
 def _place(text: str) -> float:
-    """A number from 0 to below 1 that is the same for equal texts."""
+    """A number in [0, 1) that is the same for equal texts."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

@@ -11,16 +11,16 @@ from registry.ranges import Count, FilePath
 
 @DATAMODULES.register("text_groups")
 class TextGroups(GroupData):
-    """Groups of K candidates as texts, for rankers that read them; vectors that the store may have are left alone.
+    """Groups of K candidates as texts, for rankers that read text; the store's vectors, if any, are not read.
 
-    Groups are drawn as `grouped_features` draws them: afresh each epoch for training, once for evaluation.
+    Groups are drawn as in `grouped_features`: anew in each training epoch, and once for evaluation.
 
     Args:
-        path: A group store, with vectors or without.
-        eval_batch_size: Groups a step of each process in validation and test.
+        path: The path of a group store, with or without vectors.
+        eval_batch_size: Groups per step and process in validation and test.
 
     Raises:
-        ConfigError: If the store does not open, or leaves a split empty.
+        ConfigError: If the store cannot be opened, or has no queries for a split.
     """
 
     batch_type: ClassVar[type[Batch]] = TextBatch
@@ -34,14 +34,14 @@ class TextGroups(GroupData):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Nothing that a ranker of texts has to know."""
+        """Empty, because rankers of texts need no facts about the data."""
         return {}
 
     @property
     def encoder(self) -> dict[str, Any] | None:
-        """None: texts are read as they are."""
+        """None, because texts are read without an encoder."""
         return None
 
     def maker(self, slots: UsableSlots) -> TextMaker:
-        """Batches of texts."""
+        """The object that makes batches of texts."""
         return TextMaker(slots, self._eval_batch_size)

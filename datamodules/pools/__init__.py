@@ -1,1 +1,1 @@
-"""What makes the batches of queries over one pool."""
+"""Makes the batches of queries over one pool."""

@@ -1,4 +1,4 @@
-"""Length buckets: batches of texts of about the same length, in random order."""
+"""Length buckets: batches of texts of similar length, in random order."""
 
 import torch
 from jaxtyping import Int
@@ -8,15 +8,14 @@ _BATCHES_SORTED_TOGETHER = 50
 
 
 def length_buckets(lengths: Int[Tensor, " n"], batch_size: int, generator: torch.Generator) -> list[Int[Tensor, " b"]]:
-    """All places once, in batches that need little filling up; one batch may be smaller.
+    """Every place once, in batches that need little padding; one batch may be smaller.
 
-    Places are shuffled, sorted by length within windows of 50 batches, and the batches shuffled: any two batches can
-    come together, and any two places of different windows never share one because of their length alone.
+    Texts are sorted within windows of 50 batches; batches come in random order.
 
     Args:
-        lengths: Of the texts.
-        batch_size: Texts in a batch.
-        generator: Where the randomness comes from.
+        lengths: The lengths of the texts.
+        batch_size: The number of texts in a batch.
+        generator: The random generator.
     """
     batches: list[Tensor] = []
     for window in torch.randperm(len(lengths), generator=generator).split(_BATCHES_SORTED_TOGETHER * batch_size):

@@ -1,4 +1,4 @@
-"""Mining: for each query, the wrong candidates that the frozen encoder ranks highest."""
+"""Mining: finds the wrong candidates of each query that the frozen encoder ranks highest."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ _QUERIES_A_SCAN = 1 << 13
 
 @dataclass(frozen=True)
 class MinedLists:
-    """The encoder's top list of each of Q queries, by cosine.
+    """The candidates that the encoder ranks highest for each of Q queries, by cosine.
 
     Args:
-        pool: Of queries and candidates.
-        queries: Whose lists these are, ascending.
-        rows: Best first, -1 where there are fewer.
-        scores: Cosines.
+        pool: The pool of queries and candidates.
+        queries: The numbers of the queries, ascending.
+        rows: The rows of the candidates, best first, padded with -1.
+        scores: The cosines of these candidates.
     """
 
     pool: CandidatePool
@@ -44,12 +44,12 @@ class MinedLists:
         """Search the pool for all queries.
 
         Args:
-            pool: Of queries and candidates.
-            queries: Ascending.
-            depth: Length of a list.
-            judgements: What may not count as wrong, and so is not listed.
-            device: Where scores are computed.
-            distributed: Share the work among processes.
+            pool: The pool of queries and candidates.
+            queries: The numbers of the queries, ascending.
+            depth: The length of a list.
+            judgements: The candidates that must not be negatives; they are left out.
+            device: The device that computes the scores.
+            distributed: Whether to divide the work among processes.
         """
         norms = None if pool.normalized else inverse_norms(pool)
         rows, scores = [], []
@@ -66,7 +66,7 @@ class MinedLists:
         return cls(pool, queries, torch.cat(rows), torch.cat(scores))
 
     def of(self, queries: Int[Tensor, " B"]) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
-        """Rows and scores of these queries."""
+        """The rows and scores of these queries."""
         at = torch.searchsorted(self.queries, queries)
         return self.rows[at].long(), self.scores[at]
 

@@ -1,4 +1,4 @@
-"""Negative samples: some candidates for each query, drawn from where negatives shall come from."""
+"""Negative samples: draws some negatives for each query from a given source."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ from ranking.vectors.partitions import Partitions
 
 
 class FromParts:
-    """Draws from the part of the pool that a query sees, what may not count as wrong left out.
+    """Draws from the part of the pool that a query reads, without candidates that must not be negatives.
 
     Args:
-        partitions: Of the pool.
-        judgements: What may not count as wrong.
-        count: How many for each query; all where there are fewer.
-        rows: Which candidates may be drawn, ascending; None for all.
+        partitions: The splits of the pool.
+        judgements: The candidates that must not be negatives.
+        count: How many to draw for each query; all if there are fewer.
+        rows: The candidates that may be drawn, ascending; None for all.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class FromParts:
         self._judgements, self._count = judgements, count
 
     def __call__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Pairs (place in the batch, row)."""
+        """Draw pairs (place in the batch, row)."""
         of, rows = (pair.numpy() for pair in self._judgements.not_wrong(draw.queries))
         taken = self._order.places(draw.split, torch.from_numpy(rows)).numpy()
         drawn = []
@@ -44,7 +44,7 @@ class FromParts:
 
 
 class _Whole:
-    """All candidates, in the order of a split, where each part is one run."""
+    """All candidates, in the order of a split, in which each part is contiguous."""
 
     def __init__(self, partitions: Partitions) -> None:
         self._partitions = partitions
@@ -55,7 +55,7 @@ class _Whole:
 
 
 class _Chosen:
-    """Some candidates, ordered so that those of a part of a split are one run."""
+    """Some candidates, in an order in which each part of a split is contiguous."""
 
     def __init__(self, partitions: Partitions, rows: Int[Tensor, " n"]) -> None:
         self._partitions, self._rows = partitions, rows
@@ -73,7 +73,7 @@ class _Chosen:
         return self._rows[self._ordered(split)[0][places]]
 
     def _ordered(self, split: int) -> tuple[Tensor, Tensor, list[int]]:
-        """The places in `rows`, part by part; where each of these ends up; where each part begins."""
+        """The places in `rows`, ordered by part; the new position of each place; the start of each part."""
         if split not in self._orders:
             parts = self._partitions.parts(split, self._rows)
             sizes = torch.bincount(parts, minlength=self._partitions.num_partitions)
@@ -84,13 +84,13 @@ class _Chosen:
 
 @dataclass(frozen=True)
 class FromOwn:
-    """Draws from the part of its own list that a query sees; all of it where `count` is None."""
+    """Draws from the part of a query's own list that it reads; all of the part if `count` is None."""
 
     judgements: Judgements
     count: int | None
 
     def __call__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Pairs (place in the batch, row)."""
+        """Draw pairs (place in the batch, row)."""
         assert draw.own is not None
         of, rows = self.judgements.not_wrong(draw.queries)
         drawn = []
@@ -103,14 +103,14 @@ class FromOwn:
 
 @dataclass(frozen=True)
 class FromMined:
-    """Draws from what the frozen encoder ranks highest.
+    """Draws from the candidates that the frozen encoder ranks highest.
 
     Args:
-        mined: These lists, without what may not count as wrong.
-        margin: If set, candidates that the encoder scores above this share of the positive's score are left out: they
-            may be right without anybody having said so.
-        count: How many for each query; all where there are fewer.
-        rows: Which candidates may be drawn; None for all.
+        mined: The lists of these candidates, without those that must not be negatives.
+        margin: Leave out candidates whose encoder score is above this share of the positive's score: they may be right
+            although nobody judged them. None to keep all.
+        count: How many to draw for each query; all if there are fewer.
+        rows: The candidates that may be drawn; None for all.
     """
 
     mined: MinedLists
@@ -119,7 +119,7 @@ class FromMined:
     rows: Int[Tensor, " n"] | None = None
 
     def __call__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Pairs (place in the batch, row)."""
+        """Draw pairs (place in the batch, row)."""
         rows, scores = self.mined.of(draw.queries)
         allowed = rows >= 0
         if self.margin is not None:
@@ -134,15 +134,15 @@ class FromMined:
 
 
 def no_sample(draw: Draw) -> tuple[Tensor, Tensor]:
-    """Draws nothing: all negatives are other queries' positives."""
+    """Draw nothing: all negatives are other queries' positives."""
     return _flattened([])
 
 
 def _sample(generator: np.random.Generator, size: int, taken: np.ndarray, count: int) -> np.ndarray:
-    """Different numbers below `size`, none of them taken; `taken` is ascending."""
+    """Draw different numbers below `size` that are not in `taken`, which is ascending."""
     free = size - len(taken)
     drawn = generator.choice(free, min(count, free), replace=False, shuffle=False) if free else taken[:0]
-    # The i-th taken number has taken[i] - i free ones below it.
+    # There are taken[i] - i free numbers below taken[i].
     return drawn + np.searchsorted(taken - np.arange(len(taken)), drawn, side="right")
 
 

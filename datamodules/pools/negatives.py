@@ -1,4 +1,4 @@
-"""Negatives: which candidates a query is trained against."""
+"""Negatives: chooses the negatives of each query."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from ranking.vectors.partitions import Partitions
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance has settled for the B queries of a batch before negatives are chosen.
+    """The random choices for the B queries of a batch, made before negatives are chosen.
 
     Args:
-        queries: Their numbers in the pool.
-        seeds: One for each query, for what is drawn for it alone.
-        positives: The right candidate of each that is shown.
-        split: The split of the pool they share.
-        parts: The part of it that each query sees.
-        own: The part of its own candidate list that each query sees, -1 beyond its end; None where it has the pool.
+        queries: The queries' numbers in the pool.
+        seeds: One seed per query, for draws that concern only this query.
+        positives: The drawn right candidate of each query.
+        split: The number of the split that all queries use.
+        parts: The part of this split that each query reads.
+        own: The part of its own candidate list that each query reads, padded with -1; None if queries rank the pool.
     """
 
     queries: Int[Tensor, " B"]
@@ -34,25 +34,25 @@ class Draw:
     own: Int[Tensor, "B L"] | None = None
 
     def generators(self) -> Iterator[np.random.Generator]:
-        """Each query's own randomness."""
+        """One random generator per query."""
         return map(np.random.default_rng, self.seeds.tolist())
 
 
 @dataclass(frozen=True)
 class CandidateTable:
-    """Some candidates of a pool: their rows, ascending, each once, and their vectors."""
+    """Some candidates of a pool: their rows, ascending and without duplicates, and their vectors."""
 
     rows: Int[Tensor, " C"]
     features: Float[Tensor, "C D"]
 
     @classmethod
     def gather(cls, pool: CandidatePool, rows: Int[Tensor, " n"]) -> "CandidateTable":
-        """The vectors of these rows, in one gather."""
+        """Read the vectors of these rows with one gather."""
         rows = rows.unique()
         return cls(rows, pool.features(rows))
 
     def places(self, rows: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Where these rows are in the table, -1 where they are not."""
+        """The places of these rows in the table; -1 for rows that are not in it."""
         return places_in(self.rows, rows)
 
 
@@ -62,15 +62,15 @@ class Negatives(Protocol):
 
     @property
     def table(self) -> CandidateTable | None:
-        """The one table of all batches; None where each has its own."""
+        """The table that all batches share; None if each batch has its own."""
         ...
 
     def choose(self, draw: Draw, also: Int[Tensor, " n"]) -> tuple[CandidateTable, Bool[Tensor, "B C"]]:
-        """The candidates of a batch and, for each query, which of them it is trained against.
+        """The candidates of a batch and, for each query, which of them are its negatives.
 
         Args:
-            draw: The queries.
-            also: Rows that have to be in the table whatever is chosen.
+            draw: The queries and their random choices.
+            also: Rows that the table must contain in any case.
         """
         ...
 
@@ -79,8 +79,8 @@ class OneTable:
     """The same candidates for every query of every batch, gathered once.
 
     Args:
-        pool: Where they are.
-        rows: Which; None for all.
+        pool: The pool of the candidates.
+        rows: The candidates' rows; None for all.
     """
 
     def __init__(self, pool: CandidatePool, rows: Int[Tensor, " C"] | None = None) -> None:
@@ -92,13 +92,13 @@ class OneTable:
 
 
 class WholeParts:
-    """All candidates of the part that a query sees.
+    """All candidates of the part of the pool that a query reads.
 
     Args:
-        pool: Where candidates are.
-        partitions: Of the pool.
-        rows: Which candidates count; None for all.
-        table: These, gathered, where batches see most of them anyway; None gathers each batch's parts.
+        pool: The pool of the candidates.
+        partitions: The splits of the pool.
+        rows: The candidates that may be negatives; None for all.
+        table: A table of these candidates for all batches, if a batch needs most of them; None to gather per batch.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class WholeParts:
         self._parts: dict[int, Tensor] = {}
 
     def choose(self, draw: Draw, also: Int[Tensor, " n"]) -> tuple[CandidateTable, Bool[Tensor, "B C"]]:
-        """The parts of all queries, each for its own queries."""
+        """The candidates of all drawn parts; a query's negatives are those of its own part."""
         if draw.split not in self._parts:
             self._parts[draw.split] = self._partitions.parts(draw.split, self._rows).int()
         part = self._parts[draw.split]
@@ -131,7 +131,7 @@ class Sampled:
     """Some candidates for each query.
 
     Args:
-        pool: Where they are.
+        pool: The pool of the candidates.
         sample: Draws pairs (place in the batch, row).
     """
 
@@ -141,7 +141,7 @@ class Sampled:
         self._pool, self._sample = pool, sample
 
     def choose(self, draw: Draw, also: Int[Tensor, " n"]) -> tuple[CandidateTable, Bool[Tensor, "B C"]]:
-        """All that were drawn, each for the query it was drawn for."""
+        """All drawn candidates; each is a negative only of the query it was drawn for."""
         of, rows = self._sample(draw)
         table = CandidateTable.gather(self._pool, torch.cat([rows, also]))
         mask = torch.zeros(len(draw.queries), len(table.rows), dtype=torch.bool)
@@ -150,7 +150,7 @@ class Sampled:
 
 
 def places_in(ascending: Int[Tensor, " C"], values: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-    """Where values are among ascending ones, -1 where they are not."""
+    """The places of values in an ascending tensor; -1 for values that are not in it."""
     if not len(ascending):
         return torch.full_like(values, -1)
     at = torch.searchsorted(ascending, values).clamp(max=len(ascending) - 1)

@@ -1,4 +1,4 @@
-"""Pool batches: queries as tokens, with the candidates that they are trained against or judged by."""
+"""Pool batches: queries as tokens, with their candidates for training or evaluation."""
 
 from typing import Any
 
@@ -18,29 +18,29 @@ from registry import ConfigError
 
 
 class TrainingPoolBatches:
-    """Each query once an epoch, with one positive and its negatives, a function of (seed, epoch, step) alone.
+    """Each query once per epoch, with one positive and its negatives, as a function of only (seed, epoch, step).
 
-    Queries of about the same length come together; where candidates are encoded anew, queries of about the same length
-    together with their positives. Each process has the same number of queries, so with several of
-    them an epoch may lack up to that many queries less one.
+    A batch contains queries of similar length; if the model in training encodes candidates, the positive's length is
+    added to the query's. Each process has the same number of queries, so an epoch on N processes may leave out up to
+    N - 1 queries.
 
     Args:
-        pool: Candidates.
-        judgements: What is known of the queries.
-        tokens: Of the queries to train on; each of them has a right candidate.
-        negatives: How to choose them.
-        partitions: The parts in which queries see the pool; None where each sees parts of a list of its own.
-        num_own_parts: Into how many parts such a list is split.
-        in_batch: Take the other queries' positives as negatives too, over all processes.
-        candidate_tokens: Of the candidates, where they are encoded anew.
-        history: Rows of what each query's user has seen, where the ranker reads them.
-        batch_size: Queries a step over all processes.
-        seed: Of all that is drawn.
-        rank: This process.
-        world: How many processes there are.
+        pool: The pool of candidates.
+        judgements: The right and excluded candidates of the queries.
+        tokens: The tokens of the training queries; each query must have a right candidate.
+        negatives: Chooses the negatives.
+        partitions: The splits of the pool; None if each query reads parts of its own list.
+        num_own_parts: The number of parts that such a list is split into.
+        in_batch: Also use the other queries' positives as negatives, over all processes.
+        candidate_tokens: The candidates' tokens, if the model in training encodes them; else None.
+        history: Rows of the candidates in each query's history, if the ranker reads histories; else None.
+        batch_size: Queries per step, over all processes.
+        seed: The seed of all random choices.
+        rank: The number of this process.
+        world: The number of processes.
 
     Raises:
-        ConfigError: If the processes cannot share a batch evenly, or there are fewer queries than processes.
+        ConfigError: If the number of processes does not divide `batch_size`, or exceeds the number of queries.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class TrainingPoolBatches:
         self._epoch = -1
 
     def num_steps(self) -> int:
-        """Steps an epoch; one of them may be smaller."""
+        """The number of steps per epoch; one of them may be smaller."""
         return -(-self._num_queries // self._batch_size)
 
     def batch(self, epoch: int, step: int) -> PoolBatch:
-        """The part of this process of the batch of one step."""
+        """The part of a step's batch that this process trains on."""
         if epoch != self._epoch:
             self._plan(epoch)
         everyone = self._batches[step]
@@ -115,7 +115,7 @@ class TrainingPoolBatches:
         )
 
     def _plan(self, epoch: int) -> None:
-        """Draw all that is drawn for an epoch at once."""
+        """Make all random choices of an epoch at once."""
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)
         count = len(self._tokens.index)
         self._positives, self._labels = self._judgements.drawn(
@@ -150,18 +150,18 @@ class TrainingPoolBatches:
 
 
 class EvaluationPoolBatches:
-    """Each query once, in one process only, the longest first; with its right candidates and no others.
+    """Each query once, in one process only, the longest first, with only its right candidates.
 
     Args:
-        pool: Candidates.
-        judgements: What is known of the queries.
-        tokens: Of the queries.
-        own: Whether each query ranks a list of its own.
-        candidate_tokens: Of the candidates, where they are encoded anew.
-        history: Rows of what each query's user has seen, where the ranker reads them.
-        batch_size: Queries a step of one process.
-        rank: This process.
-        world: How many processes there are.
+        pool: The pool of candidates.
+        judgements: The right and excluded candidates of the queries.
+        tokens: The tokens of the queries.
+        own: Whether each query ranks its own list.
+        candidate_tokens: The candidates' tokens, if the model in training encodes them; else None.
+        history: Rows of the candidates in each query's history, if the ranker reads histories; else None.
+        batch_size: Queries per step of one process.
+        rank: The number of this process.
+        world: The number of processes.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class EvaluationPoolBatches:
         self._queries = tokens.index[order[rank::world]]
 
     def num_steps(self) -> int:
-        """At least one, if empty, so that every process takes part when results are gathered."""
+        """At least one step, which may be empty: every process must take part in gathering results."""
         return max(1, -(-len(self._queries) // self._batch_size))
 
     def batch(self, epoch: int, step: int) -> PoolBatch:
@@ -222,7 +222,7 @@ def _encoded(tokens: TokenLists | None, table: CandidateTable) -> dict[str, Any]
 
 
 def _padded(history: TokenLists | None, queries: Int[Tensor, " B"]) -> Int[Tensor, "B H"] | None:
-    """The histories of queries, oldest first, filled up with -1 on the right."""
+    """The histories of queries, oldest first, padded with -1 on the right."""
     if history is None:
         return None
     rows, lengths = history.padded(queries)

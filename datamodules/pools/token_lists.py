@@ -1,4 +1,4 @@
-"""TokenLists: the tokens of many texts, end to end, read once."""
+"""TokenLists: the tokens of many texts, concatenated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class TokenLists:
     """The token ids of n texts.
 
     Args:
-        index: What the texts are called, ascending: queries or rows of a pool.
-        flat: The ids of all of them, one text after the other.
-        offsets: Text i has the ids from `offsets[i]` to before `offsets[i + 1]`.
+        index: The numbers of the texts, ascending: queries or rows of a pool.
+        flat: The token ids of all texts, concatenated.
+        offsets: Text i has the ids `flat[offsets[i]:offsets[i + 1]]`.
     """
 
     index: Int[Tensor, " n"]
@@ -28,7 +28,7 @@ class TokenLists:
 
     @classmethod
     def read(cls, index: Int[Tensor, " n"], text: Callable[[int], str], tokenize: Tokenize) -> "TokenLists":
-        """Tokenize the texts of that name."""
+        """Tokenize the texts with these numbers."""
         flat, counts = [torch.empty(0, dtype=torch.int32)], [torch.zeros(1, dtype=torch.int64)]
         for part in index.split(_TEXTS_AT_ONCE):
             lists = tokenize([text(each) for each in part.tolist()])
@@ -37,12 +37,12 @@ class TokenLists:
         return cls(index, torch.cat(flat), torch.cat(counts).cumsum(0))
 
     def lengths(self, index: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """How many tokens these texts have."""
+        """The number of tokens of these texts."""
         at = torch.searchsorted(self.index, index)
         return self.offsets[at + 1] - self.offsets[at]
 
     def padded(self, index: Int[Tensor, " B"]) -> tuple[Int[Tensor, "B T"], Int[Tensor, " B"]]:
-        """The tokens of these texts, filled up with 0 on the right, and how many each has."""
+        """The tokens of these texts, padded with 0 on the right, and the number of tokens of each."""
         lengths = self.lengths(index)
         place = torch.arange(int(lengths.max()) if len(lengths) else 0)
         there = place < lengths.unsqueeze(1)
