@@ -1,1 +1,1 @@
-"""How a run goes: the trainer, its loggers, callbacks, evaluation and files."""
+"""Training runs: the trainer with its loggers and callbacks, the evaluation, and the files of a run."""

@@ -1,4 +1,4 @@
-"""python -m training: what can be done with finished runs."""
+"""python -m training: commands for finished runs."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ _EXAMPLE = "example: python -m training verify runs/quickstart/2026-01-31_12-00-
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 1 where a run's numbers do not agree, or there is no run."""
+    """Run a command; the exit status is 1 if a run's numbers do not agree or the run does not exist."""
     parser = argparse.ArgumentParser("python -m training", description="What can be done with finished runs.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     check.add_argument("run", type=Path, help="the run's folder")
     chosen = parser.parse_args(arguments)
-    from console.tables import print_table  # not above: --help need not wait for torch
+    from console.tables import print_table  # imported here, so --help does not wait for torch
     from training.results.verification import TOLERANCE, verify
 
     try:

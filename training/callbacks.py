@@ -1,4 +1,4 @@
-"""Callbacks by name; those of every run are at the end of the file."""
+"""Callbacks by name; the callbacks of every run are at the end of the file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,34 +18,34 @@ from registry.ranges import Count, NonNegative, Text
 
 @CALLBACKS.register("early_stopping")
 def early_stopping(monitor: Text = "val/mrr", patience: Count = 3, min_delta: NonNegative = 0.0) -> EarlyStopping:
-    """Stop when the monitored value has not become better for some validations.
+    """Stop training when the monitored value has not improved for several validations.
 
     Args:
-        monitor: A metric of validation, higher is better, or `train/loss`, lower is better.
-        patience: Validations without a better value.
-        min_delta: By how much a better value is better.
+        monitor: A validation metric, for which higher is better, or `train/loss`, for which lower is better.
+        patience: Number of validations without an improvement before training stops.
+        min_delta: The smallest change that counts as an improvement.
     """
     mode = "min" if monitor == "train/loss" else "max"
     return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode=mode)
 
 
 def in_training(trainer: Trainer) -> bool:
-    """False for the validation of the best checkpoint after training, which would be logged twice."""
+    """Whether training is in progress; validating the best checkpoint after training must not log again."""
     return trainer.state.fn == TrainerFn.FITTING
 
 
 class GradientNorm(Callback):
-    """Logs the norm of all gradients together, before clipping."""
+    """Logs the norm of all gradients, before clipping."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Log it at the steps that are logged anyway."""
+        """Log the norm at the steps that Lightning logs."""
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
             pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
 
 class ReferenceLines(Callback):
-    """Logs the baselines' metrics beside the ranker's at every validation, so that they draw as straight lines."""
+    """Logs the baselines' metrics at every validation, so plots show them as straight lines."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `baselines/<name>/<metric>`."""
@@ -62,11 +62,11 @@ class ReferenceLines(Callback):
 
 
 class RankedSamples(Callback):
-    """Logs a table of some queries with their candidates as ranked, to loggers that hold tables.
+    """Logs a table of some queries with their ranked candidates, to loggers that support tables.
 
     Args:
-        num_queries: How many, spread evenly over the split.
-        top_k: Candidates shown of each.
+        num_queries: Number of queries, spread evenly over the split.
+        top_k: Number of candidates shown per query.
     """
 
     def __init__(self, num_queries: int = 10, top_k: int = 5) -> None:
@@ -93,7 +93,7 @@ class RankedSamples(Callback):
 
 
 class ScoreHistograms(Callback):
-    """Logs how the scores of right and of wrong candidates are spread, to loggers that draw histograms."""
+    """Logs the score distributions of right and wrong candidates, to loggers that support histograms."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `val/scores/right` and `val/scores/wrong`."""
@@ -107,17 +107,17 @@ class ScoreHistograms(Callback):
 
 
 class DrawnFindings(Callback):
-    """Draws what validation has decided besides the best checkpoint, such as the width and depth of scaling.
+    """Draws what validation chose besides the best checkpoint, for example the width and depth of scaling.
 
     Args:
-        folder: Where pictures go.
+        folder: The folder for the pictures.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write them, and log them to loggers that hold images."""
+        """Write the pictures, and log them to loggers that support images."""
         if not trainer.is_global_zero or in_training(trainer):
             return
         assert isinstance(pl_module, Ranker)
@@ -128,12 +128,12 @@ class DrawnFindings(Callback):
 
 
 def log_histograms(logger: Any, spread: Mapping[str, torch.Tensor], trainer: Trainer) -> None:
-    """Draw distributions where the logger can: W&B and TensorBoard."""
+    """Log distributions as histograms to W&B and TensorBoard; other loggers have none."""
     experiment = logger.experiment
     if hasattr(experiment, "add_histogram"):
         for name, scores in spread.items():
             experiment.add_histogram(name, scores, trainer.global_step)
     elif hasattr(logger, "log_table"):
-        import wandb  # only where a W&B logger is in use already
+        import wandb  # only imported if a W&B logger is already in use
 
         logger.log_metrics({name: wandb.Histogram(scores.tolist()) for name, scores in spread.items()})

@@ -1,4 +1,4 @@
-"""Checking: what is wrong with a run that its schema cannot see, found before anything is built or written."""
+"""Checking: finds errors in a run that its schema cannot find, before anything is built or written."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -42,20 +42,20 @@ _KINDS = {
     TextBatch: "groups of texts",
     PoolBatch: "a pool that all queries share",
 }
-# Stand in for facts that are not known before the data is there: any usual number of heads divides this size, and on
-# the meta device no size costs memory.
+# Used instead of facts that are unknown before the data exists. Any usual number of heads divides this size, and
+# tensors on the meta device take no memory.
 _ANY_FACTS = {"feature_dim": 2**10 * 3**2 * 5 * 7 * 11 * 13, "num_items": 2**20}
 
 
 def check(config: RunConfig, *, new: bool = True) -> None:
-    """Refuse rankers, trainer options, losses, metrics, optimizers, schedules and callbacks that could not work.
+    """Refuse rankers, trainer options, losses, metrics, optimizers, schedules and callbacks that cannot work.
 
     Args:
-        config: Of the run.
-        new: Whether the run needs a folder of its own.
+        config: The run's config.
+        new: Whether the run needs a new folder.
 
     Raises:
-        ConfigError: For the first mistake.
+        ConfigError: For the first error found.
     """
     build_trainer(config.trainer)
     check_kind(config)
@@ -80,21 +80,22 @@ def check(config: RunConfig, *, new: bool = True) -> None:
 
 
 def check_data(config: RunConfig, *, download: bool = False, whole: bool = False) -> str:
-    """Refuse data, models or options of the datamodule that could not work; a store still to be built is not missed.
+    """Refuse data, models or datamodule options that cannot work.
 
-    A store that is there must have been made with the settings of the config.
+    A store that already exists must have been built with the settings of the config. A store that does not exist yet is
+    not an error.
 
     Args:
-        config: Checked.
-        download: Whether to get models that are not on this machine; else nothing is known of them.
-        whole: Whether to read all of the user's own files where they are small, and the ends of larger ones. A run need
-            not: it reads all of them before it builds.
+        config: A config that `check` has accepted.
+        download: Whether to download models that are not on this machine; if not, they are not checked.
+        whole: Whether to read the user's own files: small files completely, and the ends of larger ones. A run does not
+            need this, because it reads all files before it builds.
 
     Returns:
-        What of the data was read and what was not.
+        A text that says which data was read and which was not.
 
     Raises:
-        ConfigError: For the first mistake.
+        ConfigError: For the first error found.
     """
     node, to_build = dict(config.datamodule), False
     extractor: Extractor | None = None
@@ -121,15 +122,15 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
 
 
 def build_extractor(node: Node) -> Extractor:
-    """The extractor of a `features:` block."""
+    """Build the extractor of a `features:` block."""
     return EXTRACTORS.build(node, path="features")
 
 
 def check_kind(config: RunConfig) -> None:
-    """Refuse rankers and references that do not read what the datamodule gives.
+    """Refuse rankers and references that cannot read the batches of the datamodule.
 
     Raises:
-        ConfigError: With the datamodules that would do.
+        ConfigError: If they cannot; the error lists the datamodules that would work.
     """
     given = DATAMODULES.get(config.datamodule["name"]).batch_type
     names = [node["name"] for node in config.references or []]
@@ -147,7 +148,7 @@ def check_kind(config: RunConfig) -> None:
 
 
 def check_steps(options: Mapping[str, Any], datamodule: RankingData) -> None:
-    """Refuse limits that leave no batch of the data, and validations that an epoch is too short for."""
+    """Refuse limits that leave no batches, and validation intervals that are longer than an epoch."""
     sizes = {"train": datamodule.steps_per_epoch, **{split: datamodule.steps(split) for split in ("val", "test")}}
     for split, size in sizes.items():
         limit = options.get(f"limit_{split}_batches")
@@ -164,7 +165,7 @@ def check_steps(options: Mapping[str, Any], datamodule: RankingData) -> None:
 
 
 def check_negatives(ranker: str, shared: bool) -> None:
-    """Refuse negatives from other groups where candidates are scored in the company of their own."""
+    """Refuse negatives from other groups if the ranker compares the candidates of one group with each other."""
     if shared and not RANKERS.get(ranker).takes_shared_negatives:
         problem = f"{ranker} scores candidates in the company of their group, not against others."
         cure = "datamodule.negatives=group, or a ranker like point_ranker"
@@ -172,7 +173,7 @@ def check_negatives(ranker: str, shared: bool) -> None:
 
 
 def _try_to_make_folder(runs: Path) -> None:
-    """Make a folder where the run's would be, and remove it: permissions alone do not tell, as on /proc."""
+    """Create and remove a folder where the run's would be; permissions are not enough to know, e.g. on /proc."""
     there = next(folder for folder in (runs, *runs.absolute().parents) if folder.is_dir())
     try:
         Path(tempfile.mkdtemp(prefix=".check-", dir=there)).rmdir()
@@ -196,7 +197,7 @@ def _check_callbacks(config: RunConfig, metrics: list[str]) -> None:
 
 
 def _check_ranker(config: RunConfig) -> None:
-    """Make it without weights; try loss and metrics on one group, optimizer and schedule on one weight."""
+    """Build the ranker without weights; try loss and metrics on one group, optimizer and schedule on one weight."""
     labels, mask = torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool)
     loss = config.ranker["loss"] or RANKERS.get(config.ranker["name"]).default_loss
     with _refused_as("ranker.loss"):
@@ -214,7 +215,7 @@ def _check_ranker(config: RunConfig) -> None:
 
 
 def _read_source(extractor: Extractor) -> str:
-    """Read all of the user's own files, as a run would, or the ends of large ones; what was read and what was not."""
+    """Read the user's own files, only the ends of large ones; returns what was read and what was not."""
     files = files_of(extractor.source)
     if not files:
         return "the data of features.source was not read"
@@ -234,7 +235,7 @@ def _check_encoder(extractor: Extractor, download: bool) -> None:
 
 
 def _make_without_weights(ranker: Mapping[str, Any]) -> Any:
-    """The ranker if it can be made so; what one of another kind cannot do without weights, it will do with them."""
+    """Build it on the meta device; errors that only arise without real weights are ignored."""
     with torch.device("meta"), suppress(RuntimeError):
         facts = {name: ranker.get(name) or size for name, size in _ANY_FACTS.items()}
         return RANKERS.build(ranker, path="ranker", **facts)

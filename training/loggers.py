@@ -1,4 +1,4 @@
-"""Loggers by name, all writing below the run's folder."""
+"""Loggers by name; all of them write into the run's folder."""
 
 import netrc
 import os
@@ -31,7 +31,7 @@ WandbTag = Annotated[str, MinLen(1), MaxLen(_LONGEST_TAG)]
 
 @LOGGERS.register("csv")
 def csv(run_dir: Text) -> CSVLogger:
-    """One row a logged step in `csv/version_0/metrics.csv`, version_1 after the first resuming, and so on.
+    """One row per logged step in `csv/version_0/metrics.csv`; each time the run resumes, the next version number.
 
     Args:
         run_dir: The run's folder.
@@ -41,7 +41,7 @@ def csv(run_dir: Text) -> CSVLogger:
 
 @LOGGERS.register("tensorboard")
 def tensorboard(run_dir: Text) -> TensorBoardLogger:
-    """Event files for `tensorboard --logdir runs`; needs the extra `tensorboard`.
+    """Event files for `tensorboard --logdir runs`; requires the extra `tensorboard`.
 
     Args:
         run_dir: The run's folder.
@@ -57,14 +57,14 @@ def wandb(
     group: WandbName | None = None,
     tags: list[WandbTag] | None = None,
 ) -> WandbLogger:
-    """Weights & Biases: online where a key is configured, else offline; it never asks.
+    """Weights & Biases: online if a key is configured, else offline; it never prompts for a key.
 
     Args:
-        run_dir: The run's folder, whose name becomes the run's.
-        project: W&B project.
-        entity: W&B user or team; null for the key's own.
-        group: Puts runs together, such as the seeds of one experiment.
-        tags: For filtering.
+        run_dir: The run's folder; its name becomes the name of the W&B run.
+        project: The W&B project.
+        entity: The W&B user or team; null for the default of the key.
+        group: The W&B group, for example to group runs of one experiment with different seeds.
+        tags: W&B tags, to filter runs.
     """
     folder = Path(run_dir)
     mode = os.environ.get("WANDB_MODE", "online")
@@ -82,19 +82,19 @@ def wandb(
         resume="allow",
         settings={"silent": True},
     )
-    # Lightning always passes it on, and W&B warns of it even where it is None.
+    # Lightning always passes this option to W&B, which prints a warning even if it is None.
     logger._wandb_init.pop("anonymous", None)
     return logger
 
 
 def _wandb_id(folder: Path) -> str:
-    """Config and time of a run, without what W&B refuses in an id."""
+    """Config name and time of a run, without characters that W&B does not allow in an id."""
     config = re.sub(rf"[{re.escape(_REFUSED_BY_WANDB)}\s]+", "-", folder.parent.name)
     return f"{config[: _LONGEST_ID - len(folder.name) - 1]}-{folder.name}"
 
 
 def has_wandb_key() -> bool:
-    """True if a W&B key is in the environment or, for the server in use, in the user's netrc file."""
+    """Whether a W&B key is in the environment, or in the user's netrc file for the server in use."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

@@ -1,4 +1,4 @@
-"""Memory: what large tensors free stays with the process, ready for the next batch."""
+"""Memory: keeps the freed memory of large tensors in the process for the next batch."""
 
 import ctypes
 import sys
@@ -8,10 +8,11 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc not to hand freed memory back to the system; nothing where there is no glibc.
+    """Tell glibc to keep freed memory instead of returning it to the system; does nothing without glibc.
 
-    A batch of stored vectors and its fp32 copy take hundreds of megabytes. By default each such tensor is mapped anew
-    and given back when it is freed, and every one of its pages costs a fault: about a third of an epoch on a CPU.
+    A batch of stored vectors and its fp32 copy take hundreds of megabytes. By default, glibc maps new memory for each
+    such tensor and unmaps it afterwards. Every new page causes a page fault, which takes about a third of an epoch on a
+    CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

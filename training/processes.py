@@ -1,4 +1,4 @@
-"""Processes: several of them as one run, where torchrun, srun or the like has started them."""
+"""Processes: coordinates the processes of one run that torchrun, srun or another launcher has started."""
 
 import glob
 import hashlib
@@ -19,23 +19,23 @@ from training.trainer import build_trainer
 RUN_DIR = "RANKERS_RUN_DIR"
 """Names the run's folder to processes that Lightning starts by itself."""
 
-_LOOKS_EVERY = 1.0  # seconds between two looks for what another process builds
+_LOOKS_EVERY = 1.0  # seconds between two checks for the file that another process builds
 _LOOKS_BEFORE_BELIEF = 5
 _LAUNCH = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
 """What the processes of one launch have in common, and those of others mostly have not."""
 
 
 class Processes:
-    """One process among those of its run.
+    """One of the processes of a run.
 
-    A run whose processes Lightning starts has one process until training begins: everything before is done once. Other
-    launchers start all processes at once, and each runs everything; then the first one decides.
+    If Lightning starts the processes, only one process exists until training begins, so everything before runs once.
+    Other launchers start all processes at once, and each process runs everything; then the first one decides.
 
     Args:
-        options: What stands under `trainer:`.
+        options: The options under `trainer:`.
 
     Raises:
-        ConfigError: If the launcher has started several processes and the trainer is to use one.
+        ConfigError: If the launcher has started several processes but the trainer uses only one.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -52,15 +52,15 @@ class Processes:
         self.is_first = not (self._together and environment and environment.global_rank())
 
     def wait_for(self, path: Path) -> None:
-        """Wait until the first process has built what will stand there.
+        """Wait until the first process has built this path.
 
         Raises:
-            ConfigError: If it has left word that it failed.
+            ConfigError: If the first process has reported a failure.
         """
         word, seen = _word(path), 0
         while not self.is_first and not path.exists():
             seen = seen + 1 if word.exists() else 0
-            # The word of an earlier run is removed by this one's first process, which may have started later.
+            # The first process removes the failure file of an earlier run, but it may have started later than this one.
             if seen == _LOOKS_BEFORE_BELIEF:
                 problem = f"the first process failed to build it: {word.read_text(errors='replace')}"
                 raise ConfigError(str(path), problem, cure="see what the first process printed")
@@ -68,7 +68,7 @@ class Processes:
 
     @contextmanager
     def telling_failure(self, path: Path) -> Iterator[None]:
-        """In the first process: if it fails, leave word for those that wait for what it was to build there."""
+        """In the first process: if building this path fails, report it to the processes that wait for it."""
         word = _word(path)
         if not (self._together and self.is_first):
             yield
@@ -85,14 +85,14 @@ class Processes:
             raise
 
     def decided(self, decide: Callable[[], str]) -> str:
-        """What the first process decides, in all of them."""
+        """Return the first process's decision in all processes."""
         if not self._together:
             return decide()
-        self._strategy.setup_environment()  # what Lightning does as well before training; it is done once
+        self._strategy.setup_environment()  # Lightning calls this too; only the first call has an effect
         return self._strategy.broadcast(decide() if self.is_first else "")
 
 
 def _word(path: Path) -> Path:
-    """Where the first process of this launch says that it failed to build what was to stand at the path."""
+    """The file in which the first process of this launch reports that it could not build the path."""
     launch = hashlib.sha256("\0".join(os.environ.get(name, "") for name in _LAUNCH).encode()).hexdigest()[:8]
     return path.with_name(f"{path.name}.failed-{launch}")

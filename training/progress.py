@@ -1,4 +1,4 @@
-"""Progress: Lightning's bar on a terminal, without what only Lightning wants to know, and lines in a log."""
+"""Progress: Lightning's progress bar on a terminal, with fewer values, and lines in a log."""
 
 import time
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ from training.callbacks import in_training
 
 
 def progress_callback(monitor: str) -> ProgressBar:
-    """A bar where one can be drawn on stderr, else lines there.
+    """A progress bar if stderr is a terminal that can show one, else lines on stderr.
 
     Args:
-        monitor: The metric shown beside the bar.
+        monitor: The metric to show beside the bar.
     """
     return TrainingBar(monitor) if can_redraw(bar_console()) else TrainingLines()
 
 
 class TrainingBar(RichProgressBar):
-    """The loss and one metric beside the bar: more would break it into several lines.
+    """Shows the loss and one metric beside the bar; more values would wrap it to several lines.
 
     Args:
-        monitor: The metric.
+        monitor: The metric to show.
     """
 
     def __init__(self, monitor: str) -> None:
@@ -37,29 +37,29 @@ class TrainingBar(RichProgressBar):
         self._shown = ("train/loss", monitor)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What is shown."""
+        """The values to show."""
         metrics = super().get_metrics(trainer, pl_module)
         return {name: value for name, value in metrics.items() if name in self._shown}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the last epoch on the screen; what validation and test found stands in the table."""
+        """Keep the bar of the last epoch; the table shows the results of validation and test."""
         if stage != TrainerFn.FITTING and self.progress is not None:
             self.progress.live.transient = True
         super().teardown(trainer, pl_module, stage)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take the bars away, so that what is printed next stands alone."""
+        """Remove the bars before the error message is printed."""
         if isinstance(pl_module, Ranker):
             pl_module.end_progress()
         super().on_exception(trainer, pl_module, exception)
 
 
 class TrainingLines(ProgressBar):
-    """A line in the log after a few seconds, then about every half minute, and after each validation.
+    """Prints a line after a few seconds, then about every half minute, and after each validation.
 
     Args:
-        console: Where to print; stderr by default.
-        clock: Tells the time in seconds.
+        console: The console to print on; None for stderr.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, console: Console | None = None, clock: Clock = time.monotonic) -> None:
@@ -68,31 +68,31 @@ class TrainingLines(ProgressBar):
         self._training, self._judging, self._enabled = Pace(clock), Pace(clock), True
 
     def disable(self) -> None:
-        """Print nothing: Lightning asks this of all processes but the first."""
+        """Print nothing; Lightning calls this in all processes except the first."""
         self._enabled = False
 
     def enable(self) -> None:
-        """Print."""
+        """Print again."""
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure from here: what a resumed run did before says nothing of how fast this one is."""
+        """Start the speed measurement; earlier steps of a resumed run do not count."""
         self._training.restart()
         self._first_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Print epoch, step, loss, learning rate, steps a second and time left, if it is time."""
+        """Print epoch, step, loss, learning rate, steps per second and time left, if a line is due."""
         if self._training.due():
             self._say(f"{self._place(trainer)}{self._loss(trainer)}{self._rate(trainer)}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure from here."""
+        """Start the speed measurement."""
         self._judging.restart()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure from here."""
+        """Start the speed measurement."""
         self._judging.restart()
 
     def on_validation_batch_end(
@@ -104,7 +104,7 @@ class TrainingLines(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Print how far validation is, if it is time."""
+        """Print the progress of validation, if a line is due."""
         self._batch_done("Validation", pl_module, batch_idx, sum(trainer.num_val_batches))
 
     def on_test_batch_end(
@@ -116,11 +116,11 @@ class TrainingLines(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Print how far the test is, if it is time."""
+        """Print the progress of the test, if a line is due."""
         self._batch_done("Test", pl_module, batch_idx, sum(trainer.num_test_batches))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print what validation found, while training goes on."""
+        """Print the results of a validation during training."""
         if in_training(trainer) and not trainer.sanity_checking:
             found = "".join(f", {name} {decimal(float(value))}" for name, value in _of(trainer, "val/").items())
             self._say(f"{self._place(trainer)}{self._loss(trainer)}{found}{self._rate(trainer)}")
@@ -154,5 +154,5 @@ class TrainingLines(ProgressBar):
 
 
 def _of(trainer: Trainer, prefix: str) -> Mapping[str, Any]:
-    """What was logged under names that begin so."""
+    """The logged values whose names have this prefix."""
     return {name: value for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}

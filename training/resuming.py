@@ -1,4 +1,4 @@
-"""Resuming: what makes a run that was stopped anywhere end as if it had not been."""
+"""Resuming: makes a run that was stopped at any point end with the same results as without the stop."""
 
 import dataclasses
 import signal
@@ -39,16 +39,16 @@ MAY_CHANGE = (
 """Options that `--resume` may change; a schedule follows a new number of steps from where it is."""
 
 
-# What a checkpoint of Lightning holds that a run needs to go on.
+# The parts of a Lightning checkpoint that a run needs to resume.
 _STATE = ("callbacks", "loops", "lr_schedulers", "optimizer_states", "state_dict")
 
 
 class InterruptedRunError(Exception):
-    """A signal stopped the run, and it was saved.
+    """A signal stopped the run, after the run was saved.
 
     Args:
-        message: What to tell the user.
-        signum: The signal.
+        message: The message for the user.
+        signum: The number of the signal.
     """
 
     def __init__(self, message: str = "", signum: int = signal.SIGINT) -> None:
@@ -57,33 +57,33 @@ class InterruptedRunError(Exception):
 
     @property
     def status(self) -> int:
-        """The exit status of a process that the signal stopped: 130 for SIGINT, 143 for SIGTERM."""
+        """The exit status for the signal: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signum
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints beside their place, then renames, so that one is whole or the one before it stays.
+    """Writes each checkpoint to a temporary file beside it and then renames it, so it is never half written.
 
-    Lightning writes to the system's temporary folder and moves; where that is another disk, to move is to copy, and a
-    kill meanwhile would leave half a checkpoint in place of the last good one.
+    Lightning writes to the system's temporary folder and then moves the file. If that folder is on another disk, the
+    move is a copy, and a kill during the copy would replace the last good checkpoint by half of the new one.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write one."""
+        """Write a checkpoint."""
         place = Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_checkpoint(place, checkpoint)
 
 
 def check_changes(before: RunConfig, after: RunConfig) -> None:
-    """Refuse overrides that would make a resumed run another run.
+    """Refuse overrides that a resumed run cannot accept.
 
     Args:
-        before: The config that the run began with.
-        after: The same with the overrides given to `--resume`.
+        before: The config that the run started with.
+        after: This config with the overrides given to `--resume`.
 
     Raises:
-        ConfigError: For the first option that differs and cannot change.
+        ConfigError: For the first option that differs but must not change.
     """
     old, new = (dict(_flat(dataclasses.asdict(config))) for config in (before, after))
     for option in {**old, **new}:
@@ -94,16 +94,16 @@ def check_changes(before: RunConfig, after: RunConfig) -> None:
 
 
 def check_resume_point(folder: Path, ranker: Ranker[Any], options: Mapping[str, Any]) -> None:
-    """Look through what a run needs to go on, before anything of it is overwritten.
+    """Check everything that a run needs to resume, before any of its files is overwritten.
 
     Args:
-        folder: The run's.
-        ranker: As its config makes it.
-        options: What stands under `trainer:`.
+        folder: The run's folder.
+        ranker: The ranker that the run's config makes.
+        options: The options under `trainer:`.
 
     Raises:
-        ConfigError: If `last.ckpt` or `best.ckpt` is damaged, missing or another ranker's, or if the run has been
-            trained for longer than the options say.
+        ConfigError: If `last.ckpt` or `best.ckpt` is damaged, missing or from another ranker, or if the run has already
+            been trained for longer than the options allow.
     """
     path = folder / LAST
     if not path.is_file():
@@ -136,7 +136,7 @@ def check_resume_point(folder: Path, ranker: Ranker[Any], options: Mapping[str, 
 
 
 def _flat(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each option with its dotted path; a list is one option."""
+    """Each option with its dotted path; a list counts as one option."""
     if isinstance(options, dict) and options:
         for name, value in options.items():
             yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
@@ -145,14 +145,14 @@ def _flat(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 class ResumePoint(Callback):
-    """Saves `last.ckpt` every so often and after each epoch; Ctrl-C and SIGTERM save it too, then stop the run.
+    """Saves `last.ckpt` at intervals and after each epoch; Ctrl-C and SIGTERM also save it, then stop the run.
 
-    It is saved only after an optimizer step, since gradients that are still being accumulated are not kept, and not
+    The checkpoint is saved only after an optimizer step, because accumulated gradients are not saved. It is not saved
     between the last step of an epoch and its validation.
 
     Args:
-        run_dir: Where to.
-        seconds: How long after the last save comes the next.
+        run_dir: The run's folder, for `last.ckpt`.
+        seconds: Seconds between two saves.
     """
 
     def __init__(self, run_dir: Path, seconds: float) -> None:
@@ -163,21 +163,21 @@ class ResumePoint(Callback):
         self._loader_state: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over Ctrl-C and SIGTERM, once; the second one stops at once, as it always does."""
+        """Handle the first Ctrl-C or SIGTERM; a second one stops the process immediately, as usual."""
         self._saved_step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             self._before = {each: signal.signal(each, self._receive) for each in (signal.SIGINT, signal.SIGTERM)}
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop a validation that comes after training at once: all is saved."""
+        """Let signals stop a validation after training immediately, because everything is saved."""
         self._stop_at_once(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop a test at once: all is saved."""
+        """Let signals stop a test immediately, because everything is saved."""
         self._stop_at_once(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember how far the batches had come; let the run's folder have moved, and `patience` have changed."""
+        """Keep the position in the batches; allow a moved run folder and a changed `patience`."""
         states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         self._loader_state = states[0] if states else None
         of_callbacks = checkpoint["callbacks"]
@@ -190,9 +190,9 @@ class ResumePoint(Callback):
                 of_callbacks[callback.state_key] = {**state, "patience": callback.patience}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the batches on to there.
+        """Move the batches to the saved position.
 
-        Lightning does so only where nothing asked for the number of steps before, and every schedule does.
+        Lightning does this only if nothing has asked for the number of steps before, but every schedule asks for it.
         """
         if self._loader_state is not None:
             assert trainer.train_dataloader is not None
@@ -202,7 +202,7 @@ class ResumePoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time to, or if asked to stop."""
+        """Save if a save is due or a signal arrived."""
         stepped = trainer.global_step > self._saved_step
         due = time.monotonic() - self._saved_at >= self._seconds
         stop = trainer.strategy.reduce_boolean_decision(self._received is not None or due, all=False)
@@ -214,7 +214,7 @@ class ResumePoint(Callback):
         self._save(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give Ctrl-C and SIGTERM back."""
+        """Restore the previous handlers of Ctrl-C and SIGTERM."""
         for signum, before in self._before.items():
             signal.signal(signum, before)
         self._before = {}
@@ -238,7 +238,7 @@ class ResumePoint(Callback):
 
 
 def _moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
-    """What a ModelCheckpoint remembers, with the run's folder where it is now."""
+    """The state of a ModelCheckpoint, with its paths changed to the run's current folder."""
     before = state["dirpath"]
 
     def path(old: str) -> str:
@@ -249,16 +249,16 @@ def _moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 class StepSeed(Callback):
-    """Makes the randomness of each step, such as dropout, a function of (seed, step, process) alone.
+    """Makes the randomness of each step, such as dropout, a function of only (seed, step, process).
 
     Args:
-        seed: The run's.
+        seed: The run's seed.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed torch, on every device."""
+        """Seed torch on every device."""
         epoch = trainer.current_epoch
         torch.manual_seed(hash((self._seed, epoch, batch_idx, trainer.global_rank)) % 2**63)

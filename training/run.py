@@ -1,4 +1,4 @@
-"""Run: from a checked config to a trained, tested and reported ranker in a folder of its own."""
+"""Run: trains, tests and reports a ranker from a checked config, in a new folder."""
 
 import dataclasses
 import errno
@@ -58,8 +58,8 @@ class Run:
     """A finished run.
 
     Args:
-        path: Its folder.
-        metrics: What `metrics.json` holds.
+        path: The run's folder.
+        metrics: The content of `metrics.json`.
     """
 
     path: Path
@@ -68,7 +68,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _Begun:
-    """A run under way: all that its parts share."""
+    """A run in progress: the objects that its steps share."""
 
     config: RunConfig
     folder: Path
@@ -80,16 +80,16 @@ class _Begun:
 
 
 def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
-    """Build what the config names, fit with validation, test the best checkpoint, and report.
+    """Build the parts of the config, train with validation, test the best checkpoint, and report.
 
     Args:
-        config: Checked.
-        name: Of the config, for the run's folder.
-        resume: Folder of a run to go on with.
+        config: A checked config.
+        name: The name of the config, for the run's folder.
+        resume: The folder of a run to resume; None for a new run.
 
     Raises:
-        ConfigError: For what can be known to be wrong before training, and for a loss that is no number.
-        InterruptedRunError: After Ctrl-C or SIGTERM, when everything is saved.
+        ConfigError: For errors that can be found before training, and if the loss is NaN or infinite.
+        InterruptedRunError: After Ctrl-C or SIGTERM, once everything is saved.
     """
     config = dataclasses.replace(config, trainer=resolve_precision(config.trainer))
     if resume:
@@ -142,7 +142,7 @@ def _run(
         mode="max",
         save_top_k=1,
         enable_version_counter=False,
-        # As soon as the score is there, and so before last.ckpt, which remembers it.
+        # Save as soon as the score is known, and before last.ckpt, which records it.
         save_on_train_epoch_end=False,
     )
     loggers = [
@@ -169,7 +169,7 @@ def _run(
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes from the run while this one is at it."""
+    """Lock the run against other processes while this one works on it."""
     lock = lock_folder(folder)
     if lock is None:
         cure = "wait until it has ended, or stop it"
@@ -181,7 +181,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _find_store(config: RunConfig, processes: Processes) -> str:
-    """The store that the config names, built where there is none yet, by one process."""
+    """The store that the config names; one process builds it if it does not exist."""
     if config.features is None:
         return config.datamodule["path"]
     extractor = build_extractor(config.features)
@@ -209,7 +209,7 @@ def _build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
 
 
 def _build_references(config: RunConfig, datamodule: RankingData) -> dict[str, Ranker[Any]]:
-    """What stands beside the ranker: what the config names, or what suits the data."""
+    """The references: those that the config names, or the defaults of the datamodule."""
     found: dict[str, Ranker[Any]] = {}
     named = config.references if config.references is not None else datamodule.default_references
     for place, node in enumerate(named):
@@ -236,7 +236,7 @@ def _callbacks(config: RunConfig, folder: Path) -> list[Callback]:
 
 
 def _new_folder(config: RunConfig, name: str) -> Path:
-    """A folder no other run has; the processes that Lightning starts for this run inherit its name."""
+    """Create a folder that no other run uses; processes that Lightning starts for this run inherit its name."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     inherited = os.environ.get(RUN_DIR)
     folder, copies = Path(inherited or Path(config.runs) / name / stamp), 1
@@ -244,7 +244,7 @@ def _new_folder(config: RunConfig, name: str) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=bool(inherited))
             break
-        except FileExistsError:  # by a run that was started in the same second
+        except FileExistsError:  # another run was started in the same second
             folder, copies = folder.with_name(f"{stamp}_{copies}"), copies + 1
         except OSError as error:
             raise ConfigError("runs", f"{folder} cannot be made: {error.strerror}.") from error
@@ -253,7 +253,7 @@ def _new_folder(config: RunConfig, name: str) -> Path:
 
 
 def _forget(folder: Path) -> None:
-    """Leave nothing behind of a start that failed, unless another process is at this run."""
+    """Remove the files of a failed start, unless another process works on this run."""
     lock = lock_folder(folder) if folder.is_dir() and not any(folder.glob("*.ckpt")) else None
     if lock is None:
         return
@@ -295,7 +295,7 @@ def _fit(begun: _Begun) -> None:
 
 
 def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
-    """Judge the best checkpoint on validation and test, and write everything down."""
+    """Evaluate the best checkpoint on validation and test, and write all results."""
     config, folder, trainer = begun.config, begun.folder, begun.trainer
     ranker, datamodule, console = begun.ranker, begun.datamodule, begun.console
     name = config.ranker["name"]
@@ -345,7 +345,7 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
 
 
 def _report_responses(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: GroupData) -> dict[str, Any]:
-    """What there was to choose from, and how the choice goes as there is more of it: pictures, and W&B tables."""
+    """Report the responses, and the metric for each number of responses K, as pictures and W&B tables."""
     by_k, responses = ByK.of(ranker, datamodule, next(iter(ranker.metrics))), Analysis.of(datamodule.store)
     by_k.draw(folder / "by_k.png")
     responses.draw(folder / "responses.png")

@@ -1,4 +1,4 @@
-"""Trainer: Lightning's, with every option under `trainer:` checked, and quiet where it only greets."""
+"""Trainer: builds Lightning's Trainer, checks every option under `trainer:`, and hides its greetings."""
 
 import logging
 import warnings
@@ -29,7 +29,7 @@ _Batches = Union[Count, Annotated[float, Gt(0), Le(1)]]  # noqa: UP007
 
 
 class TrainerRanges(TypedDict, total=False):
-    """What Lightning's options can be; it states their types, and no ranges."""
+    """The ranges of Lightning's options; Lightning declares only their types."""
 
     accumulate_grad_batches: Count
     check_val_every_n_epoch: Count | None
@@ -59,16 +59,16 @@ def build_trainer(
     callbacks: Sequence[Callback] = (),
     folder: Path | None = None,
 ) -> Trainer:
-    """A Trainer.
+    """Build a Trainer.
 
     Args:
-        options: What stands under `trainer:`.
-        loggers: Where it logs to.
-        callbacks: What runs beside it.
-        folder: The run's.
+        options: The options under `trainer:`.
+        loggers: The loggers of the run.
+        callbacks: The callbacks of the run.
+        folder: The run's folder; None without a run.
 
     Raises:
-        ConfigError: For an unknown option, a value that does not fit, or hardware that is not there.
+        ConfigError: For an unknown option, an invalid value, or hardware that this machine does not have.
     """
     _quiet()
     for option in SET_BY_THE_RUN:
@@ -77,7 +77,7 @@ def build_trainer(
             raise ConfigError(f"trainer.{option}", "is set by the run itself.", cure=cure)
     for option, cure in IMPOSSIBLE.items():
         if options.get(option):
-            raise ConfigError(f"trainer.{option}", "is no option of these runs.", cure=cure)
+            raise ConfigError(f"trainer.{option}", "is not an option of these runs.", cure=cure)
     if str(options.get("strategy", "")).startswith(_FORKING):
         raise ConfigError("trainer.strategy", f"{options['strategy']} keeps the results from the run.", cure="ddp")
     given = {**DEFAULTS, **options}
@@ -104,19 +104,19 @@ def build_trainer(
     except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError("trainer", str(error)) from error
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
-        raise ConfigError("trainer.max_epochs", "training has no end.", cure="set it, or trainer.max_steps")
+        raise ConfigError("trainer.max_epochs", "no end of training is set.", cure="set max_epochs or max_steps")
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeCheckpoints()
     return trainer
 
 
 def device_of(options: Mapping[str, Any]) -> torch.device:
-    """Where a trainer with these options computes."""
+    """The device on which a trainer with these options computes."""
     return torch.device("cpu") if options.get("accelerator") == "cpu" else device_named()
 
 
 def resolve_precision(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A trainer's options with what `precision: auto` stands for: bf16-mixed on hardware that has it, else 32-true."""
+    """Replace `precision: auto` in a trainer's options: by bf16-mixed if the hardware supports it, else 32-true."""
     if options.get("precision") != "auto":
         return dict(options)
     device = device_of(options)
@@ -126,7 +126,7 @@ def resolve_precision(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve_backbone(ranker: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """A ranker's options with what `backbone.dtype: auto` stands for where a trainer with these options computes."""
+    """Replace `backbone.dtype: auto` in a ranker's options by the dtype for the device of this trainer."""
     backbone = ranker.get("backbone")
     if not isinstance(backbone, Mapping) or backbone.get("dtype") != "auto":
         return dict(ranker)
@@ -137,7 +137,7 @@ def resolve_backbone(ranker: Mapping[str, Any], options: Mapping[str, Any]) -> d
 
 
 def _quiet() -> None:
-    """Keep Lightning's greetings off the screen, and advice that is wrong here: a batch is one gather."""
+    """Hide Lightning's greetings, and its advice that is wrong here, because a batch is one gather."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",

@@ -1,1 +1,1 @@
-"""What a run found out: tables, files, and their verification."""
+"""The results of a run: tables, files, and their verification."""

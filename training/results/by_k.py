@@ -1,4 +1,4 @@
-"""ByK: how a ranker and the baselines do as there are more responses of a query to choose from."""
+"""ByK: compares a ranker and the baselines as the number of responses to choose from grows."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ _DRAWS = 10
 
 @dataclass(frozen=True)
 class ByK:
-    """One metric of every scorer where K of a query's candidates are drawn, for several K.
+    """One metric of every scorer on K drawn candidates per query, for several K.
 
     Args:
-        metric: Its name.
-        ks: Each K, ascending.
+        metric: The metric's name.
+        ks: The values of K, ascending.
         means: Scorer -> the mean over queries for each K, with a 95 % bootstrap interval.
     """
 
@@ -38,12 +38,12 @@ class ByK:
     @classmethod
     @torch.no_grad()
     def of(cls, ranker: Ranker[Any], datamodule: GroupData, metric: str) -> "ByK":
-        """Draw K of the stored candidates of each test query, ten times where there are more, and rank them.
+        """Draw K stored candidates of each test query and rank them; ten draws if a query has more than K.
 
         Args:
-            ranker: A trained one.
-            datamodule: What it was trained on.
-            metric: One of the ranker's.
+            ranker: A trained ranker.
+            datamodule: The datamodule it was trained on.
+            metric: One of the ranker's metrics.
         """
         most, name = datamodule.most_candidates("test"), RANKERS.name_of(type(ranker))
         ks = [k for k in (*_LADDER, *(10**power for power in range(2, 6))) if k < most] + [most]
@@ -63,15 +63,15 @@ class ByK:
         return cls(metric, ks, means)
 
     def results(self) -> dict[str, Any]:
-        """Everything as plain values for a json file."""
+        """All results as plain values for a json file."""
         scorers = {scorer: [asdict(mean) for mean in means] for scorer, means in self.means.items()}
         return {"metric": self.metric, "ks": list(self.ks), "draws": _DRAWS, "scorers": scorers}
 
     def draw(self, path: Path) -> None:
-        """The curves as a PNG, written whole or not at all.
+        """Draw the curves as a PNG; the file is written completely or not at all.
 
         Args:
-            path: The file.
+            path: The file to write.
         """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

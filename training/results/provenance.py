@@ -1,4 +1,4 @@
-"""Provenance: which code and which machine a number comes from."""
+"""Provenance: the code and the machine that produced a result."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ def provenance() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, with `+changes` if files differ from it; None outside a checkout."""
+    """The commit of the running code, with `+changes` if files differ from it; None outside a git checkout."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""Report: what a run found out, as a table to read and as files to compute with."""
+"""Report: the results of a run, as a table to read and as files to compute with."""
 
 import csv
 import io
@@ -22,9 +22,9 @@ from ranking.significance import Interval, mean_interval, paired_difference
 from ranking.stores.files import as_json, write_file
 
 BOUND = "oracle"
-# The ranker's metrics where judged candidates that the pool lacks do not count.
+# The ranker's metrics without judged candidates that are not in the pool.
 WITHIN = "within the pool"
-# What is known of values of which one is no number.
+# The interval of values that include a nan.
 _UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
@@ -33,11 +33,11 @@ class Report:
     """Metrics of a ranker and of the baselines on the same queries.
 
     Args:
-        name: The ranker's.
-        per_query: Scorer -> metric -> one value a query; the ranker's own under its name.
+        name: The ranker's name.
+        per_query: Scorer -> metric -> one value per query; the ranker's values are under its name.
         queries: The group of each query, in the order of the values.
-        num_missing: Judged candidates that are not in the pool. They count as never found; a second set of the ranker's
-            metrics leaves them out.
+        num_missing: Number of judged candidates that are not in the pool. They count as never found. A second set of
+            the ranker's metrics leaves them out.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Report:
 
     @classmethod
     def of(cls, name: str, evaluation: Judged, metrics: Metrics) -> "Report":
-        """The report of one evaluation: baselines, the ranker, and the best that is possible where it is known."""
+        """The report of one evaluation: baselines, the ranker, and the best possible result if it is known."""
         baselines = evaluation.baselines(metrics)
         bound = {BOUND: baselines.pop(BOUND)} if BOUND in baselines else {}
         per_query = {**baselines, name: evaluation.per_query(metrics), **bound}
@@ -58,7 +58,7 @@ class Report:
 
     @cached_property
     def means(self) -> dict[str, dict[str, Interval]]:
-        """Each scorer's metrics with a 95 % bootstrap interval over queries."""
+        """The mean of each scorer's metrics, with a 95 % bootstrap interval over queries."""
         return {
             scorer: {metric: mean_of(values) for metric, values in metrics.items()}
             for scorer, metrics in self.per_query.items()
@@ -66,7 +66,7 @@ class Report:
 
     @cached_property
     def differences(self) -> dict[str, dict[str, Interval]]:
-        """For each other scorer and metric, the paired bootstrap interval of the ranker's difference to it."""
+        """The ranker's difference to each other scorer per metric, with its paired bootstrap interval."""
         ours = self.per_query[self.name]
         return {
             scorer: {metric: _difference(ours[metric], values) for metric, values in them.items()}
@@ -75,13 +75,13 @@ class Report:
         }
 
     def best_baseline(self, metric: str) -> str | None:
-        """The baseline with the highest mean, if there is one."""
+        """The baseline with the highest mean; None without baselines."""
         baselines = [scorer for scorer in self.differences if scorer != DIRECT]
         known = [scorer for scorer in baselines if not math.isnan(self.means[scorer][metric].mean)]
         return max(known or baselines, key=lambda scorer: self.means[scorer][metric].mean, default=None)
 
     def results(self) -> dict[str, Any]:
-        """Everything as plain values for a json file."""
+        """All results as plain values for a json file."""
         return {
             "queries": len(self.queries),
             **({"judged_but_not_in_the_pool": self.num_missing} if self.num_missing else {}),
@@ -96,7 +96,7 @@ class Report:
         }
 
     def table(self, split: str) -> Table:
-        """Scorers by metrics, and the difference that the run made."""
+        """A table of scorers by metrics, with the ranker's difference to the best baseline."""
         metrics = list(self.per_query[self.name])
         count = "1 query, which has no interval" if len(self.queries) == 1 else f"{len(self.queries):,} queries"
         intervals = "" if len(self.queries) == 1 else ", 95 % bootstrap intervals"
@@ -123,7 +123,7 @@ class Report:
 
 
 def write_per_query(path: Path, report: Report, query_id: Callable[[int], str]) -> None:
-    """One row a query and scorer: query_id, scorer, then each metric."""
+    """Write one row per query and scorer: query_id, scorer, then each metric."""
     metrics = list(report.per_query[report.name])
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
@@ -136,9 +136,9 @@ def write_per_query(path: Path, report: Report, query_id: Callable[[int], str]) 
 
 
 def write_trec_run(path: Path, evaluation: Judged, datamodule: Any, tag: str) -> None:
-    """The ranking in TREC's form, `query_id Q0 candidate_id rank score tag`, blanks in ids as %20.
+    """Write the ranking in TREC format, `query_id Q0 candidate_id rank score tag`; spaces in ids become %20.
 
-    Where several groups were drawn of a query, they are told apart as `query_id#1`, `query_id#2`.
+    If a query has several draws, their ids are `query_id#1`, `query_id#2` and so on.
     """
     rankings, seen = list(evaluation.rankings()), Counter[int]()
     drawn_often = len(evaluation.queries) < len(rankings)
@@ -153,12 +153,12 @@ def write_trec_run(path: Path, evaluation: Judged, datamodule: Any, tag: str) ->
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Plain values as json that a person can read."""
+    """Write plain values as indented json."""
     write_file(path, as_json(content))
 
 
 def mean_of(values: Tensor) -> Interval:
-    """The mean over queries with its interval; nan where the value of a query is no number."""
+    """The mean over queries with its interval; nan if the value of a query is nan."""
     return mean_interval(values.numpy()) if bool(values.isfinite().all()) else _UNKNOWN
 
 
@@ -168,17 +168,17 @@ def _difference(ours: Tensor, theirs: Tensor) -> Interval:
 
 
 def _bounds(found: Interval, *, signed: bool = False) -> str:
-    """The line below a number; none where a single query, or a value that is no number, leaves no interval."""
+    """The interval to print below a number; empty if a single query or a nan gives no interval."""
     if not math.isfinite(found.low):
         return ""
     return f"\n[dim]{interval(found.low, found.high, signed=signed)}[/]"
 
 
 def _plain(interval: Interval) -> dict[str, float | None]:
-    """For json, which has no infinity: the interval of a single query is null to null."""
+    """An interval for json, which has no infinity: the bounds of a single query are null."""
     return {key: value if math.isfinite(value) else None for key, value in asdict(interval).items()}
 
 
 def trec_id(name: str) -> str:
-    """An id as a run file can hold it: blanks as %20."""
+    """An id for a run file: spaces become %20."""
     return "".join(f"%{ord(letter):02X}" if letter.isspace() or letter == "%" else letter for letter in name)

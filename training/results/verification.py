@@ -1,6 +1,7 @@
-"""Verification: the table of a finished run against ir-measures on its run.trec and the source's own judgements.
+"""Verification: compares the table of a finished run with ir-measures, computed from run.trec and the judgements.
 
-Where grades are fractions or gains exponential, which trec_eval does not have, scikit-learn computes ndcg instead.
+The judgements are those of the source. trec_eval supports no fractional grades and no exponential gains; in these cases
+scikit-learn computes ndcg.
 """
 
 import csv
@@ -30,9 +31,9 @@ from training.results.report import trec_id
 
 TOLERANCE = 1e-6
 
-# Queries with longer ties than this are not compared: each place of a tie is another run for ir-measures.
+# Queries with longer ties are not compared, because each place of a tie needs another run of ir-measures.
 _LONGEST_TIE = 100
-_HELD = 1_000_000  # lines of runs that ir-measures gets at once
+_HELD = 1_000_000  # the most lines of run files that ir-measures gets at once
 
 Ranking = list[tuple[str, float]]
 
@@ -42,12 +43,12 @@ class Check:
     """One metric of a run, computed twice.
 
     Args:
-        metric: Its name.
-        table: Its mean over the compared queries, as the run has it.
-        measured: The same by ir-measures; nan for a metric that ir-measures does not know.
-        furthest: The largest difference of a query.
+        metric: The metric's name.
+        table: The run's own mean over the compared queries.
+        measured: The mean that ir-measures computes; nan for a metric that ir-measures does not have.
+        furthest: The largest difference on a single query.
         compared: How many queries were compared.
-        left_out: How many were not, for ties that are too long or go on below the end of run.trec.
+        left_out: How many were not compared, because of ties that are too long or continue after the end of run.trec.
     """
 
     metric: str
@@ -64,18 +65,18 @@ class Check:
 
     @property
     def equal(self) -> bool:
-        """Whether both agree, query by query; there must be some."""
+        """Whether both agree on every query; False if no query was compared."""
         return not self.known or (self.compared > 0 and self.furthest <= TOLERANCE)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of it.
+    """The result of a verification.
 
     Args:
-        run: The folder.
-        judged_by: Where the judgements are from.
-        checks: Of every metric.
+        run: The run's folder.
+        judged_by: The source of the judgements.
+        checks: The check of each metric.
     """
 
     run: Path
@@ -88,7 +89,7 @@ class Verification:
         return all(check.equal for check in self.checks)
 
     def table(self) -> Table:
-        """The metrics twice, side by side."""
+        """A table of both values of each metric, side by side."""
         columns = ("metric", "table", "ir-measures", "furthest apart", "queries", "left out")
         table = new_table(*columns, title=f"{self.run}: judged by {self.judged_by}")
         for check in self.checks:
@@ -101,7 +102,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class _Judgements:
-    """By query and candidate, ids as run.trec writes them."""
+    """Judgements by query and candidate, with ids as in run.trec."""
 
     grades: Mapping[str, Mapping[str, float]]
     min_label: float
@@ -116,12 +117,12 @@ class _Judgements:
 
 
 def verify(run: Path) -> Verification:
-    """Compare every metric of a run's table with what ir-measures computes, query by query.
+    """Compare every metric of a run's table with the value from ir-measures, query by query.
 
-    Tied candidates count as the mean over their orders: ir-measures judges several orders of them.
+    The metrics of tied candidates are means over their orders, so ir-measures judges several orders.
 
     Raises:
-        ConfigError: If the folder holds no finished run, or ir-measures is not installed.
+        ConfigError: If the folder contains no finished run, or ir-measures is not installed.
     """
     for name in ("config.yaml", "metrics.json", "per_query.csv", "run.trec"):
         if not (run / name).is_file():
@@ -150,7 +151,7 @@ def verify(run: Path) -> Verification:
 
 @contextmanager
 def _said_where_training_was_run(folder: str | None) -> Iterator[None]:
-    """Say with the error of a missing file that relative paths begin in the folder where training was run."""
+    """Add to the error of a missing file that paths are relative to the folder in which training was started."""
     try:
         yield
     except ConfigError as error:
@@ -180,7 +181,7 @@ def _check(
     for query, draws in rankings.items():
         for draw, ranking in draws.items():
             grades = judgements.of(query) if by_grade else judgements.relevant(query)
-            if judgements.whole_pool is None:  # a group: only what was drawn was there to find
+            if judgements.whole_pool is None:  # a group: only drawn candidates could be found
                 drawn = {candidate for candidate, _ in ranking}
                 grades = {candidate: grade for candidate, grade in grades.items() if candidate in drawn}
             whole = all(float(grade).is_integer() for grade in grades.values())
@@ -202,11 +203,12 @@ def _check(
 
 
 class _Orders:
-    """The orders of rankings whose weighted mean is the expectation over all orders of the ties.
+    """Orders of rankings whose weighted mean is the expectation over all orders of tied candidates.
 
-    A metric that adds up what stands at each rank is linear: there, each tie is turned round once, all others staying.
-    For the rank of the first relevant candidate, only the tie with the first of these matters: it comes at each place
-    once, weighted with the probability that of n tied candidates, R of them relevant, the first relevant one is there.
+    A metric is linear if it adds up one value per rank. For linear metrics, each tie is rotated while the others keep
+    their order. For the rank of the first relevant candidate, only the first tie with a relevant candidate matters. Its
+    first relevant candidate is put at each place once. The weight is the probability that, among n tied candidates with
+    R relevant ones, the first relevant one is at this place.
     """
 
     def __init__(self, measure: Any, by_grade: bool, cutoff: int | None) -> None:
@@ -219,13 +221,13 @@ class _Orders:
         self._draws: dict[str, set[str]] = defaultdict(set)
 
     def add(self, query: str, draw: str, ranking: Ranking, grades: Mapping[str, float], *, ends_early: bool) -> None:
-        """All orders of one ranking that matter."""
+        """Add all necessary orders of one ranking."""
         import ir_measures
 
         reach = self._cutoff or len(ranking)
         ties = [(start, end) for start, end in _ties(ranking, grades) if start < reach]
         ties = ties if self._linear else ties[:1]
-        # The last tie may go on below the end of the file, with candidates that are judged or not.
+        # The last tie may continue after the end of the file, with candidates that may be judged.
         last = next(place for place, (_, score) in enumerate(ranking) if score == ranking[-1][1])
         below = not grades.keys() <= dict(ranking).keys() or any(candidate in grades for candidate, _ in ranking[last:])
         cut = ends_early and last < reach and below
@@ -248,19 +250,19 @@ class _Orders:
             self._measure_all()
 
     def add_value(self, query: str, draw: str, value: float) -> None:
-        """What was computed elsewhere."""
+        """Add a value that was computed without ir-measures."""
         self._draws[query].add(draw)
         self._sums[query] += value
 
     def values(self) -> dict[str, float]:
-        """The measure of each query: the mean over its draws."""
+        """The value of each query: the mean over its draws."""
         self._measure_all()
         return {
             query: self._sums[query] / len(draws) for query, draws in self._draws.items() if query not in self._left_out
         }
 
     def _measure_all(self) -> None:
-        """Let ir-measures judge what is held, and let go of it."""
+        """Evaluate the collected orders with ir-measures, then drop them."""
         import ir_measures
 
         for value in ir_measures.iter_calc([self._measure], self._qrels, self._run):
@@ -270,7 +272,7 @@ class _Orders:
 
 
 def _ties(ranking: Ranking, grades: Mapping[str, float]) -> Iterator[tuple[int, int]]:
-    """Where candidates of equal scores begin and end whose grades differ; alone ones are no tie."""
+    """The start and end of each tie whose candidates have different grades."""
     start = 0
     for place in range(1, len(ranking) + 1):
         if place < len(ranking) and ranking[place][1] == ranking[start][1]:
@@ -278,7 +280,7 @@ def _ties(ranking: Ranking, grades: Mapping[str, float]) -> Iterator[tuple[int, 
         if len({grades.get(candidate, 0) for candidate, _ in ranking[start:place]}) > 1:
             yield start, place
         elif any(candidate in grades for candidate, _ in ranking[start:place]):
-            yield start, start  # nothing to turn, but the first relevant candidate is here
+            yield start, start  # nothing to rotate, but the first relevant candidate is here
         start = place
 
 
@@ -307,7 +309,7 @@ def _first_at_each_place(
 
 
 def _ndcg(ranking: Ranking, grades: Mapping[str, float], node: Mapping[str, Any]) -> float:
-    """By scikit-learn, which averages over ties too."""
+    """Compute ndcg by scikit-learn, which also averages over ties."""
     exponential = node.get("gain") == "exponential"
     gains = {candidate: 2**grade - 1 if exponential else grade for candidate, grade in grades.items()}
     best = sorted(gains.values(), reverse=True)
@@ -317,7 +319,7 @@ def _ndcg(ranking: Ranking, grades: Mapping[str, float], node: Mapping[str, Any]
 
 
 def _measure(node: Mapping[str, Any]) -> tuple[Any, bool]:
-    """What ir-measures calls a metric, and whether it uses grades; None for one that it does not have."""
+    """The measure of ir-measures for a metric, and whether it uses grades; None if ir-measures has none."""
     try:
         import ir_measures
     except ModuleNotFoundError as error:
@@ -338,7 +340,7 @@ def _is_linear(measure: Any) -> bool:
 
 
 def _rankings(path: Path, queries: Collection[str]) -> dict[str, dict[str, Ranking]]:
-    """By query and draw, the candidates and scores of a run file; `q#2` is the second draw of q where q is a query."""
+    """The candidates and scores of a run file, by query and draw; `q#2` is the second draw of q if q is a query."""
     found: dict[str, dict[str, Ranking]] = defaultdict(lambda: defaultdict(list))
     for line in path.read_text(encoding="utf-8").splitlines():
         name, _, candidate, _, score, _ = line.split()
@@ -355,7 +357,7 @@ def _per_query(path: Path, scorer: str) -> dict[str, dict[str, float]]:
 
 
 def _judgements(config: RunConfig) -> _Judgements:
-    """From the source itself, where the config has it; else from the store."""
+    """The judgements of the source if the config names it, else those of the store."""
     if config.features is not None:
         extractor = EXTRACTORS.build(config.features, path="features")
         path = extractor.path
