@@ -32,10 +32,10 @@ class RankingData(LightningDataModule, ABC):
     """
 
     batch_type: ClassVar[type[Batch]]
-    """What its batches are."""
+    """The type of the batches."""
 
     known: Known = Known()
-    """What is known of candidates besides their labels."""
+    """Facts about candidates besides their labels."""
 
     responses: GroupStore | None = None
     """The store, if its candidates are responses that a language model sampled."""

@@ -91,10 +91,10 @@ class LRanker(PoolRanker):
     judging: ClassVar[type[Judging]] = ScaledJudging
 
     scaling: Scaling | None
-    """Test-time scaling: what to try or, after the validation that chooses, what to do; None for direct ranking."""
+    """Options of test-time scaling, and the chosen width and depth once validation chose; None for direct ranking."""
 
     grid: ScalingGrid | None = None
-    """What validation found of each width and depth of scaling."""
+    """The validation results of each width and depth of scaling."""
 
     def __init__(
         self,
