@@ -113,7 +113,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
 
     def evaluation_scores(self, batch: AnyBatch) -> Scored:
         """The scores to judge this ranker by when it is a reference; it may rank other lists than the batch's."""
-        return Scored(self(batch).float(), batch.labels, batch.mask)
+        return Scored(self(batch).float().to(batch.labels.device), batch.labels, batch.mask)
 
     def lacks(self, data: Any) -> str | None:
         """What this ranker needs and the datamodule does not have, in a few words; None if nothing is missing."""

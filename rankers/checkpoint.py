@@ -106,6 +106,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ConfigError: If the checkpoint is missing or damaged, or does not hold a ranker.
     """
     if not path.is_file():
+        if (path.parent / "metrics.json").is_file():
+            problem = "this run has no checkpoint: its ranker has no weights."
+            raise ConfigError(str(path.parent), problem, cure="build it by name: RANKERS.build(...)")
         cure = "give a run's folder after its first validation, a .ckpt file, or a folder of save_pretrained"
         raise ConfigError(str(path), "no ranker here.", cure=cure)
     try:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ranking.batch import Batch
 from ranking.places import Places
@@ -131,7 +132,7 @@ class EvaluationState(Metric):
     scores: list[Tensor]
 
     def __init__(self, references: Sequence[str] = (), *, distributed: bool = True) -> None:
-        super().__init__(compute_on_cpu=True, sync_on_compute=distributed)
+        super().__init__(compute_on_cpu=True, sync_on_compute=distributed, dist_sync_fn=gathered)
         self._references = list(references)
         beside = [f"{part}_{place}" for place in range(len(self._references)) for part in Scored._fields]
         for name in ("group", "slot", "labels", "scores", *beside):
@@ -152,6 +153,10 @@ class EvaluationState(Metric):
         self.labels.append(batch.labels)
         self.scores.append(scores)
         for place, name in enumerate(self._references):
+            scored = references[name]
+            if scored.scores.shape != scored.mask.shape or torch.isnan(scored.scores[scored.mask]).any():
+                shape = list(scored.scores.shape)
+                raise ValueError(f"the reference {name} gave scores of shape {shape}, or nan, where numbers are due")
             for part, value in references[name]._asdict().items():
                 getattr(self, f"{part}_{place}").append(value)
 
@@ -164,6 +169,13 @@ class EvaluationState(Metric):
             for place, name in enumerate(self._references)
         }
         return Evaluation(**columns, references=references)
+
+
+def gathered(tensor: Tensor, group: Any = None) -> list[Tensor]:
+    """The tensors of all processes, on the CPU; by way of the GPU where only GPUs can talk to each other."""
+    on_gpu = torch.distributed.get_backend(group) == "nccl"
+    found = gather_all_tensors(tensor.cuda() if on_gpu else tensor, group)
+    return [each.cpu() for each in found]
 
 
 def joined(parts: list[Tensor] | Tensor) -> Tensor:

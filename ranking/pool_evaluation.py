@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
-from ranking.evaluation import Metrics, Ranked, joined
+from ranking.evaluation import Metrics, Ranked, gathered, joined
 from ranking.places import Places
 from ranking.vectors.products import Scorer, full_precision
 from ranking.vectors.search import places, top_k
@@ -187,6 +187,16 @@ class PoolEvaluation:
         return {name: self.qrels.value(metric, places, within=within) for name, metric in metrics.items()}
 
 
+class QueryVectors:
+    """Q queries, ascending, and V vectors of each.
+
+    A plain class: of tuples, torchmetrics would make numbers of tensors with one element.
+    """
+
+    def __init__(self, queries: Int[Tensor, " Q"], vectors: Float[Tensor, "Q V E"]) -> None:
+        self.queries, self.vectors = queries, vectors
+
+
 class PoolEvaluationState(Metric):
     """Collects the vectors of queries over all processes."""
 
@@ -195,7 +205,7 @@ class PoolEvaluationState(Metric):
     vectors: list[Tensor]
 
     def __init__(self) -> None:
-        super().__init__(compute_on_cpu=True)
+        super().__init__(compute_on_cpu=True, dist_sync_fn=gathered)
         self.add_state("group", default=[], dist_reduce_fx="cat")
         self.add_state("vectors", default=[], dist_reduce_fx="cat")
 
@@ -210,11 +220,11 @@ class PoolEvaluationState(Metric):
         self.group.append(group)
         self.vectors.append(vectors.float())
 
-    def compute(self) -> tuple[Int[Tensor, " Q"], Float[Tensor, "Q V E"]]:
+    def compute(self) -> QueryVectors:
         """Everything collected, each query once, ascending."""
         group, vectors = joined(self.group), joined(self.vectors)
         queries, first = _first_of_each(group)
-        return queries, vectors[first]
+        return QueryVectors(queries, vectors[first])
 
 
 def best(

@@ -102,8 +102,11 @@ def load_config(
             raise ConfigError(key, str(error).partition("\n")[0]) from error
         assert isinstance(resolved, dict)
         if into is RunConfig and isinstance(ranker := resolved.get("ranker"), dict) and "baselines" in ranker:
-            cure = "put references: [bm25, encoder] next to `ranker:`, not inside it"
-            raise ConfigError("ranker.baselines", "references are not an option of the ranker.", cure=cure)
+            if file is None or file.name != "config.yaml":
+                cure = "references: [bm25, encoder], beside `ranker:` rather than in it"
+                raise ConfigError("ranker.baselines", "references are not an option of the ranker.", cure=cure)
+            # The config that a run of an earlier version saved.
+            resolved["references"] = ranker.pop("baselines")
         resolved["imports"] = _import(resolved.get("imports", []), [file.parent] if file else [])
         if isinstance(logger := resolved.get("logger", []), str | Mapping | None):
             resolved["logger"] = [] if logger is None else [logger]

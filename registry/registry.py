@@ -100,9 +100,9 @@ class Registry:
         found: dict[str, list[str]] = {}
         for folder in getattr(home, "__path__", ()):
             for file in sorted(Path(folder).rglob("*.py")):
-                module = ".".join((self.home, *file.relative_to(folder).with_suffix("").parts))
-                if not file.stem.startswith("_"):
-                    found.setdefault(file.stem, []).append(module)
+                parts = file.relative_to(folder).with_suffix("").parts
+                if all(part.isidentifier() for part in parts) and not file.stem.startswith("_"):
+                    found.setdefault(file.stem, []).append(".".join((self.home, *parts)))
         return found
 
     def _import_home_of(self, name: str) -> None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 import train
 from rankers.checkpoint import load_ranker
 from ranking.stores.candidate_pool import CandidatePool
+from registry import ConfigError, load_config
 
 LIKELIHOOD = '''"""Likelihood: a candidate's score is how probable a language model finds it after the query."""
 from typing import Unpack
@@ -225,7 +226,7 @@ logger: csv
             continue
         seen = known.history[known.history_offsets[query] : known.history_offsets[query + 1]].long()
         user = ranker.seen.weight[seen + 1].double().mean(dim=0) if len(seen) else torch.zeros(16).double()
-        assert float(score) == pytest.approx(float(user @ ranker.items.weight[row].double()), abs=1e-4)
+        assert float(score) == pytest.approx((user @ ranker.items.weight[row].double()).item(), abs=1e-4)
         assert row not in seen.tolist() or row in known.relevant.tolist()
 
 
@@ -240,8 +241,51 @@ def test_references_that_cannot_be_computed_or_do_not_fit_are_refused(
         "[bm25]": "references[0].name: grouped_features reads groups of vectors; bm25 ranks a pool",
         "[firts]": "Did you mean: first",
         "[first, first]": "references: first is there twice",
+        "[point_ranker]": "references[0]: point_ranker has weights that would have to be trained",
     }.items():
         assert train.main(["--config", str(config), f"references={references}"]) == 1
         assert message in capsys.readouterr().err
     assert train.main(["--config", str(config), "ranker.baselines=[bm25]"]) == 1
     assert "references: [bm25, encoder]" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_ranker_that_lacks_something_is_refused_by_check_and_run(
+    run_config: Callable[..., Path], pool: CandidatePool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(run_config("run.yaml"))
+    for ranker, message in {
+        "majority": "ranker.name: majority cannot be computed: no answers of the candidates are known",
+        "bm25": "datamodule.name: grouped_features reads groups of vectors; bm25 ranks a pool that all queries share",
+    }.items():
+        for more in ([], ["--check"]):
+            assert train.main(["--config", config, "ranker={name: " + ranker + "}", *more]) == 1
+            assert message in capsys.readouterr().err
+    over_pool = f"datamodule={{name: partitioned_candidates, path: {pool.path}, num_partitions: 2}}"
+    assert train.main(["--config", config, over_pool, "ranker=popularity", "references=[random]", "--check"]) == 1
+    assert "references[0].name: partitioned_candidates reads a pool that all queries share; random ranks" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_run_without_weights_is_gone_on_with_and_says_that_it_has_no_checkpoint(
+    run_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_config("run.yaml")
+    assert train.main(["--config", str(config), "ranker={name: cosine}"]) == 0
+    (run,) = (tmp_path / "runs" / "run").iterdir()
+    first = (run / "run.trec").read_bytes()
+    assert train.main(["--resume", str(run), "trainer.devices=1", "references=[random]"]) == 0
+    assert (run / "run.trec").read_bytes() == first
+    with pytest.raises(ConfigError, match="this run has no checkpoint: its ranker has no weights"):
+        load_ranker(run)
+
+
+def test_the_config_of_an_earlier_version_names_its_references_in_the_ranker(tmp_path: Path) -> None:
+    old = "ranker: {name: lranker, baselines: [encoder]}\ndatamodule: {name: partitioned_candidates, path: pool}\n"
+    (tmp_path / "config.yaml").write_text(old)
+    (tmp_path / "mine.yaml").write_text(old)
+    assert [node["name"] for node in load_config(tmp_path / "config.yaml").references or []] == ["encoder"]
+    with pytest.raises(ConfigError, match=r"(?s)ranker.baselines.*references: \[bm25, encoder\]"):
+        load_config(tmp_path / "mine.yaml")

@@ -14,6 +14,9 @@ from torch import nn
 from datamodules.base import RankingData
 from features.building.extractor import Extractor
 from features.texts.own_files import files_of
+from rankers.base import Ranker
+from rankers.judging.pool import PoolJudging
+from rankers.pool_ranker import PoolRanker
 from ranking.batch import Batch, FeatureBatch, TextBatch
 from ranking.metrics import metric_name
 from ranking.places import Places
@@ -37,7 +40,7 @@ from training.trainer import build_trainer
 _READ_WHOLE = 64 * 2**20
 """How many bytes of data a check reads to the end."""
 _KINDS = {
-    Batch: "any batch",
+    Batch: "any groups",
     FeatureBatch: "groups of vectors",
     TextBatch: "groups of texts",
     PoolBatch: "a pool that all queries share",
@@ -113,7 +116,11 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
     with suppress(StoreError) if to_build else nullcontext():
         datamodule: RankingData = DATAMODULES.build(node, path="datamodule")
         check_steps(config.trainer, datamodule)
-        _make_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
+        ranker = _make_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
+        if ranker is not None:
+            check_ranker_alone(ranker, datamodule)
+        for place, node in enumerate(config.references or []):
+            build_reference(node, f"references[{place}]", datamodule, needed=True)
     if not to_build or extractor is None:
         return "the store was opened, and its vectors were not read"
     encoder = extractor.encoder
@@ -124,6 +131,40 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
 def build_extractor(node: Node) -> Extractor:
     """Build the extractor of a `features:` block."""
     return EXTRACTORS.build(node, path="features")
+
+
+def build_reference(node: Node, path: str, datamodule: RankingData, *, needed: bool) -> Any:
+    """A reference, before it loads anything.
+
+    Args:
+        node: Its name and options.
+        path: Where the config names it.
+        datamodule: What it is judged on.
+        needed: Whether one that cannot be computed is an error.
+
+    Raises:
+        ConfigError: If the data lacks what it needs, or it reads what only the run's own ranker can read.
+    """
+    reference: Any = RANKERS.build(RANKERS.complete(node, datamodule.facts, path), path=path)
+    lacking = reference.lacks(datamodule)
+    if lacking is None and isinstance(reference, PoolRanker) and reference.reading().queries is not None:
+        lacking = "it reads queries as tokens, which only the run's own ranker gets"
+    if lacking is not None and needed:
+        raise ConfigError(path, f"{reference.name} cannot be computed: {lacking}.", cure="leave it out")
+    return reference
+
+
+def check_ranker_alone(ranker: Ranker[Any], datamodule: RankingData) -> None:
+    """Refuse a run's own ranker that the data lacks something for, or that ranks none of its candidates.
+
+    Raises:
+        ConfigError: With what is lacking.
+    """
+    if (lacking := ranker.lacks(datamodule)) is not None:
+        raise ConfigError("ranker.name", f"{ranker.name} cannot be computed: {lacking}.", cure="another ranker")
+    if type(ranker).evaluation_scores is not Ranker.evaluation_scores:
+        problem = f"{ranker.name} ranks none of a query's candidates."
+        raise ConfigError("ranker.name", problem, cure=f"references: [{ranker.name}], beside another ranker")
 
 
 def check_kind(config: RunConfig) -> None:
@@ -139,11 +180,19 @@ def check_kind(config: RunConfig) -> None:
     references = {f"references[{place}]": node for place, node in enumerate(config.references or [])}
     for path, node in {"datamodule": config.ranker, **references}.items():
         wanted = RANKERS.get(node["name"]).batch_type
-        if issubclass(given, wanted):
+        over_pool = issubclass(RANKERS.get(node["name"]).judging, PoolJudging)
+        if issubclass(given, wanted) and over_pool == issubclass(given, PoolBatch):
             continue
-        fitting = [name for name in DATAMODULES.names() if issubclass(DATAMODULES.get(name).batch_type, wanted)]
-        problem = f"{config.datamodule['name']} reads {_KINDS[given]}; {node['name']} ranks {_KINDS[wanted]}."
-        cure = f"use {' or '.join(fitting)}, or another ranker" if path == "datamodule" else "leave it out"
+        kinds = {name: DATAMODULES.get(name).batch_type for name in DATAMODULES.names()}
+        fitting = [
+            name
+            for name, kind in kinds.items()
+            if issubclass(kind, wanted) and over_pool == issubclass(kind, PoolBatch)
+        ]
+        reads, ranks = (_KINDS.get(kind, f"batches of {kind.__name__}") for kind in (given, wanted))
+        problem = f"{config.datamodule['name']} reads {reads}; {node['name']} ranks {ranks}."
+        use = f"use {' or '.join(fitting)}, or another ranker" if fitting else "use another ranker"
+        cure = use if path == "datamodule" else "leave it out"
         raise ConfigError(f"{path}.name", problem, cure=cure)
 
 

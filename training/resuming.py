@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "callbacks",
     "imports",
     "logger",
+    "references",
     "ranker.backbone.dtype",
     "save_every",
     "trainer.accelerator",
@@ -86,6 +87,9 @@ def check_changes(before: RunConfig, after: RunConfig) -> None:
         ConfigError: For the first option that differs but must not change.
     """
     old, new = (dict(_flat(dataclasses.asdict(config))) for config in (before, after))
+    for options in (old, new):
+        if not options.get("trainer", True):  # a block without any option
+            del options["trainer"]
     for option in {**old, **new}:
         if old.get(option) != new.get(option) and not option.startswith(MAY_CHANGE):
             problem = f"cannot change in a run that goes on: it began with {shown(old.get(option))}."

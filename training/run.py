@@ -31,7 +31,15 @@ from ranking.stores.files import lock_folder, write_file
 from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
 from registry.config import to_yaml
 from training.callbacks import DrawnFindings, GradientNorm, RankedSamples, ReferenceLines, ScoreHistograms
-from training.checking import build_extractor, check, check_data, check_negatives, check_steps
+from training.checking import (
+    build_extractor,
+    build_reference,
+    check,
+    check_data,
+    check_negatives,
+    check_ranker_alone,
+    check_steps,
+)
 from training.memory import keep_freed_memory
 from training.processes import RUN_DIR, Processes
 from training.progress import progress_callback
@@ -201,6 +209,7 @@ def _build_datamodule(config: RunConfig, path: str) -> RankingData:
 
 def _build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
     ranker = RANKERS.build(config.ranker, path="ranker")
+    check_ranker_alone(ranker, datamodule)
     ranker.encoder = datamodule.encoder
     check_negatives(config.ranker["name"], datamodule.shared_negatives)
     datamodule.check_ranker(ranker)
@@ -214,11 +223,13 @@ def _build_references(config: RunConfig, datamodule: RankingData) -> dict[str, R
     named = config.references if config.references is not None else datamodule.default_references
     for place, node in enumerate(named):
         path = f"references[{place}]"
-        reference = RANKERS.build(RANKERS.complete(node, datamodule.facts, path), path=path)
+        reference = build_reference(node, path, datamodule, needed=config.references is not None)
         if (lacking := reference.lacks(datamodule)) is None:
-            found[reference.name] = reference
-        elif config.references is not None:
-            raise ConfigError(path, f"{reference.name} cannot be computed: {lacking}.", cure="leave it out")
+            reference.configure_model()
+            if reference.is_trained:
+                problem = f"{reference.name} has weights that would have to be trained."
+                raise ConfigError(path, problem, cure="a ranker without weights, or a run of its own")
+            found[reference.name] = reference.eval()
         elif not multiprocessing.parent_process():
             Console(stderr=True).print(f"{reference.name} is left out: {lacking}", highlight=False, soft_wrap=True)
     return found

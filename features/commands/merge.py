@@ -194,14 +194,16 @@ def _add_groups(
         slot_ids=[store.slot_id(slot) for store, some in bounds for slot in range(some.start, some.stop)],
         split=[_SPLIT_NAMES[int(store.split[at])] for store, at in zip(first, index, strict=True)],
         responses={name: torch.cat([getattr(store, name)[some] for store, some in bounds]) for name in known},
-        beams=[_beam(stores, group) for group in chunk] if any(store.has_beams for store in stores) else None,
+        beams=[_beam(stores, group) for group in chunk]
+        if any(store.beam_label is not None for store in stores)
+        else None,
     )
 
 
 def _beam(stores: Sequence[GroupStore], parts: Sequence[_Part]) -> tuple[str, float]:
     """What a beam search found for a query, in the first of its stores where one was made."""
     for store, group in ((stores[part.store], part.group) for part in parts):
-        if store.has_beams and store.beam_label is not None:
+        if store.beam_label is not None:
             return store.beam_text(group) or "", float(store.beam_label[group])
     return "", math.nan
 

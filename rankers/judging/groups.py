@@ -28,7 +28,7 @@ class GroupJudging(Judging):
             ValueError: If the score of an existing candidate is NaN.
         """
         beside = {name: reference.evaluation_scores(batch) for name, reference in self.references.items()}
-        self._state.update(batch, self.ranker(batch).float(), beside)
+        self._state.update(batch, self.ranker(batch).float().to(batch.labels.device), beside)
 
     def judge(self, split: str = "") -> Evaluation:
         """The scores of all queries."""

@@ -33,6 +33,9 @@ class PoolJudging(Judging):
         super().__init__(ranker, references)
         self._beside = {name: _Remembered(reference.judging(reference, {})) for name, reference in references.items()}
 
+    keeps_best: bool = True
+    """Whether the best candidates are wanted, rather than the places of the judged ones alone."""
+
     @property
     def trainer(self) -> Trainer:
         """The run's trainer."""
@@ -103,6 +106,7 @@ class _Remembered:
 
     def __init__(self, judging: PoolJudging) -> None:
         self._judging = judging
+        judging.keeps_best = False
         self._forget()
 
     def _forget(self) -> None:
@@ -117,15 +121,17 @@ class _Remembered:
             self._forget()
             self._pool = self._judging.data.pool
         new = ~torch.isin(batch.group.cpu(), self._queries)
-        if bool(new.any()):
-            self._judging.collect(batch.only(new.nonzero().flatten().to(batch.group.device)))
-            self._has_new = True
+        # Also where none is new: all processes gather tensors of the same kind.
+        self._judging.collect(batch.only(new.nonzero().flatten().to(batch.group.device)))
+        self._has_new |= bool(new.any())
 
     def places(self, qrels: Qrels) -> Places:
         """The places of the judged candidates, `[Q, P]`."""
         judging = self._judging
-        if judging.trainer.strategy.reduce_boolean_decision(self._has_new, all=False):
-            self._remember(Qrels.of(judging.data.pool, judging.collected()))
+        has_new = judging.trainer.strategy.reduce_boolean_decision(self._has_new, all=False)
+        queries = judging.collected()
+        if has_new:
+            self._remember(Qrels.of(judging.data.pool, queries))
         found = Places.nowhere(*qrels.mask.shape)
         offsets = torch.nn.functional.pad(self._counts.cumsum(0), (1, 0))
         index = torch.searchsorted(self._queries, qrels.queries)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from rankers.judging.pool import PoolJudging
-from ranking.evaluation import joined
+from ranking.evaluation import gathered, joined
 from ranking.places import Places
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import Qrels, ragged
@@ -42,18 +42,18 @@ class ScoreJudging(PoolJudging):
         """The queries that were collected."""
         self._found = self._state.compute()
         self._state.reset()
-        return self._found[0]
+        return self._found.queries
 
     def places(self, qrels: Qrels) -> dict[str, Places]:
         """The places of the judged candidates."""
         found = Places.nowhere(*qrels.mask.shape)
-        for target, values in zip(found, self._found[1], strict=True):
+        for target, values in zip(found, self._found.places, strict=True):
             target[qrels.mask] = values
         return {self.ranker.name: found}
 
     def best(self, k: int) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
         """The candidates with the highest scores."""
-        return self._found[2][:, :k], self._found[3][:, :k]
+        return self._found.scores[:, :k], self._found.rows[:, :k]
 
     def _collect(self, batch: PoolBatch, num_candidates: int) -> None:
         queries = batch.group.cpu()
@@ -63,17 +63,22 @@ class ScoreJudging(PoolJudging):
             raise ValueError(f"the ranker scored candidates for queries {queries.tolist()} as nan")
         qrels = Qrels.of(self.data.pool, queries)
         scores = torch.where(there, scores.clamp(min=torch.finfo(torch.float32).min), -torch.inf)
-        top, rows = scores.sort(dim=1, descending=True, stable=True)
+        if self.keeps_best:
+            top, rows = scores.sort(dim=1, descending=True, stable=True)
+        else:
+            top, rows = scores.sort(dim=1, descending=True).values, torch.empty(len(scores), 0, dtype=torch.int64)
         asked = scores.gather(1, qrels.rows)
         # Sort in descending order, so that all scores found before a given score are higher.
         first, end = (torch.searchsorted(-top, -asked, right=right) for right in (False, True))
         found = Places(first.double(), (end - first - 1).double())
         in_order = qrels.mask & (asked > -torch.inf)
         found = Places(found.above.masked_fill(~in_order, torch.inf), found.tied.masked_fill(~in_order, 0))
-        depth = min(self._depth, num_candidates)
-        rows = rows.masked_fill(top == -torch.inf, -1)
+        depth = min(self._depth, rows.shape[1])
+        # Copies: a part of the sorted scores would keep all of them in memory.
+        best, rows = top[:, :depth].clone(), rows[:, :depth].clone()
+        rows[best == -torch.inf] = -1
         judged = Places(*(each[qrels.mask] for each in found))
-        self._state.update(queries, qrels.mask.sum(dim=1), judged, top[:, :depth], rows[:, :depth])
+        self._state.update(queries, qrels.mask.sum(dim=1), judged, best, rows)
 
     def scores(self, batch: PoolBatch, num_candidates: int) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
         """The score of every candidate of the pool, and which candidates have a score.
@@ -99,6 +104,18 @@ class ScoreJudging(PoolJudging):
         return there
 
 
+class _Ranked:
+    """Q queries with the places of their judged candidates, one after the other, and their best candidates.
+
+    A plain class: of tuples, torchmetrics would make numbers of tensors with one element.
+    """
+
+    def __init__(
+        self, queries: Int[Tensor, " Q"], places: Places, scores: Float[Tensor, "Q k"], rows: Int[Tensor, "Q k"]
+    ) -> None:
+        self.queries, self.places, self.scores, self.rows = queries, places, scores, rows
+
+
 class _PlacesState(Metric):
     """Collects places and best candidates over all processes."""
 
@@ -111,7 +128,7 @@ class _PlacesState(Metric):
     rows: list[Tensor]
 
     def __init__(self) -> None:
-        super().__init__(compute_on_cpu=True)
+        super().__init__(compute_on_cpu=True, dist_sync_fn=gathered)
         for name in ("queries", "counts", "above", "tied", "scores", "rows"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -131,8 +148,8 @@ class _PlacesState(Metric):
         self.scores.append(scores)
         self.rows.append(rows)
 
-    def compute(self) -> tuple[Int[Tensor, " Q"], Places, Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
-        """Everything collected: each query once, in ascending order, and the places concatenated."""
+    def compute(self) -> _Ranked:
+        """Everything collected, each query once, ascending."""
         queries, counts = joined(self.queries).long(), joined(self.counts).long()
         order = queries.argsort(stable=True)
         first = torch.ones(len(order), dtype=torch.bool)
@@ -140,4 +157,4 @@ class _PlacesState(Metric):
         order = order[first]
         offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
         places = Places(*(ragged(offsets, joined(each), order)[1] for each in (self.above, self.tied)))
-        return queries[order], places, joined(self.scores)[order], joined(self.rows)[order].long()
+        return _Ranked(queries[order], places, joined(self.scores)[order], joined(self.rows)[order].long())

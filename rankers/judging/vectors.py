@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,35 +11,14 @@ from rankers.judging.pool import PoolJudging
 from ranking.places import Places
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import PoolEvaluationState, Qrels, best
-from ranking.stores.candidate_pool import CandidatePool
 from ranking.vectors.search import WatchedPool
-
-
-@runtime_checkable
-class VectorRanker(Protocol):
-    """A ranker that embeds queries and provides the candidate vectors to compare them with."""
-
-    pool: CandidatePool
-    """What is ranked."""
-
-    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B V E"]:
-        """V vectors per query; each ranks the pool by inner product."""
-        ...
-
-    def candidates_to_rank(self) -> Any:
-        """The pool, or its vectors in memory if they fit."""
-        ...
-
-    def candidate_scales(self) -> Float[Tensor, " N"] | None:
-        """1 / length of each candidate vector; None if the vectors are used as they are."""
-        ...
 
 
 class VectorJudging(PoolJudging):
     """Collects the vectors of all queries, then ranks the pool for all of them at once.
 
     Args:
-        ranker: A VectorRanker.
+        ranker: A PoolRanker that embeds queries.
         references: The rankers without weights that it is compared with, by name.
     """
 
@@ -57,9 +36,9 @@ class VectorJudging(PoolJudging):
 
     def collected(self) -> Int[Tensor, " Q"]:
         """The queries that were collected."""
-        queries, vectors = self._state.compute()
+        found = self._state.compute()
         self._state.reset()
-        self._vectors = vectors.to(self.ranker.device)
+        queries, self._vectors = found.queries, found.vectors.to(self.ranker.device)
         own, removed = self.data.restrictions(queries)
         limits = {"own": own, "removed": removed, "distributed": self.trainer.world_size > 1}
         self._given: dict[str, Any] = {**limits, "inverse_norms": self.ranker.candidate_scales()}

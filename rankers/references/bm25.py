@@ -63,4 +63,5 @@ class BM25(PoolRanker):
         pool = self.data.pool
         if self._indexed is None or self._indexed[0] is not pool:
             self._indexed = pool, BM25Index([pool.text(row) for row in range(pool.num_candidates)])
-        return torch.stack([self._indexed[1].scores(text) for text in texts])
+        scores = [self._indexed[1].scores(text) for text in texts]
+        return torch.stack(scores) if scores else torch.empty(0, pool.num_candidates)

@@ -1,5 +1,7 @@
 """Encoder: ranks by the cosine of the frozen encoder's vectors (zero-shot retrieval)."""
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,6 +13,11 @@ from registry import RANKERS
 @RANKERS.register("encoder")
 class EncoderRanker(PoolRanker):
     """Ranks a pool by the cosine of the stored vectors of query and candidate."""
+
+    def lacks(self, data: Any) -> str | None:
+        """Vectors of queries."""
+        some = data.pool.queries.features(data.queries("val")[:1]).float()
+        return None if bool(some.any()) else "the pool has no vectors of queries"
 
     def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B 1 D"]:
         """The stored vectors of the queries, of length one."""

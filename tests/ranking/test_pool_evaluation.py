@@ -137,7 +137,8 @@ def test_a_query_that_two_processes_have_seen_counts_once() -> None:
     state = PoolEvaluationState()
     state.update(torch.tensor([5, 2]), torch.tensor([[[5.0]], [[2.0]]]))
     state.update(torch.tensor([2, 9]), torch.tensor([[[2.0]], [[9.0]]]))
-    queries, vectors = state.compute()
+    found = state.compute()
+    queries, vectors = found.queries, found.vectors
     assert queries.tolist() == [2, 5, 9] and vectors.flatten().tolist() == [2, 5, 9]
     with pytest.raises(ValueError, match=r"queries \[7\] as nan"):
         state.update(torch.tensor([7]), torch.tensor([[[float("nan")]]]))

@@ -133,7 +133,7 @@ def test_a_file_without_a_line_that_can_be_read_is_refused(
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("qrels.txt", b"", "has a relevant candidate"),
     ("queries.tsv", b"", "has no queries."),
-    ("queries.tsv", b"q0\ta query\n" + b"q1\ta query\n" * 9 + b"q2", "has 1 fields parted by tabs"),
+    ("queries.tsv", b"q0\ta query\n" + b"q1\ta query\n" * 9 + b"q2", "has 1 fields separated by tabs"),
     ("pool.tsv", b"c0\ttext\nc1\tcaf\xe9\n", "not UTF-8: byte 0xe9"),
     ("pool.tsv", b"c0\ttext\nc1\ttext\nc0\ttext\n", "another candidate has the id 'c0'"),
 ])  # fmt: skip

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +8,7 @@ import pytest
 import torch
 
 from datamodules.partitioned_candidates import PartitionedCandidates
+from rankers.judging import scores as scores_module
 from rankers.judging.generation import GenerationJudging
 from rankers.judging.judging import Judging
 from rankers.judging.scores import ScoreJudging
@@ -152,3 +156,79 @@ def test_references_beside_a_ranker_find_what_they_find_alone_and_see_each_query
             name: each.tolist() for name, each in values.items()
         }
     assert len(asked) == len(set(asked)) == len(values["bm25"])
+
+
+def test_only_the_best_scores_of_a_batch_stay_in_memory(
+    pool: CandidatePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    compute = scores_module._PlacesState.compute
+
+    def looked_at(state: Any) -> Any:
+        kept.extend(
+            each.untyped_storage().nbytes() // each.itemsize - each.numel() for each in [*state.scores, *state.rows]
+        )
+        return compute(state)
+
+    monkeypatch.setattr(scores_module._PlacesState, "compute", looked_at)
+    monkeypatch.setattr("rankers.judging.pool.RUN_DEPTH", 5)
+    ranker = Given(metrics=["mrr"])
+    ranker.table = torch.rand(pool.queries.num_queries, pool.num_candidates)
+    judge(ranker, pool, tmp_path)
+    assert kept and not any(kept)
+
+
+@pytest.mark.parametrize("name", ["bm25", "encoder"])
+def test_a_single_query_is_judged(pool: CandidatePool, tmp_path: Path, name: str) -> None:
+    data = PartitionedCandidates(str(pool.path), verify=False, num_partitions=2)
+    data._splits["test"] = data._splits["test"][:1]
+    ranker = RANKERS.build(name)
+    ranker.references = {"popularity": RANKERS.build("popularity")}
+    build_trainer(QUIET, folder=tmp_path).test(ranker, datamodule=data, verbose=False)
+    assert len(ranker.evaluation.queries) == len(ranker.evaluation.baselines({"mrr": mrr})["popularity"]["mrr"]) == 1
+
+
+def test_the_encoder_is_no_reference_where_queries_have_no_vectors(pool: CandidatePool) -> None:
+    class Bare:
+        class pool:
+            class queries:
+                @staticmethod
+                def features(rows: torch.Tensor) -> torch.Tensor:
+                    return torch.zeros(len(rows), 4)
+
+        @staticmethod
+        def queries(split: str) -> torch.Tensor:
+            return torch.arange(3)
+
+    assert RANKERS.build("encoder").lacks(Bare) == "the pool has no vectors of queries"
+
+
+WORKER = """
+import sys
+import torch
+from pathlib import Path
+from datamodules.partitioned_candidates import PartitionedCandidates
+from ranking.metrics import mrr
+from registry import RANKERS
+from training.trainer import build_trainer
+
+data = PartitionedCandidates(sys.argv[1], verify=False, num_partitions=2)
+data._splits["test"] = data._splits["test"][:1]
+ranker = RANKERS.build("bm25")
+ranker.references = {"encoder": RANKERS.build("encoder"), "popularity": RANKERS.build("popularity")}
+options = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "enable_progress_bar": False}
+build_trainer(options, folder=Path(sys.argv[2])).test(ranker, datamodule=data, verbose=False)
+found = ranker.evaluation
+value = float(found.baselines({"mrr": mrr})["encoder"]["mrr"])
+Path(sys.argv[2], f"found_{ranker.global_rank}").write_text(f"{len(found.queries)} {value}")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_judge_a_single_query(pool: CandidatePool, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER)
+    command = [sys.executable, str(tmp_path / "worker.py"), str(pool.path), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    found = {(tmp_path / f"found_{rank}").read_text() for rank in range(2)}
+    assert done.returncode == 0 and len(found) == 1 and found.pop().startswith("1 "), done.stderr
