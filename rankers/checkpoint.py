@@ -106,7 +106,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ConfigError: If the checkpoint is missing or damaged, or does not hold a ranker.
     """
     if not path.is_file():
-        if (path.parent / "metrics.json").is_file():
+        if _had_no_weights(path.parent):
             problem = "this run has no checkpoint: its ranker has no weights."
             raise ConfigError(str(path.parent), problem, cure="build it by name: RANKERS.build(...)")
         cure = "give a run's folder after its first validation, a .ckpt file, or a folder of save_pretrained"
@@ -148,6 +148,14 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         return description, load_file(file)
     except (SafetensorError, OSError) as error:
         raise ConfigError(str(file), f"not a whole safetensors file: {error}.") from error
+
+
+def _had_no_weights(folder: Path) -> bool:
+    """Whether a finished run says that its ranker has none."""
+    try:
+        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["num_parameters"] == 0
+    except (OSError, ValueError, LookupError, TypeError):  # not a finished run, or not whole
+        return False
 
 
 def _without_references(node: Any) -> Any:
