@@ -220,10 +220,10 @@ logger: csv
     ranker, known = load_ranker(run), pool.queries
     for line in (run / "run.trec").read_text().splitlines():
         query_id, _, candidate, rank, score, _ = line.split()
-        query = next(query for query in range(known.num_queries) if known.id(query) == query_id)
-        row = next(row for row in range(pool.num_candidates) if pool.id(row) == candidate)
         if int(rank) > 3:
             continue
+        query = next(query for query in range(known.num_queries) if known.id(query) == query_id)
+        row = next(row for row in range(pool.num_candidates) if pool.id(row) == candidate)
         seen = known.history[known.history_offsets[query] : known.history_offsets[query + 1]].long()
         user = ranker.seen.weight[seen + 1].double().mean(dim=0) if len(seen) else torch.zeros(16).double()
         assert float(score) == pytest.approx((user @ ranker.items.weight[row].double()).item(), abs=1e-4)
