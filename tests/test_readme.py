@@ -53,3 +53,11 @@ def test_its_reranker_ranks(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "my-reranker" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", [".ci/run", "Makefile", "README.md", "CONTRIBUTING.md"])
+def test_every_file_of_the_repository_that_it_names_exists(name: str) -> None:
+    folders = "registry|console|ranking|language_models|rankers|datamodules|features|training|serving|tests|configs"
+    text = (REPOSITORY / name).read_text()
+    for path in re.findall(rf"\b((?:{folders})/[a-z_0-9/]+\.(?:py|yaml))", text):
+        assert (REPOSITORY / path).is_file(), path
