@@ -99,4 +99,4 @@ def test_a_ranker_over_a_pool_loses_nothing_at_its_writes(pool: CandidatePool, t
         "scaling": {"widths": [2], "max_depth": 1},
     }
     data = {"name": "partitioned_candidates", "path": str(pool.path), "num_partitions": 4, "num_splits": 2}
-    sweep(write_config(tmp_path / "run.yaml", ranker, data), tmp_path, every=5)
+    sweep(write_config(tmp_path / "run.yaml", ranker, data), tmp_path, every=7)
