@@ -1,15 +1,16 @@
 """Group batches: makes the batches of an epoch from groups of slots drawn from a store."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from datamodules.drawing import draw_slots, slots_of
+from datamodules.drawing import draw_slots, has_relevant, slots_of
 from ranking.batch import Batch, FeatureBatch, TextBatch
 from ranking.stores.group_store import GroupStore
 from registry import ConfigError
@@ -53,139 +54,6 @@ class UsableSlots:
         return {"labels": self.labels(drawn), "mask": mask, "group": groups, "slot": slot}
 
 
-@runtime_checkable
-class Maker(Protocol):
-    """Makes batches from groups and the slots drawn for each group."""
-
-    @property
-    def slots(self) -> UsableSlots:
-        """The slots that may be drawn."""
-        ...
-
-    def batch(
-        self,
-        groups: Int[Tensor, " B"],
-        drawn: Int[Tensor, "B K"],
-        *,
-        table: "UniqueCandidates | None" = None,
-        shared_negatives: bool = False,
-    ) -> Batch:
-        """Make a batch of these groups.
-
-        Args:
-            groups: The group of each row of the batch.
-            drawn: The slots drawn for each row, padded with -1.
-            table: The candidates that the batch refers to; None to gather those that the groups need.
-            shared_negatives: Whether each group will be scored against the whole table.
-        """
-        ...
-
-    def table(self, rows: Int[Tensor, " N"]) -> "UniqueCandidates":
-        """The candidates in these rows, without duplicates."""
-        ...
-
-    def num_at_once(self, num_candidates: int) -> int:
-        """The number of groups of K candidates in a batch of validation or test."""
-        ...
-
-
-@dataclass(frozen=True)
-class FeatureMaker:
-    """Makes batches that contain every vector once, even if several groups use it.
-
-    Args:
-        slots: The slots that may be drawn.
-        depth: Index into the store's depths.
-    """
-
-    slots: UsableSlots
-    depth: int
-
-    def batch(
-        self,
-        groups: Int[Tensor, " B"],
-        drawn: Int[Tensor, "B K"],
-        *,
-        table: "UniqueCandidates | None" = None,
-        shared_negatives: bool = False,
-    ) -> FeatureBatch:
-        """Make a batch of vectors with one gather."""
-        store, columns = self.slots.store, self.slots.columns(groups, drawn)
-        rows = store.candidate[columns["slot"][columns["mask"]]]
-        if table is None:
-            table = self.table(rows)
-        candidate_index = torch.zeros_like(drawn)
-        candidate_index[columns["mask"]] = torch.searchsorted(table.rows, rows)
-        queries, query_index = groups.unique(return_inverse=True)
-        return FeatureBatch(
-            **columns,
-            unique_queries=store.query_features(queries, self.depth),
-            unique_candidates=table.features,
-            query_index=query_index,
-            candidate_index=candidate_index,
-            excluded=self._own_candidates(groups, table) if shared_negatives else None,
-        )
-
-    def table(self, rows: Int[Tensor, " N"]) -> "UniqueCandidates":
-        """Read the features of these rows with one gather."""
-        return UniqueCandidates.gather(self.slots.store, rows, self.depth)
-
-    def num_at_once(self, num_candidates: int) -> int:
-        """The number of groups whose features take 64 MiB; at least 1."""
-        return max(1, _EVALUATION_BYTES // (4 * num_candidates * self.slots.store.feature_dim))
-
-    def _own_candidates(self, groups: Int[Tensor, " B"], table: "UniqueCandidates") -> Int[Tensor, "E 2"]:
-        """The places in the table of each group's own candidates that are not known to be wrong, drawn or not."""
-        store = self.slots.store
-        place, slot = slots_of(store.offsets, groups)
-        unsure = ~(store.valid[slot] & (store.label[slot] <= 0))
-        place, rows = place[unsure], store.candidate[slot[unsure]]
-        at = torch.searchsorted(table.rows, rows).clamp(max=len(table.rows) - 1)
-        found = table.rows[at] == rows
-        return torch.stack([place[found], at[found]], dim=1)
-
-
-@dataclass(frozen=True)
-class TextMaker:
-    """Makes batches of texts.
-
-    Args:
-        slots: The slots that may be drawn.
-        groups_at_once: The number of groups in a batch of validation or test.
-    """
-
-    slots: UsableSlots
-    groups_at_once: int
-
-    def batch(
-        self,
-        groups: Int[Tensor, " B"],
-        drawn: Int[Tensor, "B K"],
-        *,
-        table: "UniqueCandidates | None" = None,
-        shared_negatives: bool = False,
-    ) -> TextBatch:
-        """Make a batch of texts as they are stored."""
-        assert table is None and not shared_negatives, "texts are scored in their own groups"
-        store, columns = self.slots.store, self.slots.columns(groups, drawn)
-        return TextBatch(
-            **columns,
-            queries=[store.query_text(group) for group in groups.tolist()],
-            candidates=[
-                ["" if slot < 0 else store.candidate_text(int(store.candidate[slot])) for slot in row]
-                for row in columns["slot"].tolist()
-            ],
-        )
-
-    def table(self, rows: Int[Tensor, " N"]) -> "UniqueCandidates":
-        """Refuse, because batches of texts have no table."""
-        raise NotImplementedError("texts are scored in their own groups")
-
-    def num_at_once(self, num_candidates: int) -> int:
-        """The number that the options set."""
-        return self.groups_at_once
-
-
 @dataclass(frozen=True)
 class UniqueCandidates:
     """Some candidates of a store: their rows, ascending and without duplicates, and their features."""
@@ -198,6 +66,131 @@ class UniqueCandidates:
         """Read the features of these rows with one gather."""
         rows = rows.unique()
         return cls(rows, store.candidate_features(rows, depth))
+
+
+class Maker(ABC):
+    """Makes batches from groups and the slots drawn for each group."""
+
+    slots: UsableSlots
+    """The slots that may be drawn."""
+
+    @abstractmethod
+    def batch(self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"]) -> Batch:
+        """Make a batch in which each group has its own candidates.
+
+        Args:
+            groups: The group of each row of the batch.
+            drawn: The slots drawn for each row, padded with -1.
+        """
+
+    def training_batch(
+        self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"], all_drawn: Int[Tensor, "G K"]
+    ) -> Batch:
+        """Make a batch for training; by default the same as `batch`.
+
+        Args:
+            groups: The group of each row of the batch.
+            drawn: The slots drawn for each row, padded with -1.
+            all_drawn: The slots drawn for this step in all processes.
+        """
+        return self.batch(groups, drawn)
+
+    @abstractmethod
+    def num_at_once(self, num_candidates: int) -> int:
+        """The number of groups of K candidates in a batch of validation or test."""
+
+
+@dataclass(frozen=True)
+class FeatureMaker(Maker):
+    """Makes batches that contain every vector once, even if several groups use it.
+
+    Args:
+        slots: The slots that may be drawn.
+        depth: Index into the store's depths.
+        negatives: What training scores each group against: its own candidates (`group`), those of the `batch`, or the
+            candidates of these vectors.
+    """
+
+    slots: UsableSlots
+    depth: int
+    negatives: Literal["group", "batch"] | UniqueCandidates = "group"
+
+    def batch(self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"]) -> FeatureBatch:
+        """Make a batch of vectors with one gather."""
+        return self._batch(groups, drawn, self.vectors(drawn))
+
+    def training_batch(
+        self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"], all_drawn: Int[Tensor, "G K"]
+    ) -> FeatureBatch:
+        """Make a batch with the negatives that all of its groups share, if they share any."""
+        if self.negatives == "group":
+            return self.batch(groups, drawn)
+        # With the other processes' candidates, so that the loss does not depend on the number of processes.
+        table = self.vectors(all_drawn) if self.negatives == "batch" else self.negatives
+        assert isinstance(table, UniqueCandidates)
+        return dataclasses.replace(self._batch(groups, drawn, table), excluded=self._own_candidates(groups, table))
+
+    def vectors(self, drawn: Int[Tensor, "..."]) -> UniqueCandidates:
+        """Read the vectors of drawn slots with one gather; slots of -1 have none."""
+        store = self.slots.store
+        return UniqueCandidates.gather(store, self.slots.rows(drawn[drawn >= 0]), self.depth)
+
+    def num_at_once(self, num_candidates: int) -> int:
+        """The number of groups whose features take 64 MiB; at least 1."""
+        return max(1, _EVALUATION_BYTES // (4 * num_candidates * self.slots.store.feature_dim))
+
+    def _batch(self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"], table: UniqueCandidates) -> FeatureBatch:
+        store, columns = self.slots.store, self.slots.columns(groups, drawn)
+        candidate_index = torch.zeros_like(drawn)
+        rows = store.candidate[columns["slot"][columns["mask"]]]
+        candidate_index[columns["mask"]] = torch.searchsorted(table.rows, rows)
+        queries, query_index = groups.unique(return_inverse=True)
+        return FeatureBatch(
+            **columns,
+            unique_queries=store.query_features(queries, self.depth),
+            unique_candidates=table.features,
+            query_index=query_index,
+            candidate_index=candidate_index,
+        )
+
+    def _own_candidates(self, groups: Int[Tensor, " B"], table: UniqueCandidates) -> Int[Tensor, "E 2"]:
+        """The places in the table of each group's own candidates that are not known to be wrong, drawn or not."""
+        store = self.slots.store
+        place, slot = slots_of(store.offsets, groups)
+        unsure = ~(store.valid[slot] & (store.label[slot] <= 0))
+        place, rows = place[unsure], store.candidate[slot[unsure]]
+        at = torch.searchsorted(table.rows, rows).clamp(max=len(table.rows) - 1)
+        found = table.rows[at] == rows
+        return torch.stack([place[found], at[found]], dim=1)
+
+
+@dataclass(frozen=True)
+class TextMaker(Maker):
+    """Makes batches of texts.
+
+    Args:
+        slots: The slots that may be drawn.
+        groups_at_once: The number of groups in a batch of validation or test.
+    """
+
+    slots: UsableSlots
+    groups_at_once: int
+
+    def batch(self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"]) -> TextBatch:
+        """Make a batch of texts as they are stored."""
+        store, columns = self.slots.store, self.slots.columns(groups, drawn)
+        return TextBatch(
+            **columns,
+            queries=[store.query_text(group) for group in groups.tolist()],
+            candidates=[
+                ["" if slot < 0 else store.candidate_text(int(store.candidate[slot])) for slot in row]
+                for row in columns["slot"].tolist()
+            ],
+        )
+
+    def num_at_once(self, num_candidates: int) -> int:
+        """The number that the options set."""
+        return self.groups_at_once
 
 
 class EvaluationBatches:
@@ -247,7 +240,6 @@ class TrainingBatches:
         groups: The group of each draw; a group with several draws occurs several times.
         num_candidates: K, the number of candidates in a group.
         batch_size: Groups per step, over all processes.
-        negatives: `group`, `batch` or `all`.
         keep: Decides from labels and slots which drawn groups to keep; None to keep all.
         seed: The seed of drawing and shuffling.
         rank: The number of this process.
@@ -264,7 +256,6 @@ class TrainingBatches:
         *,
         num_candidates: int,
         batch_size: int,
-        negatives: str,
         keep: Callable[[Tensor, Tensor], Tensor] | None,
         seed: int,
         rank: int,
@@ -276,14 +267,9 @@ class TrainingBatches:
         self._maker, self._slots = maker, maker.slots
         self._source_groups, self._num_candidates = groups, num_candidates
         self._batch_size, self._keep, self._seed, self._rank, self._world = batch_size, keep, seed, rank, world
-        self._negatives = negatives
         self._epoch, self._groups, self._drawn = -1, groups, groups
         self._plan(0)
         self._num_groups = len(self._groups) - len(self._groups) % world
-        self._table = None
-        if negatives == "all":
-            _, own = slots_of(self._slots.offsets, groups.unique())
-            self._table = maker.table(self._slots.rows(own))
 
     def num_steps(self) -> int:
         """The number of steps per epoch; the last one may be smaller."""
@@ -296,13 +282,7 @@ class TrainingBatches:
         start, end = step * self._batch_size, min((step + 1) * self._batch_size, self._num_groups)
         everyone = torch.arange(start, end) % len(self._groups)
         picked = everyone.tensor_split(self._world)[self._rank]
-        groups, drawn, table = self._groups[picked], self._drawn[picked], self._table
-        if self._negatives == "batch" and self._world > 1:
-            # Include the other processes' candidates, so the loss does not depend on the number of processes.
-            slot = self._drawn[everyone].flatten()
-            table = self._maker.table(self._slots.rows(slot[slot >= 0]))
-        shared = self._negatives != "group"
-        batch = self._maker.batch(groups, drawn, table=table, shared_negatives=shared)
+        batch = self._maker.training_batch(self._groups[picked], self._drawn[picked], self._drawn[everyone])
         full = min(self._batch_size, self._num_groups)
         return dataclasses.replace(batch, weight=len(picked) * self._world / full)
 
@@ -313,7 +293,7 @@ class TrainingBatches:
         if self._keep is not None:
             kept = self._keep(self._slots.labels(drawn), drawn).nonzero().flatten()
         if len(kept) < self._world:
-            lacking = "a right candidate" if self._negatives != "group" else "candidates of different labels"
+            lacking = "a right candidate" if self._keep is has_relevant else "candidates of different labels"
             problem = f"{len(kept)} training groups have {lacking} in epoch {epoch}: nothing can be learnt from these."
             raise ConfigError(str(self._slots.store.path), problem)
         kept = kept[torch.randperm(len(kept), generator=generator)]

@@ -97,6 +97,10 @@ class GroupData(RankingData):
     def maker(self, slots: UsableSlots) -> Maker:
         """The object that makes batches from these slots."""
 
+    def training_maker(self) -> Maker:
+        """The object that makes training batches."""
+        return self.maker(self._training_slots)
+
     @property
     def default_references(self) -> list[str]:
         """References for any group, and references for responses if the store has what they need."""
@@ -145,11 +149,10 @@ class GroupData(RankingData):
         elif self._drop_unordered:
             keep = has_order
         source = TrainingBatches(
-            self.maker(self._training_slots),
+            self.training_maker(),
             self._splits["train"].repeat_interleave(self._groups_per_query),
             num_candidates=self._width(self._training_slots),
             batch_size=self._batch_size,
-            negatives=self._negatives,
             keep=keep,
             seed=self._seed,
             **self.process(),

@@ -1,7 +1,9 @@
 """GroupedFeatures: groups of K candidates as vectors."""
 
+import dataclasses
 from typing import Any, ClassVar, Unpack
 
+from datamodules.drawing import slots_of
 from datamodules.group_batches import FeatureMaker, UsableSlots
 from datamodules.group_data import Drawing, GroupData, Negatives
 from ranking.batch import Batch, FeatureBatch
@@ -60,6 +62,14 @@ class GroupedFeatures(GroupData):
     def maker(self, slots: UsableSlots) -> FeatureMaker:
         """The object that makes batches of vectors."""
         return FeatureMaker(slots, self._depth)
+
+    def training_maker(self) -> FeatureMaker:
+        """The object that makes training batches, with the negatives that their groups share."""
+        maker = self.maker(self._training_slots)
+        if self._negatives != "all":
+            return dataclasses.replace(maker, negatives=self._negatives)
+        _, drawn = slots_of(maker.slots.offsets, self._splits["train"])
+        return dataclasses.replace(maker, negatives=maker.vectors(drawn))
 
     def _find_depth(self, depth: float | None) -> int:
         depths = self.store.depths

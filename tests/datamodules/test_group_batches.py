@@ -1,9 +1,10 @@
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
-from datamodules.drawing import draw_slots, has_order, has_relevant
+from datamodules.drawing import draw_slots, has_order, has_relevant, slots_of
 from datamodules.group_batches import EvaluationBatches, FeatureMaker, TrainingBatches, UsableSlots
 from ranking.batch import FeatureBatch
 from ranking.stores.group_store import GroupStore
@@ -19,8 +20,12 @@ def all_usable(store: GroupStore) -> UsableSlots:
 
 def training(store: GroupStore, **changes: Any) -> TrainingBatches:
     groups = torch.tensor(changes.pop("groups", GROUPS)).repeat_interleave(changes.pop("groups_per_query", 4))
-    options = {"num_candidates": K, "batch_size": 16, "negatives": "group", "keep": has_order, "seed": 0}
-    return TrainingBatches(FeatureMaker(all_usable(store), 0), groups, **{**options, "rank": 0, "world": 1, **changes})
+    options = {"num_candidates": K, "batch_size": 16, "keep": has_order, "seed": 0}
+    maker = FeatureMaker(all_usable(store), 0)
+    if (negatives := changes.pop("negatives", "group")) == "all":
+        negatives = maker.vectors(slots_of(maker.slots.offsets, groups.unique())[1])
+    maker = dataclasses.replace(maker, negatives=negatives)
+    return TrainingBatches(maker, groups, **{**options, "rank": 0, "world": 1, **changes})
 
 
 def epoch_of(source: TrainingBatches | EvaluationBatches, epoch: int = 0) -> list[FeatureBatch]:

@@ -58,7 +58,6 @@ def after_three_steps(
             torch.arange(40),
             num_candidates=7,
             batch_size=batch_size // accumulated,
-            negatives="group",
             keep=None,
             seed=1,
             rank=rank,
