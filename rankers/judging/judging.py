@@ -9,7 +9,7 @@ from lightning import LightningModule
 from ranking.evaluation import Judged
 
 RUN_DEPTH = 1000
-"""How far down a pool metrics look and a run file goes, as is the custom at TREC, unless a metric's k is larger."""
+"""How many of the best candidates metrics and run files use over a pool, as at TREC, unless a metric has a larger k."""
 
 
 class Judging(ABC):
@@ -21,7 +21,7 @@ class Judging(ABC):
     """
 
     tells_progress: bool = False
-    """Whether it shows itself how far it is, in smaller steps than batches."""
+    """Whether it shows its own progress, in smaller steps than batches."""
 
     def __init__(self, ranker: Any, references: Mapping[str, Any]) -> None:
         self.ranker, self.references = ranker, dict(references)

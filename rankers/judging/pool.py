@@ -29,12 +29,12 @@ class PoolJudging(Judging):
         references: The rankers without weights that it is compared with, by name.
     """
 
+    keeps_best: bool = True
+    """Whether to keep the best candidates; a reference needs only the places of the judged candidates."""
+
     def __init__(self, ranker: Any, references: Mapping[str, Any]) -> None:
         super().__init__(ranker, references)
         self._beside = {name: _Remembered(reference.judging(reference, {})) for name, reference in references.items()}
-
-    keeps_best: bool = True
-    """Whether the best candidates are wanted, rather than the places of the judged ones alone."""
 
     @property
     def trainer(self) -> Trainer:
@@ -73,11 +73,10 @@ class PoolJudging(Judging):
         pool, depth = self.data.pool, self._depth
         qrels = Qrels.of(pool, self.collected())
         ours = self.places(qrels)
-        name = list(ours)[-1]
         theirs = {name: beside.places(qrels) for name, beside in self._beside.items()}
         shown = min(_GLANCE_DEPTH if self.trainer.state.fn == "fit" else depth, pool.num_candidates)
         found = {name: each.to_depth(depth) for name, each in {**theirs, **ours}.items()}
-        return PoolEvaluation(name, qrels, found, *self.best(shown))
+        return PoolEvaluation(self.ranker.name, qrels, found, *self.best(shown))
 
     def progress(self, total: int, *, doing: str, done: str, unit: str) -> WorkProgress:
         """A progress bar or progress lines for one part of a validation or test, if the run shows progress.
@@ -121,7 +120,7 @@ class _Remembered:
             self._forget()
             self._pool = self._judging.data.pool
         new = ~torch.isin(batch.group.cpu(), self._queries)
-        # Also where none is new: all processes gather tensors of the same kind.
+        # Collect even an empty batch: all processes must gather tensors of the same shape.
         self._judging.collect(batch.only(new.nonzero().flatten().to(batch.group.device)))
         self._has_new |= bool(new.any())
 

@@ -44,13 +44,18 @@ class PoolTable:
         tables = _tables.setdefault(pool, {})
         return tables.setdefault(device, cls(pool, device))
 
-    @cached_property
+    @property
     def candidates(self) -> Any:
         """One tensor on the device if the pool fits there, else the pool itself."""
+        return self.pool if self._resident is None else self._resident
+
+    @cached_property
+    def _resident(self) -> Float[Tensor, "N D"] | None:
+        """The vectors on the device; None if they do not fit there."""
         pool = self.pool
         room = _RESIDENT * torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else _SMALL
         if pool.num_candidates * pool.feature_dim * pool.dtype.itemsize > room:
-            return pool
+            return None
         table, start = torch.empty(pool.num_candidates, pool.feature_dim, dtype=pool.dtype, device=self.device), 0
         for block in pool.blocks():
             table[start : start + len(block)].copy_(block)

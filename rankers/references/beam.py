@@ -19,7 +19,7 @@ class Beam(Ranker[Batch]):
     batch_type: ClassVar[type[Batch]] = Batch
 
     def lacks(self, data: Any) -> str | None:
-        """The results of a beam search."""
+        """Report a store without a beam search."""
         return None if data.known.beams else "no beam search was made"
 
     def evaluation_scores(self, batch: Batch) -> Scored:

@@ -52,7 +52,7 @@ class BM25(PoolRanker):
     _indexed: tuple[CandidatePool, BM25Index] | None = None
 
     def lacks(self, data: Any) -> str | None:
-        """Memory for the index."""
+        """Report a pool that is too large to index."""
         if data.pool.num_candidates <= _MOST_TEXTS:
             return None
         return f"an index of {data.pool.num_candidates:,} texts would not fit in memory"

@@ -15,7 +15,7 @@ class EncoderRanker(PoolRanker):
     """Ranks a pool by the cosine of the stored vectors of query and candidate."""
 
     def lacks(self, data: Any) -> str | None:
-        """Vectors of queries."""
+        """Report a pool whose queries have no vectors."""
         some = data.pool.queries.features(data.queries("val")[:1]).float()
         return None if bool(some.any()) else "the pool has no vectors of queries"
 

@@ -18,7 +18,7 @@ class Likeliest(Ranker[Batch]):
     batch_type: ClassVar[type[Batch]] = Batch
 
     def lacks(self, data: Any) -> str | None:
-        """The probabilities of the responses."""
+        """Report candidates without log-probabilities."""
         return None if data.known.log_probabilities else "no probabilities of the candidates are known"
 
     def forward(self, batch: Batch) -> Float[Tensor, "B K"]:

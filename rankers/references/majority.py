@@ -17,7 +17,7 @@ class Majority(Ranker[Batch]):
     batch_type: ClassVar[type[Batch]] = Batch
 
     def lacks(self, data: Any) -> str | None:
-        """Which candidates give the same answer."""
+        """Report candidates without answers."""
         return None if data.known.answers else "no answers of the candidates are known"
 
     def forward(self, batch: Batch) -> Float[Tensor, "B K"]:
