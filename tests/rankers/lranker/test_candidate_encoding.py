@@ -51,6 +51,8 @@ def in_one_of_three(process: int, folder: Path, sizes: Sequence[int]) -> None:
     for size in sizes:
         pool = Texts(size)
         torch.save((encode(pool, distributed=True), pool.read), folder / f"{size}-{process}")
+    # Gloo may wait for ever for a process that has left before the others.
+    dist.barrier()
     dist.destroy_process_group()
 
 
