@@ -66,7 +66,8 @@ class ScoreJudging(PoolJudging):
         if self.keeps_best:
             top, rows = scores.sort(dim=1, descending=True, stable=True)
         else:
-            top, rows = scores.sort(dim=1, descending=True).values, torch.empty(len(scores), 0, dtype=torch.int64)
+            # One column, because older versions of torch cannot gather tensors without columns.
+            top, rows = scores.sort(dim=1, descending=True).values, torch.full((len(scores), 1), -1)
         asked = scores.gather(1, qrels.rows)
         # Sort in descending order, so that all scores found before a given score are higher.
         first, end = (torch.searchsorted(-top, -asked, right=right) for right in (False, True))

@@ -88,7 +88,9 @@ def test_a_bug_is_shown_with_its_place(tmp_path: Path) -> None:
 def test_processes_end_with_the_one_that_has_started_them(sent: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\nfrom test_work_in_processes import share\n"
+        "import signal\nfrom pathlib import Path\nfrom test_work_in_processes import share\n"
+        # A shell that starts tests in the background lets them ignore the signal.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "if __name__ == '__main__':\n"
         f"    share(Path({str(tmp_path)!r}), range(2), (0, 'take long'), (1, 'take long'))\n"
     )

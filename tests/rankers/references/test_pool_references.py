@@ -230,5 +230,6 @@ def test_two_processes_judge_a_single_query(pool: CandidatePool, tmp_path: Path)
     command = [sys.executable, str(tmp_path / "worker.py"), str(pool.path), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
     found = {(tmp_path / f"found_{rank}").read_text() for rank in range(2)}
-    assert done.returncode == 0 and len(found) == 1 and found.pop().startswith("1 "), done.stderr
+    assert len(found) == 1 and found.pop().startswith("1 ")
