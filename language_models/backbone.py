@@ -215,6 +215,24 @@ class Backbone:
             raise ConfigError(f"{self.yaml_path}.model", problem, cure="use a causal model with its language head")
         return model
 
+    def load_classifier(self) -> Any:
+        """The model with its trained classification head of one output; the rest as in `load`.
+
+        Raises:
+            ConfigError: For the reasons of `load`, or if the head is missing or has several outputs.
+        """
+        from transformers import AutoModelForSequenceClassification
+
+        outputs = getattr(self.config(), "num_labels", None)
+        if outputs != 1:
+            problem = f"{self.model} has a head of {outputs} outputs, and a score is one."
+            raise ConfigError(f"{self.yaml_path}.model", problem, cure="a model with num_labels 1, or ranker.head=new")
+        model, info = self._load(AutoModelForSequenceClassification, None)
+        if missing := info["missing_keys"]:
+            problem = f"{self.folder} lacks weights of a trained head: {', '.join(sorted(missing)[:3])}."
+            raise ConfigError(f"{self.yaml_path}.model", problem, cure="another model, or ranker.head=new")
+        return model
+
     def _load(self, kind: Any, device_map: str | None) -> tuple[Any, dict[str, Any]]:
         """A model of class `kind`, and transformers' report on its weights."""
         assert self.checked_hash

@@ -119,6 +119,11 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         """What this ranker needs and the datamodule does not have, in a few words; None if nothing is missing."""
         return None
 
+    @classmethod
+    def batch_and_judging(cls, options: Mapping[str, Any]) -> tuple[type[Batch], type[Judging]]:
+        """What batches hold and how the ranker is judged, if both depend on its options."""
+        return cls.batch_type, cls.judging
+
     @property
     def name(self) -> str:
         """The ranker's registered name, or its class name if it is not registered."""
@@ -201,6 +206,31 @@ class Ranker(LightningModule, Generic[AnyBatch]):
             "encoder": self.encoder,
         }
 
+    def is_kept(self, name: str) -> bool:
+        """Whether checkpoints hold a weight; a backbone's frozen weights stay in its own files."""
+        return True
+
+    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """The weights that checkpoints hold."""
+        weights = super().state_dict(*arguments, **options)
+        prefix = options.get("prefix", "")
+        return {name: weight for name, weight in weights.items() if self.is_kept(name.removeprefix(prefix))}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load the weights that `state_dict` returned.
+
+        Raises:
+            RuntimeError: If the shapes of weights differ or, with `strict`, if weights are missing or unknown.
+        """
+        self.configure_model()
+        expected = self.state_dict().keys()
+        missing, unknown = sorted(expected - state_dict.keys()), sorted(state_dict.keys() - expected)
+        if strict and (missing or unknown):
+            parts = {"missing": missing, "unknown": unknown}
+            problem = "; ".join(f"{len(names)} {kind}: {names[0]} ..." for kind, names in parts.items() if names)
+            raise RuntimeError(f"weights of {type(self).__name__}: {problem}")
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
     def findings(self) -> dict[str, Any]:
         """What validation chose besides the best checkpoint, as plain values for the run's results."""
         return {}
@@ -220,7 +250,8 @@ class Ranker(LightningModule, Generic[AnyBatch]):
 
     @cached_property
     def _judging(self) -> Judging:
-        return self.judging(self, self.references)
+        _, judging = self.batch_and_judging(self._given)
+        return judging(self, self.references)
 
     def _evaluate(self, split: str) -> None:
         self.evaluation = self._judging.judge(split)

@@ -86,11 +86,24 @@ def mse(scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[T
 
 @LOSSES.register("pairwise_logistic")
 def pairwise_logistic(
-    scores: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], /
+    scores: Float[Tensor, "B K"],
+    labels: Float[Tensor, "B K"],
+    mask: Bool[Tensor, "B K"],
+    /,
+    *,
+    margin: NonNegative = 0.0,
+    centering: NonNegative = 0.0,
 ) -> Float[Tensor, ""]:
     """Logistic loss of each pair with different labels (RankNet, Burges et al. 2005; Bradley and Terry 1952).
 
-    log(1 + exp(s_j - s_i)) averaged over the pairs of a group with y_i > y_j.
+    log(1 + exp(s_j - s_i + margin (y_i - y_j))) + centering (s_i + s_j)^2, averaged over the pairs of a group with
+    y_i > y_j.
+
+    Args:
+        margin: By how much the better score should be higher, per unit of difference of the labels (Llama 2, Touvron et
+            al. 2023, eq. 2).
+        centering: Weight of a penalty that keeps scores near 0, since a difference does not (Eisenstein et al. 2023,
+            arXiv 2312.09244).
 
     Example:
         >>> yes = torch.ones(1, 2, dtype=torch.bool)
@@ -98,9 +111,16 @@ def pairwise_logistic(
         tensor(0.6931)
     """
     winners, pairs = _pairs(labels, mask)
-    losses = torch.where(pairs, F.softplus(-_differences(_keep(scores, mask, 0.0), winners)), 0)
+    scores = _keep(scores, mask, 0.0)
+    apart = _differences(scores, winners)
+    if margin:
+        apart = apart - margin * _differences(_keep(labels, mask, 0.0), winners)
+    losses = F.softplus(-apart)
+    if centering:
+        sums = scores.gather(-1, winners).unsqueeze(-1) + scores.unsqueeze(-2)
+        losses = losses + centering * sums.square()
     count = pairs.sum(dim=(-2, -1))
-    return _mean(losses.sum(dim=(-2, -1)) / count.clamp(min=1), count > 0)
+    return _mean(torch.where(pairs, losses, 0).sum(dim=(-2, -1)) / count.clamp(min=1), count > 0)
 
 
 @LOSSES.register("listnet")

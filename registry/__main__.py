@@ -1,6 +1,7 @@
 """python -m registry [kind [name]]: every component a yaml can name, with its options."""
 
 import argparse
+import dataclasses
 import shutil
 import sys
 import textwrap
@@ -48,8 +49,12 @@ def _print_component(name: str, factory: Callable[..., Any], provided: Sequence[
     _print_options(factory, "", provided)
 
 
-def _print_options(factory: Callable[..., Any], prefix: str, provided: Sequence[str] = ()) -> None:
+def _print_options(
+    factory: Callable[..., Any], prefix: str, provided: Sequence[str] = (), defaults: Any = None
+) -> None:
     for option in schema.options(factory).values():
+        if defaults is not None:
+            option = dataclasses.replace(option, default=getattr(defaults, option.name))
         nested = schema.dataclass_of(option.annotation)
         if option.default is schema.REQUIRED:
             default = "from the code" if option.name in provided else "required"
@@ -61,7 +66,8 @@ def _print_options(factory: Callable[..., Any], prefix: str, provided: Sequence[
         if option.doc:
             _print(" " * 27, option.doc, indent=27)
         if nested is not None:
-            _print_options(nested, f"{prefix}{option.name}.")
+            given = option.default if isinstance(option.default, nested) else None
+            _print_options(nested, f"{prefix}{option.name}.", defaults=given)
 
 
 def _print(head: str, text: str, indent: int) -> None:

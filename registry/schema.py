@@ -105,6 +105,8 @@ def bind(
         if isinstance(value, Mapping) and "name" not in value and _kind(option.annotation):
             usual = {"name": option.default} if isinstance(option.default, str) else option.default
             value = {**usual, **value} if isinstance(usual, Mapping) else value
+        elif isinstance(value, Mapping) and dataclasses.is_dataclass(option.default):
+            value = {**dataclasses.asdict(option.default), **value}  # type: ignore[arg-type]
         if value is not REQUIRED:
             bound[name] = convert(value, option.annotation, _join(path, name))
         elif name not in provided:

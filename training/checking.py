@@ -179,8 +179,8 @@ def check_kind(config: RunConfig) -> None:
         raise ConfigError("references", f"{twice} is there twice.", cure="name each once")
     references = {f"references[{place}]": node for place, node in enumerate(config.references or [])}
     for path, node in {"datamodule": config.ranker, **references}.items():
-        wanted = RANKERS.get(node["name"]).batch_type
-        over_pool = issubclass(RANKERS.get(node["name"]).judging, PoolJudging)
+        wanted, judging = RANKERS.get(node["name"]).batch_and_judging(node)
+        over_pool = issubclass(judging, PoolJudging)
         if issubclass(given, wanted) and over_pool == issubclass(given, PoolBatch):
             continue
         kinds = {name: DATAMODULES.get(name).batch_type for name in DATAMODULES.names()}

@@ -126,12 +126,15 @@ def resolve_precision(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve_backbone(ranker: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace `backbone.dtype: auto` in a ranker's options by the dtype for the device of this trainer."""
+    """Replace `backbone.dtype: auto` in a ranker's options by the dtype for the device of this trainer.
+
+    A backbone whose own weights are trained stays in float32: bfloat16 would round small steps away.
+    """
     backbone = ranker.get("backbone")
     if not isinstance(backbone, Mapping) or backbone.get("dtype") != "auto":
         return dict(ranker)
     device = device_of(options)
-    dtype = resolve_dtype("auto", device)
+    dtype = "float32" if ranker.get("train") == "all" else resolve_dtype("auto", device)
     announce_dtype("ranker.backbone.dtype", "auto", dtype, "", device)
     return {**ranker, "backbone": {**backbone, "dtype": dtype}}
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -383,26 +383,9 @@ class LRanker(PoolRanker):
         self.grid.draw(folder / "scaling.png")
         return {"val/scaling": folder / "scaling.png"}
 
-    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """The trained weights, without the frozen weights of the backbone."""
-        weights = super().state_dict(*arguments, **options)
-        prefix = options.get("prefix", "")
-        return {name: weight for name, weight in weights.items() if not self._is_frozen(name.removeprefix(prefix))}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load the weights that `state_dict` returned.
-
-        Raises:
-            RuntimeError: If the shapes of weights differ or, with `strict`, if weights are missing or unknown.
-        """
-        self.configure_model()
-        expected = self.state_dict().keys()
-        missing, unknown = sorted(expected - state_dict.keys()), sorted(state_dict.keys() - expected)
-        if strict and (missing or unknown):
-            parts = {"missing": missing, "unknown": unknown}
-            problem = "; ".join(f"{len(names)} {kind}: {names[0]} ..." for kind, names in parts.items() if names)
-            raise RuntimeError(f"weights of LRanker: {problem}")
-        return super().load_state_dict(state_dict, strict=False, assign=assign)
+    def is_kept(self, name: str) -> bool:
+        """Whether checkpoints hold a weight: all but the frozen ones of the backbone."""
+        return not name.startswith("backbone.") or is_adapter(name)
 
     @cached_property
     def _tokens(self) -> PromptTokenizer:
@@ -489,9 +472,6 @@ class LRanker(PoolRanker):
 
     def _scaled(self, vectors: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
-
-    def _is_frozen(self, name: str) -> bool:
-        return name.startswith("backbone.") and not is_adapter(name)
 
 
 def _positives(batch: PoolBatch) -> Int[Tensor, " B"]:

@@ -1,0 +1,215 @@
+"""PackedTexts: several texts as one sequence of tokens without padding, in which each text attends only to itself.
+
+Texts that begin with the same prompt contain its tokens once, if the model is causal: each response attends to the
+prompt and to itself. All layers but attention see one long sequence; attention gathers the tokens of each text.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from language_models.conversation import Conversation
+
+ATTENTION = "packed_texts"
+"""The name of the attention implementation that reads packed texts."""
+
+# A text joins others in one call of the attention if it is at least this share of the longest one's length.
+_ALIKE = 0.75
+# Arguments that some models pass to their attention and `_attend` does not support.
+_UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask")
+
+_active: ContextVar["PackedTexts"] = ContextVar("active")
+
+
+class _Piece(NamedTuple):
+    """Tokens that stand together: a whole text, a prompt, or a response with its prompt elsewhere."""
+
+    start: int
+    length: int
+    prompt_start: int
+    prompt_length: int
+
+
+class _Part(NamedTuple):
+    """Pieces of similar length that attention reads together; -1 fills up short rows."""
+
+    own: Int[Tensor, "N R"]
+    seen: Int[Tensor, "N S"]
+
+
+class PackedTexts:
+    """Conversations as one sequence of T tokens.
+
+    Args:
+        conversations: Prompts and the responses to each; their texts are prompt and response together.
+        shared: Whether the responses of a conversation share its prompt; only a causal model allows this.
+        device: The device of all tensors.
+
+    Attributes:
+        ids: All tokens.
+        positions: The position of each token in its text, from 0.
+        types: 0 for tokens of prompts, 1 for tokens of responses.
+        texts: For each text, in order, the places of its tokens; -1 fills up shorter texts.
+    """
+
+    def __init__(self, conversations: Sequence[Conversation], *, shared: bool, device: torch.device) -> None:
+        ids: list[int] = []
+        positions: list[int] = []
+        types: list[int] = []
+        pieces: list[_Piece] = []
+        texts: list[list[int]] = []
+
+        def add(prompt: Sequence[int], response: Sequence[int], before: _Piece | None) -> _Piece:
+            start, past = len(ids), before.length if before else 0
+            length = len(prompt) + len(response)
+            ids.extend([*prompt, *response])
+            positions.extend(range(past, past + length))
+            types.extend([0] * len(prompt) + [1] * len(response))
+            piece = _Piece(start, length, before.start if before else 0, past)
+            if length:
+                pieces.append(piece)
+            return piece
+
+        for prompt, responses in conversations:
+            before = add(prompt, (), None) if shared else None
+            for response in responses:
+                piece = add(() if shared else prompt, response, before)
+                prompt_places = range(piece.prompt_start, piece.prompt_start + piece.prompt_length)
+                texts.append([*prompt_places, *range(piece.start, piece.start + piece.length)])
+        self.ids, self.positions, self.types = (
+            torch.tensor(each, dtype=torch.long, device=device) for each in (ids, positions, types)
+        )
+        self.texts = _filled(texts).to(device)
+        self._parts = [_Part(*(each.to(device) for each in part)) for part in _parts(pieces)]
+        own = torch.cat([part.own.flatten() for part in self._parts])
+        self._back = torch.empty(len(ids), dtype=torch.long, device=device)
+        kept = (own >= 0).nonzero().flatten()
+        self._back[own[kept]] = kept
+        self._visible: dict[tuple[int, bool, int | None], Bool[Tensor, "N 1 R S"]] = {}
+
+    def inputs(self, config: Any, first_position: int = 0) -> dict[str, Any]:
+        """The arguments of a model's forward.
+
+        Args:
+            config: The model's config.
+            first_position: The position that the model gives to a text's first token.
+        """
+        given = {"input_ids": self.ids[None], "position_ids": self.positions[None] + first_position, "use_cache": False}
+        if (kinds := getattr(config, "type_vocab_size", None)) is not None:
+            given["token_type_ids"] = self.types[None] if kinds > 1 else torch.zeros_like(self.types)[None]
+        return given
+
+    @contextmanager
+    def read_by(self, model: nn.Module) -> Iterator[None]:
+        """Within this context, the model's attention is that of these texts."""
+        configs: dict[int, Any] = {id(each.config): each.config for each in model.modules() if hasattr(each, "config")}
+        usual = [(config, config._attn_implementation) for config in configs.values()]
+        token = _active.set(self)
+        try:
+            for config, _ in usual:
+                config._attn_implementation = ATTENTION
+            yield
+        finally:
+            _active.reset(token)
+            for config, name in usual:
+                config._attn_implementation = name
+
+    def attend(
+        self,
+        query: Float[Tensor, "A T d"],
+        key: Float[Tensor, "h T d"],
+        value: Float[Tensor, "h T d"],
+        *,
+        causal: bool,
+        window: int | None,
+        **options: Any,
+    ) -> Float[Tensor, "T A d"]:
+        """The attention output of every token.
+
+        Args:
+            query: A heads.
+            key: h heads; A is a multiple of h.
+            value: h heads.
+            causal: Whether a token attends only to tokens up to itself.
+            window: How many tokens back a token attends, including itself; None for all.
+            options: Further options of PyTorch's attention.
+        """
+        found = []
+        for number, part in enumerate(self._parts):
+            own, seen = part.own.clamp(min=0), part.seen.clamp(min=0)
+            output = nn.functional.scaled_dot_product_attention(
+                query[:, own].transpose(0, 1),
+                key[:, seen].transpose(0, 1),
+                value[:, seen].transpose(0, 1),
+                attn_mask=self._mask(number, causal, window),
+                enable_gqa=len(query) != len(key),
+                **options,
+            )
+            found.append(output.transpose(1, 2).flatten(0, 1))
+        return torch.cat(found)[self._back]
+
+    def _mask(self, number: int, causal: bool, window: int | None) -> Bool[Tensor, "N 1 R S"]:
+        if (number, causal, window) not in self._visible:
+            own, seen = self._parts[number]
+            back = self.positions[own.clamp(min=0)].unsqueeze(2) - self.positions[seen.clamp(min=0)].unsqueeze(1)
+            visible = (seen >= 0).unsqueeze(1).expand_as(back)
+            if causal:
+                visible = visible & (back >= 0)
+            if window is not None:
+                visible = visible & (back.abs() < window)
+            # Rows that fill up would have nothing to attend to, and their softmax would be nan.
+            self._visible[number, causal, window] = (visible | (own < 0).unsqueeze(2)).unsqueeze(1)
+        return self._visible[number, causal, window]
+
+
+def _parts(pieces: Sequence[_Piece]) -> Iterator[tuple[Int[Tensor, "N R"], Int[Tensor, "N S"]]]:
+    """Join pieces of similar length: the places of their own tokens, and of all tokens that these attend to."""
+    rows = sorted(pieces, key=lambda piece: (piece.prompt_length > 0, piece.length, piece.prompt_length), reverse=True)
+    start = 0
+    while start < len(rows):
+        first, end = rows[start], start
+        while end < len(rows) and (rows[end].prompt_length > 0) == (first.prompt_length > 0):
+            if rows[end].length < _ALIKE * first.length:
+                break
+            end += 1
+        joined = rows[start:end]
+        own = [range(each.start, each.start + each.length) for each in joined]
+        before = [range(each.prompt_start, each.prompt_start + each.prompt_length) for each in joined]
+        yield _filled(own), _filled([[*past, *now] for past, now in zip(before, own, strict=True)])
+        start = end
+
+
+def _filled(rows: Sequence[Sequence[int]]) -> Int[Tensor, "N R"]:
+    """Rows of places, filled up with -1 on the right."""
+    width = max(map(len, rows), default=0)
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows], dtype=torch.long).view(len(rows), width)
+
+
+def _attend(
+    module: nn.Module,
+    query: Float[Tensor, "1 A T d"],
+    key: Float[Tensor, "1 h T d"],
+    value: Float[Tensor, "1 h T d"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    if any(others.get(name) is not None for name in _UNKNOWN):
+        raise NotImplementedError(f"an attention with one of {', '.join(_UNKNOWN)}")
+    causal = bool(getattr(module, "is_causal", True)) if is_causal is None else is_causal
+    output = _active.get().attend(
+        query[0], key[0], value[0], causal=causal, window=sliding_window, scale=scaling, dropout_p=dropout
+    )
+    return output.unsqueeze(0), None
+
+
+ALL_ATTENTION_FUNCTIONS[ATTENTION] = _attend

@@ -1,0 +1,1 @@
+"""Rankers that read query and candidate together as one text."""

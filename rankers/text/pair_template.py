@@ -1,0 +1,168 @@
+"""PairTemplate: turns a query and a candidate into the tokens of one text."""
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from typing import Any
+
+from language_models.chat_template import TEMPLATES, ChatTemplate
+from language_models.conversation import Conversation
+from registry import ConfigError
+
+PAIR = "pair"
+"""The tokenizer's own form of two texts, such as [CLS] query [SEP] candidate [SEP]."""
+
+TEXTS = {"rankllama": "query: {query} document: {candidate}"}
+"""Named templates as texts (RankLLaMA, Ma et al. 2023, arXiv 2310.08319); an end-of-text token follows."""
+
+_QUERY, _CANDIDATE = "{query}", "{candidate}"
+
+
+def check_pair_template(template: str) -> None:
+    """Refuse a template that cannot work with any tokenizer.
+
+    Raises:
+        ConfigError: If it is neither a known name, nor a Jinja template, nor a text with `{query}` and `{candidate}`.
+    """
+    if template in (PAIR, *TEXTS, *TEMPLATES) or _is_jinja(template):
+        return
+    if _QUERY in template and _CANDIDATE in template.partition(_QUERY)[2]:
+        return
+    cure = f"a text with {_QUERY} and after it {_CANDIDATE}, a Jinja template of messages, or a known name"
+    problem = "is no template of a query and a candidate."
+    raise ConfigError("ranker.template", problem, given=template, known=[PAIR, *TEXTS, *TEMPLATES], cure=cure)
+
+
+class PairTemplate:
+    """Tokens of queries and candidates; prompt and response of a Conversation together are the text of a pair.
+
+    The end of a text is the same in training and in scoring, whatever is cut.
+
+    Args:
+        tokenizer: A tokenizer of the transformers library.
+        template: `pair`, a name of `TEXTS` or of the chat templates, a text with `{query}` and `{candidate}`, or a
+            Jinja template of messages.
+        max_length: The most tokens of a text; the ends of longer candidates are cut off.
+        max_query_length: The most tokens of a query; the ends of longer queries are cut off.
+        ends: Tokens that end a text, according to the model's files.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str,
+        *,
+        max_length: int,
+        max_query_length: int,
+        ends: Collection[int] = (),
+    ) -> None:
+        check_pair_template(template)
+        self._tokenizer, self._template = tokenizer, template
+        self._max_length, self._max_query_length = max_length, max_query_length
+        self._chat = ChatTemplate(tokenizer, template, ends=ends, path="ranker.template")
+        self.num_cut = 0
+
+    def conversations(self, queries: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[Conversation]:
+        """The tokens of each query with each of its candidates.
+
+        Args:
+            queries: One text for each list of candidates.
+            candidates: The candidates of each query.
+
+        Raises:
+            ConfigError: If the template leaves no room for a candidate.
+        """
+        prompts = [self._prompt(query) for query in self._cut_queries(queries)]
+        flat = self._tokens([self._before_candidate + text for texts in candidates for text in texts])
+        end, place, found = self._end, 0, []
+        for prompt, texts in zip(prompts, candidates, strict=True):
+            room = self._max_length - len(prompt) - len(end)
+            if room < 1:
+                problem = f"{self._max_length} tokens leave no room for a candidate after {len(prompt)} of the query."
+                cure = "a larger ranker.max_length, or a smaller ranker.max_query_length"
+                raise ConfigError("ranker.max_length", problem, cure=cure)
+            responses = flat[place : place + len(texts)]
+            self.num_cut += sum(len(response) > room for response in responses)
+            found.append(Conversation(prompt, [[*response[:room], *end] for response in responses]))
+            place += len(texts)
+        return found
+
+    def _cut_queries(self, queries: Sequence[str]) -> list[str]:
+        found = list(queries)
+        for place, tokens in enumerate(self._tokens(found)):
+            if len(tokens) > self._max_query_length:
+                kept = tokens[: self._max_query_length]
+                found[place] = self._tokenizer.decode(
+                    kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                )
+                self.num_cut += 1
+        return found
+
+    def _prompt(self, query: str) -> list[int]:
+        if self._template == PAIR:
+            start, middle, _ = self._around_pair
+            return [*start, *self._tokens([query])[0], *middle]
+        if self._text is not None:
+            start, _ = self._around_text
+            return [*start, *self._tokens([self._text.partition(_QUERY)[0] + query])[0]]
+        return self._chat.prompt([{"role": "user", "content": query}])
+
+    @cached_property
+    def _end(self) -> list[int]:
+        """The tokens after the candidate."""
+        if self._template == PAIR:
+            return self._around_pair[2]
+        if self._text is None:
+            return [] if self._chat.turn_end is None else [self._chat.turn_end]
+        after = self._text.rpartition(_CANDIDATE)[2]
+        return [*(self._tokens([after])[0] if after else ()), *self._around_text[1]]
+
+    @cached_property
+    def _before_candidate(self) -> str:
+        """What the template puts before the candidate, after the query."""
+        if self._text is None:
+            return ""
+        between = self._text.partition(_QUERY)[2].rpartition(_CANDIDATE)[0]
+        # Some tokenizers put a space before every text themselves.
+        adds_space = self._tokenizer.tokenize("a")[:1] == ["▁a"]
+        return between.removeprefix(" ") if adds_space else between
+
+    @property
+    def _text(self) -> str | None:
+        """The template as a text; None for pairs and messages."""
+        text = TEXTS.get(self._template, self._template)
+        return text if _QUERY in text and not _is_jinja(text) else None
+
+    @cached_property
+    def _around_pair(self) -> tuple[list[int], list[int], list[int]]:
+        """The special tokens before, between and after two texts."""
+        encoded = self._tokenizer("a", "b")
+        ids, of = encoded["input_ids"], encoded.sequence_ids(0)
+        first, second = of.index(0), of.index(1)
+        middle = [token for token, each in zip(ids[first:second], of[first:second], strict=True) if each is None]
+        if not middle:
+            problem = "the tokenizer puts nothing between two texts."
+            known = [*TEXTS, *TEMPLATES]
+            raise ConfigError("ranker.template", problem, given=PAIR, known=known, cure="another template")
+        last = len(of) - 1 - of[::-1].index(1)
+        return ids[:first], middle, ids[last + 1 :]
+
+    @cached_property
+    def _around_text(self) -> tuple[list[int], list[int]]:
+        """The special tokens before a text, and those after it: at least one that ends it."""
+        encoded = self._tokenizer("a")
+        ids, of = encoded["input_ids"], encoded.sequence_ids(0)
+        first, last = of.index(0), len(of) - 1 - of[::-1].index(0)
+        after = ids[last + 1 :] or [self._tokenizer.eos_token_id]
+        if after == [None]:
+            problem = "the tokenizer has no token that ends a text, which the score is read from."
+            raise ConfigError("ranker.template", problem, cure="another backbone, or the template pair")
+        return ids[:first], after
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _is_jinja(template: str) -> bool:
+    return "{{" in template or "{%" in template
