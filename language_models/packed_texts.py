@@ -93,16 +93,17 @@ class PackedTexts:
         self._back[own[kept]] = kept
         self._visible: dict[tuple[int, bool, int | None], Bool[Tensor, "N 1 R S"]] = {}
 
-    def inputs(self, config: Any, first_position: int = 0) -> dict[str, Any]:
+    def inputs(self, config: Any, *, first_position: int = 0, typed: bool = True) -> dict[str, Any]:
         """The arguments of a model's forward.
 
         Args:
             config: The model's config.
             first_position: The position that the model gives to a text's first token.
+            typed: Whether the model is told which tokens are a prompt's and which a response's.
         """
         given = {"input_ids": self.ids[None], "position_ids": self.positions[None] + first_position, "use_cache": False}
         if (kinds := getattr(config, "type_vocab_size", None)) is not None:
-            given["token_type_ids"] = self.types[None] if kinds > 1 else torch.zeros_like(self.types)[None]
+            given["token_type_ids"] = (self.types if typed and kinds > 1 else torch.zeros_like(self.types))[None]
         return given
 
     @contextmanager

@@ -36,13 +36,16 @@ class PooledStates:
         model: A model of the transformers library, with or without a head.
         batch_tokens: The most tokens in one pass, so that memory does not grow with the number of texts.
         max_length: The most tokens of a text.
+        typed: Whether the model is told which tokens are a prompt's and which a response's, if it knows such types.
         recompute: Whether to keep only tokens for the backward pass and to read each pass again there (Chen et al.
             2016, arXiv 1604.06174).
     """
 
-    def __init__(self, model: Any, *, batch_tokens: int, max_length: int, recompute: bool = False) -> None:
+    def __init__(
+        self, model: Any, *, batch_tokens: int, max_length: int, typed: bool = True, recompute: bool = False
+    ) -> None:
         self._whole, self._model = model, base_of(model)
-        self._batch_tokens, self._recompute = batch_tokens, recompute
+        self._batch_tokens, self._typed, self._recompute = batch_tokens, typed, recompute
         self._first_position = _first_position(model)
         training = model.training
         model.eval()
@@ -91,7 +94,8 @@ class PooledStates:
     def _packed(self, part: list[Conversation], pooling: Pooling) -> Float[Tensor, "n H"]:
         packed = PackedTexts(part, shared=self.causal, device=self._model.device)
         with packed.read_by(self._model):
-            states = self._model(**packed.inputs(self._model.config, self._first_position)).last_hidden_state[0]
+            given = packed.inputs(self._model.config, first_position=self._first_position, typed=self._typed)
+            states = self._model(**given).last_hidden_state[0]
         return _pooled(states, packed.texts, pooling)
 
     def _padded(self, part: list[Conversation], pooling: Pooling) -> Float[Tensor, "n H"]:
@@ -114,7 +118,7 @@ class PooledStates:
         width = max(map(len, texts))
         ids, seen = filled(texts, width, left=False, device=self._model.device)
         given: dict[str, Any] = {"input_ids": ids, "attention_mask": seen.long()}
-        if getattr(self._model.config, "type_vocab_size", 0) > 1:
+        if self._typed and getattr(self._model.config, "type_vocab_size", 0) > 1:
             kinds = [[0] * len(prompt) + [1] * len(response) for prompt, responses in part for response in responses]
             given["token_type_ids"] = filled(kinds, width, left=False, device=ids.device)[0]
         return given, seen

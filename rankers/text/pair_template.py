@@ -86,6 +86,11 @@ class PairTemplate:
             place += len(texts)
         return found
 
+    @property
+    def typed(self) -> bool:
+        """Whether the tokenizer tells the model which tokens belong to the query and which to the candidate."""
+        return self._template == PAIR and "token_type_ids" in self._tokenizer.model_input_names
+
     def _cut_queries(self, queries: Sequence[str]) -> list[str]:
         found = list(queries)
         for place, tokens in enumerate(self._tokens(found)):

@@ -20,7 +20,7 @@ from ranking.batch import Batch, TextBatch
 from registry import LOSSES, METRICS, ConfigError, Node
 from registry.ranges import Count
 
-DEFAULT_LORA = Lora(rank=64, alpha=64, dropout=0.0)
+DEFAULT_LORA = Lora(rank=64, alpha=64.0, dropout=0.0)
 Trained = Literal["all", "lora", "head", "nothing"]
 
 
@@ -119,7 +119,6 @@ class TextRanker(Ranker[TextBatch]):
         elif self._train in ("lora", "head"):
             for name, weight in backbone.named_parameters():
                 if not name.startswith(f"{backbone.base_model_prefix}."):
-                    weight.data = weight.data.float()
                     weight.requires_grad_(True)
         self.backbone = backbone
         _ = self._pairs
@@ -212,7 +211,11 @@ class TextRanker(Ranker[TextBatch]):
     @cached_property
     def _reader(self) -> PooledStates:
         return PooledStates(
-            self.backbone, batch_tokens=self._batch_tokens, max_length=self.max_length, recompute=self._recompute
+            self.backbone,
+            batch_tokens=self._batch_tokens,
+            max_length=self.max_length,
+            typed=self._pairs.typed,
+            recompute=self._recompute,
         )
 
     @property

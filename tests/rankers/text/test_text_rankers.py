@@ -1,85 +1,241 @@
-"""Rankers that read query and candidate together: scores, training, checkpoints."""
+"""Rankers of texts: their scores are those of transformers on each text alone, whatever is packed, padded or shared."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_llama import save, write_gguf
 from torch import Tensor
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-    GPT2Config,
-    GPT2Model,
-    LlamaConfig,
-    LlamaForSequenceClassification,
-)
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from rankers.checkpoint import load_ranker, save_pretrained
 from rankers.text.text_ranker import TextRanker
 from ranking.batch import TextBatch
-from registry import RANKERS, ConfigError
+from registry import ConfigError
 
-QUERIES = ["open the file", "sort a list", "read the value of a key"]
-CANDIDATES = [
-    ["open(file)", "file.close()", "read from a file and return the value", "open(file)", "list"],
-    ["sort the list", "a", "key", "value of a list to sort"],
-    ["the key", "return value", "close", "write", "identify the most relevant passage"],
+Build = Callable[..., TextRanker]
+KINDS = [
+    ("tiny_llama", "plain"),
+    ("tiny_chat", "chat"),
+    ("tiny_gpt2", "rankllama"),
+    ("tiny_bert", "pair"),
+    ("typed_bert", "pair"),
 ]
-LORA = {"rank": 4, "alpha": 8}
 
 
-def text_batch() -> TextBatch:
-    """Three groups of up to five candidates; the second has four, and the first holds one text twice."""
-    mask = torch.tensor([[True] * 5, [True] * 4 + [False], [True] * 5])
-    labels = torch.tensor([[1.0, 0, 0, 1, 0], [0, 1, 0.5, 0, 0], [0, 0, 1, 0, 0]])
-    return TextBatch(
-        labels=labels,
-        mask=mask,
-        group=torch.arange(3),
-        slot=torch.where(mask, torch.arange(15).view(3, 5), -1),
-        queries=QUERIES,
-        candidates=[[*each, *[""] * (5 - len(each))] for each in CANDIDATES],
-    )
+@pytest.fixture(params=KINDS, ids=lambda kind: kind[0])
+def kind(request: pytest.FixtureRequest) -> tuple[Path, str]:
+    """A model's folder and a template that fits it."""
+    name, template = request.param
+    return request.getfixturevalue(name), template
 
 
-@pytest.fixture(scope="session")
-def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GPT-2 of two layers, whose linear layers are transposed and whose positions are learned."""
-    folder = save(tmp_path_factory.mktemp("models") / "tiny-gpt2", LlamaConfig, AutoModel.register and GPT2Like)
-    return folder
+def tokens_of(folder: Path, template: str, query: str, candidate: str) -> dict[str, Tensor]:
+    """The tokens of a pair, by the tokenizer alone."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if template == "pair":
+        return tokenizer(query, candidate, return_tensors="pt")
+    text = {
+        "plain": query + candidate + tokenizer.eos_token,
+        "chat": f"user: {query}{tokenizer.eos_token}assistant: {candidate}{tokenizer.eos_token}",
+        "rankllama": f"query: {query} document: {candidate}{tokenizer.eos_token}",
+    }[template]
+    # Query and candidate are read apart, as when the candidate is sampled after the query.
+    place = text.rindex(" document: ") if template == "rankllama" else text.rindex(candidate)
+    ids = [token for part in (text[:place], text[place:]) for token in tokenizer(part)["input_ids"]]
+    return {"input_ids": torch.tensor([ids])}
 
 
-class GPT2Like(GPT2Model):
-    def __init__(self, config: LlamaConfig) -> None:
-        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128, "initializer_range": 0.3}
-        super().__init__(GPT2Config(vocab_size=config.vocab_size, **sizes))
-
-
-def build(folder: Path, **options: Any) -> TextRanker:
-    torch.manual_seed(0)
-    node = {
-        "name": "reward_model",
-        "backbone": {"model": str(folder), "dtype": "float32"},
-        "template": "plain",
-        "max_length": 64,
-        **({"lora": LORA} if options.get("train", "lora") == "lora" else {}),
-        **options,
-    }
-    ranker: TextRanker = RANKERS.build(node)
-    ranker.configure_model()
-    return ranker.eval()
-
-
-def moved(ranker: TextRanker) -> TextRanker:
-    """The ranker after a change of all that is trained, so that a loss of any of it shows."""
-    draw = torch.Generator().manual_seed(1)
+@pytest.mark.parametrize("pooling", ["auto", "mean"])
+@pytest.mark.parametrize("train", ["all", "head"])
+def test_scores_are_those_of_each_text_alone(
+    kind: tuple[Path, str], texts: TextBatch, build: Build, pooling: str, train: str
+) -> None:
+    folder, template = kind
+    ranker = build(folder, template=template, pooling=pooling, train=train)
+    plain = AutoModel.from_pretrained(folder).eval()
+    if train == "all":
+        weights = {name.removeprefix("backbone."): weight for name, weight in ranker.state_dict().items()}
+        plain.load_state_dict(weights, strict=False)
     with torch.no_grad():
-        for weight in ranker.parameters():
-            if weight.requires_grad:
-                weight += 0.05 * torch.randn(weight.shape, generator=draw)
-    return ranker
+        scores = ranker(texts)
+    assert ranker.head is not None
+    for group, query in enumerate(texts.queries):
+        for place, candidate in enumerate(texts.candidates[group]):
+            if not texts.mask[group, place]:
+                continue
+            with torch.no_grad():
+                states = plain(**tokens_of(folder, template, query, candidate)).last_hidden_state[0].double()
+            first_or_last = states[0 if template == "pair" else -1]
+            pooled = states.mean(dim=0) if pooling == "mean" else first_or_last
+            expected = pooled @ ranker.head.weight[0].double() + ranker.head.bias[0].double()
+            assert scores[group, place].item() == pytest.approx(expected.item(), abs=2e-5)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_scores_do_not_depend_on_padding_batches_or_company(
+    kind: tuple[Path, str], texts: TextBatch, build: Build, padding_side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, template = kind
+    ranker = build(folder, template=template)
+    with torch.no_grad():
+        scores = ranker(texts)[texts.mask]
+        small = build(folder, template=template, batch_tokens=24)
+        tokenizer = small._pairs._tokenizer
+        tokenizer.padding_side = padding_side
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        torch.testing.assert_close(small(texts)[texts.mask], scores, rtol=1e-4, atol=2e-5)
+        monkeypatch.setattr(small._reader, "packs", False)
+        torch.testing.assert_close(small(texts)[texts.mask], scores, rtol=1e-4, atol=2e-5)
+        alone = [ranker.score([query], [[text]]) for query, row in zip(texts.queries, texts.candidates, strict=True)
+                 for text in row if text]  # fmt: skip
+    torch.testing.assert_close(torch.cat(alone), scores, rtol=1e-4, atol=2e-5)
+
+
+def test_equal_texts_have_equal_scores_to_the_bit(kind: tuple[Path, str], texts: TextBatch, build: Build) -> None:
+    scores = build(kind[0], template=kind[1])(texts)
+    assert texts.candidates[0][0] == texts.candidates[0][3]
+    assert scores[0, 0] == scores[0, 3] and len(scores[texts.mask].unique()) == 13
+
+
+@pytest.mark.parametrize("way", ["unpacked", "recomputed", "small"])
+@pytest.mark.parametrize("train", ["all", "lora"])
+def test_gradients_are_the_same_whichever_way_texts_are_read(
+    kind: tuple[Path, str], texts: TextBatch, build: Build, train: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, template = kind
+
+    def gradients(**options: Any) -> dict[str, Tensor]:
+        ranker = build(folder, template=template, train=train, **options)
+        if options.get("batch_tokens") and way == "unpacked":
+            monkeypatch.setattr(ranker._reader, "packs", False)
+        scores, labels, mask = ranker.training_scores(texts)
+        ranker.loss(scores.float(), labels, mask).backward()
+        named = {name: weight.grad for name, weight in ranker.named_parameters() if weight.requires_grad}
+        assert None not in named.values(), "weights that the loss does not depend on"
+        return named  # type: ignore[return-value]
+
+    options = {"unpacked": {"batch_tokens": 100}, "recomputed": {"gradient_checkpointing": True, "batch_tokens": 50},
+               "small": {"batch_tokens": 30}}[way]  # fmt: skip
+    expected = gradients()
+    assert any(float(gradient.abs().max()) > 1e-3 for gradient in expected.values())
+    torch.testing.assert_close(gradients(**options), expected, rtol=1e-3, atol=2e-5)
+
+
+def test_a_prompt_is_read_once_for_all_responses_of_a_causal_model(
+    tiny_llama: Path, texts: TextBatch, build: Build
+) -> None:
+    ranker = build(tiny_llama)
+    seen: list[int] = []
+    embed = ranker.backbone.get_input_embeddings()
+    embed.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].numel()))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    ranker(texts)
+    prompts = sum(len(tokenizer(query)["input_ids"]) for query in texts.queries)
+    distinct = [sorted(set(filter(None, row))) for row in texts.candidates]
+    responses = sum(len(tokenizer(text)["input_ids"]) + 1 for row in distinct for text in row)
+    assert seen[-1] == prompts + responses
+
+
+def test_a_ready_made_cross_encoder_scores_without_training(
+    bert_classifier: Path, texts: TextBatch, build: Build
+) -> None:
+    ranker = build(bert_classifier, "cross_encoder", template="pair", head="pretrained", train="nothing")
+    assert not ranker.is_trained and not ranker.state_dict()
+    plain, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(bert_classifier).eval(),
+        AutoTokenizer.from_pretrained(bert_classifier),
+    )
+    scores = ranker(texts)
+    for group, query in enumerate(texts.queries):
+        for place, candidate in enumerate(texts.candidates[group]):
+            if texts.mask[group, place]:
+                expected = plain(**tokenizer(query, candidate, return_tensors="pt")).logits
+                assert scores[group, place].item() == pytest.approx(expected.item(), abs=2e-5)
+
+
+def test_a_ready_made_reward_model_reads_the_last_token_although_it_is_the_padding_token(
+    llama_classifier: Path, texts: TextBatch, build: Build
+) -> None:
+    ranker = build(llama_classifier, template="plain", head="pretrained", train="nothing")
+    plain = AutoModelForSequenceClassification.from_pretrained(llama_classifier).eval()
+    tokenizer = AutoTokenizer.from_pretrained(llama_classifier)
+    scores = ranker(texts)
+    for group, query in enumerate(texts.queries):
+        for place, candidate in enumerate(texts.candidates[group]):
+            if texts.mask[group, place]:
+                parts = [tokenizer(part)["input_ids"] for part in (query, candidate)]
+                ids = torch.tensor([[*parts[0], *parts[1], tokenizer.eos_token_id]])
+                states = plain.model(input_ids=ids).last_hidden_state[0, -1]
+                expected = plain.score(states).item()
+                assert scores[group, place].item() == pytest.approx(expected, abs=2e-5)
+
+
+def test_two_outputs_are_the_logits_of_two_classes(tiny_bert: Path, texts: TextBatch, build: Build) -> None:
+    ranker = build(tiny_bert, "cross_encoder", template="pair", num_outputs=2, train="head", loss="bce")
+    assert ranker.head is not None
+    states = AutoModel.from_pretrained(tiny_bert).eval()(
+        **AutoTokenizer.from_pretrained(tiny_bert)(texts.queries[0], texts.candidates[0][1], return_tensors="pt")
+    )
+    logits = ranker.head(states.last_hidden_state[0, 0])
+    probability = ranker(texts)[0, 1].sigmoid()
+    assert probability.item() == pytest.approx(logits.softmax(dim=0)[1].item(), abs=1e-5)
+
+
+def test_long_texts_keep_their_end_and_a_line_says_so(
+    tiny_bert: Path, build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranker = build(tiny_bert, "cross_encoder", template="pair", max_length=20, max_query_length=4)
+    (pair,) = ranker._pairs.conversations(["sort the list of a file to read"], [["value " * 30, "key"]])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    assert tokenizer.convert_ids_to_tokens(pair.prompt) == ["[CLS]", "sort", "the", "list", "of", "[SEP]"]
+    assert [len(pair.prompt) + len(response) for response in pair.responses] == [20, 8]
+    assert [tokenizer.convert_ids_to_tokens(response[-1]) for response in pair.responses] == ["[SEP]", "[SEP]"]
+    ranker.score(["sort"], [["value " * 40]])
+    ranker.score(["sort"], [["value " * 40]])
+    assert capsys.readouterr().err.count("a pair up to ranker.max_length=20") == 1
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"template": "{query} and so on"}, r"ranker.template: is no template of a query and a candidate"),
+    ({"template": "pair"}, r"ranker.template: the tokenizer puts nothing between two texts"),
+    ({"template": "chat"}, r"ranker.template: the model has no chat template"),
+    ({"max_length": 3, "max_query_length": 3}, r"ranker.max_length: 3 tokens leave no room for a candidate"),
+    ({"max_length": 500}, r"ranker.max_length: 500 is more than the 128 tokens"),
+    ({"train": "all", "lora": {"rank": 2}}, r"ranker.lora: has no effect with train: all"),
+    ({"train": "nothing"}, r"ranker.train: nobody has trained a new head"),
+    ({"head": "pretrained", "pooling": "mean"}, r"ranker.pooling: has no effect with head: pretrained"),
+    ({"head": "pretrained", "num_outputs": 2}, r"ranker.num_outputs: has no effect with head: pretrained"),
+    ({"head": "pretrained"}, r"ranker.backbone.model: .* has a head of 2 outputs"),
+    ({"lora": {"targets": ["q_porj"]}}, r"ranker.lora.targets: .*no linear layer 'q_porj'"),
+])  # fmt: skip
+def test_wrong_options_are_refused_with_their_key(
+    tiny_llama: Path, build: Build, texts: TextBatch, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(tiny_llama, **options)(texts)
+
+
+def test_a_pretrained_head_that_is_missing_is_refused(
+    tiny_llama: Path, llama_classifier: Path, tmp_path: Path, build: Build
+) -> None:
+    for file in llama_classifier.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes((tiny_llama / "model.safetensors").read_bytes())
+    with pytest.raises(ConfigError, match=r"(?s)lacks weights of a trained head: score.weight.*ranker.head=new"):
+        build(tmp_path, head="pretrained", train="nothing")
+
+
+def test_dropout_of_a_frozen_backbone_stays_off_in_training(tiny_bert: Path, texts: TextBatch, build: Build) -> None:
+    ranker = build(tiny_bert, template="pair", train="head")
+    expected = ranker(texts)
+    ranker.train()
+    torch.testing.assert_close(ranker(texts), expected)
+
+
+def test_a_batch_without_candidates_has_no_scores(tiny_llama: Path, texts: TextBatch, build: Build) -> None:
+    nothing = {"mask": torch.zeros(0, 5, dtype=torch.bool), "labels": torch.zeros(0, 5)}
+    places = {"group": torch.zeros(0, dtype=torch.int64), "slot": torch.zeros(0, 5, dtype=torch.int64)}
+    empty = dataclasses.replace(texts, **nothing, **places, queries=[], candidates=[])
+    assert build(tiny_llama)(empty).shape == (0, 5)
