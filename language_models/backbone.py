@@ -138,7 +138,8 @@ class Backbone:
         """
         longest = getattr(config, "max_position_embeddings", None)
         if longest is not None and max_length > longest:
-            raise ConfigError(f"{path}.max_length", f"{max_length} is more than the {longest} tokens of {self.model}.")
+            problem = f"{max_length} is more than the {longest} tokens of {self.model}."
+            raise ConfigError(f"{path}.max_length", problem, cure=f"at most {longest}, or another model")
 
     @cached_property
     def checked_hash(self) -> str:

@@ -119,6 +119,7 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
         ranker = _make_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
         if ranker is not None:
             check_ranker_alone(ranker, datamodule)
+            ranker.check_backbone(download=download)
         for place, node in enumerate(config.references or []):
             build_reference(node, f"references[{place}]", datamodule, needed=True)
     if not to_build or extractor is None:

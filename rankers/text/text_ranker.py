@@ -120,6 +120,8 @@ class TextRanker(Ranker[TextBatch]):
             for name, weight in backbone.named_parameters():
                 if not name.startswith(f"{backbone.base_model_prefix}."):
                     weight.requires_grad_(True)
+            if hasattr(backbone, "score"):
+                backbone.score.float()
         self.backbone = backbone
         _ = self._pairs
         # Models are loaded in evaluation mode, and Lightning does not change the mode of modules.
