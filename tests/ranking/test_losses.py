@@ -32,8 +32,12 @@ def pairs_of_group(group: Group) -> list[tuple[int, int]]:
     return [(i, j) for i, j in itertools.product(range(len(group)), repeat=2) if group[i][1] > group[j][1]]
 
 
-def pairwise_of_group(group: Group) -> float | None:
-    terms = [math.log(1 + math.exp(group[j][0] - group[i][0])) for i, j in pairs_of_group(group)]
+def pairwise_of_group(group: Group, margin: float = 0, centering: float = 0) -> float | None:
+    terms = [
+        math.log(1 + math.exp(group[j][0] - group[i][0] + margin * (group[i][1] - group[j][1])))
+        + centering * (group[i][0] + group[j][0]) ** 2
+        for i, j in pairs_of_group(group)
+    ]
     return sum(terms) / len(terms) if terms else None
 
 
@@ -131,6 +135,13 @@ def test_pairwise_logistic_is_the_mean_over_pairs(kind: str) -> None:
     *batch, groups = random_batch(kind)
     expected = mean_over_groups(pairwise_of_group, groups)
     assert losses.pairwise_logistic(*batch).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["binary", "graded"])
+def test_margin_and_centering_of_reward_models_are_those_of_their_definitions(kind: str) -> None:
+    scores, labels, mask, groups = random_batch(kind)
+    found = losses.pairwise_logistic(scores, labels, mask, margin=0.7, centering=0.1)
+    assert found.item() == pytest.approx(mean_over_groups(pairwise_of_group, groups, 0.7, 0.1), rel=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
