@@ -46,7 +46,7 @@ class BlockStates:
     """
 
     def __init__(self, model: Any, layers: Sequence[int]) -> None:
-        self._owner, self._name = _place_of_blocks(model)
+        self._owner, self._name = place_of_blocks(model)
         self._layers = list(layers)
         self._states: dict[int, Tensor] = {}
 
@@ -110,7 +110,7 @@ def num_layers_of(model: Any) -> int:
     return model.config.get_text_config().num_hidden_layers
 
 
-def _place_of_blocks(model: Any) -> tuple[nn.Module, str]:
+def place_of_blocks(model: Any) -> tuple[nn.Module, str]:
     """The module that holds both the list of blocks and the input embeddings, and the list's name in it."""
     embeddings, number = model.get_input_embeddings(), num_layers_of(model)
     for owner in model.modules():

@@ -70,6 +70,8 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     judging: ClassVar[type[Judging]] = GroupJudging
     """How validation and test judge the ranker."""
     takes_shared_negatives: ClassVar[bool] = False
+    can_be_sharded: ClassVar[bool] = False
+    """Whether `configure_model` shards the weights over processes if the trainer's strategy is `fsdp2`."""
 
     encoder: dict[str, Any] | None = None
     """The model that computed the ranker's input features; saved with the ranker, so that it can score texts."""

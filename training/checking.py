@@ -62,6 +62,9 @@ def check(config: RunConfig, *, new: bool = True) -> None:
     """
     build_trainer(config.trainer)
     check_kind(config)
+    name = config.ranker["name"]
+    if config.trainer.get("strategy") == "fsdp2" and not RANKERS.get(name).can_be_sharded:
+        raise ConfigError("trainer.strategy", f"the weights of {name} cannot be sharded.", given="fsdp2", cure="ddp")
     _check_ranker(config)
     metrics = [f"val/{metric_name(node)}" for node in config.ranker["metrics"]]
     if config.monitor not in metrics:

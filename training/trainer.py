@@ -16,6 +16,7 @@ from language_models.precision import announce_dtype, device_named, resolve_dtyp
 from registry import ConfigError, schema
 from registry.ranges import Count, NonNegative
 from training.resuming import WholeCheckpoints
+from training.sharding import FSDP2
 
 DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
 SET_BY_THE_RUN = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_checkpointing")
@@ -93,6 +94,8 @@ def build_trainer(
         bound[option] = schema.convert(given[option], RANGES[option], f"trainer.{option}")
     if asked := given.get("precision"):
         announce_dtype("trainer.precision", str(asked), str(asked), "trainer.precision=auto", device_of(given))
+    if bound["strategy"] == "fsdp2":
+        bound["strategy"] = FSDP2()
     try:
         trainer = Trainer(
             **{key: bound[key] for key in given},

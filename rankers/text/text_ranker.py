@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from language_models.backbone import Backbone
+from language_models.block_states import base_of, place_of_blocks
 from language_models.conversation import Conversation
 from language_models.lora import Lora, add_lora, lora_targets
 from language_models.pooled_states import PooledStates, Pooling
@@ -65,6 +66,7 @@ class TextRanker(Ranker[TextBatch]):
     """
 
     batch_type: ClassVar[type[Batch]] = TextBatch
+    can_be_sharded: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -93,39 +95,21 @@ class TextRanker(Ranker[TextBatch]):
         self._batch_tokens, self._recompute = batch_tokens, gradient_checkpointing
         self.backbone: Any = None
         self.head: nn.Linear | None = None
-        self._told_of_cut = False
+        self._told_of_cut = self._is_sharded = False
 
     def configure_model(self) -> None:
-        """Load the backbone and add what is trained; only the first call does this.
+        """Load the backbone and add what is trained, once; with FSDP2, give each process its share of the weights.
 
         Raises:
             ConfigError: If the backbone cannot be loaded, has no trained head where one is asked for, or is too short.
         """
-        if self.backbone is not None:
-            return
-        backbone = self._described.load() if self._head == "new" else self._described.load_classifier()
-        self._described.check_length(self.max_length, "ranker", backbone.config)
-        if self._train == "lora":
-            add_lora(backbone, self._lora)
-        else:
-            backbone.requires_grad_(self._train == "all")
-        if self._head == "new":
-            # Nothing reads the pooler's output, and several processes would wait for its gradient.
-            if getattr(backbone, "pooler", None) is not None:
-                backbone.pooler = None
-            self.head = nn.Linear(backbone.config.hidden_size, self._num_outputs)
-            nn.init.normal_(self.head.weight, std=1 / (backbone.config.hidden_size + 1) ** 0.5)
-            nn.init.zeros_(self.head.bias)
-        elif self._train in ("lora", "head"):
-            for name, weight in backbone.named_parameters():
-                if not name.startswith(f"{backbone.base_model_prefix}."):
-                    weight.requires_grad_(True)
-            if hasattr(backbone, "score"):
-                backbone.score.float()
-        self.backbone = backbone
-        _ = self._pairs
-        # Models are loaded in evaluation mode, and Lightning does not change the mode of modules.
-        self.train(self.training)
+        if self.backbone is None:
+            self.backbone = self._load_backbone()
+            _ = self._pairs
+            # Models are loaded in evaluation mode, and Lightning does not change the mode of modules.
+            self.train(self.training)
+        if self.device_mesh is not None and not self._is_sharded:
+            self._shard(self.device_mesh["data_parallel"])
 
     def check_backbone(self, *, download: bool) -> None:
         """Refuse what the backbone cannot do, using its config, its tokenizer and the hash of its weights.
@@ -188,6 +172,44 @@ class TextRanker(Ranker[TextBatch]):
     def is_kept(self, name: str) -> bool:
         """Whether checkpoints hold a weight: all that are trained, and no frozen ones of the backbone."""
         return not name.startswith("backbone.") or name in self._trained
+
+    def _load_backbone(self) -> Any:
+        """The backbone with the weights to train; a new head is added to the ranker."""
+        backbone = self._described.load() if self._head == "new" else self._described.load_classifier()
+        self._described.check_length(self.max_length, "ranker", backbone.config)
+        if self._train == "lora":
+            add_lora(backbone, self._lora)
+        else:
+            backbone.requires_grad_(self._train == "all")
+        if self._head == "new":
+            # Nothing reads the pooler's output, and several processes would wait for its gradient.
+            if getattr(backbone, "pooler", None) is not None:
+                backbone.pooler = None
+            self.head = nn.Linear(backbone.config.hidden_size, self._num_outputs)
+            nn.init.normal_(self.head.weight, std=1 / (backbone.config.hidden_size + 1) ** 0.5)
+            nn.init.zeros_(self.head.bias)
+        elif self._train in ("lora", "head"):
+            for name, weight in backbone.named_parameters():
+                if not name.startswith(f"{backbone.base_model_prefix}."):
+                    weight.requires_grad_(True)
+            if hasattr(backbone, "score"):
+                backbone.score.float()
+        return backbone
+
+    def _shard(self, mesh: Any) -> None:
+        """Shard each block, the rest of the backbone and the head over the processes of a mesh."""
+        from torch.distributed.fsdp import fully_shard
+
+        # Look at the model while every process still has it whole.
+        _ = self._reader
+        owner, name = place_of_blocks(self.backbone)
+        blocks = owner.get_submodule(name)
+        head = self.head if self.head is not None else getattr(self.backbone, "score", None)
+        base = self.backbone if head is None else base_of(self.backbone)
+        for module in [*blocks.children(), base, *([] if head is None else [head])]:
+            fully_shard(module, mesh=mesh)
+        # Lightning reads checkpoints of shards itself, and would miss the frozen weights in them.
+        self.strict_loading, self._is_sharded = False, True
 
     def _scores(self, conversations: Sequence[Conversation]) -> Float[Tensor, " N"]:
         head = self.head if self.head is not None else getattr(self.backbone, "score", None)
