@@ -201,7 +201,7 @@ class TextRanker(Ranker[TextBatch]):
         from torch.distributed.fsdp import fully_shard
 
         # Look at the model while every process still has it whole.
-        _ = self._reader
+        _ = self.reader
         owner, name = place_of_blocks(self.backbone)
         blocks = owner.get_submodule(name)
         head = self.head if self.head is not None else getattr(self.backbone, "score", None)
@@ -215,10 +215,10 @@ class TextRanker(Ranker[TextBatch]):
         head = self.head if self.head is not None else getattr(self.backbone, "score", None)
         frozen = self._train in ("head", "nothing")
         if head is None:
-            outputs = self._reader.logits(conversations)
+            outputs = self.reader.logits(conversations)
         else:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-                pooled = self._reader.read(conversations, self._pooled)
+                pooled = self.reader.read(conversations, self._pooled)
             with torch.autocast(pooled.device.type, enabled=False):
                 outputs = head(pooled.to(head.weight.dtype)).float()
         return outputs[:, -1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs[:, 0]
@@ -233,7 +233,8 @@ class TextRanker(Ranker[TextBatch]):
         )
 
     @cached_property
-    def _reader(self) -> PooledStates:
+    def reader(self) -> PooledStates:
+        """Reads texts with the backbone."""
         return PooledStates(
             self.backbone,
             batch_tokens=self._batch_tokens,
@@ -246,7 +247,7 @@ class TextRanker(Ranker[TextBatch]):
     def _pooled(self) -> Pooling:
         if self._pooling != "auto":
             return self._pooling
-        return "last" if self._reader.causal else "first"
+        return "last" if self.reader.causal else "first"
 
     @cached_property
     def _trained(self) -> frozenset[str]:

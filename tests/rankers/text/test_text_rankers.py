@@ -86,7 +86,7 @@ def test_scores_do_not_depend_on_padding_batches_or_company(
         tokenizer.padding_side = padding_side
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         torch.testing.assert_close(small(texts)[texts.mask], scores, rtol=1e-4, atol=2e-5)
-        monkeypatch.setattr(small._reader, "packs", False)
+        monkeypatch.setattr(small.reader, "packs", False)
         torch.testing.assert_close(small(texts)[texts.mask], scores, rtol=1e-4, atol=2e-5)
         alone = [ranker.score([query], [[text]]) for query, row in zip(texts.queries, texts.candidates, strict=True)
                  for text in row if text]  # fmt: skip
@@ -109,7 +109,7 @@ def test_gradients_are_the_same_whichever_way_texts_are_read(
     def gradients(**options: Any) -> dict[str, Tensor]:
         ranker = build(folder, template=template, train=train, **options)
         if options.get("batch_tokens") and way == "unpacked":
-            monkeypatch.setattr(ranker._reader, "packs", False)
+            monkeypatch.setattr(ranker.reader, "packs", False)
         scores, labels, mask = ranker.training_scores(texts)
         ranker.loss(scores.float(), labels, mask).backward()
         named = {name: weight.grad for name, weight in ranker.named_parameters() if weight.requires_grad}
