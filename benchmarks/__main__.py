@@ -18,6 +18,7 @@ SPEED = {
         "store": "opening and reading a store, against reading its files",
         "projection": "projecting each vector once a batch, against once a group",
         "training_throughput": "training with texts encoded in each step, against sentence-transformers",
+        "reward_model": "training a reward model on pairs, against TRL, and with prompts shared, against whole texts",
     },
     "vectors": {
         "search": "the best of a million candidates, against faiss",
