@@ -111,7 +111,11 @@ class TransformersGenerator(LanguageModel, Generator):
             return
         for problem, sampled in zip(problems, self._sampler.sample(prompts, numbers, report), strict=True):
             responses = [
-                self._response(each.number, each.tokens, each.log_probability, each.finish) for each in sampled.samples
+                replace(
+                    self._response(each.number, each.tokens, each.log_probability, each.finish),
+                    self_certainty=each.self_certainty,
+                )
+                for each in sampled.samples
             ]
             states = [each.states for each in sampled.samples if each.states is not None]
             yield Generated(

@@ -254,6 +254,9 @@ class ResponseBuild:
                 "log_probability": torch.tensor(
                     [nan if each.log_probability is None else each.log_probability for each in responses]
                 ),
+                "self_certainty": torch.tensor(
+                    [nan if each.self_certainty is None else each.self_certainty for each in responses]
+                ),
                 "num_tokens": torch.tensor([-1 if each.tokens is None else len(each.tokens) for each in responses]),
             },
         )

@@ -260,6 +260,8 @@ class Verdicts:
 def asked_key(problem: Problem) -> str:
     """The hash of everything that the responses to a problem depend on."""
     recorded = [asdict(replace(response, label=None)) for response in problem.responses]
+    for response in recorded:
+        del response["self_certainty"]  # no source gives it, and earlier versions had no such field
     return _hash([problem.query_id, list(map(dict, problem.messages)), recorded])
 
 

@@ -20,6 +20,8 @@ class Response:
         log_probability: Total log-probability of the tokens, in nats, in the model's distribution before temperature
             and truncation; None if it is unknown.
         finish: `stop` if the response ended, `length` if it was cut; None if it is unknown.
+        self_certainty: Mean over the tokens of KL(uniform || model), in nats, in the same distribution (Kang et al.
+            2025); None if it is unknown.
     """
 
     id: str
@@ -28,6 +30,7 @@ class Response:
     tokens: Sequence[int] | None = None
     log_probability: float | None = None
     finish: str | None = None
+    self_certainty: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Responses to several prompts grow in one batch, one token per step. A response t
 and waiting responses take the free rows.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -40,6 +41,7 @@ class Sample:
         draws: Random numbers in [0, 1), one for each token that the response may have.
         tokens: The tokens so far, including the one that ended the response.
         log_probability: Total log-probability of the tokens in nats, in the model's own distribution.
+        certainty: Total of KL(uniform || model) over the tokens' distributions, in nats.
         finish: `stop` or `length` once the response has ended.
         states: Hidden states of the last token, one per layer.
     """
@@ -48,8 +50,14 @@ class Sample:
     draws: np.ndarray
     tokens: list[int] = field(default_factory=list)
     log_probability: float = 0.0
+    certainty: float = 0.0
     finish: str | None = None
     states: Float[Tensor, "L D"] | None = None
+
+    @property
+    def self_certainty(self) -> float | None:
+        """Mean over the tokens of KL(uniform || model), in nats; None if the model excludes a token."""
+        return self.certainty / len(self.tokens) if math.isfinite(self.certainty) else None
 
 
 @dataclass(eq=False)
@@ -231,11 +239,14 @@ class _Batch:
         """Choose the next token of these rows; return the rows that are complete."""
         growing = [self._rows[row][1] for row in rows]
         draws = torch.tensor([sample.draws[len(sample.tokens)] for sample in growing], dtype=torch.float64)
-        chosen, log_probabilities = self._sampler.choice(logits, draws.to(logits.device))
+        chosen = self._sampler.choice(logits, draws.to(logits.device))
         leaving = []
-        for row, sample, token, added in zip(rows, growing, chosen.tolist(), log_probabilities.tolist(), strict=True):
+        for row, sample, token, added, certainty in zip(
+            rows, growing, *(each.tolist() for each in chosen), strict=True
+        ):
             sample.tokens.append(token)
             sample.log_probability += added
+            sample.certainty += certainty
             sample.finish = self._sampler.end_of(sample)
             if sample.finish and not self._sampler.states.layers:
                 leaving.append(row)

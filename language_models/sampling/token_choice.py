@@ -1,6 +1,8 @@
 """TokenChoice: chooses the next token of each response, given a random number in [0, 1)."""
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +16,21 @@ from registry import ConfigError
 _BLOCK = 256
 # The tokens that top_p keeps are mostly among this many likeliest; all tokens are sorted only if they are not.
 _LIKELY = 1024
+
+
+class Chosen(NamedTuple):
+    """One token per row, and two values of the model's own distribution p over V tokens, both in nats.
+
+    Args:
+        tokens: The chosen tokens.
+        log_probability: log p of the chosen token.
+        certainty: KL(U || p) = -1/V sum_j log(V p_j), how far p is from the uniform distribution U: the summand of
+            self-certainty (Kang et al. 2025, arXiv 2502.18581). It is infinite if p is 0 for a token.
+    """
+
+    tokens: Int[Tensor, " S"]
+    log_probability: Float[Tensor, " S"]
+    certainty: Float[Tensor, " S"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +47,8 @@ class TokenChoice:
     top_p: float = 1.0
     top_k: int = 0
 
-    def __call__(
-        self, logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]
-    ) -> tuple[Int[Tensor, " S"], Float[Tensor, " S"]]:
-        """A token for each row, and its log-probability in the model's own distribution, in nats.
+    def __call__(self, logits: Float[Tensor, "S V"], numbers: Float[Tensor, " S"]) -> Chosen:
+        """A token for each row.
 
         Args:
             logits: Logits in fp32.
@@ -52,7 +67,7 @@ class TokenChoice:
             scaled = logits if self.temperature == 1 else logits / self.temperature
             tokens = inverse(self._cut(scaled), numbers)
         chosen = logits.gather(1, tokens.unsqueeze(1)).squeeze(1)
-        return tokens, chosen - total
+        return Chosen(tokens, chosen - total, total - logits.mean(dim=-1) - math.log(logits.shape[1]))
 
     def _cut(self, logits: Float[Tensor, "S V"]) -> Float[Tensor, "S V"]:
         """Logits with -inf for tokens that top_k and top_p exclude; tokens with equal logits are treated alike."""

@@ -43,6 +43,8 @@ class GroupStore:
         log_probability: Total log-probability of a slot's response, in nats; nan where it is unknown, None if it is
             unknown for all slots.
         num_tokens: Number of tokens of a slot's response; -1 where it is unknown, None if it is unknown for all slots.
+        self_certainty: Mean over a response's tokens of KL(uniform || model), in nats (Kang et al. 2025); nan where it
+            is unknown, None if it is unknown for all slots.
     """
 
     offsets: Int[Tensor, " G+1"]
@@ -54,6 +56,7 @@ class GroupStore:
     answer: Int[Tensor, " S"] | None
     log_probability: Float[Tensor, " S"] | None
     num_tokens: Int[Tensor, " S"] | None
+    self_certainty: Float[Tensor, " S"] | None
 
     def __init__(self, path: Path, manifest: dict[str, Any], candidates: Table, groups: Table) -> None:
         self.path, self.manifest = path, manifest

@@ -33,6 +33,7 @@ RESPONSES: Columns = {
     "answer": (torch.int64, ("slots",)),
     "log_probability": (torch.float32, ("slots",)),
     "num_tokens": (torch.int32, ("slots",)),
+    "self_certainty": (torch.float32, ("slots",)),
 }
 
 # What a beam search found for each query: it is none of its candidates.

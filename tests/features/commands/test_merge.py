@@ -32,6 +32,7 @@ def write(
         "answer": candidate % 3,
         "log_probability": -candidate.float(),
         "num_tokens": candidate + 1,
+        "self_certainty": candidate / 7,
     }
     with writer:
         writer.add_candidates(vectors, [f"response {row}" for row in rows])
@@ -66,6 +67,7 @@ def content(store: GroupStore) -> dict[str, Any]:
                 None if store.answer is None else int(store.answer[slot]),
                 None if store.log_probability is None else float(store.log_probability[slot]),
                 None if store.num_tokens is None else int(store.num_tokens[slot]),
+                None if store.self_certainty is None else float(store.self_certainty[slot]),
             )
             for slot in slots
         }

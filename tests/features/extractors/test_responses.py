@@ -1,6 +1,7 @@
 """responses: what the store holds is what the model said and was in, whatever stopped the build on its way."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -127,6 +128,10 @@ def test_the_store_has_the_models_responses_and_hidden_states(
             total = float(found.gather(1, torch.tensor(response.tokens).unsqueeze(1)).sum())
             assert store.log_probability is not None
             assert float(store.log_probability[slot]) == pytest.approx(total, rel=1e-3)
+            # arXiv 2502.18581, Eq. 5: -1 / (n V) sum_i sum_j log(V p(j | y_<i)).
+            certainty = -float((found.double() + math.log(found.shape[1])).mean())
+            assert store.self_certainty is not None
+            assert float(store.self_certainty[slot]) == pytest.approx(certainty, rel=1e-3)
             torch.testing.assert_close(
                 store.query_features(torch.tensor([group]))[0], plain[len(prompt) - 1], atol=1e-5, rtol=1e-4
             )

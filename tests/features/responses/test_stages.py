@@ -9,7 +9,7 @@ import torch
 
 from features.responses import stages
 from features.responses.generation import Generated, Generator
-from features.responses.stages import Responses, States
+from features.responses.stages import Responses, States, asked_key
 from features.texts.tasks import Problem, Response
 from language_models.language_model import LanguageModel
 
@@ -50,3 +50,10 @@ def test_a_response_that_has_no_room_is_read_once(tmp_path: Path, monkeypatch: A
     assert read == [3] and not states.lacks(PROBLEM, 3)
     found, query = states.of(PROBLEM, 3)
     assert sorted(found) == [0, 2] and query is not None
+
+
+def test_results_of_recorded_responses_are_found_whatever_fields_responses_have_got_since() -> None:
+    recorded = Response("a", "4", 1.0, log_probability=-0.5)
+    problem = Problem("q", "2 + 2", [{"role": "user", "content": "2 + 2"}], responses=[recorded])
+    # The key under which the first version wrote.
+    assert asked_key(problem) == "a7ef2a0b1e669b091d63ec00af92c815"

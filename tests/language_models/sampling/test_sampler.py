@@ -1,5 +1,6 @@
 """Samples are what the model's own distribution and the response's own numbers make them, in whatever company."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -36,9 +37,12 @@ def check(name: str, sampled: Sampled, most: int, choice: TokenChoice, layers: S
             plain = model(input_ids=torch.tensor([prompt + sample.tokens]), output_hidden_states=True)
         logits = plain.logits[0, len(prompt) - 1 : -1]
         numbers = numbers_of(0, sampled.prompt.id, sample.number, most)
-        expected, log_probabilities = choice(logits, torch.from_numpy(numbers[: len(logits)]))
+        expected, log_probabilities, _ = choice(logits, torch.from_numpy(numbers[: len(logits)]))
         assert sample.tokens == expected.tolist()
         assert sample.log_probability == pytest.approx(log_probabilities.sum().item(), abs=1e-3)
+        # -1 / (n V) sum_i sum_j log(V p(j | y_<i)), arXiv 2502.18581, Eq. 5.
+        certainty = -(logits.double().log_softmax(dim=-1) + math.log(logits.shape[1])).mean()
+        assert sample.self_certainty == pytest.approx(float(certainty), abs=1e-3)
         assert sample.finish == ("stop" if sample.tokens[-1] in ENDS else "length")
         assert not ENDS & set(sample.tokens[:-1]) and len(sample.tokens) <= most
         if layers:

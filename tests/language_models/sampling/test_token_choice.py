@@ -33,8 +33,11 @@ def test_the_ends_of_the_unit_interval_give_tokens_that_can_occur(number: float)
 def test_log_probabilities_are_those_of_the_model_whatever_the_temperature() -> None:
     logits = torch.randn(5, 40)
     for choice in (TokenChoice(), TokenChoice(temperature=1.5), TokenChoice(0.7, top_p=0.8), TokenChoice(0.0)):
-        tokens, found = choice(logits, torch.rand(5))
+        tokens, found, certainty = choice(logits, torch.rand(5))
         torch.testing.assert_close(found, logits.log_softmax(dim=1)[range(5), tokens])
+        uniform = torch.full((5, 40), 1 / 40)
+        divergence = torch.nn.functional.kl_div(logits.log_softmax(dim=1), uniform, reduction="none").sum(dim=1)
+        torch.testing.assert_close(certainty, divergence, rtol=1e-4, atol=1e-5)
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
