@@ -17,11 +17,15 @@ class Known:
     Args:
         answers: Which candidates give the same answer.
         log_probabilities: The log-probability of each candidate under a language model.
+        num_tokens: The number of tokens of each candidate.
+        self_certainties: The self-certainty of the language model in each candidate.
         beams: The results of a beam search for the queries.
     """
 
     answers: bool = False
     log_probabilities: bool = False
+    num_tokens: bool = False
+    self_certainties: bool = False
     beams: bool = False
 
 

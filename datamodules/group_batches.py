@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules.drawing import draw_slots, has_relevant, slots_of
 from ranking.batch import Batch, FeatureBatch, TextBatch
 from ranking.stores.group_store import GroupStore
+from ranking.stores.group_tables import RESPONSES
 from registry import ConfigError
 
 _EVALUATION_BYTES = 1 << 26
@@ -50,8 +51,16 @@ class UsableSlots:
     def columns(self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"]) -> dict[str, Any]:
         """The fields of any batch with these groups and their drawn slots."""
         mask = drawn >= 0
-        slot = torch.where(mask, self.slot[drawn.clamp(min=0)], -1)
-        return {"labels": self.labels(drawn), "mask": mask, "group": groups, "slot": slot}
+        real = self.slot[drawn.clamp(min=0)]
+        sampled = {name: getattr(self.store, name) for name in RESPONSES}
+        known = {name: values[real] for name, values in sampled.items() if values is not None}
+        return {
+            "labels": self.labels(drawn),
+            "mask": mask,
+            "group": groups,
+            "slot": torch.where(mask, real, -1),
+            **known,
+        }
 
 
 @dataclass(frozen=True)
@@ -210,9 +219,6 @@ class EvaluationBatches:
         self._maker = maker
         self._groups, self._drawn = groups[rank::world], drawn[rank::world]
         self._size = maker.num_at_once(drawn.shape[1])
-        store = maker.slots.store
-        known = {"answer": store.answer, "log_probability": store.log_probability}
-        self._known = {name: values for name, values in known.items() if values is not None}
 
     def num_steps(self) -> int:
         """At least one step, which may be empty: every process must take part in gathering results."""
@@ -222,10 +228,8 @@ class EvaluationBatches:
         """The batch of one step, the same in every epoch."""
         part = slice(step * self._size, (step + 1) * self._size)
         batch = self._maker.batch(self._groups[part], self._drawn[part])
-        slot = batch.slot.clamp(min=0)
         beam = self._maker.slots.store.beam_label
-        known = {name: values[slot] for name, values in self._known.items()}
-        return dataclasses.replace(batch, **known, beam=None if beam is None else beam[self._groups[part]])
+        return batch if beam is None else dataclasses.replace(batch, beam=beam[self._groups[part]])
 
 
 class TrainingBatches:

@@ -104,7 +104,13 @@ class GroupData(RankingData):
     @property
     def default_references(self) -> list[str]:
         """References for any group, and references for responses if the store has what they need."""
-        known = {"beam": self.known.beams, "majority": self.known.answers, "likeliest": self.known.log_probabilities}
+        answers, probabilities = self.known.answers, self.known.log_probabilities
+        known = {
+            "beam": self.known.beams,
+            "majority": answers,
+            "weighted_majority": answers,
+            "likeliest": probabilities,
+        }
         return [name for name in self.all_references if known.get(name, True)]
 
     @property
@@ -208,9 +214,12 @@ class GroupData(RankingData):
 
 
 def _known(store: GroupStore) -> Known:
-    answer, log_probability = store.answer, store.log_probability
+    answer, num_tokens = store.answer, store.num_tokens
+    log_probability, self_certainty = store.log_probability, store.self_certainty
     return Known(
         answers=answer is not None and bool(answer.any()),
         log_probabilities=log_probability is not None and not bool(log_probability.isnan().all()),
+        num_tokens=num_tokens is not None and bool((num_tokens >= 0).any()),
+        self_certainties=self_certainty is not None and not bool(self_certainty.isnan().all()),
         beams=store.beam_label is not None,
     )

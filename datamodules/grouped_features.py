@@ -32,7 +32,7 @@ class GroupedFeatures(GroupData):
 
     batch_type: ClassVar[type[Batch]] = FeatureBatch
     all_references: ClassVar[tuple[str, ...]] = (
-        "beam", "first", "random", "stored", "cosine", "majority", "likeliest", "oracle",
+        "beam", "first", "random", "stored", "cosine", "majority", "weighted_majority", "likeliest", "oracle",
     )  # fmt: skip
 
     def __init__(

@@ -113,8 +113,13 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         """Scores, labels and mask for the loss; N is K unless the ranker also scores candidates of other groups."""
         return self(batch), batch.labels, batch.mask
 
-    def evaluation_scores(self, batch: AnyBatch) -> Scored:
-        """The scores to judge this ranker by when it is a reference; it may rank other lists than the batch's."""
+    def evaluation_scores(self, batch: AnyBatch, ranker_scores: Float[Tensor, "B K"]) -> Scored:
+        """The scores to judge this ranker by when it is a reference; it may rank other lists than the batch's.
+
+        Args:
+            batch: The batch that is judged.
+            ranker_scores: The scores of the ranker that this reference is compared with.
+        """
         return Scored(self(batch).float().to(batch.labels.device), batch.labels, batch.mask)
 
     def lacks(self, data: Any) -> str | None:

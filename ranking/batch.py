@@ -23,7 +23,9 @@ class Batch:
         weight: What share of a full batch this one is; its loss counts as much, so that each group weighs the same in
             small last batches too.
         answer: Where answers were compared, which one each candidate gives: equal numbers are equal answers, 0 is none.
-        log_probability: Where it is known, that of each response.
+        log_probability: Where it is known, that of each response, in nats; nan for single responses without one.
+        num_tokens: Where it is known, that of each response; -1 for single responses without one.
+        self_certainty: Where it is known, that of each response, in nats; nan for single responses without one.
         beam: Where a beam search was made, the label of what it found for each query, nan where it found nothing.
     """
 
@@ -34,6 +36,8 @@ class Batch:
     weight: float = dataclasses.field(default=1.0, kw_only=True)
     answer: Int[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
     log_probability: Float[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
+    num_tokens: Int[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
+    self_certainty: Float[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
     beam: Float[Tensor, " B"] | None = dataclasses.field(default=None, kw_only=True)
 
     def to(self: B, device: torch.device | str) -> B:

@@ -238,6 +238,10 @@ def test_references_that_cannot_be_computed_or_do_not_fit_are_refused(
     for references, message in {
         "[beam]": "references[0]: beam cannot be computed: no beam search was made",
         "[first, majority]": "references[1]: majority cannot be computed: no answers of the candidates are known",
+        "[mean_log_probability]": "references[0]: mean_log_probability cannot be computed: no probabilities of",
+        "[longest]": "references[0]: longest cannot be computed: no numbers of tokens of the candidates are known",
+        "[self_certainty]": "references[0]: self_certainty cannot be computed: no self-certainty of the candidates",
+        "[weighted_majority]": "references[0]: weighted_majority cannot be computed: no answers of the candidates",
         "[bm25]": "references[0].name: grouped_features reads groups of vectors; bm25 ranks a pool",
         "[firts]": "Did you mean: first",
         "[first, first]": "references: first is there twice",
@@ -256,6 +260,7 @@ def test_a_ranker_that_lacks_something_is_refused_by_check_and_run(
     config = str(run_config("run.yaml"))
     for ranker, message in {
         "majority": "ranker.name: majority cannot be computed: no answers of the candidates are known",
+        "shortest": "ranker.name: shortest cannot be computed: no numbers of tokens of the candidates are known",
         "bm25": "datamodule.name: grouped_features reads groups of vectors; bm25 ranks a pool that all queries share",
     }.items():
         for more in ([], ["--check"]):

@@ -159,7 +159,7 @@ def build_reference(node: Node, path: str, datamodule: RankingData, *, needed: b
 
 
 def check_ranker_alone(ranker: Ranker[Any], datamodule: RankingData) -> None:
-    """Refuse a run's own ranker that the data lacks something for, or that ranks none of its candidates.
+    """Refuse a run's own ranker that the data lacks something for, or that cannot rank alone.
 
     Raises:
         ConfigError: With what is lacking.
@@ -167,7 +167,7 @@ def check_ranker_alone(ranker: Ranker[Any], datamodule: RankingData) -> None:
     if (lacking := ranker.lacks(datamodule)) is not None:
         raise ConfigError("ranker.name", f"{ranker.name} cannot be computed: {lacking}.", cure="another ranker")
     if type(ranker).evaluation_scores is not Ranker.evaluation_scores:
-        problem = f"{ranker.name} ranks none of a query's candidates."
+        problem = f"{ranker.name} cannot rank a query's candidates on its own."
         raise ConfigError("ranker.name", problem, cure=f"references: [{ranker.name}], beside another ranker")
 
 

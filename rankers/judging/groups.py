@@ -27,8 +27,9 @@ class GroupJudging(Judging):
         Raises:
             ValueError: If the score of an existing candidate is NaN.
         """
-        beside = {name: reference.evaluation_scores(batch) for name, reference in self.references.items()}
-        self._state.update(batch, self.ranker(batch).float().to(batch.labels.device), beside)
+        scores = self.ranker(batch).float().to(batch.labels.device)
+        beside = {name: reference.evaluation_scores(batch, scores) for name, reference in self.references.items()}
+        self._state.update(batch, scores, beside)
 
     def judge(self, split: str = "") -> Evaluation:
         """The scores of all queries."""

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,36 @@ def test_a_split_that_would_be_empty_is_refused(tmp_path: Path) -> None:
 def test_options_that_make_no_sense_are_refused_by_name(store_path: Path, options: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError, match=path):
         DATAMODULES.build({"name": "grouped_features", "path": str(store_path), **options}, path="datamodule")
+
+
+def test_every_batch_has_what_sampling_knew_of_its_candidates(tmp_path: Path) -> None:
+    path, sampled = tmp_path / "sampled", torch.arange(60)
+    known = {
+        "answer": sampled % 7,
+        "log_probability": -sampled / 3,
+        "num_tokens": sampled,
+        "self_certainty": sampled / 9,
+    }
+    with GroupStoreWriter(path, feature_dim=2, depths=[0.5], dtype="float32", settings={}) as writer:
+        writer.add_candidates(torch.randn(60, 1, 2), ["a text"] * 60)
+        writer.add_groups(
+            ids=[f"q{place}" for place in range(15)],
+            texts=["a query"] * 15,
+            features=torch.zeros(15, 1, 2),
+            offsets=4 * torch.arange(16),
+            candidate=sampled,
+            label=(sampled % 2).float(),
+            slot_ids=["a", "b", "c", "d"] * 15,
+            split=["train", "val", "test"] * 5,
+            responses=known,
+        )
+        writer.finish()
+    data = GroupedFeatures(str(path), num_candidates=3, batch_size=4)
+    assert all(dataclasses.asdict(data.known)[name] for name in ("num_tokens", "self_certainties", "answers"))
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        for batch in loader:
+            for name, values in known.items():
+                assert torch.equal(getattr(batch, name)[batch.mask], values[batch.slot[batch.mask]].to(values.dtype))
 
 
 def test_what_a_ranker_can_know_beforehand(store_path: Path) -> None:

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -55,6 +56,65 @@ def test_the_majority_counts_equal_answers_among_existing_candidates_and_no_answ
 def test_the_likeliest_response_comes_first_and_one_of_unknown_probability_last() -> None:
     batch = make_batch([[0.0] * 3], [[0, 1, 2]], log_probability=torch.tensor([[-9.0, torch.nan, -2.0]]))
     assert RANKERS.build("likeliest")(batch)[0].argsort(descending=True).tolist() == [2, 0, 1]
+
+
+def test_the_mean_log_probability_is_that_of_the_tokens() -> None:
+    batch = make_batch(
+        [[0.0] * 5],
+        [[0, 1, 2, 3, 4]],
+        log_probability=torch.tensor([[-9.0, torch.nan, -2.0, -1.0, 0.0]]),
+        num_tokens=torch.tensor([[9, 4, 1, -1, 3]], dtype=torch.int32),
+    )
+    scores = RANKERS.build("mean_log_probability")(batch)[0]
+    assert scores[[0, 2, 4]].tolist() == [-1, -2, 0]
+    assert max(scores[[1, 3]].tolist()) < -1e30
+
+
+def test_lengths_are_numbers_of_tokens_and_unknown_ones_come_last() -> None:
+    batch = make_batch([[0.0] * 4], [[0, 1, 2, 3]], num_tokens=torch.tensor([[7, -1, 0, 300]], dtype=torch.int32))
+    assert RANKERS.build("shortest")(batch)[0].argsort(descending=True).tolist() == [2, 0, 3, 1]
+    assert RANKERS.build("longest")(batch)[0].argsort(descending=True).tolist() == [3, 0, 2, 1]
+
+
+def test_the_most_certain_response_comes_first_and_one_of_unknown_certainty_last() -> None:
+    batch = make_batch([[0.0] * 3], [[0, 1, 2]], self_certainty=torch.tensor([[3.0, torch.nan, 5.0]]))
+    assert RANKERS.build("self_certainty")(batch)[0].argsort(descending=True).tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("weights", ["softmax", "sigmoid"])
+def test_the_weighted_majority_sums_the_weights_of_equal_answers_in_a_loop(weights: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    scores, answer = torch.randn(6, 5, generator=draw), torch.randint(0, 3, (6, 5), generator=draw)
+    slot = torch.arange(30).view(6, 5).masked_fill(torch.rand(6, 5, generator=draw) < 0.3, -1)
+    slot[5] = -1
+    batch = make_batch([[0.0] * 5] * 6, slot.tolist(), answer=answer)
+    found = RANKERS.build({"name": "weighted_majority", "weights": weights}).evaluation_scores(batch, scores)
+    for row in range(6):
+        there = [place for place in range(5) if slot[row, place] >= 0]
+        exponents = {place: math.exp(float(scores[row, place])) for place in there}
+        for place in there:
+            votes = [other for other in there if answer[row, other] == answer[row, place]]
+            if weights == "softmax":
+                expected = sum(exponents[other] for other in votes) / sum(exponents.values())
+            else:
+                expected = sum(exponents[other] / (1 + exponents[other]) for other in votes)
+            expected *= int(answer[row, place]) != 0
+            assert float(found.scores[row, place]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_weighted_majority_votes_with_the_scores_of_the_ranker_beside_it() -> None:
+    # Two responses say 5, but the ranker, here the log-probability, trusts the one that says 7.
+    batch = make_batch(
+        [[0.0, 0.0, 1.0]],
+        [[0, 1, 2]],
+        answer=torch.tensor([[5, 5, 7]]),
+        log_probability=torch.tensor([[-3.0, -3.0, -1.0]]),
+    )
+    names = ("majority", "weighted_majority")
+    judging = GroupJudging(RANKERS.build("likeliest"), {name: RANKERS.build(name) for name in names})
+    judging.update(batch)
+    found = {name: float(values["mrr"]) for name, values in judging.judge().baselines({"mrr": mrr}).items()}
+    assert found == {"majority": pytest.approx(1 / 3), "weighted_majority": 1}
 
 
 def test_the_cosine_is_that_of_the_stored_vectors() -> None:

@@ -22,7 +22,7 @@ class Beam(Ranker[Batch]):
         """Report a store without a beam search."""
         return None if data.known.beams else "no beam search was made"
 
-    def evaluation_scores(self, batch: Batch) -> Scored:
+    def evaluation_scores(self, batch: Batch, ranker_scores: Float[Tensor, "B K"]) -> Scored:
         """One candidate per query."""
         assert batch.beam is not None
         label = batch.beam.nan_to_num(0).unsqueeze(1)

@@ -1,0 +1,1 @@
+"""References that choose among sampled responses by what sampling knew: answers, probabilities and lengths."""
