@@ -28,6 +28,17 @@ class Known:
     self_certainties: bool = False
     beams: bool = False
 
+    @property
+    def extra(self) -> list[str]:
+        """The further inputs that a ranker can read of each candidate."""
+        known = {
+            "log_probability": self.log_probabilities,
+            "num_tokens": self.num_tokens,
+            "agreement": self.answers,
+            "self_certainty": self.self_certainties,
+        }
+        return [name for name, there in known.items() if there]
+
 
 class RankingData(LightningDataModule, ABC):
     """Batches of the three splits of a data set, and facts about them, independently of the ranker.

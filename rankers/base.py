@@ -1,6 +1,6 @@
 """Ranker: a LightningModule that scores the candidates of a query; subclasses write `forward`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -73,6 +73,9 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     can_be_sharded: ClassVar[bool] = False
     """Whether `configure_model` shards the weights over processes if the trainer's strategy is `fsdp2`."""
 
+    extra: Sequence[str] = ()
+    """What the ranker reads of each candidate besides its vector or text, such as `num_tokens`."""
+
     encoder: dict[str, Any] | None = None
     """The model that computed the ranker's input features; saved with the ranker, so that it can score texts."""
 
@@ -130,6 +133,9 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     def batch_and_judging(cls, options: Mapping[str, Any]) -> tuple[type[Batch], type[Judging]]:
         """What batches hold and how the ranker is judged, if both depend on its options."""
         return cls.batch_type, cls.judging
+
+    def learn_from(self, data: Any) -> None:
+        """Take from the training data what a ranker needs besides weights; a run calls it first. By default nothing."""
 
     @property
     def name(self) -> str:

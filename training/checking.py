@@ -47,7 +47,7 @@ _KINDS = {
 }
 # Used instead of facts that are unknown before the data exists. Any usual number of heads divides this size, and
 # tensors on the meta device take no memory.
-_ANY_FACTS = {"feature_dim": 2**10 * 3**2 * 5 * 7 * 11 * 13, "num_items": 2**20}
+_ANY_FACTS = {"feature_dim": 2**10 * 3**2 * 5 * 7 * 11 * 13, "num_depths": 1, "num_items": 2**20}
 
 
 def check(config: RunConfig, *, new: bool = True) -> None:
@@ -166,6 +166,15 @@ def check_ranker_alone(ranker: Ranker[Any], datamodule: RankingData) -> None:
     """
     if (lacking := ranker.lacks(datamodule)) is not None:
         raise ConfigError("ranker.name", f"{ranker.name} cannot be computed: {lacking}.", cure="another ranker")
+    known = datamodule.known.extra
+    if lacking := [name for name in ranker.extra if name not in known]:
+        has = ", ".join(known) or "none of these"
+        problem = f"the store has no {' and no '.join(lacking)} of its candidates; it has {has}."
+        cure = "leave it out, or sample responses with features.generator=transformers and a verifier of answers"
+        raise ConfigError("ranker.extra", problem, cure=cure)
+    if ranker.extra and datamodule.shared_negatives:
+        problem = "is normalised within a group, but datamodule.negatives takes candidates of other groups."
+        raise ConfigError("ranker.extra", problem, cure="datamodule.negatives=group")
     if type(ranker).evaluation_scores is not Ranker.evaluation_scores:
         problem = f"{ranker.name} cannot rank a query's candidates on its own."
         raise ConfigError("ranker.name", problem, cure=f"references: [{ranker.name}], beside another ranker")

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rankers.base import Ranker, Training
+from rankers.language_ranker.extra import Extra, ExtraName
 from ranking.batch import FeatureBatch
 from registry import BLOCKS, PROJECTIONS, SIMILARITIES, Node
 from registry.ranges import FeatureDim, Temperature
@@ -26,6 +27,9 @@ class FeatureOptions(Training, total=False):
         temperature: Scores are divided by it; 1 in the paper. A cosine lies in [-1, 1], and a softmax over such values
             is nearly flat; a smaller temperature makes it sharper.
         learn_temperature: Train the temperature, starting from the given value.
+        extra: What sampling knew of each candidate, as further inputs: `log_probability`, `num_tokens`,
+            `self_certainty` and `agreement`, the share of the group's candidates with the same answer. They are
+            normalised within the group, mapped linearly and added to the candidate's projected vector.
         loss: What training minimises; null for the ranker's default loss.
         optimizer: How the weights are updated from their gradients.
         schedule: How the learning rate changes from step to step.
@@ -38,6 +42,7 @@ class FeatureOptions(Training, total=False):
     similarity: Annotated[Node, SIMILARITIES]
     temperature: Temperature
     learn_temperature: bool
+    extra: list[ExtraName]
 
 
 class FeatureRanker(Ranker[FeatureBatch]):
@@ -56,12 +61,20 @@ class FeatureRanker(Ranker[FeatureBatch]):
         similarity: Node = "cosine",
         temperature: float = 1.0,
         learn_temperature: bool = False,
+        extra: list[ExtraName] = [],  # noqa: B006
         **training: Unpack[Training],
     ) -> None:
         super().__init__(**training)
         self.layers = Layers(feature_dim, projection, block, num_blocks)
         self.query = nn.Parameter(torch.randn(self.layers.dim)) if query == "learned" else None
         self.similarity = ScaledSimilarity(similarity, self.layers.dim, temperature, learn_temperature)
+        self.extra = tuple(extra)
+        self.extra_inputs = Extra(extra, self.layers.dim) if extra else None
+
+    def projected_candidates(self, batch: FeatureBatch) -> Float[Tensor, "B K d"]:
+        """The projected vector of each candidate, with the further inputs, if any."""
+        vectors = self.layers.project(batch.unique_candidates)[batch.candidate_index]
+        return vectors if self.extra_inputs is None else vectors + self.extra_inputs(batch)
 
 
 class Layers(nn.Module):

@@ -34,7 +34,7 @@ class ListRanker(FeatureRanker):
 
     def forward(self, batch: FeatureBatch) -> Float[Tensor, "B K"]:
         """Score every candidate, given the other candidates of its group."""
-        candidates = self.layers.project(batch.unique_candidates)[batch.candidate_index]
+        candidates = self.projected_candidates(batch)
         if self.query is None:
             query = self.layers.project(batch.unique_queries)[batch.query_index]
         else:

@@ -39,7 +39,10 @@ class PointRanker(FeatureRanker):
 
     def forward(self, batch: FeatureBatch) -> Float[Tensor, "B K"]:
         """Score every candidate, independently of the others."""
-        candidates = self._map(batch.unique_candidates)[batch.candidate_index]
+        if self.extra_inputs is None:
+            candidates = self._map(batch.unique_candidates)[batch.candidate_index]
+        else:
+            candidates = self._blocks(self.projected_candidates(batch).flatten(0, 1)).view(*batch.labels.shape, -1)
         return self.similarity(self._queries(batch).unsqueeze(1), candidates).squeeze(1)
 
     def training_scores(

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import train
+from ranking.stores.group_store import GroupStore
+from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import CALLBACKS, EXTRACTORS
 
 MONITORS = {"val/mrr": "max", "train/loss": "min"}
@@ -196,3 +199,45 @@ def test_a_metric_that_is_there_twice_is_refused(refused: Callable[..., str]) ->
     assert refused("ranker.metrics=[mrr, ndcg@10, {name: ndcg, k: 10}]").startswith(
         "ranker.metrics: ndcg@10 is there twice."
     )
+
+
+def test_extra_inputs_that_the_store_lacks_or_negatives_make_meaningless_are_refused(
+    refused: Callable[..., str], store: Path, tmp_path: Path
+) -> None:
+    found = refused("ranker.extra=[agreement, num_tokens]")
+    assert found.startswith("ranker.extra: the store has no agreement and no num_tokens of its candidates; it has none")
+    path = with_responses(store, tmp_path / "sampled")
+    found = refused("ranker.extra=[num_tokens, agreement]", f"datamodule.path={path}")
+    assert found.startswith("ranker.extra: the store has no agreement of its candidates; it has num_tokens.")
+    shared = ("ranker={name: point_ranker, extra: [num_tokens]}", "datamodule.negatives=batch")
+    assert refused(*shared, f"datamodule.path={path}").startswith("ranker.extra: is normalised within a group")
+
+
+@pytest.mark.parametrize("name", ["linear_probe", "mlp_probe", "knn_probe", "depth_mean"])
+def test_light_heads_over_a_pool_are_refused(name: str, refused: Callable[..., str]) -> None:
+    found = refused("datamodule={name: partitioned_candidates}", f"ranker={{name: {name}}}")
+    assert f"{name} ranks groups of vectors" in found
+
+
+def with_responses(store: Path, path: Path) -> Path:
+    """A store with numbers of tokens, and with answers and log-probabilities that are all unknown."""
+    known = GroupStore.open(store)
+    with GroupStoreWriter(path, feature_dim=known.feature_dim, depths=[None], settings={}) as writer:
+        rows = torch.arange(known.num_candidates)
+        writer.add_candidates(known.candidate_features(rows).unsqueeze(1), ["a text"] * len(rows))
+        writer.add_groups(
+            ids=[known.query_id(group) for group in range(known.num_groups)],
+            texts=[known.query_text(group) for group in range(known.num_groups)],
+            features=known.query_features(torch.arange(known.num_groups)).unsqueeze(1),
+            offsets=known.offsets,
+            candidate=known.candidate,
+            label=known.label,
+            slot_ids=[known.slot_id(slot) for slot in range(known.num_slots)],
+            split=[("train", "val", "test")[int(split)] for split in known.split],
+            responses={
+                "answer": torch.zeros(known.num_slots, dtype=torch.int64),
+                "log_probability": torch.full((known.num_slots,), torch.nan),
+                "num_tokens": torch.arange(known.num_slots) % 30,
+            },
+        )
+        return writer.finish()
