@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ class UsableSlots:
         before = torch.nn.functional.pad(usable.long().cumsum(0), (1, 0))
         return cls(store, usable.nonzero().flatten(), before[store.offsets])
 
-    def labels(self, drawn: Int[Tensor, "G K"]) -> Float[Tensor, "G K"]:
+    def labels(self, drawn: Int[Tensor, "*G"]) -> Float[Tensor, "*G"]:
         """The labels of drawn slots; 0 for a slot of -1."""
         labels = self.store.label[self.slot[drawn.clamp(min=0)]]
         return labels.masked_fill(drawn < 0, 0)
@@ -71,10 +71,18 @@ class UniqueCandidates:
     features: Float[Tensor, "C D"]
 
     @classmethod
-    def gather(cls, store: GroupStore, rows: Int[Tensor, " N"], depth: int) -> "UniqueCandidates":
-        """Read the features of these rows with one gather."""
+    def gather(cls, store: GroupStore, rows: Int[Tensor, " N"], depths: Sequence[int]) -> "UniqueCandidates":
+        """Read the features of these rows with one gather per depth."""
         rows = rows.unique()
-        return cls(rows, store.candidate_features(rows, depth))
+        return cls(rows, vectors_at(store.candidate_features, rows, depths))
+
+
+def vectors_at(
+    read: Callable[[Tensor, int], Tensor], index: Int[Tensor, " N"], depths: Sequence[int]
+) -> Float[Tensor, "N D"]:
+    """The vectors of these rows at each depth, one after the other."""
+    parts = [read(index, depth) for depth in depths]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 class Maker(ABC):
@@ -115,13 +123,13 @@ class FeatureMaker(Maker):
 
     Args:
         slots: The slots that may be drawn.
-        depth: Index into the store's depths.
+        depths: Indices into the store's depths; the vectors of several are one vector, one after the other.
         negatives: What training scores each group against: its own candidates (`group`), those of the `batch`, or the
             candidates of these vectors.
     """
 
     slots: UsableSlots
-    depth: int
+    depths: Sequence[int]
     negatives: Literal["group", "batch"] | UniqueCandidates = "group"
 
     def batch(self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"]) -> FeatureBatch:
@@ -142,11 +150,12 @@ class FeatureMaker(Maker):
     def vectors(self, drawn: Int[Tensor, "..."]) -> UniqueCandidates:
         """Read the vectors of drawn slots with one gather; slots of -1 have none."""
         store = self.slots.store
-        return UniqueCandidates.gather(store, self.slots.rows(drawn[drawn >= 0]), self.depth)
+        return UniqueCandidates.gather(store, self.slots.rows(drawn[drawn >= 0]), self.depths)
 
     def num_at_once(self, num_candidates: int) -> int:
         """The number of groups whose features take 64 MiB; at least 1."""
-        return max(1, _EVALUATION_BYTES // (4 * num_candidates * self.slots.store.feature_dim))
+        size = len(self.depths) * self.slots.store.feature_dim
+        return max(1, _EVALUATION_BYTES // (4 * num_candidates * size))
 
     def _batch(self, groups: Int[Tensor, " B"], drawn: Int[Tensor, "B K"], table: UniqueCandidates) -> FeatureBatch:
         store, columns = self.slots.store, self.slots.columns(groups, drawn)
@@ -156,7 +165,7 @@ class FeatureMaker(Maker):
         queries, query_index = groups.unique(return_inverse=True)
         return FeatureBatch(
             **columns,
-            unique_queries=store.query_features(queries, self.depth),
+            unique_queries=vectors_at(store.query_features, queries, self.depths),
             unique_candidates=table.features,
             query_index=query_index,
             candidate_index=candidate_index,

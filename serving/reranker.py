@@ -44,10 +44,16 @@ class Reranker:
     Args:
         ranker: A trained ranker of features.
         encoder: The model that made the features of its training: a text encoder, or the language model whose hidden
-            states at one depth are the features.
+            states are the features.
+
+    Raises:
+        ValueError: If the ranker has `extra` inputs, which texts alone do not have.
     """
 
     def __init__(self, ranker: Ranker[FeatureBatch], encoder: Encoder | LanguageModel) -> None:
+        if ranker.extra:
+            problem = f"this ranker also reads {', '.join(ranker.extra)} of each response, which texts do not have"
+            raise ValueError(f"{problem}: call the ranker itself with a FeatureBatch, or train one without `extra`")
         self.ranker, self.encoder = ranker.eval(), encoder
 
     @classmethod
@@ -142,7 +148,8 @@ def _states(
     if found.refusal or found.dropped or found.query_states is None or found.response_states is None:
         lost = found.refusal or f"{found.dropped} of {len(responses)} responses are too long with their prompt"
         raise ValueError(f"the model cannot read this: {lost}")
-    return found.query_states[:1].float().cpu(), found.response_states[:, 0].float().cpu()
+    # The depths one after the other, as in a batch of `grouped_features`.
+    return found.query_states.flatten().unsqueeze(0).float().cpu(), found.response_states.flatten(1).float().cpu()
 
 
 def _device_of(ranker: Ranker[Any]) -> torch.device:

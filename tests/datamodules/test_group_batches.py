@@ -21,7 +21,7 @@ def all_usable(store: GroupStore) -> UsableSlots:
 def training(store: GroupStore, **changes: Any) -> TrainingBatches:
     groups = torch.tensor(changes.pop("groups", GROUPS)).repeat_interleave(changes.pop("groups_per_query", 4))
     options = {"num_candidates": K, "batch_size": 16, "keep": has_order, "seed": 0}
-    maker = FeatureMaker(all_usable(store), 0)
+    maker = FeatureMaker(all_usable(store), [0])
     if (negatives := changes.pop("negatives", "group")) == "all":
         negatives = maker.vectors(slots_of(maker.slots.offsets, groups.unique())[1])
     maker = dataclasses.replace(maker, negatives=negatives)
@@ -156,7 +156,7 @@ def test_evaluation_has_each_drawn_group_once_over_all_processes(
     drawn = draw_slots(slots.offsets, groups, K, torch.Generator().manual_seed(0))
     found = []
     for rank in range(world):
-        batches = epoch_of(EvaluationBatches(FeatureMaker(slots, 0), groups, drawn, rank=rank, world=world))
+        batches = epoch_of(EvaluationBatches(FeatureMaker(slots, [0]), groups, drawn, rank=rank, world=world))
         assert all(len(batch.group) <= at_once for batch in batches)
         found += keys(batches)
         for batch in batches:
@@ -171,7 +171,7 @@ def test_evaluation_has_each_drawn_group_once_over_all_processes(
 def test_a_process_without_a_query_still_takes_part(store: GroupStore) -> None:
     slots, groups = all_usable(store), torch.tensor([5])
     drawn = draw_slots(slots.offsets, groups, K, torch.Generator())
-    source = EvaluationBatches(FeatureMaker(slots, 0), groups, drawn, rank=1, world=2)
+    source = EvaluationBatches(FeatureMaker(slots, [0]), groups, drawn, rank=1, world=2)
     assert [batch.labels.shape for batch in epoch_of(source)] == [(0, K)]
 
 

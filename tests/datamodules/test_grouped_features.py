@@ -127,9 +127,26 @@ def test_a_depth_has_to_be_one_of_the_stored(tmp_path: Path) -> None:
     path = str(without_splits(tmp_path / "store", [f"what is {place}?" for place in range(50)]))
     half, last = (next(iter(GroupedFeatures(path, depth=depth).val_dataloader())) for depth in (0.5, 1.0))
     assert not torch.equal(half.unique_candidates, last.unique_candidates)
-    for depth, problem in ((None, "several depths"), (0.6, "no depth 0.6")):
+    for depth, problem in (
+        (None, "several depths"),
+        (0.6, "no depth 0.6"),
+        ([0.5, 0.6, 0.7], "no depth 0.6, 0.7"),
+        ([], "names no depth"),
+    ):
         with pytest.raises(ConfigError, match=problem):
             GroupedFeatures(path, depth=depth)
+
+
+def test_several_depths_are_one_vector_that_a_batch_holds_once(tmp_path: Path) -> None:
+    path = str(without_splits(tmp_path / "store", [f"what is {place}?" for place in range(50)]))
+    both = GroupedFeatures(path, depth=[1.0, 0.5])
+    assert both.facts == {"feature_dim": 4, "num_depths": 2}
+    last, half = (next(iter(GroupedFeatures(path, depth=depth).train_dataloader())) for depth in (1.0, 0.5))
+    batch = next(iter(both.train_dataloader()))
+    assert batch.unique_candidates.shape == (2, 4)
+    assert torch.equal(batch.unique_candidates, torch.cat([last.unique_candidates, half.unique_candidates], dim=1))
+    assert torch.equal(batch.query, torch.cat([last.query, half.query], dim=1))
+    assert torch.equal(batch.slot, last.slot)
 
 
 def test_a_split_that_would_be_empty_is_refused(tmp_path: Path) -> None:
@@ -185,7 +202,7 @@ def test_every_batch_has_what_sampling_knew_of_its_candidates(tmp_path: Path) ->
 
 def test_what_a_ranker_can_know_beforehand(store_path: Path) -> None:
     data = datamodule(store_path)
-    assert data.facts == {"feature_dim": 3}
+    assert data.facts == {"feature_dim": 3, "num_depths": 1}
     assert [data.query_id(group) for group in (7, 2)] == ["q7", "q2"]
     assert not data.shared_negatives
     assert datamodule(store_path, negatives="all").shared_negatives

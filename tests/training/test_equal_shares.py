@@ -54,7 +54,7 @@ def after_three_steps(
     usable = torch.ones(store.num_slots, dtype=torch.bool)
     sources = [
         TrainingBatches(
-            FeatureMaker(UsableSlots.of(store, usable), 0),
+            FeatureMaker(UsableSlots.of(store, usable), [0]),
             torch.arange(40),
             num_candidates=7,
             batch_size=batch_size // accumulated,
