@@ -25,7 +25,7 @@ from console.tables import print_table
 from datamodules.base import RankingData
 from datamodules.group_data import GroupData
 from rankers.base import NonFiniteLossError, Ranker
-from rankers.checkpoint import describe_anew
+from rankers.checkpoint import describe_anew, write_checkpoint
 from ranking.response_analysis import Analysis
 from ranking.stores.files import lock_folder, write_file
 from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
@@ -214,6 +214,7 @@ def _build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
     check_negatives(config.ranker["name"], datamodule.shared_negatives)
     datamodule.check_ranker(ranker)
     ranker.configure_model()
+    ranker.learn_from(datamodule)
     return ranker
 
 
@@ -316,6 +317,9 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
             console.print("[yellow]no validation was run: the last state counts as the best[/]")
             trainer.save_checkpoint(folder / BEST)
         chosen |= {"ckpt_path": folder / BEST, "weights_only": True}
+    elif trainer.is_global_zero and (state := ranker.state_dict()):
+        # Nothing to train, but something that it has learnt from the data.
+        write_checkpoint(folder / BEST, {"state_dict": state, "ranker": ranker.description()})
     trainer.validate(ranker, verbose=False, **chosen)
     val = Report.of(name, ranker.evaluation, ranker.metrics)
     if ranker.is_trained and ranker.findings() and trainer.is_global_zero:
@@ -350,7 +354,7 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
     print_table(console, test.table("test"))
-    files = f"in {folder}: {METRICS}, per_query.csv, run.trec{f', {BEST}' if ranker.is_trained else ''}"
+    files = f"in {folder}: {METRICS}, per_query.csv, run.trec{f', {BEST}' if (folder / BEST).is_file() else ''}"
     console.print(files, soft_wrap=True, markup=False, highlight=False)
     return Run(folder, metrics)
 

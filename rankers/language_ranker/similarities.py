@@ -73,7 +73,7 @@ class Mlp(nn.Module):
     def forward(self, queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
         """Score each query against each candidate of its group."""
         hidden = F.gelu(self.query(queries).unsqueeze(-2) + self.candidate(candidates).unsqueeze(-3))
-        with _full_precision(hidden):
+        with full_precision(hidden):
             return F.linear(hidden.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)
 
 
@@ -82,10 +82,10 @@ def _unit(vectors: Float[Tensor, "G N D"]) -> Float[Tensor, "G N D"]:
 
 
 def _products(queries: Float[Tensor, "G Q D"], candidates: Float[Tensor, "G K D"]) -> Float[Tensor, "G Q K"]:
-    with _full_precision(queries):
+    with full_precision(queries):
         return queries.float() @ candidates.float().transpose(-2, -1)
 
 
-def _full_precision(tensor: Tensor) -> torch.autocast:
+def full_precision(tensor: Tensor) -> torch.autocast:
     """Turn off mixed precision for the scores: rounded to bf16, different candidates would tie."""
     return torch.autocast(tensor.device.type, enabled=False)

@@ -1,6 +1,7 @@
 """What every registered ranker of groups keeps to, with each block, projection and similarity it can be made with."""
 
 import dataclasses
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,12 @@ CHOICES: dict[str, list[Any]] = {
     "num_blocks": [1, 2, 1, 0],
     "query": ["feature", "learned"],
     "learn_temperature": [False, True],
+    "extra": [[], ["log_probability", "num_tokens", "agreement", "self_certainty"], ["agreement"]],
+    "use_query": [False, True],
+    "standardize": [True, False],
+    "metric": ["euclidean", "cosine"],
 }
+KNOWN = ("answer", "log_probability", "num_tokens", "self_certainty")
 # Every choice occurs once, some of them together.
 MIXED = [dict(zip(CHOICES, row, strict=True)) for row in zip_longest(*CHOICES.values(), fillvalue="default")]
 NODES = [
@@ -40,7 +46,18 @@ EACH = pytest.mark.parametrize("node", NODES, ids=lambda node: "-".join(map(str,
 
 def build(node: dict[str, Any]) -> Ranker[FeatureBatch]:
     torch.manual_seed(0)
-    return RANKERS.build(node, feature_dim=DIM).eval()
+    ranker = RANKERS.build(node, feature_dim=DIM, num_depths=2)
+    ranker.learn_from(TrainingData())
+    return ranker.eval()
+
+
+class TrainingData:
+    """Training candidates, for rankers that learn from them before the first step."""
+
+    def training_vectors(self, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        draw = torch.Generator().manual_seed(3)
+        for _ in range(4):
+            yield 3 * torch.randn(40, DIM, generator=draw) + 1, torch.rand(40, generator=draw).round()
 
 
 def make_batch() -> FeatureBatch:
@@ -59,6 +76,10 @@ def make_batch() -> FeatureBatch:
         unique_candidates=torch.randn(CANDIDATES, DIM, generator=draw),
         query_index=torch.randint(QUERIES, (GROUPS,), generator=draw),
         candidate_index=index.masked_fill(~mask, 0),
+        answer=torch.randint(0, 3, (GROUPS, PLACES), generator=draw),
+        log_probability=(-9 * torch.rand(GROUPS, PLACES, generator=draw)).masked_fill(index == 3, torch.nan),
+        num_tokens=torch.randint(-1, 9, (GROUPS, PLACES), generator=draw),
+        self_certainty=torch.rand(GROUPS, PLACES, generator=draw),
     )
 
 
@@ -81,8 +102,11 @@ def test_what_padding_holds_does_not_matter(node: dict[str, Any]) -> None:
         labels=batch.labels.masked_fill(padding, torch.nan),
         unique_candidates=torch.cat([batch.unique_candidates, torch.full((1, DIM), 1e4)]),
         candidate_index=batch.candidate_index.masked_fill(padding, CANDIDATES),
+        **{name: getattr(batch, name).masked_fill(padding, 77) for name in KNOWN},
     )
     torch.testing.assert_close(ranker(garbage)[batch.mask], ranker(batch)[batch.mask])
+    if not ranker.is_trained:
+        return
     (loss, gradients), (expected, expected_gradients) = (loss_and_gradients(ranker, each) for each in (garbage, batch))
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-4, atol=1e-5)
@@ -91,9 +115,8 @@ def test_what_padding_holds_does_not_matter(node: dict[str, Any]) -> None:
 @EACH
 def test_how_many_places_are_padded_does_not_matter(node: dict[str, Any]) -> None:
     ranker, batch = build(node), make_batch()
-    wider = {
-        name: torch.nn.functional.pad(getattr(batch, name), (0, 3)) for name in ("labels", "mask", "candidate_index")
-    }
+    names = ("labels", "mask", "candidate_index", *KNOWN)
+    wider = {name: torch.nn.functional.pad(getattr(batch, name), (0, 3)) for name in names}
     wider["slot"] = torch.nn.functional.pad(batch.slot, (0, 3), value=-1)
     scores = ranker(dataclasses.replace(batch, **wider))
     torch.testing.assert_close(scores[:, :PLACES][batch.mask], ranker(batch)[batch.mask])
@@ -104,7 +127,7 @@ def test_scores_follow_their_candidates(node: dict[str, Any]) -> None:
     ranker, batch = build(node), make_batch()
     draw = torch.Generator().manual_seed(2)
     order = torch.stack([torch.randperm(PLACES, generator=draw) for _ in range(GROUPS)])
-    names = ("labels", "mask", "slot", "candidate_index")
+    names = ("labels", "mask", "slot", "candidate_index", *KNOWN)
     permuted = dataclasses.replace(batch, **{name: getattr(batch, name).gather(1, order) for name in names})
     scores, mask = ranker(batch).gather(1, order), permuted.mask
     torch.testing.assert_close(ranker(permuted)[mask], scores[mask])
@@ -124,13 +147,17 @@ def test_scores_do_not_depend_on_the_other_groups_of_the_batch(node: dict[str, A
             unique_candidates=batch.candidates[row],
             query_index=torch.zeros(1, dtype=torch.int64),
             candidate_index=torch.arange(PLACES).unsqueeze(0),
+            **{name: getattr(batch, name)[[row]] for name in KNOWN},
         )
         torch.testing.assert_close(ranker(alone)[alone.mask], scores[[row]][alone.mask])
 
 
 @EACH
 def test_every_weight_gets_a_finite_gradient_from_the_default_loss(node: dict[str, Any]) -> None:
-    loss, gradients = loss_and_gradients(build(node), make_batch())
+    ranker = build(node)
+    if not ranker.is_trained:
+        pytest.skip("it has no weights")
+    loss, gradients = loss_and_gradients(ranker, make_batch())
     assert torch.isfinite(loss)
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
     assert not gradients or any(gradient.any() for gradient in gradients.values())

@@ -1,0 +1,1 @@
+"""Probes: the simplest rankers on stored vectors, to show what the vectors alone carry."""
