@@ -34,8 +34,15 @@ def lines(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("ranker", "depths"), [("list_ranker", [0.5]), ("depth_mean", [1.0, 0.5])])
 def test_texts_get_the_scores_that_their_stored_states_get(
-    lines: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ranker: str,
+    depths: list[float],
+    lines: Path,
+    tiny_llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RANKERS_RUN_DIR", raising=False)
@@ -43,8 +50,8 @@ def test_texts_get_the_scores_that_their_stored_states_get(
     source = {"name": "problems", "path": str(lines)}
     store = ResponsesExtractor(source, model, {"name": "given_label"}, path="store", dtype="float32").run()
     config = {
-        "ranker": {"name": "list_ranker"},
-        "datamodule": {"name": "grouped_features", "path": str(store), "depth": 0.5},
+        "ranker": {"name": ranker},
+        "datamodule": {"name": "grouped_features", "path": str(store), "depth": depths},
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
     }
     (tmp_path / "run.yaml").write_text(json.dumps(config))
@@ -54,12 +61,14 @@ def test_texts_get_the_scores_that_their_stored_states_get(
     reranker = Reranker.from_pretrained(folder)
     ranked = reranker.rank("sort 3", [f"{text} 3" for text in RESPONSES])
 
-    assert isinstance(reranker.encoder, LanguageModel) and reranker.encoder.depths == [0.5]
+    assert isinstance(reranker.encoder, LanguageModel) and reranker.encoder.depths == depths
     assert sorted(each.index for each in ranked) == list(range(5)) and ranked[0].score >= ranked[-1].score
     opened = GroupStore.open(store)
     group = [opened.query_id(number) for number in range(40)].index("q3")
     rows = torch.arange(int(opened.offsets[group]), int(opened.offsets[group + 1]))
-    states, query = opened.candidate_features(rows, 0), opened.query_features(torch.tensor([group]), 0)
+    places = [opened.depths.index(depth) for depth in depths]
+    states = torch.cat([opened.candidate_features(rows, place) for place in places], dim=1)
+    query = torch.cat([opened.query_features(torch.tensor([group]), place) for place in places], dim=1)
     found = reranker._vectors("sort 3", [f"{text} 3" for text in RESPONSES])
     torch.testing.assert_close(found[0], query, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found[1], states, atol=1e-5, rtol=1e-4)
