@@ -230,6 +230,7 @@ def _build_references(config: RunConfig, datamodule: RankingData) -> dict[str, R
             if reference.is_trained:
                 problem = f"{reference.name} has weights that would have to be trained."
                 raise ConfigError(path, problem, cure="a ranker without weights, or a run of its own")
+            reference.learn_from(datamodule)
             found[reference.name] = reference.eval()
         elif not multiprocessing.parent_process():
             Console(stderr=True).print(f"{reference.name} is left out: {lacking}", highlight=False, soft_wrap=True)

@@ -155,6 +155,16 @@ def test_a_datamodule_gives_each_training_candidate_once_with_its_label(store: P
     assert torch.equal(some, vectors[[place * len(vectors) // 10 for place in range(10)]])
 
 
+def test_neighbours_may_stand_beside_another_ranker(run_config: Callable[..., Path], tmp_path: Path) -> None:
+    for name, ranker in (("alone", "ranker={name: knn_probe}"), ("beside", "references=[knn_probe]")):
+        assert train.main(["--config", str(run_config(f"{name}.yaml")), ranker]) == 0
+    means = {}
+    for name in ("alone", "beside"):
+        (run,) = (tmp_path / "runs" / name).iterdir()
+        means[name] = json.loads((run / "metrics.json").read_text())["test"]["scorers"]["knn_probe"]
+    assert means["alone"] == means["beside"]
+
+
 @pytest.mark.parametrize("name", ["linear_probe", "mlp_probe", "knn_probe"])
 def test_a_run_standardizes_by_its_training_split_and_its_checkpoint_scores_the_same(
     name: str, run_config: Callable[..., Path], store: Path, tmp_path: Path
