@@ -24,6 +24,8 @@ from ranking.stores.files import as_json, write_file
 BOUND = "oracle"
 # The ranker's metrics without judged candidates that are not in the pool.
 WITHIN = "within the pool"
+# What stands beside the ranker and uses it, so it is no rival.
+_OF_THE_RANKER = (DIRECT, "weighted_majority")
 # The interval of values that include a nan.
 _UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
@@ -75,8 +77,8 @@ class Report:
         }
 
     def best_baseline(self, metric: str) -> str | None:
-        """The baseline with the highest mean; None without baselines."""
-        baselines = [scorer for scorer in self.differences if scorer != DIRECT]
+        """The baseline with the highest mean; None without baselines that do not use the ranker itself."""
+        baselines = [scorer for scorer in self.differences if scorer not in _OF_THE_RANKER]
         known = [scorer for scorer in baselines if not math.isnan(self.means[scorer][metric].mean)]
         return max(known or baselines, key=lambda scorer: self.means[scorer][metric].mean, default=None)
 

@@ -56,3 +56,10 @@ def test_the_whole_of_a_report_is_printed_at_any_width(width: int) -> None:
     text = printed(found, width)
     assert "…" not in text and all(name in text for name in metrics)
     assert "5.000e+08" in text and "+5.000e+07" in text
+
+
+def test_votes_weighted_by_the_ranker_itself_are_shown_but_are_no_rival() -> None:
+    values = torch.linspace(0, 1, 40, dtype=torch.float64)
+    found = report(first=values / 2, weighted_majority=2 * values, ranker=values)
+    assert found.best_baseline("mrr") == "first" and "weighted_majority" in found.differences
+    assert report(weighted_majority=2 * values, ranker=values).best_baseline("mrr") is None
