@@ -111,7 +111,7 @@ from ranking.batch import TextBatch
 from registry import RANKERS
 
 
-@RANKERS.register("longest")
+@RANKERS.register("longest_text")
 class Longest(Ranker[TextBatch]):
     """The number of letters of a candidate."""
 
@@ -120,7 +120,7 @@ class Longest(Ranker[TextBatch]):
     def forward(self, batch: TextBatch) -> Tensor:
         return torch.tensor([[float(len(text)) for text in texts] for texts in batch.candidates])
 '''
-FILES = {"likelihood": LIKELIHOOD, "next_item": NEXT_ITEM, "longest": LONGEST}
+FILES = {"likelihood": LIKELIHOOD, "next_item": NEXT_ITEM, "longest_text": LONGEST}
 
 
 @pytest.fixture
@@ -163,16 +163,16 @@ def test_a_text_ranker_without_weights_asks_a_language_model(tmp_path: Path, sta
     (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = start(
         f"""
-imports: [likelihood, longest]
+imports: [likelihood, longest_text]
 ranker: {{name: likelihood, backbone: {{model: {model}}}}}
-references: [random, longest, oracle]
+references: [random, longest_text, oracle]
 features: {{name: texts, source: {{name: jsonl, path: groups.jsonl}}}}
 datamodule: {{name: text_groups, eval_batch_size: 3}}
 logger: csv
 """
     )
     metrics = json.loads((run / "metrics.json").read_text())
-    assert list(metrics["test"]["scorers"]) == ["random", "longest", "likelihood", "oracle"]
+    assert list(metrics["test"]["scorers"]) == ["random", "longest_text", "likelihood", "oracle"]
     assert metrics["num_parameters"] == metrics["steps"] == 0 and not list(run.glob("*.ckpt"))
     texts = {row["query_id"]: {each["id"]: each["text"] for each in row["candidates"]} for row in rows}
     queries = {row["query_id"]: row["query"] for row in rows}
@@ -197,7 +197,7 @@ logger: csv
     ties = {row["query_id"]: len({len(each["text"]) for each in row["candidates"]}) == 3 for row in rows}
     for line in (run / "per_query.csv").read_text().splitlines()[1:]:
         query, scorer, _, mrr, *_ = line.split(",")
-        if scorer == "longest" and ties[query]:
+        if scorer == "longest_text" and ties[query]:
             assert float(mrr) == pytest.approx(longest[query][0])
 
 
