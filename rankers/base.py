@@ -147,6 +147,11 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         """Whether the ranker has anything to train."""
         return any(weight.requires_grad for weight in self.parameters())
 
+    @property
+    def has_learnt(self) -> bool:
+        """Whether a checkpoint of the ranker holds more than its options: weights, or what `learn_from` takes."""
+        return self.is_trained or type(self).learn_from is not Ranker.learn_from
+
     def check_backbone(self, *, download: bool) -> None:
         """Refuse a backbone that cannot work, as far as this can be known without its weights.
 

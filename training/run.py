@@ -318,9 +318,8 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
             console.print("[yellow]no validation was run: the last state counts as the best[/]")
             trainer.save_checkpoint(folder / BEST)
         chosen |= {"ckpt_path": folder / BEST, "weights_only": True}
-    elif trainer.is_global_zero and (state := ranker.state_dict()):
-        # Nothing to train, but something that it has learnt from the data.
-        write_checkpoint(folder / BEST, {"state_dict": state, "ranker": ranker.description()})
+    elif trainer.is_global_zero and ranker.has_learnt:
+        write_checkpoint(folder / BEST, {"state_dict": ranker.state_dict(), "ranker": ranker.description()})
     trainer.validate(ranker, verbose=False, **chosen)
     val = Report.of(name, ranker.evaluation, ranker.metrics)
     if ranker.is_trained and ranker.findings() and trainer.is_global_zero:
