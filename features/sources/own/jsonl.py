@@ -25,7 +25,11 @@ FORMATS: dict[str, tuple[str, Callable[[Record, str], TextGroup]]] = {
 }
 """For each form: the field that only its lines have, and the function that reads a line."""
 
-_UNUSABLE = {"equal_pairs": "and rejected texts are equal", "empty_pairs": "or rejected text is empty"}
+_UNUSABLE = {
+    "equal_pairs": ("pair", "chosen and rejected texts are equal"),
+    "empty_pairs": ("pair", "chosen or rejected text is empty"),
+    "empty_candidates": ("candidate", "text is empty"),
+}
 
 
 @SOURCES.register("jsonl")
@@ -47,6 +51,8 @@ class JsonLines:
             their number.
         empty_pairs: Pairs with an empty chosen or rejected text: `error` refuses them, `drop` leaves them out and
             prints their number.
+        empty_candidates: Candidates of `groups` with an empty text, as a model may respond with nothing: `error` refuses
+            them, `drop` leaves them out and prints their number.
     """
 
     def __init__(
@@ -55,9 +61,10 @@ class JsonLines:
         format: Literal["auto", "groups", "flagembedding", "tevatron", "preferences"] = "auto",
         equal_pairs: Literal["error", "drop"] = "error",
         empty_pairs: Literal["error", "drop"] = "error",
+        empty_candidates: Literal["error", "drop"] = "error",
     ) -> None:
         self.path, self.format = Path(path), format
-        self.unusable_pairs = {"equal_pairs": equal_pairs, "empty_pairs": empty_pairs}
+        self.unusable = {"equal_pairs": equal_pairs, "empty_pairs": empty_pairs, "empty_candidates": empty_candidates}
         self._told = False
 
     @cached_property
@@ -85,7 +92,7 @@ class JsonLines:
 
     def fingerprint(self) -> dict[str, Any]:
         """The name, size and hash of each file, and the options."""
-        options = {option: choice for option, choice in self.unusable_pairs.items() if choice != "error"}
+        options = {option: choice for option, choice in self.unusable.items() if choice != "error"}
         return {"name": "jsonl", "format": self.format, "files": self._hashes, **options}
 
     def groups(self) -> Iterator[TextGroup]:
@@ -94,7 +101,7 @@ class JsonLines:
         Raises:
             ConfigError: If lines are bad; names the file, line, field, what was found and what is expected.
         """
-        reader = _Reader(self.format, self.unusable_pairs)
+        reader = _Reader(self.format, self.unusable)
         for path in self.files:
             found = 0
             for group in RecordFile(path, json_lines=True).parsed((), reader.of(path)):
@@ -106,8 +113,9 @@ class JsonLines:
         if reader.left_out and not self._told:
             self._told = True
             for option, number in reader.left_out.items():
-                count = "one pair" if number == 1 else f"{number:,} pairs"
-                line = f"Left out {count} whose chosen {_UNUSABLE[option]}."
+                thing, whose = _UNUSABLE[option]
+                count = f"one {thing}" if number == 1 else f"{number:,} {thing}s"
+                line = f"Left out {count} whose {whose}."
                 Console(stderr=True).print(line, highlight=False, soft_wrap=True)
 
     @cached_property
@@ -120,7 +128,7 @@ class _Reader:
     """Reads files row by row, and checks that rows are consistent with each other."""
 
     format: str
-    unusable_pairs: Mapping[str, str]
+    unusable: Mapping[str, str]
     places: dict[str, str] = field(default_factory=dict)
     feature_dim: int | None = None
     left_out: Counter[str] = field(default_factory=Counter)
@@ -132,10 +140,12 @@ class _Reader:
         def read(record: Record, place: str) -> TextGroup | None:
             nonlocal format
             format = _detect(record, file, place) if format == "auto" else format
+            if format == "groups":
+                record = self._without_empty(record)
             try:
                 group = FORMATS[format][1](record, f"{stem}-{place.rpartition(' ')[2]}")
             except UnusablePairError as error:
-                if self.unusable_pairs[error.option] == "error":
+                if self.unusable[error.option] == "error":
                     raise
                 self.left_out[error.option] += 1
                 return None
@@ -143,6 +153,22 @@ class _Reader:
             return replace(group, origin=place)
 
         return read
+
+    def _without_empty(self, record: Record) -> Record:
+        """The record without candidates that have an empty text.
+
+        Raises:
+            LineError: If there are some, and the option does not say to leave them out.
+        """
+        given = record.get("candidates")
+        empty = [at for at, each in enumerate(given) if _has_empty_text(each)] if isinstance(given, list) else []
+        if not empty:
+            return record
+        if self.unusable["empty_candidates"] == "error":
+            cure = "give them texts, or leave them out: features.source.empty_candidates=drop"
+            raise LineError(f"candidates[{empty[0]}].text", "empty; expected text", cure)
+        self.left_out["empty_candidates"] += len(empty)
+        return {**record, "candidates": [each for each in given if not _has_empty_text(each)]}
 
     def _check(self, group: TextGroup, place: str) -> None:
         first = self.places.setdefault(group.query_id, place)
@@ -158,6 +184,11 @@ class _Reader:
                 found = f"found {size} numbers" if size else "missing"
                 expected = f"{self.feature_dim} numbers" if self.feature_dim else "none"
                 raise LineError(name, f"{found}, expected {expected} as in the lines before")
+
+
+def _has_empty_text(candidate: Any) -> bool:
+    text = candidate.get("text") if isinstance(candidate, dict) else None
+    return isinstance(text, str) and not text.strip()
 
 
 def _detect(record: Record, file: Path, place: str) -> str:

@@ -202,6 +202,23 @@ def test_pairs_with_an_empty_response_are_an_error_or_left_out_and_counted(
     assert source.fingerprint() != JsonLines(str(path)).fingerprint()
 
 
+def test_candidates_with_an_empty_text_are_an_error_or_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    candidates = [{"id": str(at), "text": text, "label": at} for at, text in enumerate(["a", "", "b", " \n"])]
+    path = write(tmp_path / "g.jsonl", GOOD, {"query_id": "q2", "query": "what?", "candidates": candidates})
+    wanted = r"line 2: candidates\[1\].text: empty; expected text(.|\n)*empty_candidates=drop"
+    with pytest.raises(ConfigError, match=wanted):
+        read(path)
+    source = JsonLines(str(path), empty_candidates="drop")
+    assert [[each.id for each in group.candidates] for group in source.groups()] == [["a"], ["0", "2"]]
+    assert capsys.readouterr().err == "Left out 2 candidates whose text is empty.\n"
+    assert source.fingerprint() != JsonLines(str(path)).fingerprint()
+    nothing = write(tmp_path / "n.jsonl", {"query_id": "q", "query": "what?", "candidates": candidates[1:2]})
+    with pytest.raises(ConfigError, match=r"line 1: candidates: found \[\], expected a list of objects, at least one"):
+        read(nothing, empty_candidates="drop")
+
+
 def as_array(path: Path) -> None:
     path.write_text(json.dumps([json.loads(line) for line in path.read_text().splitlines()], indent=1))
 
