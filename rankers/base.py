@@ -273,5 +273,9 @@ class Ranker(LightningModule, Generic[AnyBatch]):
 
     def _evaluate(self, split: str) -> None:
         self.evaluation = self._judging.judge(split)
-        for name, values in self.evaluation.per_query(self.metrics).items():
+        try:
+            found = self.evaluation.per_query(self.metrics)
+        except ValueError as error:
+            raise ConfigError("ranker.metrics", f"{error}.", cure="metrics for such labels") from error
+        for name, values in found.items():
             self.log(f"{split}/{name}", values.mean(), prog_bar=split == "val", sync_dist=True)

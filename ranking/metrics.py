@@ -172,6 +172,38 @@ def precision(
     return _found(above, tied, relevant, k) / k
 
 
+@METRICS.register("win_rate")
+def win_rate(
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    /,
+) -> Float[Tensor, " B"]:
+    """How often the top candidate wins against a fixed reference: its label, a preference (AlpacaEval's win rate).
+
+    The label is the probability that a judge prefers the candidate to the reference. A candidate without a label counts
+    as 0.
+
+    Raises:
+        ValueError: If a label lies outside [0, 1].
+
+    Note:
+        AlpacaEval prints a hundred times this number.
+
+    Example:
+        >>> yes = torch.ones(1, 3, dtype=torch.bool)
+        >>> above, tied, labels = torch.tensor([[0.0, 0.0, 2.0], [1.0, 1.0, 0.0], [0.2, 0.6, 1.0]]).unsqueeze(1)
+        >>> win_rate(above, tied, labels, yes)  # (0.2 + 0.6) / 2
+        tensor([0.4000])
+    """
+    if bool(((labels < 0) | (labels > 1)).any()):
+        low, high = labels.min().item(), labels.max().item()
+        raise ValueError(f"win_rate needs preferences in [0, 1] as labels, these go from {low:g} to {high:g}")
+    above, tied = _checked(above, tied, labels > 0)
+    return torch.where(above < 1, labels.double() / (tied + 1), 0).sum(dim=1).float()
+
+
 def _found(
     above: Float[Tensor, "B P"], tied: Float[Tensor, "B P"], relevant: Bool[Tensor, "B P"], k: int
 ) -> Float[Tensor, " B"]:

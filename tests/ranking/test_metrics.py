@@ -275,6 +275,30 @@ def test_a_cutoff_below_1_is_refused(name: str) -> None:
         METRICS.get(name)(*[torch.ones(1, 2)] * 3, torch.ones(1, 2) > 0, k=0)
 
 
+@pytest.mark.parametrize("num_scores", [1, 2, None])
+def test_a_win_rate_is_the_mean_preference_of_the_candidates_that_share_the_first_place(num_scores: int | None) -> None:
+    scores, labels, mask = random_batch(100, 8, num_scores)
+    labels = labels / 3
+    found = value("win_rate", scores, labels, mask)
+    for row, (score, label, there) in enumerate(zip(scores.tolist(), labels.tolist(), mask.tolist(), strict=True)):
+        pairs = [(s, y) for s, y, exists in zip(score, label, there, strict=True) if exists]
+        top = [y for s, y in pairs if s == max(s for s, _ in pairs)]
+        assert found[row].item() == pytest.approx(sum(top) / len(top) if top else 0, abs=1e-6)
+
+
+def test_a_win_rate_of_unjudged_or_absent_candidates_is_0() -> None:
+    labels, zero = torch.tensor([[torch.nan, 1.0], [0.0, 0.4]]), torch.zeros(2, 2)
+    above = torch.tensor([[0.0, 1.0], [torch.inf, torch.inf]])
+    assert metrics.win_rate(above, zero, labels, labels > 0).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("label", [-0.1, 1.5])
+def test_a_win_rate_of_labels_that_are_no_preferences_is_refused(label: float) -> None:
+    zero, labels = torch.zeros(1, 2), torch.tensor([[label, 0.5]])
+    with pytest.raises(ValueError, match=r"win_rate needs preferences in \[0, 1\] as labels"):
+        metrics.win_rate(zero, zero, labels, labels > 0)
+
+
 def test_metrics_are_named_as_a_yaml_writes_them() -> None:
     names = ["hit", "mrr", "mrr@10", "ndcg@10", "recall@5", EXPONENTIAL]
     assert [metrics.metric_name(name) for name in names] == [
