@@ -51,8 +51,8 @@ class JsonLines:
             their number.
         empty_pairs: Pairs with an empty chosen or rejected text: `error` refuses them, `drop` leaves them out and
             prints their number.
-        empty_candidates: Candidates of `groups` with an empty text, as a model may respond with nothing: `error` refuses
-            them, `drop` leaves them out and prints their number.
+        empty_candidates: Candidates of `groups` with an empty text, such as empty responses: `error` refuses them,
+            `drop` leaves them out and prints their number.
     """
 
     def __init__(
@@ -161,8 +161,7 @@ class _Reader:
             LineError: If there are some, and the option does not say to leave them out.
         """
         given = record.get("candidates")
-        empty = [at for at, each in enumerate(given) if _has_empty_text(each)] if isinstance(given, list) else []
-        if not empty:
+        if not isinstance(given, list) or not (empty := [at for at, each in enumerate(given) if _has_empty_text(each)]):
             return record
         if self.unusable["empty_candidates"] == "error":
             cure = "give them texts, or leave them out: features.source.empty_candidates=drop"
