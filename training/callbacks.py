@@ -8,12 +8,18 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
 from torch.optim import Optimizer
 
+from console.tables import print_table
+from datamodules.group_data import GroupData
+from features.reading.reference_outputs import ReferenceOutputs
 from rankers.base import Ranker
-from ranking.evaluation import Judged
-from registry import CALLBACKS
-from registry.ranges import Count, NonNegative, Text
+from ranking.evaluation import Evaluation, Judged
+from registry import CALLBACKS, ConfigError
+from registry.ranges import Count, FilePath, NonNegative, Text
+from training.results.length_controlled import MIN_QUERIES, LengthControlReport
+from training.results.report import write_json
 
 
 @CALLBACKS.register("early_stopping")
@@ -27,6 +33,63 @@ def early_stopping(monitor: Text = "val/mrr", patience: Count = 3, min_delta: No
     """
     mode = "min" if monitor == "train/loss" else "max"
     return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode=mode)
+
+
+@CALLBACKS.register("length_control")
+class LengthControl(Callback):
+    """Reports the length-controlled win rate on the test queries: AlpacaEval 2's (Dubois et al. 2024).
+
+    For labels that are preferences for a candidate over a reference's output, from 0 to 1. A logistic model of the
+    first choices' preferences says how often they would win if they were as long as the reference's: see
+    `ranking.length_control`. It is fitted to all test queries together, for the ranker and for each reference beside
+    it; written to `length_control.json`, and logged as `test/lc_win_rate`.
+
+    Args:
+        path: A folder with AlpacaEval's `alpaca_eval_gpt4_baseline.json` and `df_gamed.csv`; null downloads them to
+            `data/downloads`. A file with `instruction` and `output` in each row also works: the model then has no term
+            for the difficulty of an instruction, and is not regularized by the published comparisons.
+        num_resamples: How often queries are drawn for the intervals.
+    """
+
+    def __init__(self, path: FilePath | None = None, num_resamples: Count = 200) -> None:
+        self._path, self._num_resamples = path, num_resamples
+        self._outputs: ReferenceOutputs | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the reference outputs, and compare them with the data before any work is done."""
+        if self._outputs is not None:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, GroupData):
+            raise ConfigError("callbacks.length_control", "queries over a pool have no preferences.", cure="groups")
+        labels = data.store.label[~data.store.label.isnan()]
+        if bool(((labels < 0) | (labels > 1)).any()):
+            problem = f"needs preferences in [0, 1] as labels, these go from {labels.min():g} to {labels.max():g}."
+            raise ConfigError("callbacks.length_control", problem, cure="data whose labels are preferences")
+        self._outputs = ReferenceOutputs.read(self._path)
+        known = sum(data.query_text(group).strip() in self._outputs.length for group in range(data.store.num_groups))
+        if known < MIN_QUERIES:
+            problem = f"has the reference outputs of {known} of the {data.store.num_groups:,} queries."
+            cure = "the outputs that the candidates of these queries were compared with"
+            raise ConfigError("callbacks.length_control.path", problem, cure=cure)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print, write and log the report."""
+        if not trainer.is_global_zero:
+            return
+        data, outputs = trainer.datamodule, self._outputs  # type: ignore[attr-defined]
+        assert isinstance(pl_module, Ranker) and isinstance(pl_module.evaluation, Evaluation) and outputs
+        groups = pl_module.evaluation.queries.tolist()
+        known = sum(data.query_text(group).strip() in outputs.length for group in groups)
+        if known < MIN_QUERIES:
+            line = f"length control is left out: {known} of the {len(groups):,} test queries have a reference output"
+            Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+            return
+        report = LengthControlReport.of(pl_module.name, pl_module.evaluation, data.store, outputs, self._num_resamples)
+        write_json(Path(trainer.default_root_dir) / "length_control.json", report.results())
+        for logger in trainer.loggers:
+            logger.log_metrics({"test/lc_win_rate": report.scorers[pl_module.name].controlled.mean})
+        print_table(Console(), report.table())
 
 
 def in_training(trainer: Trainer) -> bool:

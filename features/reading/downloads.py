@@ -45,6 +45,7 @@ class Download:
         size: In bytes, if it is known.
         hash: SHA-256 or MD5, if it is known.
         file: Its name below `data/downloads`; by default that of the address.
+        option: The option that names the user's own copy.
     """
 
     url: str
@@ -52,6 +53,7 @@ class Download:
     size: int | None = None
     hash: str | None = None
     file: str = ""
+    option: str = "features.source.path"
 
     @property
     def path(self) -> Path:
@@ -81,7 +83,7 @@ def fetch(download: Download, console: Console | None = None) -> Path:
     """
     path, console = download.path, console or Console(stderr=True)
     if not path.is_file():
-        with _claimed(path) as part:
+        with _claimed(download) as part:
             # Another process may have finished it while this one waited for its turn.
             if not path.is_file():
                 size = f"{download.size:,} bytes" if download.size else "of unknown size"
@@ -190,17 +192,17 @@ def _checked(download: Download, path: Path) -> str:
 
 
 def _unexpected(download: Download, path: Path, problem: str) -> ConfigError:
-    cure = f"remove it and try again, or set features.source.path to your copy of {download.url}"
+    cure = f"remove it and try again, or set {download.option} to your copy of {download.url}"
     if path != download.path:
         path.unlink()
         path.with_name(f"{path.name}.version").unlink(missing_ok=True)
-        cure = f"try again; if it stays so, {download.url} has changed: set features.source.path to your own copy"
+        cure = f"try again; if it stays so, {download.url} has changed: set {download.option} to your own copy"
     return ConfigError(str(path), problem, cure=cure)
 
 
 def _unavailable(download: Download, reason: str) -> ConfigError:
     place = download.path.resolve()
-    cure = f"get it another way and put it at {place}; or set features.source.path to where you have the data"
+    cure = f"get it another way and put it at {place}; or set {download.option} to where you have the data"
     return ConfigError(download.url, f"cannot be downloaded ({reason}).", cure=cure)
 
 
@@ -212,14 +214,15 @@ def _check_room(part: Path, total: int | None, start: int) -> None:
 
 
 @contextmanager
-def _claimed(path: Path) -> Iterator[Path]:
+def _claimed(download: Download) -> Iterator[Path]:
     """The file to download into, which no other process writes meanwhile."""
+    path = download.path
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = part.open("ab")
     except OSError as error:
-        cure = "start in a folder that you may write to, or set features.source.path to where you have the data"
+        cure = f"start in a folder that you may write to, or set {download.option} to where you have the data"
         raise ConfigError(str(part.absolute()), f"cannot be written ({error.strerror}).", cure=cure) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

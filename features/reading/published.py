@@ -78,7 +78,8 @@ class PublishedData:
         found = {part: self._found(copy, patterns) for part, patterns in self.parts.items()}
         if not any(found.values()):
             problem = "has none of its files." if copy.is_dir() else "no such file or folder."
-            cure = f"set features.source.path to {self.expected}, or to null to download the data set"
+            option = next(iter(self.downloads.values())).option
+            cure = f"set {option} to {self.expected}, or to null to download the data set"
             raise ConfigError(str(copy), problem, cure=cure)
         return found
 
