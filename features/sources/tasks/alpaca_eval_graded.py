@@ -15,6 +15,8 @@ from features.reading.downloads import Download
 from features.reading.fields import LineError, Record, as_number, id_field, mixed, text_field, unexpected
 from features.reading.published import PublishedData
 from features.texts.groups import Candidate, TextGroup
+from features.texts.prompts import instruction
+from features.texts.tasks import Problem, Response
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath, Text
 
@@ -105,13 +107,19 @@ class AlpacaEvalGraded:
                 problem = f"{self.data.path} has no annotations of {model!r} by {self.annotator}."
                 raise ConfigError("features.source.models", problem, given=model, known=self._known())
             reader.read(self.data, model)
-        for instruction, candidates in reader.candidates.items():
-            origin = reader.origins[instruction]
-            yield TextGroup(_id_of(instruction), instruction, mixed(candidates), origin=origin)
+        for query, candidates in reader.candidates.items():
+            yield TextGroup(_id_of(query), query, mixed(candidates), origin=reader.origins[query])
         if reader.num_empty and not self._told:
             self._told = True
             count = "one output" if reader.num_empty == 1 else f"{reader.num_empty:,} outputs"
             Console(stderr=True).print(f"Left out {count} whose text is empty.", highlight=False, soft_wrap=True)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield the same with the outputs as responses, for a language model that reads them (`recorded`)."""
+        for group in self.groups():
+            responses = [Response(each.id, each.text, each.label) for each in group.candidates]
+            prompt = instruction(group.query)
+            yield Problem(group.query_id, group.query, prompt, None, responses, origin=group.origin)
 
     def _known(self) -> list[str]:
         folder = Path(self.data.path or "")
@@ -134,17 +142,17 @@ class _Reader:
         seen: dict[str, str] = {}
 
         def parse(record: Record, place: str) -> tuple[str, Candidate | None]:
-            instruction = text_field(record, "instruction").strip()
-            if (first := seen.setdefault(instruction, place)) != place:
+            query = text_field(record, "instruction").strip()
+            if (first := seen.setdefault(query, place)) != place:
                 raise LineError("instruction", f"was already in {first}; expected each instruction once per model")
-            self.origins.setdefault(instruction, f"{model}/{place}")
-            return instruction, self._candidate(record, model)
+            self.origins.setdefault(query, f"{model}/{place}")
+            return query, self._candidate(record, model)
 
-        for instruction, candidate in data.rows(model, parse):
+        for query, candidate in data.rows(model, parse):
             if candidate is None:
                 self.num_empty += 1
             else:
-                self.candidates.setdefault(instruction, []).append(candidate)
+                self.candidates.setdefault(query, []).append(candidate)
 
     def _candidate(self, record: Record, model: str) -> Candidate | None:
         """The model's output with its label; None if it is empty."""
@@ -172,5 +180,5 @@ def _preference(record: Record) -> float | None:
     return preference
 
 
-def _id_of(instruction: str) -> str:
-    return f"alpaca_eval-{hashlib.sha256(instruction.encode()).hexdigest()[:12]}"
+def _id_of(query: str) -> str:
+    return f"alpaca_eval-{hashlib.sha256(query.encode()).hexdigest()[:12]}"

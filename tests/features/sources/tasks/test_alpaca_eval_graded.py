@@ -11,6 +11,7 @@ from features.reading import downloads
 from features.sources.tasks import alpaca_eval_graded
 from features.sources.tasks.alpaca_eval_graded import AlpacaEvalGraded
 from features.texts.groups import TextGroup, checked
+from features.texts.prompts import instruction
 from registry import SOURCES, ConfigError
 
 REFERENCE, JUDGE = "gpt4_1106_preview", "weighted_alpaca_eval_gpt4_turbo"
@@ -86,6 +87,19 @@ def test_the_reference_may_come_first_or_second(tmp_path: Path) -> None:
     assert (second.candidates[0].text, second.candidates[0].label) == ("a on 1", 0.25)
     publish(tmp_path, REFERENCE, [row(0, REFERENCE, 1.5)])
     assert labels(read(tmp_path, [REFERENCE])[0]) == {REFERENCE: 0.5}
+
+
+def test_a_language_model_can_read_the_outputs_as_recorded_responses(tmp_path: Path) -> None:
+    publish(tmp_path, "a", [row(0, "a", 1.25), row(1, "a", None)])
+    publish(tmp_path, "b", [row(1, "b", 1.5)])
+    source = AlpacaEvalGraded(str(tmp_path), ["a", "b"])
+    problems, groups = list(source.problems()), list(source.groups())
+    assert [problem.query_id for problem in problems] == [group.query_id for group in groups]
+    for problem, group in zip(problems, groups, strict=True):
+        assert [(each.id, each.text, each.label) for each in problem.responses] == [
+            (each.id, each.text, each.label) for each in group.candidates
+        ]
+        assert problem.messages == instruction(group.query)
 
 
 WRONG = {
