@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -19,7 +19,15 @@ from ranking.evaluation import Evaluation, Judged
 from registry import CALLBACKS, ConfigError
 from registry.ranges import Count, FilePath, NonNegative, Text
 from training.results.length_controlled import MIN_QUERIES, LengthControlReport
-from training.results.report import write_json
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A callback with results of its own for `metrics.json`."""
+
+    def results(self) -> dict[str, Any]:
+        """The results, by name, as plain values; called after the test."""
+        ...
 
 
 @CALLBACKS.register("early_stopping")
@@ -42,7 +50,7 @@ class LengthControl(Callback):
     For labels that are preferences for a candidate over a reference's output, from 0 to 1. A logistic model of the
     first choices' preferences says how often they would win if they were as long as the reference's: see
     `ranking.length_control`. It is fitted to all test queries together, for the ranker and for each reference beside
-    it; written to `length_control.json`, and logged as `test/lc_win_rate`.
+    it; `metrics.json` has the results as `length_control`, and loggers get `test/lc_win_rate`.
 
     Args:
         path: A folder with AlpacaEval's `alpaca_eval_gpt4_baseline.json` and `df_gamed.csv`; null downloads them to
@@ -54,6 +62,7 @@ class LengthControl(Callback):
     def __init__(self, path: FilePath | None = None, num_resamples: Count = 200) -> None:
         self._path, self._num_resamples = path, num_resamples
         self._outputs: ReferenceOutputs | None = None
+        self._report: LengthControlReport | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the reference outputs, and compare them with the data before any work is done."""
@@ -74,7 +83,7 @@ class LengthControl(Callback):
             raise ConfigError("callbacks.length_control.path", problem, cure=cure)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print, write and log the report."""
+        """Print and log the report."""
         if not trainer.is_global_zero:
             return
         data, outputs = trainer.datamodule, self._outputs  # type: ignore[attr-defined]
@@ -86,10 +95,14 @@ class LengthControl(Callback):
             Console(stderr=True).print(line, highlight=False, soft_wrap=True)
             return
         report = LengthControlReport.of(pl_module.name, pl_module.evaluation, data.store, outputs, self._num_resamples)
-        write_json(Path(trainer.default_root_dir) / "length_control.json", report.results())
         for logger in trainer.loggers:
             logger.log_metrics({"test/lc_win_rate": report.scorers[pl_module.name].controlled.mean})
         print_table(Console(), report.table())
+        self._report = report
+
+    def results(self) -> dict[str, Any]:
+        """The report; nothing if too few test queries have a reference output."""
+        return {"length_control": self._report.results()} if self._report else {}
 
 
 def in_training(trainer: Trainer) -> bool:

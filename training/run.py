@@ -30,7 +30,14 @@ from ranking.response_analysis import Analysis
 from ranking.stores.files import lock_folder, write_file
 from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
 from registry.config import to_yaml
-from training.callbacks import DrawnFindings, GradientNorm, RankedSamples, ReferenceLines, ScoreHistograms
+from training.callbacks import (
+    DrawnFindings,
+    GradientNorm,
+    RankedSamples,
+    ReferenceLines,
+    Reporting,
+    ScoreHistograms,
+)
 from training.checking import (
     build_extractor,
     build_reference,
@@ -336,6 +343,7 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
         "test": test.results(),
         "val": val.results(),
         **ranker.findings(),
+        **{name: found for each in _reporting(trainer) for name, found in each.results().items()},
         "num_parameters": _num_parameters(ranker),
         "steps": trainer.global_step,
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
@@ -374,6 +382,10 @@ def _report_responses(folder: Path, trainer: Trainer, ranker: Ranker[Any], datam
             for name, (columns, rows) in responses.tables().items():
                 logger.log_table(name, columns=columns, data=rows)  # type: ignore[attr-defined]
     return by_k.results()
+
+
+def _reporting(trainer: Trainer) -> list[Reporting]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, Reporting)]  # type: ignore[attr-defined]
 
 
 def _num_parameters(ranker: Ranker[Any]) -> int:

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning import LightningModule
 
 from ranking.length_control import Comparisons, control_length
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import ConfigError, load_config
+from training.callbacks import LengthControl
 from training.run import train
 
 HEADER = "model,preference,index,std_delta_len,instruction_difficulty,not_gamed_baseline"
@@ -35,12 +38,12 @@ def references(store: Path, tmp_path: Path) -> Path:
 def controlled(
     run_config: Callable[..., Path], path: Path, **changes: Any
 ) -> tuple[dict[str, Any], dict[str, Any], Path]:
-    """The results of length control, those of the run, and the run's folder."""
+    """The results of length control, all those of the run, and the run's folder."""
     changes = {"ranker": {"metrics": ["win_rate"]}, "monitor": "val/win_rate", **changes}
     callback = {"name": "length_control", "path": str(path), "num_resamples": 20}
     folder = train(load_config(run_config(callbacks=[callback], **changes), []), "run").path
-    found, metrics = (json.loads((folder / name).read_text()) for name in ("length_control.json", "metrics.json"))
-    return found, metrics, folder
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return metrics.get("length_control", {}), metrics, folder
 
 
 def test_every_scorer_of_the_same_candidates_has_a_length_controlled_win_rate(
@@ -117,13 +120,18 @@ def test_data_that_cannot_be_compared_is_refused_before_training(
     assert not list((tmp_path / "runs").rglob("*.ckpt"))
 
 
+def test_queries_over_a_pool_are_refused() -> None:
+    trainer: Any = SimpleNamespace(datamodule=object())
+    with pytest.raises(ConfigError, match="queries over a pool have no preferences"):
+        LengthControl().setup(trainer, LightningModule(), "fit")
+
+
 def test_with_too_few_test_queries_a_run_ends_without_it(
     run_config: Callable[..., Path], references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = references / "alpaca_eval_gpt4_baseline.json"
     file.write_text(json.dumps(json.loads(file.read_text())[:12]))
-    with pytest.raises(FileNotFoundError, match=r"length_control\.json"):
-        controlled(run_config, references)
+    assert "length_control" not in controlled(run_config, references)[1]
     line = "length control is left out: 2 of the 24 test queries have a reference output"
     assert line in capsys.readouterr().err
 
