@@ -194,10 +194,10 @@ class _Clock(Callback):
     def end(self) -> None:
         self.seconds = time.perf_counter() - self._started
 
-    def on_train_epoch_start(self, *given: Any) -> None:
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self.begin()
 
-    def on_train_epoch_end(self, *given: Any) -> None:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self.end()
 
 
