@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from console.streams import prepare_streams
 from registry import ConfigError, RunConfig, load_config
@@ -14,6 +16,7 @@ EXAMPLES = """examples:
   python train.py --config quickstart.yaml
   python train.py --config quickstart.yaml ranker.optimizer.lr=1e-3 trainer.max_epochs=5 logger=wandb
   python train.py --config list_ranker_jsonl.yaml features.source.path=groups.jsonl
+  python train.py --config personal.yaml features.source.path=picks.jsonl init_from=runs/list_ranker_jsonl/TIME
   python train.py --config quickstart.yaml --check
   python train.py --resume runs/quickstart/2026-01-31_12-00-00
   python -m registry                 every name a yaml can hold, with its options"""
@@ -40,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if chosen.resume and not (chosen.resume / "config.yaml").is_file():
             raise ConfigError(str(chosen.resume), "no run to go on with: there is no config.yaml in it.")
-        config = load_config(given, chosen.overrides)
+        # A run that goes on has saved all options of its ranker, and the start may be gone.
+        config = load_config(given, chosen.overrides, describe=None if chosen.resume else _describe)
         if chosen.print_config:
             print(to_yaml(dataclasses.asdict(config)), end="")
             return 0
@@ -54,6 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
             error.file = error.file or Path(chosen.config).name
         print(error, file=sys.stderr)
         return 1
+
+
+def _describe(start: Path) -> Mapping[str, Any]:
+    from rankers.checkpoint import describe  # waits for torch
+
+    return describe(start)
 
 
 def go(config: RunConfig, chosen: argparse.Namespace) -> int:

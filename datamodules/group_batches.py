@@ -296,8 +296,17 @@ class TrainingBatches:
         everyone = torch.arange(start, end) % len(self._groups)
         picked = everyone.tensor_split(self._world)[self._rank]
         batch = self._maker.training_batch(self._groups[picked], self._drawn[picked], self._drawn[everyone])
-        full = min(self._batch_size, self._num_groups)
-        return dataclasses.replace(batch, weight=len(picked) * self._world / full)
+        return dataclasses.replace(batch, weight=len(picked) * self._world / self.full_size)
+
+    @property
+    def full_size(self) -> int:
+        """The number of groups of a step that is not the last one, over all processes."""
+        return min(self._batch_size, self._num_groups)
+
+    @property
+    def store(self) -> GroupStore:
+        """The store that the groups are drawn from."""
+        return self._slots.store
 
     def _plan(self, epoch: int) -> None:
         generator = torch.Generator().manual_seed(hash((self._seed, epoch)) % 2**63)

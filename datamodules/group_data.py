@@ -1,9 +1,9 @@
 """GroupData: groups of K candidates, drawn by index from a group store; the base of all group datamodules."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 import torch
 from annotated_types import Interval
@@ -13,10 +13,12 @@ from datamodules.base import Known, RankingData
 from datamodules.drawing import draw_slots, has_order, has_relevant
 from datamodules.epoch_loader import EpochLoader
 from datamodules.group_batches import EvaluationBatches, Maker, TrainingBatches, UsableSlots
+from datamodules.replay import Replay, ReplayedBatches
 from datamodules.splits import SPLIT_CODES, assign_splits
 from ranking.batch import Batch
 from ranking.stores.group_store import GroupStore
 from registry import ConfigError
+from registry.errors import shown
 from registry.ranges import Count, Few, FilePath, NonNegative, Seed
 
 Negatives = Literal["group", "batch", "all"]
@@ -37,6 +39,7 @@ class Drawing(TypedDict, total=False):
         eval_seed: The seed for drawing validation and test groups, so runs with different seeds use the same groups.
         num_workers: Number of processes that prepare batches in advance.
         verify: Check the store's hashes before using it.
+        replay: An old store whose groups training repeats beside the new ones; null for none.
     """
 
     num_candidates: Annotated[int, Interval(ge=2, le=100_000)] | None
@@ -49,6 +52,7 @@ class Drawing(TypedDict, total=False):
     eval_seed: Seed
     num_workers: Annotated[int, Interval(ge=0, le=1000)]
     verify: bool
+    replay: Replay | None
 
 
 class GroupData(RankingData):
@@ -76,8 +80,10 @@ class GroupData(RankingData):
         eval_seed: int = 0,
         num_workers: int = 0,
         verify: bool = True,
+        replay: Replay | None = None,
     ) -> None:
         super().__init__()
+        self._num_old = _num_old(replay, batch_size, negatives)
         self.store = GroupStore.open(Path(path), verify=verify)
         self._groups_per_query, self._batch_size, self._negatives = groups_per_query, batch_size, negatives
         self._num_candidates, self._drop_unordered = num_candidates, drop_unordered
@@ -96,6 +102,20 @@ class GroupData(RankingData):
     @abstractmethod
     def maker(self, slots: UsableSlots) -> Maker:
         """The object that makes batches from these slots."""
+
+    replayed: "GroupData | None" = None
+    """The data of the old store, if there is one; a subclass opens it with its own options."""
+
+    def check_replayed(self) -> None:
+        """Refuse an old store whose vectors another model made, or of another size."""
+        if self.replayed is None:
+            return
+        for what in ("facts", "encoder"):
+            old, new = getattr(self.replayed, what), getattr(self, what)
+            if old != new and old is not None and new is not None:
+                problem = f"its vectors differ from those of {self.store.path}: {differing(old, new)}."
+                cure = "build both stores with the same encoder"
+                raise ConfigError("datamodule.replay.path", f"{self.replayed.store.path}: {problem}", cure=cure)
 
     def training_maker(self) -> Maker:
         """The object that makes training batches."""
@@ -121,7 +141,7 @@ class GroupData(RankingData):
     @property
     def steps_per_epoch(self) -> int:
         """The largest number of steps in an epoch: the number if no drawn group is dropped."""
-        return -(-self.num_queries("train") * self._groups_per_query // self._batch_size)
+        return -(-self.num_queries("train") * self._groups_per_query // (self._batch_size - self._num_old))
 
     def steps(self, split: str) -> int:
         """How many batches validation or test has in one process."""
@@ -133,6 +153,8 @@ class GroupData(RankingData):
 
     def query_id(self, group: int) -> str:
         """The query's id, for messages and result files."""
+        if self.replayed is not None and group >= self.store.num_groups:
+            return self.replayed.query_id(group - self.store.num_groups)
         return self.store.query_id(group)
 
     def query_text(self, group: int) -> str:
@@ -148,22 +170,28 @@ class GroupData(RankingData):
         return self.store.candidate_text(int(self.store.candidate[slot]))
 
     def train_dataloader(self) -> EpochLoader:
-        """Batches of newly drawn groups, shuffled."""
+        """Batches of newly drawn groups, shuffled, with those of an old store if there is one."""
+        processes = self.process()
+        source: TrainingBatches | ReplayedBatches = self._training_batches(self._batch_size - self._num_old, processes)
+        if self.replayed is not None and self._num_old:
+            source = ReplayedBatches(source, self.replayed._training_batches(self._num_old, processes))
+        return EpochLoader(source, num_workers=self._num_workers, pin_memory=torch.cuda.is_available())
+
+    def _training_batches(self, batch_size: int, processes: dict[str, int]) -> TrainingBatches:
         keep = None
         if self._negatives != "group":
             keep = has_relevant
         elif self._drop_unordered:
             keep = has_order
-        source = TrainingBatches(
+        return TrainingBatches(
             self.training_maker(),
             self._splits["train"].repeat_interleave(self._groups_per_query),
             num_candidates=self._width(self._training_slots),
-            batch_size=self._batch_size,
+            batch_size=batch_size,
             keep=keep,
             seed=self._seed,
-            **self.process(),
+            **processes,
         )
-        return EpochLoader(source, num_workers=self._num_workers, pin_memory=torch.cuda.is_available())
 
     def val_dataloader(self) -> EpochLoader:
         """Each validation query once per draw, in order."""
@@ -177,14 +205,17 @@ class GroupData(RankingData):
         """The largest number of candidates of a query in a split."""
         return int(self._evaluation_slots.offsets.diff()[self._splits[split]].amax())
 
-    def evaluation_batches(self, split: str, num_candidates: int, draws: int) -> Iterator[Batch]:
-        """Batches for evaluation with another number of candidates and draws than validation and test.
+    def evaluation_batches(
+        self, split: str, num_candidates: int | None = None, draws: int | None = None
+    ) -> Iterator[Batch]:
+        """Batches for evaluation in this process alone.
 
         Args:
             split: The split of the queries.
-            num_candidates: K; a query with fewer candidates keeps all of them.
-            draws: Groups drawn from each query.
+            num_candidates: K; a query with fewer candidates keeps all of them. None for that of validation and test.
+            draws: Groups drawn from each query; None for that of validation and test.
         """
+        num_candidates, draws = num_candidates or self._width(self._evaluation_slots), draws or self._eval_draws
         batches = self._evaluation(split, num_candidates, draws, {"rank": 0, "world": 1})
         return (batches.batch(0, step) for step in range(batches.num_steps()))
 
@@ -223,3 +254,26 @@ def _known(store: GroupStore) -> Known:
         self_certainties=self_certainty is not None and not bool(self_certainty.isnan().all()),
         beams=store.beam_label is not None,
     )
+
+
+def _num_old(replay: Replay | None, batch_size: int, negatives: Negatives) -> int:
+    """How many groups of a batch are old: the share, rounded, but at least one old and one new group."""
+    if replay is None or not replay.share:
+        return 0
+    if negatives != "group":
+        cure = "negatives: group, or replay.share: 0"
+        raise ConfigError("datamodule.negatives", f"{negatives} cannot be combined with replay.", cure=cure)
+    if batch_size < 2:
+        raise ConfigError("datamodule.batch_size", "one group cannot be shared by new and old data.", cure="2 or more")
+    return min(max(1, round(replay.share * batch_size)), batch_size - 1)
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The first entry in which two mappings differ, with both values.
+
+    >>> differing({"model": "a", "size": 3}, {"model": "b", "size": 3})
+    "model is 'a' and 'b'"
+    """
+    missing = object()
+    name = next(key for key in {**one, **other} if one.get(key, missing) != other.get(key, missing))
+    return f"{name} is {shown(one.get(name))} and {shown(other.get(name))}"

@@ -53,6 +53,9 @@ class GroupedFeatures(GroupData):
         super().__init__(path, negatives=negatives, **drawing)
         self.store.check_features()
         self._depths = self._find_depths(depth)
+        if replay := drawing.pop("replay", None):
+            self.replayed = GroupedFeatures(replay.path, depth, negatives, **drawing)
+            self.check_replayed()
 
     @property
     def facts(self) -> dict[str, Any]:

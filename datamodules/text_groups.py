@@ -31,6 +31,8 @@ class TextGroups(GroupData):
     def __init__(self, path: FilePath, eval_batch_size: Count = 32, **drawing: Unpack[Drawing]) -> None:
         super().__init__(path, **drawing)
         self._eval_batch_size = eval_batch_size
+        if replay := drawing.pop("replay", None):
+            self.replayed = TextGroups(replay.path, eval_batch_size, **drawing)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -39,9 +39,7 @@ def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
         raise ValueError(f"{type(ranker).__name__} has no name: decorate it with @RANKERS.register(...)")
     folder = Path(folder)
     make_folder(folder, "give a folder that you may write to")
-    # Copy the weights, because safetensors refuses weights that share memory.
-    weights = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in ranker.state_dict().items()}
-    content = save(weights, metadata={"format": "pt"})
+    content = _as_safetensors(ranker)
     description |= {"weights_sha256": hashlib.sha256(content).hexdigest()}
     for name, each in ((WEIGHTS_FILE, content), (CONFIG_FILE, as_signed_json(description))):
         write_file(folder / name, each, cure="make room or choose another folder, then save it again")
@@ -58,16 +56,10 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
         ConfigError: If the path holds no ranker, the ranker is damaged, or the module that defines it or the backbone
             it was trained on cannot be found.
     """
-    path = Path(path)
-    if (path / CONFIG_FILE).is_file():
-        description, weights = _read_folder(path)
-    else:
-        path = path / "best.ckpt" if path.is_dir() else path
-        checkpoint = read_checkpoint(path)
-        description, weights = checkpoint["ranker"], checkpoint["state_dict"]
+    path, description, weights = _read(Path(path))
     try:
         import_modules(description["imports"], description["imports"].values())
-        ranker = RANKERS.build(_without_references(description["ranker"]), path="ranker")
+        ranker = RANKERS.build(description["ranker"], path="ranker")
         ranker.configure_model()
     except ConfigError as error:
         error.file = str(path)
@@ -79,6 +71,29 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
         raise ConfigError(str(path), problem, cure="load it with the code that trained it") from error
     ranker.encoder = description["encoder"]
     return ranker.eval()
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """The name, options, imported modules and encoder of a trained ranker, after importing these modules.
+
+    Args:
+        path: As for `load_ranker`.
+
+    Raises:
+        ConfigError: If the path holds no ranker, it is damaged, or a module cannot be found.
+    """
+    path, description, _ = _read(Path(path))
+    try:
+        import_modules(description["imports"], description["imports"].values())
+    except ConfigError as error:
+        error.file = str(path)
+        raise
+    return description
+
+
+def hash_of(ranker: Ranker[Any]) -> str:
+    """The sha256 of the weights: that of the `model.safetensors` which `save_pretrained` writes."""
+    return hashlib.sha256(_as_safetensors(ranker)).hexdigest()
 
 
 def describe_anew(path: Path, ranker: Ranker[Any]) -> None:
@@ -128,6 +143,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(str(path), "holds no weights of a ranker.")
     _check(checkpoint.get("ranker"), path)
     return checkpoint
+
+
+def _as_safetensors(ranker: Ranker[Any]) -> bytes:
+    # Copy the weights, because safetensors refuses weights that share memory.
+    weights = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in ranker.state_dict().items()}
+    return save(weights, metadata={"format": "pt"})
+
+
+def _read(path: Path) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
+    """The path that holds the ranker, its description and its weights."""
+    if (path / CONFIG_FILE).is_file():
+        description, weights = _read_folder(path)
+    else:
+        path = path / "best.ckpt" if path.is_dir() else path
+        checkpoint = read_checkpoint(path)
+        description, weights = checkpoint["ranker"], checkpoint["state_dict"]
+    return path, {**description, "ranker": _without_references(description["ranker"])}, weights
 
 
 def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

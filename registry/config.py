@@ -1,7 +1,7 @@
 """Config: a yaml with its bases and overrides, checked and merged into one plain mapping."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,21 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True)
+class Start:
+    """The trained ranker that training starts from.
+
+    Args:
+        name: A run's folder, a `.ckpt` file, or a folder of `save_pretrained`.
+        pull: Weight w of w / 2 * |weights - start's weights|^2, which is added to the loss (L2-SP, Li et al. 2018).
+        sha256: The hash of the start's weights, which a run writes into its config; null to take any weights.
+    """
+
+    name: FilePath
+    pull: NonNegative = 0.0
+    sha256: Text | None = None
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run of train.py.
 
@@ -38,6 +53,8 @@ class RunConfig:
         logger: One or several loggers; null for none.
         callbacks: Your own callbacks, in addition to those of every run.
         references: Rankers without weights to compare the ranker with; null for those that fit the data.
+        init_from: The trained ranker to start from; the ranker's options are then its own unless `ranker:` changes
+            them. Its path, or a mapping with `name`, the path, and options.
         monitor: The validation metric that selects the best checkpoint; higher is better.
         save_every: Seconds between saves of the state to resume from, in addition to the save at each validation.
         seed: Seed of weights, batches, draws and dropout.
@@ -53,6 +70,7 @@ class RunConfig:
     logger: list[Annotated[dict[str, Any], LOGGERS]] = field(default_factory=lambda: [{"name": "csv"}])
     callbacks: list[Annotated[dict[str, Any], CALLBACKS]] = field(default_factory=list)
     references: list[Annotated[dict[str, Any], RANKERS]] | None = None
+    init_from: Start | None = None
     monitor: Text = "val/mrr"
     save_every: NonNegative = 60.0
     seed: Seed = 0
@@ -75,7 +93,12 @@ class FeaturesConfig:
 
 
 def load_config(
-    name: str | Path | None, overrides: Sequence[str] = (), *, into: type[S] = RunConfig, ignore: Collection[str] = ()
+    name: str | Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    into: type[S] = RunConfig,
+    ignore: Collection[str] = (),
+    describe: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> S:
     """Read a yaml with its bases, apply overrides, and check everything; build no components.
 
@@ -84,6 +107,8 @@ def load_config(
         overrides: `key=value` with dotted keys and yaml values, such as `ranker.loss=bce`.
         into: The dataclass whose fields the mapping must have.
         ignore: Further keys that are allowed but not checked.
+        describe: Reads the description of the ranker that `init_from` names, to complete `ranker:` by its options;
+            None to take `ranker:` as it is.
 
     Raises:
         ConfigError: For the first mistake; names the file, the key and the cure.
@@ -110,8 +135,12 @@ def load_config(
         resolved["imports"] = _import(resolved.get("imports", []), [file.parent] if file else [])
         if isinstance(logger := resolved.get("logger", []), str | Mapping | None):
             resolved["logger"] = [] if logger is None else [logger]
+        if isinstance(start := resolved.get("init_from"), str):
+            resolved["init_from"] = {"name": start}
+        if describe and isinstance(start := resolved.get("init_from"), Mapping):
+            resolved |= _completed_by_start(resolved, schema.bind(Start, start, "init_from")["name"], describe)
         read = {str(key): value for key, value in resolved.items() if key not in ignore}
-        return into(**schema.bind(into, read, ""))
+        return into(**schema.instantiate(into, schema.bind(into, read, "")))
     except ConfigError as error:
         error.file = error.file or (file.name if file else "")
         raise
@@ -189,6 +218,21 @@ def _import(imports: Any, folders: list[Path]) -> dict[str, str]:
     names = list(found) or schema.convert(imports or [], list[str], "imports")
     import_modules(names, [*found.values(), *folders])
     return {name: imported_modules()[name] for name in names}
+
+
+def _completed_by_start(
+    given: Mapping[Any, Any], start: str, describe: Callable[[Path], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The ranker, with the options of the start under those that the config gives, and the imports of both."""
+    description = describe(Path(start))
+    usual, ranker = description["ranker"], given.get("ranker") or {}
+    ranker = {"name": ranker} if isinstance(ranker, str) else ranker
+    if not isinstance(ranker, Mapping):
+        raise ConfigError("ranker", f"expected a name or options, got {shown(ranker)}.")
+    if ranker.get("name", usual["name"]) != usual["name"]:
+        problem = f"is {ranker['name']}, but {start}, which training starts from, is a {usual['name']}."
+        raise ConfigError("ranker.name", problem, cure=f"leave it out, or start from a {ranker['name']}")
+    return {"ranker": merge(usual, ranker), "imports": {**description["imports"], **given["imports"]}}
 
 
 def _parse_override(override: str) -> dict[str, Any]:

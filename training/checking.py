@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback
+from lightning import Callback, LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
@@ -35,6 +35,7 @@ from registry import (
     Node,
     RunConfig,
 )
+from training.starting import check_start, check_weights, load_start
 from training.trainer import build_trainer
 
 _READ_WHOLE = 64 * 2**20
@@ -119,10 +120,15 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
     with suppress(StoreError) if to_build else nullcontext():
         datamodule: RankingData = DATAMODULES.build(node, path="datamodule")
         check_steps(config.trainer, datamodule)
+        start = load_start(config) if whole else None
+        if start is not None:
+            check_start(start, config, datamodule)
         ranker = _make_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
         if ranker is not None:
             check_ranker_alone(ranker, datamodule)
             ranker.check_backbone(download=download)
+        if start is not None and ranker is not None and not is_overridden("configure_model", ranker, LightningModule):
+            check_weights(ranker, start, config)
         for place, node in enumerate(config.references or []):
             build_reference(node, f"references[{place}]", datamodule, needed=True)
     if not to_build or extractor is None:

@@ -25,7 +25,7 @@ from console.tables import print_table
 from datamodules.base import RankingData
 from datamodules.group_data import GroupData
 from rankers.base import NonFiniteLossError, Ranker
-from rankers.checkpoint import describe_anew, write_checkpoint
+from rankers.checkpoint import CONFIG_FILE, describe_anew, save_pretrained, write_checkpoint
 from ranking.response_analysis import Analysis
 from ranking.stores.files import lock_folder, write_file
 from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
@@ -62,6 +62,7 @@ from training.resuming import (
     check_changes,
     check_resume_point,
 )
+from training.starting import START, Forgetting, Pull, check_start, load_start, start_from
 from training.trainer import build_trainer, resolve_backbone, resolve_precision
 
 CONFIG, METRICS = "config.yaml", "metrics.json"
@@ -89,6 +90,7 @@ class _Begun:
     folder: Path
     trainer: Trainer
     ranker: Ranker[Any]
+    start: Ranker[Any] | None
     datamodule: RankingData
     best: ModelCheckpoint
     console: Console
@@ -131,14 +133,18 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     path = _find_store(config, processes)
     datamodule = _build_datamodule(config, path)
     check_steps(config.trainer, datamodule)
+    if (start := load_start(config, resume)) is not None:
+        check_start(start, config, datamodule)
     ranker_options = RANKERS.complete(config.ranker, datamodule.facts, "ranker")
     config = dataclasses.replace(config, ranker=resolve_backbone(ranker_options, config.trainer))
     ranker = _build_ranker(config, datamodule)
+    if start is not None:
+        config = start_from(ranker, start, config)
     if resume:
         check_resume_point(resume, ranker, config.trainer)
     folder = resume or Path(processes.decided(lambda: str(_new_folder(config, name))))
     try:
-        return _run(config, folder, ranker, datamodule, began, console)
+        return _run(config, folder, ranker, start, datamodule, began, console)
     except ConfigError:
         if not resume:
             _forget(folder)
@@ -146,7 +152,13 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
 
 
 def _run(
-    config: RunConfig, folder: Path, ranker: Ranker[Any], datamodule: RankingData, began: float, console: Console
+    config: RunConfig,
+    folder: Path,
+    ranker: Ranker[Any],
+    start: Ranker[Any] | None,
+    datamodule: RankingData,
+    began: float,
+    console: Console,
 ) -> Run:
     started = time.time()
     ranker.references = _build_references(config, datamodule)
@@ -165,10 +177,13 @@ def _run(
     ]
     often = {"log_every_n_steps": min(10, datamodule.steps_per_epoch)}
     trainer = build_trainer(
-        {**often, **config.trainer}, loggers=loggers, callbacks=[best, *_callbacks(config, folder)], folder=folder
+        {**often, **config.trainer},
+        loggers=loggers,
+        callbacks=[best, *_callbacks(config, folder, start)],
+        folder=folder,
     )
     with _alone_in(folder) if trainer.is_global_zero else nullcontext():
-        begun = _Begun(config, folder, trainer, ranker, datamodule, best, console)
+        begun = _Begun(config, folder, trainer, ranker, start, datamodule, best, console)
         if trainer.is_global_zero:
             _announce(begun)
         if ranker.is_trained:
@@ -244,9 +259,12 @@ def _build_references(config: RunConfig, datamodule: RankingData) -> dict[str, R
     return found
 
 
-def _callbacks(config: RunConfig, folder: Path) -> list[Callback]:
+def _callbacks(config: RunConfig, folder: Path, start: Ranker[Any] | None) -> list[Callback]:
     chosen = [CALLBACKS.build(node, path=f"callbacks[{place}]") for place, node in enumerate(config.callbacks)]
-    always = [StepSeed(config.seed), GradientNorm(), ReferenceLines(), RankedSamples(), ScoreHistograms()]
+    always: list[Callback] = [StepSeed(config.seed)]
+    if start is not None and config.init_from is not None and config.init_from.pull:
+        always.append(Pull(start, config.init_from.pull))
+    always += [GradientNorm(), ReferenceLines(), RankedSamples(), ScoreHistograms()]
     always.append(DrawnFindings(folder))
     if config.trainer.get("enable_progress_bar", True):
         always.append(progress_callback(config.monitor))
@@ -288,6 +306,8 @@ def _announce(begun: _Begun) -> None:
     config, folder, ranker, datamodule = begun.config, begun.folder, begun.ranker, begun.datamodule
     content = dataclasses.asdict(config)
     write_file(folder / CONFIG, to_yaml(content).encode())
+    if begun.start is not None and not (folder / START / CONFIG_FILE).is_file():
+        save_pretrained(begun.start, folder / START)
     for logger in begun.trainer.loggers:
         logger.log_hyperparams(content)
     counts = ", ".join(f"{datamodule.num_queries(split):,} {split}" for split in ("train", "val", "test"))
@@ -351,6 +371,10 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
     }
     if isinstance(datamodule, GroupData) and datamodule.responses is not None:
         metrics["by_k"] = _report_responses(folder, trainer, ranker, datamodule)
+    forgetting = None
+    if begun.start is not None and isinstance(datamodule, GroupData):
+        forgetting = Forgetting.of(ranker, begun.start, datamodule)
+        metrics["before_and_after"] = forgetting.results()
     write_per_query(folder / "per_query.csv", test, datamodule.query_id)
     write_trec_run(folder / "run.trec", ranker.evaluation, datamodule, name)
     write_json(folder / METRICS, metrics)
@@ -362,6 +386,8 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
     print_table(console, test.table("test"))
+    if forgetting is not None:
+        print_table(console, forgetting.table())
     files = f"in {folder}: {METRICS}, per_query.csv, run.trec{f', {BEST}' if (folder / BEST).is_file() else ''}"
     console.print(files, soft_wrap=True, markup=False, highlight=False)
     return Run(folder, metrics)

@@ -33,9 +33,6 @@ def read_groups(record: Record, line_id: str) -> TextGroup:
         Candidate(id_field(each, "id", at), text_field(each, "text", at), _label(each, at), feature_field(each, at))
         for at, each in _objects(record, "candidates")
     ]
-    split = record.get("split")
-    if split not in (None, *get_args(Split)):
-        raise unexpected("split", split, "train, val or test")
     answer = record.get("answer")
     return TextGroup(
         id_field(record, "query_id"),
@@ -43,7 +40,7 @@ def read_groups(record: Record, line_id: str) -> TextGroup:
         _distinct(candidates),
         feature_field(record),
         answer if answer is None or isinstance(answer, str) else json.dumps(answer),
-        split,
+        _split(record),
     )
 
 
@@ -55,6 +52,20 @@ def read_flagembedding(record: Record, line_id: str) -> TextGroup:
     ids = {text: hashlib.sha256(text.encode()).hexdigest()[:16] for text in labels}
     candidates = [Candidate(ids[text], text, label) for text, label in labels.items()]
     return TextGroup(line_id, text_field(record, "query"), mixed(candidates))
+
+
+def read_picks(record: Record, line_id: str) -> TextGroup:
+    """`{query, candidates: [text], picked: number or [number], split?}`: what a user chose, counted from 0."""
+    shown, picked = _texts(record, "candidates"), record["picked"]
+    places = picked if isinstance(picked, list) else [picked]
+    for place in places:
+        if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(shown):
+            raise unexpected("picked", picked, f"the numbers of candidates, from 0 to {len(shown) - 1}")
+    if len(set(shown)) < len(shown):
+        raise LineError("candidates", f"{max(shown, key=shown.count)!r} is there twice; expected different texts")
+    candidates = [Candidate(str(place), text, float(place in places)) for place, text in enumerate(shown)]
+    query_id = id_field(record, "query_id") if "query_id" in record else line_id
+    return TextGroup(query_id, text_field(record, "query"), candidates, split=_split(record))
 
 
 def read_tevatron(record: Record, line_id: str) -> TextGroup:
@@ -126,6 +137,13 @@ def as_id(field: str, value: Any) -> str:
     return checked_text(field, value)
 
 
+def _split(record: Record) -> Split | None:
+    split = record.get("split")
+    if split not in (None, *get_args(Split)):
+        raise unexpected("split", split, "train, val or test")
+    return split
+
+
 def _label(record: Record, at: str) -> float | None:
     value = record.get("label")
     return None if value is None else as_label(f"{at}label", value)
@@ -185,7 +203,7 @@ def _objects(record: Record, key: str, *, optional: bool = False) -> list[tuple[
 
 def _texts(record: Record, key: str) -> list[str]:
     value = _get(record, key, "", "a list of texts")
-    if not isinstance(value, list) or (not value and key == "pos"):
+    if not isinstance(value, list) or (not value and key != "neg"):
         raise unexpected(key, value, "a list of texts")
     return [checked_text(f"{key}[{place}]", each) for place, each in enumerate(value)]
 

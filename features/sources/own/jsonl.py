@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from features.reading.fields import LineError, Record, read_flagembedding, read_groups, read_tevatron
+from features.reading.fields import LineError, Record, read_flagembedding, read_groups, read_picks, read_tevatron
 from features.reading.lines import TextFile
 from features.reading.records import RecordFile
 from features.sources.own.preference_pairs import UnusablePairError, read_preferences
@@ -18,6 +18,7 @@ from registry import SOURCES, ConfigError
 from registry.ranges import FilePath
 
 FORMATS: dict[str, tuple[str, Callable[[Record, str], TextGroup]]] = {
+    "picks": ("picked", read_picks),
     "groups": ("candidates", read_groups),
     "tevatron": ("positive_passages", read_tevatron),
     "flagembedding": ("pos", read_flagembedding),
@@ -37,6 +38,7 @@ class JsonLines:
     """Reads this project's form and the forms of other tools.
 
     groups: `{query_id, query, candidates: [{id, text, label?, feature?}], answer?, split?, feature?}`;
+    picks: `{query, candidates: [text], picked: number or [number], query_id?, split?}`, what a user chose;
     flagembedding: `{query, pos: [text], neg?: [text]}`;
     tevatron: `{query_id, query, positive_passages: [{docid, title?, text}], negative_passages: [...]}`;
     preferences: `{prompt, chosen, rejected}`, texts or lists of messages; Anthropic's pairs of transcripts and
@@ -58,7 +60,7 @@ class JsonLines:
     def __init__(
         self,
         path: FilePath,
-        format: Literal["auto", "groups", "flagembedding", "tevatron", "preferences"] = "auto",
+        format: Literal["auto", "groups", "picks", "flagembedding", "tevatron", "preferences"] = "auto",
         equal_pairs: Literal["error", "drop"] = "error",
         empty_pairs: Literal["error", "drop"] = "error",
         empty_candidates: Literal["error", "drop"] = "error",

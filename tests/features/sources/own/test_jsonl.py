@@ -493,3 +493,24 @@ def test_a_mistake_in_many_lines_is_reported_once(tmp_path: Path) -> None:
 def test_a_form_that_is_named_is_not_guessed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="line 1: pos: missing"):
         read(write(tmp_path / "d.jsonl", GOOD), format="flagembedding")
+
+
+def test_picks_are_labels_of_what_was_shown(tmp_path: Path) -> None:
+    lines = [
+        {"query": "tea", "candidates": ["green", "black", "mint"], "picked": 1},
+        {"query_id": "b", "query": "fruit", "candidates": ["pear", "plum"], "picked": [0, 1], "split": "test"},
+    ]
+    groups = read(write(tmp_path / "picks.jsonl", *lines))
+    assert [[each.label for each in group.candidates] for group in groups] == [[0, 1, 0], [1, 1]]
+    assert [group.split for group in groups] == [None, "test"] and groups[1].query_id == "b"
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ({"query": "a", "candidates": ["x", "y"], "picked": 2}, "picked.*from 0 to 1"),
+    ({"query": "a", "candidates": ["x", "y"], "picked": True}, "picked.*from 0 to 1"),
+    ({"query": "a", "candidates": ["x", "x"], "picked": 0}, "candidates.*'x' is there twice"),
+    ({"query": "a", "candidates": [], "picked": 0}, "candidates.*a list of texts"),
+])  # fmt: skip
+def test_wrong_picks_are_refused(tmp_path: Path, line: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(write(tmp_path / "picks.jsonl", line))
