@@ -1,6 +1,7 @@
 """A small group store, and small runs on it; small candidate pools and language models."""
 
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 # Before torch is imported, and for the processes that tests start. Tensors here are tiny, so threads would only wait
-# for one another; and `dtype: auto` is to be float32 on every x86 machine. A GPU is seen where it is asked for: -m gpu.
+# for one another; and `dtype: auto` is to be float32 on every machine. A GPU is seen where it is asked for: -m gpu.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 if "PYTEST_XDIST_WORKER" not in os.environ and not re.search("-m ?gpu", " ".join(sys.argv)):
@@ -29,6 +30,8 @@ __all__ = ["listed_pool", "pool", "tiny_bert", "tiny_llama", "tiny_qwen3"]
 NUM_QUERIES, NUM_CANDIDATES, DIM = 120, 12, 16
 
 torch.set_num_threads(1)
+if platform.machine() in ("aarch64", "arm64"):  # these know no ONEDNN_MAX_CPU_ISA=AVX2, and many have bfloat16
+    torch.ops.mkldnn._is_mkldnn_bf16_supported = lambda: False
 
 
 @pytest.fixture(scope="session")

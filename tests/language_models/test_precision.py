@@ -30,7 +30,7 @@ def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_processor_whose_kernels_are_held_to_avx2_has_no_bfloat16() -> None:
-    """The environment of these tests sets ONEDNN_MAX_CPU_ISA=AVX2."""
+    """The environment of these tests sets ONEDNN_MAX_CPU_ISA=AVX2; on ARM, conftest.py answers for the processor."""
     assert not has_bfloat16("cpu") and resolve_dtype("auto", CPU) == "float32"
 
 
