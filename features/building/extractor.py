@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
+from features.texts.groups import Source
 from features.texts.own_files import files_of
+from features.texts.pools import PoolSource
+from features.texts.tasks import ProblemSource
 from language_models.backbone import Backbone
 from language_models.encoder import Encoder
 from ranking.stores.candidate_pool import CandidatePool
@@ -16,14 +19,8 @@ from ranking.stores.group_store import GroupStore
 from ranking.stores.writer import check_settings
 from registry import SOURCES, ConfigError, Node
 
-
-@runtime_checkable
-class Fingerprinted(Protocol):
-    """Any source: of groups, of a pool, or of problems."""
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Values that the content of the source depends on."""
-        ...
+AnySource = Source | PoolSource | ProblemSource
+_YIELDS: dict[type, str] = {Source: "groups", PoolSource: "candidates", ProblemSource: "problems"}
 
 
 class Extractor(ABC):
@@ -46,7 +43,7 @@ class Extractor(ABC):
     unit: ClassVar[str] = "groups"
     assumed: ClassVar[Mapping[str, Any]] = {}
 
-    def __init__(self, source: Fingerprinted, path: str | None) -> None:
+    def __init__(self, source: AnySource, path: str | None) -> None:
         self.source, self._path = source, path
 
     @abstractmethod
@@ -148,18 +145,19 @@ class Extractor(ABC):
         return json.loads(json.dumps(self.settings()))
 
 
-def build_source(node: Node, *methods: str) -> Any:
+def build_source(node: Node, *kinds: type) -> Any:
     """Build the source that a yaml names.
 
     Args:
         node: The node of the source in the yaml.
-        methods: What the source may provide, such as `groups`; one of them is enough.
+        kinds: The kinds of source that will do; the source must be of one of them.
 
     Raises:
-        ConfigError: If the source provides none of them.
+        ConfigError: If it is of none of them.
     """
     source = SOURCES.build(node, path="features.source")
-    if not any(callable(getattr(source, method, None)) for method in methods):
-        known = [name for name in SOURCES.names() if any(hasattr(SOURCES.get(name), method) for method in methods)]
-        raise ConfigError("features.source", f"gives no {' or '.join(methods)}.", known=known)
+    if not isinstance(source, kinds):
+        factories = {name: SOURCES.get(name) for name in SOURCES.names()}
+        known = [name for name, each in factories.items() if isinstance(each, type) and issubclass(each, kinds)]
+        raise ConfigError("features.source", f"gives no {' or '.join(_YIELDS[kind] for kind in kinds)}.", known=known)
     return source

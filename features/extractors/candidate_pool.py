@@ -15,6 +15,7 @@ from features.building.extractor import Extractor, build_source
 from features.building.pool_shards import ShardWork, embed
 from features.building.processes import share_out
 from features.texts.equal_texts import DistinctPool
+from features.texts.groups import Source
 from features.texts.pools import PoolQuery, PoolSource, PoolText, pool_source
 from features.texts.survey import Duplicates, PoolSurvey, Unknown, survey
 from language_models.encoder import Encoder
@@ -62,7 +63,7 @@ class CandidatePoolExtractor(Extractor):
         unknown_ids: Unknown = "error",
         duplicates: Duplicates = "keep",
     ) -> None:
-        super().__init__(pool_source(build_source(source, "candidates", "groups"), own_lists=own_lists), path)
+        super().__init__(pool_source(build_source(source, PoolSource, Source), own_lists=own_lists), path)
         self.encoder, self.dtype, self.chunk_size = encoder, dtype, chunk_size
         self.devices = devices if encoder else 1
         self.unknown_ids: Unknown = unknown_ids

@@ -51,7 +51,7 @@ class EmbeddingExtractor(Extractor):
         dtype: Literal["float16", "bfloat16", "float32"] = "float16",
         chunk_size: Rows = 1024,
     ) -> None:
-        super().__init__(build_source(source, "groups"), path)
+        super().__init__(build_source(source, Source), path)
         self.encoder, self.retrieve, self.dtype, self.chunk_size = encoder, retrieve, dtype, chunk_size
 
     def settings(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class ResponsesExtractor(Extractor):
         beams: Annotated[int, Interval(ge=_FEWEST_BEAMS, le=1000)] | None = None,
         devices: Few = 1,
     ) -> None:
-        super().__init__(build_source(source, "problems"), path)
+        super().__init__(build_source(source, ProblemSource), path)
         self.generator: Generator = GENERATORS.build(generator, path="features.generator")
         self.verifier = build_verifier(verifier, workers) if verifier is not None else None
         given = self.generator.language_model

@@ -28,7 +28,7 @@ class TextsExtractor(Extractor):
     def __init__(
         self, source: Annotated[Node, SOURCES], path: FilePath | None = None, chunk_size: Rows = 16384
     ) -> None:
-        super().__init__(build_source(source, "groups"), path)
+        super().__init__(build_source(source, Source), path)
         self.chunk_size = chunk_size
 
     @property
