@@ -58,6 +58,14 @@ class Extractor(ABC):
         """The parts that the source must have, by name."""
         return {self.unit: self.items()}
 
+    def judgements(self) -> Iterable[tuple[str, Mapping[str, float]]] | None:
+        """The graded candidates of each query as the source gives them, by the store's ids.
+
+        Returns:
+            None if only the store has them under its ids.
+        """
+        return None
+
     @abstractmethod
     def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
         """Build the store, or continue an unfinished one.

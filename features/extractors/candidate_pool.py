@@ -1,6 +1,6 @@
 """candidate_pool: builds one large set of candidates with vectors, and the queries that rank it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -89,6 +89,12 @@ class CandidatePoolExtractor(Extractor):
     def parts(self) -> dict[str, Iterable[object]]:
         """Candidates and queries."""
         return {"candidates": self.items(), "queries": self.source.queries()}
+
+    def judgements(self) -> Iterator[tuple[str, Mapping[str, float]]] | None:
+        """The grades of the source; None if duplicates are dropped, whose grades go to the candidate that is kept."""
+        if self.duplicates == "drop":
+            return None
+        return ((query.id, query.relevant or {}) for query in self.source.queries())
 
     def read_source(self) -> None:
         """Read and check the whole source, as a run does before it builds.

@@ -1,6 +1,6 @@
 """embedding: builds a group store of texts and their vectors; one encoder embeds each text separately."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ from features.building.alike import Alike
 from features.building.extractor import Extractor, build_source
 from features.building.group_build import GroupBuild, survey
 from features.building.group_rows import Item, Slot, number_items, pool_ids, retrieved_slots
-from features.texts.groups import Source, TextGroup, checked
+from features.texts.groups import Source, TextGroup, checked, grades
 from language_models.encoder import Encoder
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
@@ -63,6 +63,10 @@ class EmbeddingExtractor(Extractor):
     def items(self) -> Iterator[TextGroup]:
         """All groups, checked."""
         return checked(self.source.groups(), with_features=self.encoder is None)
+
+    def judgements(self) -> Iterator[tuple[str, Mapping[str, float]]] | None:
+        """The labels of the source; None for retrieved candidates, which can get other ids."""
+        return grades(self.items()) if self.retrieve is None else None
 
     def read_source(self) -> None:
         """Read and check the whole source, as a run does before it builds.

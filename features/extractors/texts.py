@@ -1,13 +1,13 @@
 """texts: builds a group store of texts and labels without vectors, for rankers that read texts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from console.progress import WorkProgress
 from features.building.extractor import Extractor, build_source
 from features.building.group_build import GroupBuild, survey
-from features.texts.groups import Source, TextGroup, checked
+from features.texts.groups import Source, TextGroup, checked, grades
 from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import EXTRACTORS, SOURCES, Node
 from registry.ranges import FilePath, Rows
@@ -43,6 +43,10 @@ class TextsExtractor(Extractor):
     def items(self) -> Iterator[TextGroup]:
         """All groups, checked."""
         return checked(self.source.groups())
+
+    def judgements(self) -> Iterator[tuple[str, Mapping[str, float]]] | None:
+        """The labels of the source."""
+        return grades(self.items())
 
     def read_source(self) -> None:
         """Read and check the whole source, as a run does before it builds.

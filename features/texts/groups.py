@@ -1,7 +1,7 @@
 """Text groups: a query with its candidates, as a source yields them, before any text is embedded."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -65,6 +65,12 @@ class Source(Protocol):
             ConfigError: If some data is wrong; names every place.
         """
         ...
+
+
+def grades(groups: Iterable[TextGroup]) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """The labelled candidates of each group, by id."""
+    for group in groups:
+        yield group.query_id, {each.id: each.label for each in group.candidates if each.label is not None}
 
 
 def checked(groups: Iterable[TextGroup], *, with_features: bool = False) -> Iterator[TextGroup]:

@@ -20,7 +20,7 @@ from sklearn.metrics import dcg_score
 
 from console.decimals import decimal
 from console.tables import new_table
-from features.extractors.candidate_pool import CandidatePoolExtractor
+from features.building.extractor import Extractor
 from rankers.judging.judging import RUN_DEPTH
 from ranking.metrics import metric_name
 from ranking.stores.candidate_pool import POOL, CandidatePool
@@ -359,16 +359,16 @@ def _per_query(path: Path, scorer: str) -> dict[str, dict[str, float]]:
 def _judgements(config: RunConfig) -> _Judgements:
     """The judgements of the source if the config names it, else those of the store."""
     if config.features is not None:
-        extractor = EXTRACTORS.build(config.features, path="features")
+        extractor: Extractor = EXTRACTORS.build(config.features, path="features")
         path = extractor.path
-        if isinstance(extractor, CandidatePoolExtractor) and extractor.duplicates == "keep":
-            pool = CandidatePool.open(path)
+        if (judgements := extractor.judgements()) is not None:
+            pool = CandidatePool.open(path) if format_of(path) == POOL.name else None
             grades = {
-                trec_id(query.id): {trec_id(candidate): grade for candidate, grade in (query.relevant or {}).items()}
-                for query in extractor.source.queries()
+                trec_id(query): {trec_id(candidate): grade for candidate, grade in given.items()}
+                for query, given in judgements
             }
             source = f"the source, {config.features['source']['name']}"
-            return _Judgements(grades, pool.min_label, pool.num_candidates, source)
+            return _Judgements(grades, pool.min_label if pool else 0, pool.num_candidates if pool else None, source)
     else:
         path = Path(config.datamodule["path"])
     return _of_pool(CandidatePool.open(path)) if format_of(path) == POOL.name else _of_groups(GroupStore.open(path))

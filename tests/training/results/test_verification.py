@@ -118,6 +118,18 @@ def test_a_run_over_groups_has_the_numbers_of_ir_measures(run: Callable[..., Pat
     assert all(check.known and check.compared > 0 and check.left_out == 0 for check in found.checks)
 
 
+def test_a_run_over_groups_is_judged_by_the_source_and_not_by_the_store(
+    run: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = run(groups(tmp_path), "list_ranker")
+    assert verify(folder).judged_by == "the source, jsonl" and verify(folder).equal
+    rows = [json.loads(line) for line in (tmp_path / "groups.jsonl").read_text().splitlines()]
+    for candidate in (candidate for row in rows for candidate in row["candidates"]):
+        candidate["label"] = 2 - candidate["label"]
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert not verify(folder).equal
+
+
 def test_candidates_that_the_pool_lacks_count_and_both_numbers_are_given(
     run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
