@@ -71,11 +71,13 @@ def export_onnx(ranker: Ranker[Any], path: str | Path) -> float:
         The largest difference between a score of the file and the ranker's, relative to the largest score.
 
     Raises:
-        ValueError: If it is another ranker.
+        ValueError: If it is another ranker, or one with `extra` inputs.
         ConfigError: If the packages of the extra `onnx` are missing, the file cannot be written, or its scores differ.
     """
     if type(ranker) not in (ListRanker, PointRanker):
         raise ValueError(f"only list_ranker and point_ranker can be exported, not {ranker.name}")
+    if ranker.extra:
+        raise ValueError(f"a ranker that also reads {', '.join(ranker.extra)} of each response cannot be exported")
     _check_packages()
     path = Path(path)
     make_folder(path.parent, "choose a folder that you may write to")

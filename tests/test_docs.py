@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_configs import describe_any
 
 from benchmarks.__main__ import RESULTS, TABLES
 from benchmarks.comparison import markdown
@@ -45,4 +46,4 @@ def test_every_config_and_override_is_valid() -> None:
     shown = re.findall(r"python train\.py --config (\S+)((?: +[\w.]+=\S+)*)", DOCS)
     assert len(shown) >= 3
     for config, overrides in shown:
-        load_config(config, overrides.split())
+        load_config(config, overrides.split(), describe=describe_any)

@@ -210,12 +210,12 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "weights: one too few": (
         "model.safetensors",
         weights(lambda w: w.pop(PROJECTION)),
-        f': its weights do not fit point_ranker: Missing key(s) in state_dict: "{PROJECTION}"',
+        f": its weights do not fit point_ranker: weights of PointRanker: 1 missing: {PROJECTION}",
     ),
     "weights: one too many": (
         "model.safetensors",
         weights(lambda w: w.update(extra=torch.zeros(1))),
-        ': its weights do not fit point_ranker: Unexpected key(s) in state_dict: "extra"',
+        ": its weights do not fit point_ranker: weights of PointRanker: 1 unknown: extra",
     ),
 }
 CHECKPOINTS: dict[str, tuple[Callable[[Path], Any], str]] = {

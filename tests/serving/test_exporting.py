@@ -184,6 +184,9 @@ def test_scores_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest.
 def test_only_list_and_point_rankers_become_onnx(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="only list_ranker and point_ranker can be exported, not random"):
         export_onnx(RANKERS.build("random"), tmp_path / "random.onnx")
+    ranker = RANKERS.build({"name": "list_ranker", "extra": ["num_tokens"]}, feature_dim=4)
+    with pytest.raises(ValueError, match="a ranker that also reads num_tokens of each response cannot be exported"):
+        export_onnx(ranker, tmp_path / "ranker.onnx")
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
