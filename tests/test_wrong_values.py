@@ -126,6 +126,7 @@ def spoilt(
     path: str,
     *,
     deep: bool,
+    above: tuple[Any, ...] = (),
     wrap: Callable[[Any], dict[str, Any]] = lambda node: node,
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """The path of each option, a value that it cannot have, and all that is right but for it.
@@ -135,6 +136,7 @@ def spoilt(
         start: What is right.
         path: Where that stands.
         deep: Some values for each option of every component that an option can name, instead of all for its own.
+        above: The kinds of components around this one; a ranker in a ranker is not looked into again.
         wrap: Puts the options in their place.
     """
     yield f"{path}.{NO_NAME}".lstrip("."), 1, wrap({**start, NO_NAME: 1})
@@ -151,12 +153,13 @@ def spoilt(
         for value in values[:: max(1, len(values) // 3)] if deep else values:
             yield here, value, spoil(value)
         if nested := schema.dataclass_of(option.annotation):
-            yield from spoilt(nested, needed(nested), here, deep=deep, wrap=spoil)
-        if kind and deep:
+            yield from spoilt(nested, needed(nested), here, deep=deep, above=above, wrap=spoil)
+        if kind and deep and kind not in above:
             for name in kind.names():
                 inner = (lambda node, spoil=spoil: spoil([node])) if listed else spoil
                 place = f"{here}[0]" if listed else here
-                yield from spoilt(kind.get(name), least(kind, name), place, deep=True, wrap=inner)
+                around = (*above, kind)
+                yield from spoilt(kind.get(name), least(kind, name), place, deep=True, above=around, wrap=inner)
 
 
 def fault_of(check: Callable[[Any], Any], given: Any, path: str) -> str:
