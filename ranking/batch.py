@@ -26,7 +26,7 @@ class Batch:
         log_probability: Where it is known, that of each response, in nats; nan for single responses without one.
         num_tokens: Where it is known, that of each response; -1 for single responses without one.
         self_certainty: Where it is known, that of each response, in nats; nan for single responses without one.
-        beam: Where a beam search was made, the label of what it found for each query, nan where it found nothing.
+        beam: Where a beam search was made, the label of what it found for each query, nan where there is none.
     """
 
     labels: Float[Tensor, "B K"]

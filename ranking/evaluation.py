@@ -34,7 +34,11 @@ class Judged(Protocol):
         ...
 
     def baselines(self, metrics: Metrics) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
-        """The same of other scorers, by name."""
+        """The same of other scorers, by name; nan for queries that a scorer leaves out."""
+        ...
+
+    def left_out(self) -> dict[str, Bool[Tensor, " Q"]]:
+        """The queries for which another scorer has no list, by the name of the scorer; scorers with all are absent."""
         ...
 
     def rankings(self) -> Iterator[tuple[int, Ranked]]:
@@ -90,8 +94,17 @@ class Evaluation:
         return self._values(metrics, Scored(self.scores, self.labels, self.mask))
 
     def baselines(self, metrics: Metrics) -> dict[str, dict[str, Float[Tensor, " Q"]]]:
-        """The same of the references, by name."""
-        return {name: self._values(metrics, scored) for name, scored in self.references.items()}
+        """The same of the references, by name; nan for queries that a reference leaves out."""
+        found = {name: self._values(metrics, scored) for name, scored in self.references.items()}
+        for name, queries in self.left_out().items():
+            found[name] = {metric: values.masked_fill(queries, torch.nan) for metric, values in found[name].items()}
+        return found
+
+    def left_out(self) -> dict[str, Bool[Tensor, " Q"]]:
+        """The queries for which a reference has an empty list, by the name of the reference."""
+        lists = {name: self.group[scored.mask.any(dim=1)] for name, scored in self.references.items()}
+        found = {name: ~torch.isin(self.queries, groups) for name, groups in lists.items()}
+        return {name: queries for name, queries in found.items() if bool(queries.any())}
 
     def rankings(self) -> Iterator[tuple[int, Ranked]]:
         """Each group, once a draw, and its candidates in order: slot, score, label."""

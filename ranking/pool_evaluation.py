@@ -152,6 +152,10 @@ class PoolEvaluation:
         """The same of all other scorers."""
         return {name: self._values(metrics, each) for name, each in self.places.items() if name != self.name}
 
+    def left_out(self) -> dict[str, Bool[Tensor, " Q"]]:
+        """Nothing, because every scorer ranks the pool for every query."""
+        return {}
+
     def within_pool(self, metrics: Metrics) -> dict[str, Float[Tensor, " Q"]]:
         """Each metric of the judged scorer, as if nobody had judged the candidates that the pool lacks."""
         return self._values(metrics, self.places[self.name], within=True)

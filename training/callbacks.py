@@ -129,7 +129,7 @@ class ReferenceLines(Callback):
             return
         assert isinstance(pl_module, Ranker)
         lines = {
-            f"baselines/{name}/{metric}": float(values.mean())
+            f"baselines/{name}/{metric}": float(values.nanmean())
             for name, found in pl_module.evaluation.baselines(pl_module.metrics).items()
             for metric, values in found.items()
         }

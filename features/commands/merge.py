@@ -102,7 +102,9 @@ def _check_query(stores: Sequence[GroupStore], query: str, parts: Sequence[_Part
         raise ConfigError(names, problem, cure="give each query its own id")
     if len(parts) == 1:
         return
-    ids = [stores[part.store].slot_id(slot) for part in parts for slot in _slots(stores[part.store], part.group)]
+    ids = [
+        stores[part.store].slot_id(slot) for part in parts for slot in _slots(stores[part.store], part.group).tolist()
+    ]
     if len(set(ids)) < len(ids):
         names = " and ".join(str(stores[part.store].path) for part in parts)
         twice = max(ids, key=ids.count)
@@ -142,7 +144,7 @@ def _new_candidates(
     new = []
     for part in itertools.chain.from_iterable(chunk):
         store = stores[part.store]
-        for row in store.candidate[_bounds(store, part.group)].tolist():
+        for row in store.candidate[_slots(store, part.group)].tolist():
             if (part.store, row) not in rows:
                 rows[part.store, row] = len(rows)
                 new.append((part.store, row))
@@ -170,7 +172,7 @@ def _add_groups(
     known: Sequence[str],
 ) -> None:
     parts = list(itertools.chain.from_iterable(chunk))
-    bounds = [(stores[part.store], _bounds(stores[part.store], part.group)) for part in parts]
+    slots = [(stores[part.store], _slots(stores[part.store], part.group)) for part in parts]
     first = [stores[group[0].store] for group in chunk]
     index = [torch.tensor([group[0].group]) for group in chunk]
     sizes = [sum(len(_slots(stores[part.store], part.group)) for part in group) for group in chunk]
@@ -185,15 +187,15 @@ def _add_groups(
             [
                 rows[part.store, row]
                 for part in parts
-                for row in stores[part.store].candidate[_bounds(stores[part.store], part.group)].tolist()
+                for row in stores[part.store].candidate[_slots(stores[part.store], part.group)].tolist()
             ]
         ),
-        label=torch.cat([store.label[some] for store, some in bounds]),
-        valid=torch.cat([store.valid[some] for store, some in bounds]),
-        injected=torch.cat([store.injected[some] for store, some in bounds]),
-        slot_ids=[store.slot_id(slot) for store, some in bounds for slot in range(some.start, some.stop)],
+        label=torch.cat([store.label[some] for store, some in slots]),
+        valid=torch.cat([store.valid[some] for store, some in slots]),
+        injected=torch.cat([store.injected[some] for store, some in slots]),
+        slot_ids=[store.slot_id(slot) for store, some in slots for slot in some.tolist()],
         split=[_SPLIT_NAMES[int(store.split[at])] for store, at in zip(first, index, strict=True)],
-        responses={name: torch.cat([getattr(store, name)[some] for store, some in bounds]) for name in known},
+        responses={name: torch.cat([getattr(store, name)[some] for store, some in slots]) for name in known},
         beams=[_beam(stores, group) for group in chunk]
         if any(store.beam_label is not None for store in stores)
         else None,
@@ -201,10 +203,10 @@ def _add_groups(
 
 
 def _beam(stores: Sequence[GroupStore], parts: Sequence[_Part]) -> tuple[str, float]:
-    """What a beam search found for a query, in the first of its stores where one was made."""
+    """What a beam search found for a query, in the first of its stores where it found something."""
     for store, group in ((stores[part.store], part.group) for part in parts):
-        if store.beam_label is not None:
-            return store.beam_text(group) or "", float(store.beam_label[group])
+        if store.beam_label is not None and (text := store.beam_text(group)) is not None:
+            return text, float(store.beam_label[group])
     return "", math.nan
 
 
@@ -212,13 +214,10 @@ def _query(store: GroupStore, group: Int[Tensor, " N"]) -> Tensor:
     return torch.stack([store.query_features(group, depth) for depth in range(len(store.depths))], dim=1)
 
 
-def _bounds(store: GroupStore, group: int) -> slice:
-    return slice(int(store.offsets[group]), int(store.offsets[group + 1]))
-
-
-def _slots(store: GroupStore, group: int) -> range:
-    some = _bounds(store, group)
-    return range(some.start, some.stop)
+def _slots(store: GroupStore, group: int) -> Int[Tensor, " S"]:
+    """The slots of a group's candidates, without the slot in which older stores hold a beam search result."""
+    slots = torch.arange(int(store.offsets[group]), int(store.offsets[group + 1]))
+    return slots[slots != store.beam_slots.get(group, -1)]
 
 
 def _content(store: GroupStore) -> list[str]:

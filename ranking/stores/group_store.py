@@ -153,13 +153,20 @@ class GroupStore:
         """
         if self.has_beams:
             return self._groups.joined("beam_label")
-        # Stores of earlier versions hold it in a slot that is not valid, with this id.
-        beams = [slot for slot in (~self.valid).nonzero().flatten().tolist() if self.slot_id(slot) == "beam"]
-        if not beams:
+        if not self.beam_slots:
             return None
-        found, slots = torch.full((self.num_groups,), torch.nan), torch.tensor(beams)
-        found[torch.searchsorted(self.offsets, slots, right=True) - 1] = self.label[slots]
+        found, slots = torch.full((self.num_groups,), torch.nan), torch.tensor(list(self.beam_slots.values()))
+        found[list(self.beam_slots)] = self.label[slots]
         return found
+
+    @cached_property
+    def beam_slots(self) -> dict[int, int]:
+        """The slot of each group's beam search result in a store of an earlier version; it is not a candidate."""
+        if self.has_beams:
+            return {}
+        slots = [slot for slot in (~self.valid).nonzero().flatten().tolist() if self.slot_id(slot) == "beam"]
+        groups = torch.searchsorted(self.offsets, torch.tensor(slots), right=True) - 1
+        return dict(zip(groups.tolist(), slots, strict=True))
 
     @property
     def has_beams(self) -> bool:
@@ -168,7 +175,10 @@ class GroupStore:
 
     def beam_text(self, group: int) -> str | None:
         """What a beam search found for a group's query; None if nothing, or if none was made."""
-        return (self._groups.text("beam", group) or None) if self.has_beams else None
+        if self.has_beams:
+            return self._groups.text("beam", group) or None
+        slot = self.beam_slots.get(group)
+        return None if slot is None else self.candidate_text(int(self.candidate[slot]))
 
     def slot_id(self, slot: int) -> str:
         """The id of the candidate in a slot, within its group."""

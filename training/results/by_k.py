@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rankers.judging.groups import GroupJudging
 from ranking.significance import Interval
 from ranking.stores.files import write_file
 from registry import RANKERS
-from training.results.report import BOUND, mean_of
+from training.results.report import BOUND, mean_of, plain
 
 _LADDER = (1, 3, 5, 10, 20, 50)
 _DRAWS = 10
@@ -56,15 +56,17 @@ class ByK:
                 for batch in datamodule.evaluation_batches("test", k, _DRAWS if k < most else 1):
                     judging.update(batch.to(ranker.device))
                 found = judging.judge()
+                left_out = found.left_out()
                 values = {name: found.per_query(metrics), **found.baselines(metrics)}
                 for scorer, of in values.items():
-                    means.setdefault(scorer, []).append(mean_of(of[metric]))
+                    kept = ~left_out[scorer] if scorer in left_out else slice(None)
+                    means.setdefault(scorer, []).append(mean_of(of[metric][kept]))
                 shown.report(1)
         return cls(metric, ks, means)
 
     def results(self) -> dict[str, Any]:
         """All results as plain values for a json file."""
-        scorers = {scorer: [asdict(mean) for mean in means] for scorer, means in self.means.items()}
+        scorers = {scorer: [plain(mean) for mean in means] for scorer, means in self.means.items()}
         return {"metric": self.metric, "ks": list(self.ks), "draws": _DRAWS, "scorers": scorers}
 
     def draw(self, path: Path) -> None:

@@ -5,7 +5,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,14 @@ class Report:
         queries: The group of each query, in the order of the values.
         num_missing: Number of judged candidates that are not in the pool. They count as never found. A second set of
             the ranker's metrics leaves them out.
+        left_out: Scorer -> whether it leaves out each query; its mean and its difference are over the others.
     """
 
     name: str
     per_query: Mapping[str, Mapping[str, Tensor]]
     queries: Sequence[int]
     num_missing: int = 0
+    left_out: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, evaluation: Judged, metrics: Metrics) -> "Report":
@@ -56,13 +58,13 @@ class Report:
         missing = 0
         if isinstance(evaluation, PoolEvaluation) and (missing := evaluation.num_missing):
             per_query[WITHIN] = evaluation.within_pool(metrics)
-        return cls(name, per_query, evaluation.queries.tolist(), missing)
+        return cls(name, per_query, evaluation.queries.tolist(), missing, evaluation.left_out())
 
     @cached_property
     def means(self) -> dict[str, dict[str, Interval]]:
         """The mean of each scorer's metrics, with a 95 % bootstrap interval over queries."""
         return {
-            scorer: {metric: mean_of(values) for metric, values in metrics.items()}
+            scorer: {metric: mean_of(values[self._kept(scorer)]) for metric, values in metrics.items()}
             for scorer, metrics in self.per_query.items()
         }
 
@@ -71,28 +73,30 @@ class Report:
         """The ranker's difference to each other scorer per metric, with its paired bootstrap interval."""
         ours = self.per_query[self.name]
         return {
-            scorer: {metric: _difference(ours[metric], values) for metric, values in them.items()}
+            scorer: {metric: _difference(ours[metric][kept], values[kept]) for metric, values in them.items()}
             for scorer, them in self.per_query.items()
+            for kept in (self._kept(scorer),)
             if scorer not in (self.name, BOUND, WITHIN)
         }
 
     def best_baseline(self, metric: str) -> str | None:
-        """The baseline with the highest mean; None without baselines that do not use the ranker itself."""
+        """The baseline over which the ranker gains least; None without baselines that do not use the ranker itself."""
         baselines = [scorer for scorer in self.differences if scorer not in _OF_THE_RANKER]
-        known = [scorer for scorer in baselines if not math.isnan(self.means[scorer][metric].mean)]
-        return max(known or baselines, key=lambda scorer: self.means[scorer][metric].mean, default=None)
+        known = [scorer for scorer in baselines if not math.isnan(self.differences[scorer][metric].mean)]
+        return min(known or baselines, key=lambda scorer: self.differences[scorer][metric].mean, default=None)
 
     def results(self) -> dict[str, Any]:
         """All results as plain values for a json file."""
         return {
             "queries": len(self.queries),
             **({"judged_but_not_in_the_pool": self.num_missing} if self.num_missing else {}),
+            **({"left_out": self._num_left_out()} if self.left_out else {}),
             "scorers": {
-                scorer: {metric: _plain(interval) for metric, interval in metrics.items()}
+                scorer: {metric: plain(interval) for metric, interval in metrics.items()}
                 for scorer, metrics in self.means.items()
             },
             "differences": {
-                scorer: {metric: _plain(interval) for metric, interval in metrics.items()}
+                scorer: {metric: plain(interval) for metric, interval in metrics.items()}
                 for scorer, metrics in self.differences.items()
             },
         }
@@ -103,7 +107,8 @@ class Report:
         count = "1 query, which has no interval" if len(self.queries) == 1 else f"{len(self.queries):,} queries"
         intervals = "" if len(self.queries) == 1 else ", 95 % bootstrap intervals"
         lacking = f"; {self.num_missing:,} judged candidates are not in the pool" if self.num_missing else ""
-        table = new_table("", *metrics, title=f"{split}: {count}{intervals}{lacking}")
+        lacking += "".join(f"; {scorer} leaves out {number:,}" for scorer, number in self._num_left_out().items())
+        table = new_table("", *metrics, title=f"{split}: {count}{intervals}{escape(lacking)}")
         for scorer, means in self.means.items():
             cells = [decimal(mean.mean) + _bounds(mean) for mean in means.values()]
             table.add_row(escape(scorer), *cells, style="bold" if scorer == self.name else None)
@@ -115,6 +120,13 @@ class Report:
             table.add_row(title, *(self._difference(scorer, metric) for scorer, metric in cells))
         return table
 
+    def _kept(self, scorer: str) -> Tensor | slice:
+        """The queries that a scorer does not leave out, as an index of per-query values."""
+        return ~self.left_out[scorer] if scorer in self.left_out else slice(None)
+
+    def _num_left_out(self) -> dict[str, int]:
+        return {scorer: int(queries.sum()) for scorer, queries in self.left_out.items()}
+
     def _difference(self, scorer: str | None, metric: str) -> str:
         if scorer is None:
             return ""
@@ -125,7 +137,7 @@ class Report:
 
 
 def write_per_query(path: Path, report: Report, query_id: Callable[[int], str]) -> None:
-    """Write one row per query and scorer: query_id, scorer, then each metric."""
+    """Write one row per query and scorer that does not leave it out: query_id, scorer, then each metric."""
     metrics = list(report.per_query[report.name])
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
@@ -133,7 +145,9 @@ def write_per_query(path: Path, report: Report, query_id: Callable[[int], str]) 
     names = [query_id(query) for query in report.queries]
     for scorer, values in report.per_query.items():
         columns = [values[metric].tolist() for metric in metrics]
-        writer.writerows([name, scorer, *row] for name, *row in zip(names, *columns, strict=True))
+        kept = (~report.left_out[scorer]).tolist() if scorer in report.left_out else [True] * len(names)
+        rows = zip(kept, names, *columns, strict=True)
+        writer.writerows([name, scorer, *row] for keep, name, *row in rows if keep)
     write_file(path, lines.getvalue().encode())
 
 
@@ -160,12 +174,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def mean_of(values: Tensor) -> Interval:
-    """The mean over queries with its interval; nan if the value of a query is nan."""
-    return mean_interval(values.numpy()) if bool(values.isfinite().all()) else _UNKNOWN
+    """The mean over queries with its interval; nan without queries, or if the value of one is nan."""
+    return mean_interval(values.numpy()) if len(values) and bool(values.isfinite().all()) else _UNKNOWN
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> Interval:
-    known = bool(ours.isfinite().all() and theirs.isfinite().all())
+    known = bool(len(ours) and ours.isfinite().all() and theirs.isfinite().all())
     return paired_difference(ours.numpy(), theirs.numpy()) if known else _UNKNOWN
 
 
@@ -176,7 +190,7 @@ def _bounds(found: Interval, *, signed: bool = False) -> str:
     return f"\n[dim]{interval(found.low, found.high, signed=signed)}[/]"
 
 
-def _plain(interval: Interval) -> dict[str, float | None]:
+def plain(interval: Interval) -> dict[str, float | None]:
     """An interval for json, which has no infinity: the bounds of a single query are null."""
     return {key: value if math.isfinite(value) else None for key, value in asdict(interval).items()}
 

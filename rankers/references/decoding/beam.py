@@ -14,7 +14,11 @@ from registry import RANKERS
 
 @RANKERS.register("beam")
 class Beam(Ranker[Batch]):
-    """A list of one candidate per query, with the label of the beam search's response; a miss if it found none."""
+    """A list of one candidate per query, with the label of the beam search's response.
+
+    Queries without such a label, for example because they were never searched, have an empty list, so they are left
+    out.
+    """
 
     batch_type: ClassVar[type[Batch]] = Batch
 
@@ -25,8 +29,8 @@ class Beam(Ranker[Batch]):
     def evaluation_scores(self, batch: Batch, ranker_scores: Float[Tensor, "B K"]) -> Scored:
         """One candidate per query."""
         assert batch.beam is not None
-        label = batch.beam.nan_to_num(0).unsqueeze(1)
-        return Scored(torch.zeros_like(label), label, torch.ones_like(label, dtype=torch.bool))
+        label = batch.beam.unsqueeze(1)
+        return Scored(torch.zeros_like(label), label.nan_to_num(0), ~label.isnan())
 
     def forward(self, batch: Batch) -> Float[Tensor, "B K"]:
         """Not defined, because a beam search does not score the query's candidates."""

@@ -119,6 +119,34 @@ def test_columns_that_only_one_store_has_are_left_out(tmp_path: Path) -> None:
     assert merged.beam_label is not None and merged.beam_label.nan_to_num(-1).tolist() == [0, 1, -1, -1]
 
 
+def test_the_beam_of_an_earlier_version_moves_from_its_slot_to_the_column(tmp_path: Path) -> None:
+    paths = []
+    for name, query, slot_ids in (("then", "a", ["r0", "beam"]), ("now", "a", ["r1", "r2"]), ("other", "b", ["r0"])):
+        writer = GroupStoreWriter(
+            tmp_path / name, feature_dim=2, depths=[None], dtype="float32", settings={}, source={"name": name}
+        )
+        count = len(slot_ids)
+        with writer:
+            writer.add_candidates(torch.zeros(count, 1, 2), [f"{name} {slot}" for slot in slot_ids])
+            writer.add_groups(
+                ids=[query],
+                texts=[query],
+                features=torch.zeros(1, 1, 2),
+                offsets=torch.tensor([0, count]),
+                candidate=torch.arange(count),
+                label=torch.ones(count),
+                slot_ids=slot_ids,
+                valid=torch.tensor([slot != "beam" for slot in slot_ids]),
+                beams=[("", torch.nan)] if name == "now" else None,
+            )
+            paths.append(writer.finish())
+    merged = GroupStore.open(merge([paths[1], paths[0], paths[2]], tmp_path / "merged"), verify=True)
+    assert [merged.slot_id(slot) for slot in range(merged.num_slots)] == ["r1", "r2", "r0", "r0"]
+    assert bool(merged.valid.all()) and merged.num_candidates == 4
+    assert [merged.beam_text(group) for group in range(2)] == ["then beam", None]
+    assert merged.beam_label is not None and merged.beam_label.nan_to_num(-1).tolist() == [1, -1]
+
+
 @pytest.mark.parametrize(("change", "problem"), [
     ({"dim": 5}, "its feature_dim is 5, but 4"),
     ({"text": "other"}, "query 'q1' has different texts in these stores"),

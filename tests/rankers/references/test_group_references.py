@@ -37,9 +37,11 @@ def test_references_of_groups_are_what_their_names_say() -> None:
     assert found["oracle"] == [1]
 
 
-def test_what_a_beam_search_found_is_a_hit_or_a_miss() -> None:
+def test_what_a_beam_search_found_is_a_hit_or_a_miss_and_queries_without_one_are_left_out() -> None:
     batch = make_batch([[0.0, 0.0]] * 3, [[0, 1], [2, 3], [4, 5]], beam=torch.tensor([0.0, torch.nan, 1.0]))
-    assert values(batch, "beam") == {"beam": [0, 0, 1]}
+    assert values(batch, "beam") == {"beam": [0, pytest.approx(math.nan, nan_ok=True), 1]}
+    left_out = judged(batch, "beam", "first").left_out()
+    assert {name: queries.tolist() for name, queries in left_out.items()} == {"beam": [False, True, False]}
 
 
 def test_stored_order_survives_slots_beyond_the_precision_of_float32() -> None:

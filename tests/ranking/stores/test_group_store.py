@@ -226,5 +226,6 @@ def test_what_a_beam_search_found_stands_beside_the_candidates_also_in_stores_of
             stores[name] = GroupStore.open(writer.finish())
     now, then = stores["now"], stores["then"]
     assert [now.beam_text(group) for group in range(3)] == ["found", None, "unlabelled"]
+    assert [then.beam_text(group) for group in range(3)] == ["candidate", None, "candidate"]
     assert now.beam_label is not None and now.beam_label.nan_to_num(-1).tolist() == [1, -1, -1]
     assert then.beam_label is not None and then.beam_label.nan_to_num(-1).tolist() == [0, -1, 1]

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from console.tables import print_table
-from training.results.report import Report
+from training.results.report import Report, write_per_query
 
 
 def printed(report: Report, width: int = 80) -> str:
@@ -56,6 +57,23 @@ def test_the_whole_of_a_report_is_printed_at_any_width(width: int) -> None:
     text = printed(found, width)
     assert "…" not in text and all(name in text for name in metrics)
     assert "5.000e+08" in text and "+5.000e+07" in text
+
+
+def test_a_scorer_that_leaves_out_queries_is_compared_on_the_others_and_the_report_says_how_many(
+    tmp_path: Path,
+) -> None:
+    ours, lacking = torch.tensor([1.0, 0.0, 0.5, 1.0]), torch.tensor([False, True, False, True])
+    beam = {"mrr": torch.tensor([0.5, torch.nan, 1.0, torch.nan])}
+    values = {"first": {"mrr": ours / 2}, "beam": beam, "ranker": {"mrr": ours}}
+    found = Report("ranker", values, range(4), left_out={"beam": lacking})
+    assert found.means["beam"]["mrr"].mean == 0.75 and found.differences["beam"]["mrr"].mean == 0
+    assert found.best_baseline("mrr") == "beam" and found.results()["left_out"] == {"beam": 2}
+    assert "4 queries, 95 % bootstrap intervals; beam leaves out 2" in printed(found)
+    write_per_query(tmp_path / "per_query.csv", found, str)
+    rows = (tmp_path / "per_query.csv").read_text().splitlines()
+    assert [row for row in rows if "beam" in row] == ["0,beam,0.5", "2,beam,1.0"] and len(rows) == 1 + 4 + 2 + 4
+    nowhere = Report("ranker", values, range(4), left_out={"beam": torch.ones(4, dtype=torch.bool)})
+    assert nowhere.best_baseline("mrr") == "first" and "nan" in printed(nowhere)
 
 
 def test_votes_weighted_by_the_ranker_itself_are_shown_but_are_no_rival() -> None:
