@@ -1,8 +1,10 @@
 """Processes: coordinates the processes of one run that torchrun, srun or another launcher has started."""
 
+import fcntl
 import glob
 import hashlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -55,13 +57,16 @@ class Processes:
         """Wait until the first process has built this path.
 
         Raises:
-            ConfigError: If the first process has reported a failure.
+            ConfigError: If the first process has reported a failure, or was killed on this machine.
         """
-        word, seen = _word(path), 0
+        word, sign, seen = _beside(path, "failed"), _beside(path, "building"), 0
         while not self.is_first and not path.exists():
-            seen = seen + 1 if word.exists() else 0
-            # The first process removes the failure file of an earlier run, but it may have started later than this one.
+            seen = seen + 1 if word.exists() or _is_abandoned(sign) else 0
+            # The first process removes the files of an earlier run, but it may have started later than this one.
             if seen == _LOOKS_BEFORE_BELIEF:
+                if not word.exists():  # also for the processes on other machines
+                    write_file(word, b"it was killed.")
+                    sign.unlink(missing_ok=True)
                 problem = f"the first process failed to build it: {word.read_text(errors='replace')}"
                 raise ConfigError(str(path), problem, cure="see what the first process printed")
             time.sleep(_LOOKS_EVERY)
@@ -69,7 +74,7 @@ class Processes:
     @contextmanager
     def telling_failure(self, path: Path) -> Iterator[None]:
         """In the first process: if building this path fails, report it to the processes that wait for it."""
-        word = _word(path)
+        word = _beside(path, "failed")
         if not (self._together and self.is_first):
             yield
             return
@@ -77,7 +82,8 @@ class Processes:
             for old in word.parent.glob(f"{glob.escape(path.name)}.failed-*"):
                 old.unlink()
         try:
-            yield
+            with _sign(_beside(path, "building")):
+                yield
         except BaseException as error:
             with suppress(OSError):
                 word.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +98,36 @@ class Processes:
         return self._strategy.broadcast(decide() if self.is_first else "")
 
 
-def _word(path: Path) -> Path:
-    """The file in which the first process of this launch reports that it could not build the path."""
+@contextmanager
+def _sign(sign: Path) -> Iterator[None]:
+    """Hold a locked file with this machine's name; a killed process loses the lock but leaves the file."""
+    try:
+        sign.parent.mkdir(parents=True, exist_ok=True)
+        file = sign.open("w")
+    except OSError:  # building the path will fail too, and says why
+        yield
+        return
+    with file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+            print(socket.gethostname(), file=file, end="", flush=True)
+        try:
+            yield
+        finally:
+            sign.unlink(missing_ok=True)
+
+
+def _is_abandoned(sign: Path) -> bool:
+    """Whether a process on this machine made this file and has ended; locks may be unknown to other machines."""
+    try:
+        with sign.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return file.read() == socket.gethostname()
+    except OSError:  # no such file, or it is locked
+        return False
+
+
+def _beside(path: Path, state: str) -> Path:
+    """The file in which the first process of this launch says that it builds the path, or that it has failed."""
     launch = hashlib.sha256("\0".join(os.environ.get(name, "") for name in _LAUNCH).encode()).hexdigest()[:8]
-    return path.with_name(f"{path.name}.failed-{launch}")
+    return path.with_name(f"{path.name}.{state}-{launch}")

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import torch
 
 from registry import ConfigError, load_config
 from registry.config import to_yaml
+from training.processes import _is_abandoned, _sign
 from training.run import train
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -160,6 +162,34 @@ def test_a_process_that_waits_for_the_first_one_ends_when_that_fails(groups_conf
     assert [each.returncode for each in both] == [1, 1], errors
     assert "store: the first process failed to build it: " in errors[0]
     assert all("groups.jsonl: one line cannot be read:" in error for error in errors)
+
+
+def test_a_process_that_waits_for_the_first_one_ends_when_that_is_killed(groups_config: Path, tmp_path: Path) -> None:
+    first = by_srun(groups_config, 0)
+    while not list(tmp_path.glob("store.building-*")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    second = by_srun(groups_config, 1)
+    try:
+        errors = second.communicate(timeout=300)[1]
+    finally:
+        second.kill()
+    assert second.returncode == 1 and "store: the first process failed to build it: it was killed." in errors
+    assert not list(tmp_path.glob("store.building-*"))
+
+
+def test_a_process_that_is_building_or_is_on_another_machine_is_not_taken_for_a_killed_one(tmp_path: Path) -> None:
+    sign = tmp_path / "store.building-0"
+    assert not _is_abandoned(sign)
+    with _sign(sign):
+        assert not _is_abandoned(sign)
+    assert not sign.exists()
+    sign.write_text("another machine")
+    assert not _is_abandoned(sign)
+    sign.write_text(socket.gethostname())
+    assert _is_abandoned(sign)
 
 
 def test_several_processes_of_torchrun_with_a_trainer_of_one_are_refused(
