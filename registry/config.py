@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from registry import schema
-from registry.errors import ConfigError, shown
+from registry.errors import ConfigError, TakenNameError, shown
 from registry.imports import import_modules, imported_modules
 from registry.kinds import CALLBACKS, DATAMODULES, EXTRACTORS, LOGGERS, RANKERS
 from registry.ranges import FilePath, NonNegative, Seed, Text
@@ -132,7 +132,12 @@ def load_config(
                 raise ConfigError("ranker.baselines", "references are not an option of the ranker.", cure=cure)
             # The config that a run of an earlier version saved.
             resolved["references"] = ranker.pop("baselines")
-        resolved["imports"] = _import(resolved.get("imports", []), [file.parent] if file else [])
+        try:
+            resolved["imports"] = _import(resolved.get("imports", []), [file.parent] if file else [])
+        except ConfigError as error:
+            if isinstance(error.__cause__, TakenNameError):
+                _add_misspelt(error, into, {key: value for key, value in resolved.items() if key != "imports"})
+            raise
         if isinstance(logger := resolved.get("logger", []), str | Mapping | None):
             resolved["logger"] = [] if logger is None else [logger]
         if isinstance(start := resolved.get("init_from"), str):
@@ -233,6 +238,15 @@ def _completed_by_start(
         problem = f"is {ranker['name']}, but {start}, which training starts from, is a {usual['name']}."
         raise ConfigError("ranker.name", problem, cure=f"leave it out, or start from a {ranker['name']}")
     return {"ranker": merge(usual, ranker), "imports": {**description["imports"], **given["imports"]}}
+
+
+def _add_misspelt(error: ConfigError, into: type, resolved: dict[Any, Any]) -> None:
+    """Add a misspelt name in the config to the error of a taken name, because the two often are one mistake."""
+    try:
+        schema.bind(into, resolved, "")
+    except ConfigError as other:
+        if other.meant:
+            error.cure = f"{error.cure}\n  Also:         {other.path}: {other.problem} Did you mean {other.meant[0]}?"
 
 
 def _parse_override(override: str) -> dict[str, Any]:

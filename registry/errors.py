@@ -34,6 +34,10 @@ class ConfigError(Exception):
         return "\n".join(lines)
 
 
+class TakenNameError(ValueError):
+    """A component has a name that another one has."""
+
+
 def shown(value: object) -> str:
     """A value as yaml writes it, with texts in quotes."""
     if isinstance(value, float) and not math.isfinite(value):

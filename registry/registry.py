@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from registry import schema
-from registry.errors import ConfigError, shown
+from registry.errors import ConfigError, TakenNameError, shown
 from registry.schema import Node
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,8 +35,9 @@ class Registry:
         """Decorator that registers a class or function under a name for yaml.
 
         Raises:
-            ValueError: If the name is not possible in yaml, or another component has it; shows both places. Names in
-                the home package have priority, even if their file is not imported yet.
+            ValueError: If the name is not possible in yaml.
+            TakenNameError: If another component has the name; shows both places. Names in the home package have
+                priority, even if their file is not imported yet.
         """
         if not isinstance(name, str) or not name or "@" in name or name == "none":
             shown_name = repr(name) if isinstance(name, str) else getattr(name, "__name__", name)
@@ -110,8 +111,8 @@ class Registry:
         for module in self._files().get(name, ()):
             importlib.import_module(module)
 
-    def _taken(self, name: str, by: str, factory: Callable[..., Any]) -> ValueError:
-        return ValueError(f"{self.kind}: the name {name!r} is taken by {by}; give {_place(factory)} another.")
+    def _taken(self, name: str, by: str, factory: Callable[..., Any]) -> TakenNameError:
+        return TakenNameError(f"{self.kind}: the name {name!r} is taken by {by}; give {_place(factory)} another.")
 
     def name_of(self, factory: Callable[..., Any]) -> str | None:
         """The name that a class or function is registered under."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry import LOSSES, ConfigError, imports
+from registry import LOSSES, ConfigError, imports, load_config
 from registry.imports import import_modules
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -194,7 +194,8 @@ def test_a_builtin_name_is_refused_even_where_its_file_was_never_imported(tmp_pa
         },
     )
     assert done.stdout.splitlines() == [
-        f"imports[0]: {mine}, line 3: ValueError: {name} is taken by {REPOSITORY}/{place}; give {mine}: mine another."
+        f"imports[0]: {mine}, line 3: TakenNameError: {name} is taken by {REPOSITORY}/{place};"
+        f" give {mine}: mine another."
         for name, place in expected.items()
     ]
 
@@ -206,5 +207,24 @@ def test_two_modules_that_register_one_name_are_refused_with_both_places(
     first, other = write("one_of_two.py", text), write("two_of_two.py", text)
     import_modules(["one_of_two"], [tmp_path])
     problem = refusal("two_of_two", tmp_path)
-    assert f"{other}, line 2: ValueError: losses: the name 'twice_for_a_test' is taken by {first}: loss" in problem
+    assert f"{other}, line 2: TakenNameError: losses: the name 'twice_for_a_test' is taken by {first}: loss" in problem
     assert LOSSES.get("twice_for_a_test").__module__ == "one_of_two"
+
+
+def test_a_misspelt_name_is_told_with_the_taken_name_of_an_imported_module(
+    write: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    text = "from registry import SIMILARITIES\n@SIMILARITIES.register('cosine')\ndef mine(): ..."
+    write("clashes_with_cosine.py", text)
+    config = tmp_path / "run.yaml"
+    node = "{name: list_ranker, similarity: cosinee}"
+    config.write_text(f"ranker: {node}\ndatamodule: grouped_features\nimports: [clashes_with_cosine]\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(config)
+    assert "line 2: TakenNameError: similarities: the name 'cosine' is taken by" in str(caught.value)
+    assert str(caught.value).endswith(
+        "\n  Also:         ranker.similarity: 'cosinee' is not among the similarities. Did you mean cosine?"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(config, ["ranker.similarity=cosine"])
+    assert "Also:" not in str(caught.value)
