@@ -26,6 +26,10 @@ SPEED = {
         "pool_memory": "ranking 6.8 million candidates on disk, 14 GB, against reading them",
         "scaling": "test-time scaling of LRanker, prefixes shared, against whole prompts",
     },
+    "serving": {
+        "personal": "10,000 users' rankers in one process, against the bytes of their differences and scoring alone",
+        "latency": "one query in ONNX Runtime and in NumPy, against PyTorch",
+    },
     "responses": {
         "sampling": "64 responses to one prompt, against generate and the matrix products alone",
         "kept_states": "the same with hidden states kept, against without",
