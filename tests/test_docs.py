@@ -36,6 +36,8 @@ def test_tables_are_rendered_from_the_results(name: str) -> None:
         "hidden_states",
         "sandbox",
         "verification",
+        "personal",
+        "latency",
     ],
 )
 def test_ratios_are_rendered_from_the_results(name: str) -> None:
