@@ -141,6 +141,25 @@ class Backbone:
             problem = f"{max_length} is more than the {longest} tokens of {self.model}."
             raise ConfigError(f"{path}.max_length", problem, cure=f"at most {longest}, or another model")
 
+    def checked_outline(self, max_length: int, path: str, *, download: bool) -> Any:
+        """The `outline`, after checking the hash of the weights and the number of positions.
+
+        Args:
+            max_length: The most tokens of a text.
+            path: The yaml path of the component that has `max_length`.
+            download: Whether to download a model that is not on this machine; if not, the result is None.
+
+        Raises:
+            ConfigError: If the model cannot be found, has other weights than `sha256`, or has too few positions.
+        """
+        if not download and not self.is_here:
+            return None
+        if self.sha256 is not None:
+            assert self.checked_hash
+        outline = self.outline()
+        self.check_length(max_length, path, outline.config)
+        return outline
+
     @cached_property
     def checked_hash(self) -> str:
         """The sha256 of the weights.

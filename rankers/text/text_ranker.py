@@ -112,20 +112,10 @@ class TextRanker(Ranker[TextBatch]):
             self._shard(self.device_mesh["data_parallel"])
 
     def check_backbone(self, *, download: bool) -> None:
-        """Refuse what the backbone cannot do, using its config, its tokenizer and the hash of its weights.
-
-        Args:
-            download: Whether to download a backbone that is not on this machine; if not, it is not checked.
-
-        Raises:
-            ConfigError: In the same cases as `configure_model`.
-        """
-        if not download and not self._described.is_here:
+        """Refuse what the backbone cannot do, using its config, its tokenizer and the hash of its weights."""
+        outline = self._described.checked_outline(self.max_length, "ranker", download=download)
+        if outline is None:
             return
-        if self._described.sha256 is not None:
-            assert self._described.checked_hash
-        outline = self._described.outline()
-        self._described.check_length(self.max_length, "ranker", outline.config)
         self._pairs.conversations(["query"], [["candidate"]])
         if self._train == "lora":
             lora_targets(outline, self._lora)
