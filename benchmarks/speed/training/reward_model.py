@@ -135,10 +135,10 @@ def train_here(model: Path, store: Path, batch_size: int, *, shared: bool) -> fl
 
 def train_with_trl(model: Path, pairs: Groups) -> float:
     """Train for two epochs with TRL's RewardTrainer; return the seconds of the second one."""
-    from datasets import Dataset
+    from datasets import Dataset  # pyright: ignore[reportMissingImports]
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
-    from trl.trainer.reward_config import RewardConfig
-    from trl.trainer.reward_trainer import RewardTrainer
+    from trl.trainer.reward_config import RewardConfig  # pyright: ignore[reportMissingImports]
+    from trl.trainer.reward_trainer import RewardTrainer  # pyright: ignore[reportMissingImports]
 
     seed_everything(SEED, verbose=False)
     tokenizer = AutoTokenizer.from_pretrained(model)

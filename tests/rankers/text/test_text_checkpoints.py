@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,8 @@ for saved in sorted(folder.glob("*.saved")):
 """
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_backbone_whole_and_lora_with_each_head_comes_back_equal_in_another_process(
-    request: pytest.FixtureRequest, build: Build, texts: TextBatch, tmp_path: Path, dtype: str
+    request: pytest.FixtureRequest, build: Build, texts: TextBatch, tmp_path: Path
 ) -> None:
     package = tmp_path / "tiny_package"
     shutil.copytree(request.getfixturevalue("tiny_llama"), package / "model")
@@ -61,12 +61,12 @@ def test_every_backbone_whole_and_lora_with_each_head_comes_back_equal_in_anothe
     try:
         for kind, (folder, options) in kinds.items():
             heads = [{}] if "head" in options else [{"num_outputs": 1}, {"num_outputs": 2}]
-            for train in ("all", "lora", "head"):
+            for dtype, train in product(("float32", "bfloat16"), ("all", "lora", "head")):
                 for head in heads:
                     given = {**options, **head, "train": train}
                     given["backbone"] = {**options.get("backbone", {}), "dtype": dtype}
                     ranker = build(folder, **given)
-                    name = f"{kind}-{train}-{head.get('num_outputs', 'own')}.saved"
+                    name = f"{kind}-{dtype}-{train}-{head.get('num_outputs', 'own')}.saved"
                     save_pretrained(ranker, tmp_path / name)
                     with torch.no_grad():
                         expected[name] = ranker.score(texts.queries, candidates)
@@ -81,7 +81,7 @@ def test_every_backbone_whole_and_lora_with_each_head_comes_back_equal_in_anothe
     for name, scores in expected.items():
         found = torch.load((tmp_path / name).with_suffix(".scores"), weights_only=True)
         assert torch.equal(found, scores), name
-    assert len(expected) == 36
+    assert len(expected) == 72
 
 
 @pytest.mark.parametrize("train", ["all", "lora", "head"])
