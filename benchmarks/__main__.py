@@ -1,4 +1,4 @@
-"""python -m benchmarks [name ...]: run speed comparisons or tables of trained rankers, and save all numbers."""
+"""python -m benchmarks [name ...] [key=value ...]: run speed comparisons, or tables of trained rankers."""
 
 import argparse
 import importlib
@@ -11,6 +11,7 @@ from rich.console import Console
 from console.streams import prepare_streams
 from console.tables import print_table
 from registry import ConfigError
+from registry.config import CONFIGS
 
 SPEED = {
     "training": {
@@ -39,25 +40,31 @@ SPEED = {
         "verification": "judging 10,000 recorded answers of MATH, against the checks alone and a pool without timeouts",
     },
 }
+COUNTS = {"parameters": "how many weights the paper's rankers and reward models train, from their shapes alone"}
 BENCHMARKS = {name: what for kind in SPEED.values() for name, what in kind.items()}
-TABLES = {
-    "ablations": "what each part of LRanker adds: nine runs of the quickstart",
-    "templates": "how much the centroids matter, by template, pooling and injection: sixteen runs",
-}
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def tables() -> dict[str, str]:
+    """The tables in configs/tables/, each with the sentence that its yaml begins with."""
+    files = sorted((CONFIGS / "tables").glob("*.yaml"))
+    return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for file in files}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the named benchmarks; exit status 1 if a ratio misses its target, or a benchmark cannot run here."""
-    listing, tables = ("\n".join(f"  {name:20} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, TABLES))
+    known = COUNTS | tables()
+    listing, listed = ("\n".join(f"  {name:20} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, known))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog=f"speed comparisons, all of them by default:\n{listing}\n\ntables; runs that are in their results are "
-        f"not repeated:\n{tables}",
+        epilog=f"speed comparisons, all of them by default:\n{listing}\n\ntables, also by the path of a "
+        f"yaml; finished cells are not repeated:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="name", help="which benchmarks")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help="which benchmarks; key=value are options of tables: data=DATA"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="number of runs of each way (default: 5)")
     parser.add_argument("--cores", type=int, default=2, help="cores to run on (default: 2)")
     parser.add_argument(
@@ -65,10 +72,20 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for <name>.json")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"), help="folder for the runs of tables")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="cells of a table at once, as memory allows (default: 1)"
+    )
+    parser.add_argument("--render", action="store_true", help="render the cells of a table that are there; run nothing")
+    parser.add_argument("--wandb", action="store_true", help="log tables to Weights & Biases too")
     parser.add_argument("--tiny", action="store_true", help="a small size that only shows that the benchmarks work")
-    chosen = parser.parse_args(arguments)
-    if unknown := [name for name in chosen.names if name not in BENCHMARKS | TABLES]:
-        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS | TABLES)}")
+    chosen = parser.parse_intermixed_args(arguments)
+    overrides = [name for name in chosen.names if "=" in name]
+    names = [name for name in chosen.names if name not in overrides]
+    is_table = {name: name in known or name.endswith(".yaml") for name in names}
+    if unknown := [name for name in names if name not in BENCHMARKS and not is_table[name]]:
+        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS | known)}")
+    if overrides and not any(is_table.values()):
+        parser.error(f"{overrides[0]} is an option of tables, and no table is named")
 
     from benchmarks import machine
     from benchmarks.speed.training import workload  # here, so that --help does not wait for torch
@@ -76,12 +93,22 @@ def main(arguments: list[str] | None = None) -> int:
     machine.limit_cores(chosen.cores)
     size, console, holds = workload.TINY if chosen.tiny else workload.MBPP, Console(), True
     with TemporaryDirectory() as temporary:
-        for name in chosen.names or BENCHMARKS:
+        for name in names or BENCHMARKS:
+            if name in COUNTS:
+                print_table(console, importlib.import_module(f"benchmarks.{name}").table())
+                continue
+            if is_table.get(name):
+                from benchmarks.tables.command import run_table
+
+                options = {"processes": chosen.processes, "cores": chosen.cores, "render": chosen.render}
+                try:
+                    run_table(name, overrides, chosen.results, chosen.runs, console, wandb=chosen.wandb, **options)
+                except ConfigError as error:
+                    console.print(f"{name} has not run to its end. {error}\n", style="red", markup=False)
+                    holds = False
+                continue
             folder = next((f"speed.{kind}." for kind, names in SPEED.items() if name in names), "")
             benchmark = importlib.import_module(f"benchmarks.{folder}{name}")
-            if name in TABLES:
-                print_table(console, benchmark.TABLE.table(benchmark.TABLE.run(chosen.results, chosen.runs, console)))
-                continue
             try:
                 found = benchmark.measure(chosen.data or Path(temporary), size, chosen.repeats)
             except ConfigError as error:

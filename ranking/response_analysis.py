@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ranking.figures import line_style, new_figure, write_figure
 from ranking.stores.group_store import GroupStore
 
 _LADDER = (1, 2, 5)
@@ -132,13 +133,10 @@ class Analysis:
         Args:
             path: The file.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(12, 3.6), dpi=150, layout="constrained")
+        figure = new_figure(12, 3.6)
         curve, lengths, shares = figure.subplots(1, 3)
         if self.ks:
-            curve.plot(self.ks, [self.pass_at(k) for k in self.ks], marker="o")
+            curve.plot(self.ks, [self.pass_at(k) for k in self.ks], **line_style(0))
         curve.set(xscale="log", xlabel="k", ylabel="pass@k", ylim=(0, 1), title=f"{len(self.num):,} queries")
         curve.set_xticks(self.ks, labels=[str(k) for k in self.ks])
         curve.minorticks_off()
@@ -150,6 +148,4 @@ class Analysis:
         there = self.num > 0
         shares.hist((self.right[there] / self.num[there]).numpy(), bins=20, range=(0, 1))
         shares.set(xlabel="share of right responses", ylabel="queries", title="how hard the queries are")
-        temporary = path.with_name(f".{path.name}.partial")
-        FigureCanvasAgg(figure).print_png(str(temporary))
-        temporary.replace(path)
+        write_figure(figure, path)

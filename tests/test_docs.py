@@ -1,6 +1,5 @@
 """The tables in the documentation are those of the results, and its commands are valid."""
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -8,20 +7,23 @@ from pathlib import Path
 import pytest
 from test_configs import describe_any
 
-from benchmarks.__main__ import RESULTS, TABLES
+from benchmarks.__main__ import RESULTS, tables
 from benchmarks.comparison import markdown
+from benchmarks.tables.config import TableSpec
+from benchmarks.tables.rendering import Rendering
+from benchmarks.tables.table import Table
 from registry import load_config
 
 DOCS = "\n".join(file.read_text() for file in sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md")))
 
 
-PUBLISHED = [name for name in TABLES if (RESULTS / f"{name}.json").is_file()]
+PUBLISHED = [name for name in tables() if (RESULTS / f"{name}.json").is_file()]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_tables_are_rendered_from_the_results(name: str) -> None:
-    table = importlib.import_module(f"benchmarks.{name}").TABLE
-    assert table.markdown(json.loads((RESULTS / f"{name}.json").read_text())) in DOCS
+    table = Table(TableSpec.load(name), RESULTS, Path())
+    assert Rendering.of(table.spec, table.findings()).grid() in DOCS
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def _run(
     console: Console,
 ) -> Run:
     started = time.time()
-    ranker.references = _build_references(config, datamodule)
+    ranker.references = build_references(config, datamodule)
     best = ModelCheckpoint(
         folder,
         Path(BEST).stem,
@@ -240,7 +240,7 @@ def _build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
     return ranker
 
 
-def _build_references(config: RunConfig, datamodule: RankingData) -> dict[str, Ranker[Any]]:
+def build_references(config: RunConfig, datamodule: RankingData) -> dict[str, Ranker[Any]]:
     """The references: those that the config names, or the defaults of the datamodule."""
     found: dict[str, Ranker[Any]] = {}
     named = config.references if config.references is not None else datamodule.default_references

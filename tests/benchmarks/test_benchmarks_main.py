@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import machine
-from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.__main__ import main
 
 
 def test_the_command_writes_one_file_a_benchmark(
@@ -21,7 +21,7 @@ def test_the_command_writes_one_file_a_benchmark(
 def test_an_unknown_benchmark_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fits"])
-    assert f"no benchmark 'fits'; there are: {', '.join(BENCHMARKS)}" in capsys.readouterr().err
+    assert "no benchmark 'fits'; there are: fit, store, " in capsys.readouterr().err
 
 
 def test_a_benchmark_that_cannot_run_says_why_and_the_others_go_on(

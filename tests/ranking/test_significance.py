@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import permutation_test
 
-from ranking.significance import Interval, mean_interval, paired_difference
+from ranking.significance import Interval, holm, mean_interval, paired_difference, paired_p_value
 
 
 def test_the_interval_of_a_mean_is_the_normal_one_for_many_values() -> None:
@@ -54,3 +55,25 @@ def test_anything_but_one_finite_number_per_query_is_refused(values: list[float]
 def test_different_numbers_of_queries_are_refused() -> None:
     with pytest.raises(ValueError, match="the same queries: 3 values, 2 of the baseline"):
         paired_difference([1.0, 0.0, 1.0], [1.0, 0.0])
+
+
+def test_the_paired_test_agrees_with_scipys_exact_one() -> None:
+    draw = np.random.default_rng(0)
+    first, second = draw.random(12), draw.random(12) - 0.15
+    exact = permutation_test(
+        (first, second), lambda a, b: np.mean(a - b), permutation_type="samples", n_resamples=np.inf
+    )
+    assert paired_p_value(first, second) == pytest.approx(exact.pvalue, abs=0.015)
+    assert paired_p_value(first, second) == paired_p_value(second, first)
+
+
+def test_a_paired_test_of_other_queries_is_refused() -> None:
+    with pytest.raises(ValueError, match="same queries: 2 values, 3 of the baseline"):
+        paired_p_value([1.0, 0.0], [1.0, 0.0, 1.0])
+
+
+def test_holms_correction_is_that_of_a_hand_computation() -> None:
+    # Sorted: .005 x 4 = .02, .01 x 3 = .03, .03 x 2 = .06, .04 x 1 = .04, which may not be below .06.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -1,6 +1,5 @@
 """ByK: compares a ranker and the baselines as the number of responses to choose from grows."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from console.progress import WorkProgress
 from datamodules.group_data import GroupData
 from rankers.base import Ranker
 from rankers.judging.groups import GroupJudging
+from ranking.figures import line_style, new_figure, write_figure
 from ranking.significance import Interval
-from ranking.stores.files import write_file
 from registry import RANKERS
-from training.results.report import BOUND, mean_of, plain
+from training.results.report import mean_of, plain
 
 _LADDER = (1, 3, 5, 10, 20, 50)
 _DRAWS = 10
@@ -75,21 +74,14 @@ class ByK:
         Args:
             path: The file to write.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+        figure = new_figure()
         axes = figure.subplots()
         for place, (scorer, means) in enumerate(self.means.items()):
-            middle = [mean.mean for mean in means]
-            dashes, width = ("--" if scorer == BOUND else "-"), (2.5 if place == 0 else 1)
-            axes.plot(self.ks, middle, marker=".", label=scorer, linestyle=dashes, linewidth=width)
+            axes.plot(self.ks, [mean.mean for mean in means], label=scorer, **line_style(place))
             if place == 0:
                 axes.fill_between(self.ks, [mean.low for mean in means], [mean.high for mean in means], alpha=0.2)
         axes.set(xscale="log", xlabel="responses to choose from", ylabel=self.metric, title="test")
         axes.set_xticks(self.ks, labels=[str(k) for k in self.ks])
         axes.minorticks_off()
         axes.legend(fontsize="small")
-        content = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(content)
-        write_file(path, content.getvalue())
+        write_figure(figure, path)

@@ -18,7 +18,6 @@ Note:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,8 +30,8 @@ from console.decimals import decimal
 from rankers.lranker.aggregators import Aggregator
 from rankers.lranker.query_embedder import QueryEmbedder
 from rankers.lranker.scaling.elimination import Elimination
+from ranking.figures import SHADES, new_figure, write_figure
 from ranking.pool_batch import Contexts
-from ranking.stores.files import write_file
 from ranking.vectors.search import AnyPool
 from registry import ConfigError
 from registry.ranges import Probability, Rows, Seed
@@ -176,19 +175,17 @@ def heat_map(values: Float[Tensor, "W depths"], widths: Sequence[int], path: Pat
         path: The file.
         metric: The metric's name.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    figure = Figure(figsize=(1.6 + 0.9 * values.shape[1], 1.2 + 0.4 * len(widths)), dpi=150, layout="constrained")
+    figure = new_figure(1.6 + 0.9 * values.shape[1], 1.2 + 0.4 * len(widths))
     axes = figure.subplots()
-    image = axes.imshow(values.cpu().numpy(), aspect="auto", cmap="viridis")
+    image = axes.imshow(values.cpu().numpy(), aspect="auto", cmap=SHADES)
     axes.set(xlabel="depth", ylabel="width", title=f"{metric} on validation")
     axes.set_xticks(range(values.shape[1]))
     axes.set_yticks(range(len(widths)), labels=[str(width) for width in widths])
     middle = float(values.min() + values.max()) / 2
     for place, (_, depth, value) in enumerate(_cells(values, widths)):
-        dark = value < middle
+        dark = value > middle
         axes.text(
             depth, place // values.shape[1], decimal(value, 4), color="w" if dark else "k", ha="center", va="center"
         )
@@ -196,9 +193,7 @@ def heat_map(values: Float[Tensor, "W depths"], widths: Sequence[int], path: Pat
     row = list(widths).index(width) if width in widths else 0
     axes.add_patch(Rectangle((depth - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red", linewidth=2.5))
     figure.colorbar(image)
-    content = BytesIO()
-    FigureCanvasAgg(figure).print_png(content)
-    write_file(path, content.getvalue())
+    write_figure(figure, path)
 
 
 def _embeddings(

@@ -1,0 +1,308 @@
+"""TableConfig: what a yaml in configs/tables/ can say, and the run config of each of its cells."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import MinLen
+
+from ranking.pool_evaluation import DIRECT
+from ranking.stores.group_store import GroupStore
+from registry import RANKERS, ConfigError, FeaturesConfig, RunConfig, load_config
+from registry.config import CONFIGS
+from registry.ranges import Seed, Text
+from registry.schema import NUMBER
+from training.results.report import BOUND, WITHIN
+
+Costs = Literal["parameters", "loaded", "fit", "score", "memory"]
+Value = Costs | Literal["test", "val", "gain", "lc_win_rate", "scaling", "spread", "context_cost"]
+Plot = Literal["by_k", "ranges", "heat_map", "curves"]
+Overrides = list[str]
+_MODEL = ("model", "package", "revision", "gguf")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method.
+
+    Args:
+        name: The method's name in the table.
+        config: The run config that its cells start from; null for the table's.
+        overrides: Options of the run, as on train.py's command line.
+        of: The row whose runs this row reads, for a reference that needs no run of its own; null for its own runs.
+        scorer: The scorer of the run that the row shows; null for the ranker.
+        ours: Whether the row is compared with the best row that is not ours; the others are the rivals.
+        bound: Whether the row is a bound, such as the oracle, which is neither best nor a rival.
+        backbone: `generator` makes the model that the features are of the backbone of the row's ranker.
+        million: The M in which weights of the row are counted: 2^20 as for the paper's rankers, or 10^6 as for its
+            reward models.
+    """
+
+    name: Text
+    config: Text | None = None
+    overrides: Overrides = field(default_factory=list)
+    of: Text | None = None
+    scorer: Text | None = None
+    ours: bool = False
+    bound: bool = False
+    backbone: Literal["generator"] | None = None
+    million: Literal["2^20", "10^6"] = "2^20"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A data set, or a value of the runs.
+
+    Args:
+        name: The column's name in the table.
+        data: A features config or the path of a store; null for that of the row's config.
+        overrides: Options of the run, as on train.py's command line.
+        judged: Options that change only the data on which the finished run is judged, for a test of transfer.
+        value: What the column shows of a run.
+        metric: The metric; null for the table's.
+        scorer: Another scorer of the same run; null for the row's.
+        over: The scorer that a `gain` is measured against.
+    """
+
+    name: Text
+    data: Text | None = None
+    overrides: Overrides = field(default_factory=list)
+    judged: Overrides = field(default_factory=list)
+    value: Value = "test"
+    metric: Text | None = None
+    scorer: Text | None = None
+    over: Text | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the table with all of its rows, such as one base model.
+
+    Args:
+        name: The title of the part.
+        overrides: Options of all its runs, as on train.py's command line.
+        paper: Row -> column -> the number in the paper, in the unit of the table.
+    """
+
+    name: str = ""
+    overrides: Overrides = field(default_factory=list)
+    paper: dict[str, dict[str, float | str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """Everything that decides a table.
+
+    Args:
+        question: The question that the table answers; its caption.
+        config: The run config that cells start from.
+        overrides: Options of all runs, as on train.py's command line.
+        rows: The methods.
+        columns: The data sets or values.
+        sections: Parts that repeat all rows, such as base models.
+        source: Where the paper's numbers are from.
+        metric: The metric of all columns.
+        percent: Whether metrics are shown times 100.
+        seeds: The seeds of each cell.
+        costs: Costs to show beside the columns.
+        plot: The picture to draw.
+        measure: Measures more of each finished run: how much centroids matter to LRanker.
+        data: A features config or the path of a store to use instead of every column's data.
+        imports: Modules outside the repository that register components used here.
+    """
+
+    question: Text
+    config: Text
+    rows: Annotated[list[Row], MinLen(1)]
+    columns: Annotated[list[Column], MinLen(1)]
+    overrides: Overrides = field(default_factory=list)
+    sections: Annotated[list[Section], MinLen(1)] = field(default_factory=lambda: [Section()])
+    source: Text | None = None
+    metric: Text = "mrr"
+    percent: bool = False
+    seeds: Annotated[list[Seed], MinLen(1)] = field(default_factory=lambda: [0])
+    costs: list[Costs] = field(default_factory=list)
+    plot: Plot | None = None
+    measure: Literal["centroids"] | None = None
+    data: Text | None = None
+    imports: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell's run with one seed: the config to train with, and the data to judge on if it is other data."""
+
+    section: str
+    row: str
+    column: str
+    seed: int
+    config: RunConfig
+    name: str
+    judged: RunConfig | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What identifies the cell in the results of its table."""
+        return self.section, self.row, self.column, self.seed
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A checked table.
+
+    Args:
+        name: The name of the table and of its files.
+        config: Its yaml, with rows, columns and sections as objects.
+    """
+
+    name: str
+    config: TableConfig
+
+    @classmethod
+    def load(cls, name: str, overrides: Sequence[str] = ()) -> "TableSpec":
+        """Read `configs/tables/<name>.yaml` or the yaml with this path, and check all but its cells.
+
+        Raises:
+            ConfigError: For the first mistake, with its yaml path.
+        """
+        file = CONFIGS / "tables" / f"{name}.yaml"
+        path = file if file.is_file() else Path(name)
+        config = load_config(path, overrides, into=TableConfig)
+        try:
+            _check_names(config)
+        except ConfigError as error:
+            error.file = error.file or path.name
+            raise
+        suffix = "" if config.data is None else f"_{Path(config.data).stem}"
+        return cls(path.stem + suffix, _with_data(config))
+
+    def place(self, column: Column) -> str:
+        """The first column that shows the same runs."""
+        same = (column.data, column.overrides, column.judged)
+        return next(each.name for each in self.config.columns if (each.data, each.overrides, each.judged) == same)
+
+    def runs_of(self, row: Row) -> Row:
+        """The row whose runs a row shows."""
+        return row if row.of is None else next(each for each in self.config.rows if each.name == row.of)
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell with runs of its own, with its checked config.
+
+        Raises:
+            ConfigError: For a config or override that does not fit, with the row and column it is from.
+        """
+        table = self.config
+        places = dict.fromkeys(self.place(column) for column in table.columns)
+        for section in table.sections:
+            for number, row in enumerate(table.rows):
+                if row.of is not None:
+                    continue
+                for column in table.columns:
+                    if column.name in places:
+                        yield from self._cells(section, row, column, f"rows[{number}]")
+
+    def _cells(self, section: Section, row: Row, column: Column, path: str) -> Iterator[Cell]:
+        name = row.config or self.config.config
+        given = [*self.config.overrides, *section.overrides, *column.overrides, *row.overrides]
+        for seed in self.config.seeds:
+            configs = []
+            for more in ([], column.judged)[: 1 + bool(column.judged)]:
+                try:
+                    overrides = [*_on_data(column.data, [*given, *more]), f"seed={seed}"]
+                    configs.append(load_config(name, _with_backbone(row, column.data, name, overrides)))
+                except ConfigError as error:
+                    where = f"{path} ({row.name}) x {column.name}: {error.path}"
+                    changed = ConfigError(where, error.problem, known=error.known, cure=error.cure)
+                    changed.meant, changed.file = error.meant, f"{self.name}.yaml"
+                    raise changed from error
+            judged = configs[1] if column.judged else None
+            yield Cell(section.name, row.name, column.name, seed, configs[0], Path(name).stem, judged)
+
+
+def _with_data(config: TableConfig) -> TableConfig:
+    """The table on other data: columns that only differed by their data become one, and base models have no say."""
+    if config.data is None:
+        return config
+    columns: dict[Any, Column] = {}
+    for column in config.columns:
+        told_by_data = column.data is not None
+        named = dataclasses.replace(column, name=Path(config.data).stem) if told_by_data else column
+        moved = dataclasses.replace(named, data=config.data)
+        columns.setdefault(json.dumps(dataclasses.asdict(moved)), moved)
+    return dataclasses.replace(config, columns=list(columns.values()), sections=[Section()])
+
+
+def _on_data(data: str | None, overrides: list[str]) -> list[str]:
+    """The overrides of a run, on a store or on the features of a config in the place of those of the run.
+
+    A store is what it is: overrides of features have no effect on it.
+    """
+    if data is None:
+        return overrides
+    of_features = [each for each in overrides if each.startswith("features.")]
+    others = [each for each in overrides if each not in of_features]
+    if Path(data).is_dir():
+        return ["features=null", *others, f"datamodule.path={json.dumps(data)}"]
+    further = [each.name for each in dataclasses.fields(RunConfig) if each.name not in ("features", "imports")]
+    features = load_config(data, of_features, into=FeaturesConfig, ignore=further).features
+    return ["features=null", f"features={json.dumps(features)}", *others]
+
+
+def _with_backbone(row: Row, data: str | None, name: str, overrides: list[str]) -> list[str]:
+    """The overrides of a run, with the model that the features are of as its ranker's backbone if the row asks for it.
+
+    A model that responds is the backbone with the responses' texts; the model of a store is in its manifest.
+    """
+    if row.backbone is None:
+        return overrides
+    if data is not None and Path(data).is_dir():
+        known: Any = GroupStore.open(data).encoder
+    else:
+        features: Any = load_config(name, overrides).features or {}
+        known = features.get("generator") or features.get("encoder")
+    model = {key: value for key in _MODEL if (value := (known or {}).get(key)) is not None}
+    if not model:
+        problem = "the model that the features are of is unknown."
+        raise ConfigError("backbone", problem, cure="leave it out, and set ranker.backbone in the row's overrides")
+    return [*overrides, f"ranker.backbone={json.dumps(model)}"]
+
+
+def _check_names(config: TableConfig) -> None:
+    for kind in ("rows", "columns", "sections"):
+        names = [each.name for each in getattr(config, kind)]
+        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise ConfigError(f"{kind}[{names.index(twice[0])}].name", f"{twice[0]!r} is there twice.")
+    rows, columns = ([each.name for each in part] for part in (config.rows, config.columns))
+    with_runs = [row.name for row in config.rows if row.of is None]
+    for place, row in enumerate(config.rows):
+        if row.of is not None and row.of not in with_runs:
+            raise ConfigError(f"rows[{place}].of", "no such row with runs.", given=row.of, known=with_runs)
+        if row.of is not None and (row.overrides or row.config):
+            problem = f"has no effect: the runs are those of {row.of}."
+            raise ConfigError(f"rows[{place}].{'overrides' if row.overrides else 'config'}", problem)
+    for place, column in enumerate(config.columns):
+        if column.value == "gain" and column.over is None:
+            raise ConfigError(f"columns[{place}].over", "a gain needs the scorer it is measured against.")
+        if config.plot == "curves" and not NUMBER.fullmatch(column.name.rpartition(" ")[2]):
+            cure = "names such as `depth 0.6`, whose numbers are the axis"
+            raise ConfigError(f"columns[{place}].name", f"{column.name!r} ends in no number.", cure=cure)
+    scorers = {
+        path: scorer
+        for kind in ("rows", "columns")
+        for place, each in enumerate(getattr(config, kind))
+        for path, scorer in ((f"{kind}[{place}].{key}", getattr(each, key, None)) for key in ("scorer", "over"))
+        if scorer is not None
+    }
+    for path, scorer in scorers.items():
+        if scorer not in (known := [*RANKERS.names(), BOUND, DIRECT, WITHIN]):
+            raise ConfigError(path, f"no ranker or reference is called {scorer!r}.", given=scorer, known=known)
+    for place, section in enumerate(config.sections):
+        for row, values in section.paper.items():
+            path = f"sections[{place}].paper"
+            if row not in rows:
+                raise ConfigError(f"{path}.{row}", "no such row.", given=row, known=rows)
+            if unknown := [name for name in values if name not in [*columns, *config.costs]]:
+                raise ConfigError(f"{path}.{row}.{unknown[0]}", "no such column.", given=unknown[0], known=columns)

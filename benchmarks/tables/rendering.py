@@ -1,0 +1,176 @@
+"""Rendering: a table as Markdown, CSV, LaTeX and rows for W&B; everything in it comes from the results."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.tables.config import Costs, Section, TableSpec
+from benchmarks.tables.statistics import LEVEL, Shown, shown_section
+from benchmarks.tables.table import Key
+from console.decimals import decimal
+
+Rows = Mapping[str, Mapping[str, Shown]]
+
+_HEADERS: Mapping[Costs, str] = {
+    "parameters": "trained (M)",
+    "loaded": "loaded (M)",
+    "fit": "training (s)",
+    "score": "scoring (s)",
+    "memory": "memory (GB)",
+}
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "–": "--",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}
+_NONE = "–"
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A table that is ready to be written.
+
+    Args:
+        spec: What its yaml says.
+        sections: Its parts, each with the numbers of its rows.
+    """
+
+    spec: TableSpec
+    sections: Sequence[tuple[Section, Rows]]
+
+    @classmethod
+    def of(cls, spec: TableSpec, findings: Mapping[Key, Mapping[str, Any]]) -> "Rendering":
+        """The rendering of what a table's cells found."""
+        return cls(spec, [(section, shown_section(spec, section, findings)) for section in spec.config.sections])
+
+    @property
+    def headers(self) -> list[str]:
+        """The columns, then the costs."""
+        config = self.spec.config
+        return [*(column.name for column in config.columns), *(_HEADERS[cost] for cost in config.costs)]
+
+    def markdown(self) -> str:
+        """The caption, the grid and the notes in Markdown."""
+        return "\n".join([self.spec.config.question, "", self.grid(), "", *self.notes(), ""])
+
+    def grid(self) -> str:
+        """The lines of the table in Markdown; the paper's number stands in brackets, the best of a column is bold."""
+        lines = ["| | " + " | ".join(map(_plain, self.headers)) + " |", "|---" * (len(self.headers) + 1) + "|"]
+        for title, name, shown in self._rows():
+            if title:
+                lines.append(f"| *{_plain(title)}* |" + " |" * len(self.headers))
+            lines.append("| " + " | ".join([_plain(name), *(self._markdown(each) for each in shown)]) + " |")
+        return "\n".join(lines)
+
+    def csv(self) -> str:
+        """One line per cell, with all numbers in full."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["section", "row", "column", "value", "half_interval", "mark", "best", "paper"])
+        for section, rows in self.sections:
+            for name, cells in rows.items():
+                for column, shown in cells.items():
+                    value = shown.text if shown.value is None else shown.value
+                    line = [value, shown.half, shown.mark, int(shown.best), shown.paper]
+                    writer.writerow([section.name, name, column, *line])
+        return text.getvalue()
+
+    def latex(self) -> str:
+        """The table in LaTeX, with booktabs; needs \\usepackage{booktabs}."""
+        lines = [r"\begin{table}", r"\centering", f"\\caption{{{latex(self.spec.config.question)}}}"]
+        lines += [f"\\begin{{tabular}}{{l{'r' * len(self.headers)}}}", r"\toprule"]
+        lines += [" & ".join(["", *map(latex, self.headers)]) + r" \\", r"\midrule"]
+        for place, (title, name, shown) in enumerate(self._rows()):
+            if title:
+                lines += [r"\midrule"] if place else []
+                lines.append(f"\\multicolumn{{{len(self.headers) + 1}}}{{l}}{{\\textit{{{latex(title)}}}}} \\\\")
+            lines.append(" & ".join([latex(name), *map(self._latex, shown)]) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [r"\par\smallskip\footnotesize " + latex(note) + r"\par" for note in self.notes()]
+        return "\n".join([*lines, r"\end{table}", ""])
+
+    def wandb(self) -> tuple[list[str], list[list[str]]]:
+        """The headers and rows of a W&B table."""
+        sections = [[section.name] * len(rows) for section, rows in self.sections]
+        names = [name for part in sections for name in part]
+        rows = [
+            [section, name, *(self._text(each) for each in shown)]
+            for section, (_, name, shown) in zip(names, self._rows(), strict=True)
+        ]
+        return ["section", "row", *self.headers], rows
+
+    def notes(self) -> list[str]:
+        """What the numbers and signs mean."""
+        config, cells = (
+            self.spec.config,
+            [each for _, rows in self.sections for row in rows.values() for each in row.values()],
+        )
+        notes = []
+        if any(each.half is not None for each in cells):
+            over = f"{len(config.seeds)} seeds" if len(config.seeds) > 1 else "queries"
+            notes.append(f"±: half of the 95 % interval over {over}.")
+        if any(each.mark for each in cells):
+            rivals = "the best rival" if any(row.ours for row in config.rows) else "the best other row"
+            notes.append(
+                f"+ and -: better and worse than {rivals} on the same queries (paired randomization test, p at most "
+                f"{LEVEL:g} after Holm's correction over the column)."
+            )
+        if {"parameters", "loaded"} & set(config.costs):
+            others = [row.name for row in config.rows if row.million == "10^6"]
+            notes.append("M: 2^20" + (f", for {', '.join(others)} 10^6." if others else "."))
+        if any(each.paper is not None for each in cells):
+            notes.append(f"In brackets: {config.source or 'the paper'}.")
+        return notes
+
+    def _rows(self) -> Iterator[tuple[str, str, list[Shown]]]:
+        """The title of the section at its first row, the row's name and its cells."""
+        for section, rows in self.sections:
+            for place, (name, cells) in enumerate(rows.items()):
+                yield section.name if place == 0 else "", name, list(cells.values())
+
+    def _text(self, shown: Shown) -> str:
+        number = self._number(shown) + ("" if shown.half is None else f" ± {self._decimal(shown.half)}")
+        return number + shown.mark + self._paper(shown)
+
+    def _markdown(self, shown: Shown) -> str:
+        number = f"**{self._number(shown)}**" if shown.best else self._number(shown)
+        half = "" if shown.half is None else f" ± {self._decimal(shown.half)}"
+        return _plain(f"{number}{half}{shown.mark}{self._paper(shown)}")
+
+    def _latex(self, shown: Shown) -> str:
+        number = latex(self._number(shown))
+        number = f"\\textbf{{{number}}}" if shown.best else number
+        mark = {"": "", "+": r"$^{+}$", "-": r"$^{-}$"}[shown.mark]
+        half = "" if shown.half is None else rf" {{\scriptsize$\pm$ {self._decimal(shown.half)}}}"
+        return f"{number}{half}{mark}{latex(self._paper(shown))}"
+
+    def _number(self, shown: Shown) -> str:
+        if shown.value is None:
+            return shown.text or _NONE
+        return self._decimal(shown.value)
+
+    def _paper(self, shown: Shown) -> str:
+        return "" if shown.paper is None else f" ({shown.paper})"
+
+    def _decimal(self, value: float) -> str:
+        return decimal(value, 1 if self.spec.config.percent else 3)
+
+
+def latex(text: str) -> str:
+    """A text with LaTeX's special characters escaped.
+
+    >>> latex("a_b & 5 %")
+    'a\\\\_b \\\\& 5 \\\\%'
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,191 @@
+"""Runs: the training, resuming and judging that one cell of a table needs, in a process of its own."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from benchmarks import machine
+from rankers.checkpoint import load_ranker
+from datamodules.base import RankingData
+from datamodules.group_data import GroupData
+from rankers.base import Ranker
+from rankers.judging.groups import GroupJudging
+from ranking.stores.files import write_file
+from registry import DATAMODULES, EXTRACTORS, RANKERS, ConfigError, RunConfig, load_config
+from training import run
+from training.results.provenance import provenance
+from training.results.report import Report, write_json, write_per_query
+from training.trainer import device_of, resolve_precision
+
+Finding = dict[str, Any]
+COST, _RESUMED = "cost.json", "resumed"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What to do for a cell.
+
+    Args:
+        config: The config to train with.
+        name: The name of this config.
+        judged: The config whose test data the run is judged on; None for that of training.
+        runs: The folder for the runs of tables.
+        threads: Threads of the process.
+        measure: Measures more of the finished run, given its folder.
+    """
+
+    config: RunConfig
+    name: str
+    judged: RunConfig | None
+    runs: Path
+    threads: int | None = None
+    measure: Callable[[Path], Finding] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All options of the run except its folder; what `auto` stands for is resolved, since it differs by machine."""
+        return settings_of(self.config)
+
+    @property
+    def run(self) -> str:
+        """The name of the run: cells with equal settings share it."""
+        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        return f"{self.name}-{digest[:12]}"
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """All options of a run except its folder, as json has them."""
+    resolved = dataclasses.replace(config, trainer=resolve_precision(config.trainer))
+    return json.loads(json.dumps({**dataclasses.asdict(resolved), "runs": None}))
+
+
+def execute(work: Work) -> Finding:
+    """The finding of a cell: its run is trained, or resumed where it stopped, or read where it has finished."""
+    if work.threads:
+        torch.set_num_threads(work.threads)
+    folder = _finished_run(work)
+    if work.judged is None:
+        found, per_query = json.loads((folder / run.METRICS).read_text(encoding="utf-8")), folder / "per_query.csv"
+    else:
+        found, per_query = _judge(folder, work.judged)
+    return {
+        "scorers": _means(found["test"]),
+        "intervals": found["test"]["scorers"],
+        "queries": found["test"]["queries"],
+        **({"val": _means(found["val"])[work.config.ranker["name"]]} if "val" in found else {}),
+        "differences": found["test"]["differences"],
+        "scaling": found.get("scaling"),
+        "by_k": found.get("by_k"),
+        "length_control": found.get("length_control"),
+        **json.loads((folder / COST).read_text(encoding="utf-8")),
+        **(work.measure(folder) if work.measure else {}),
+        "per_query": str(per_query),
+    }
+
+
+def per_query(path: Path, scorer: str, metric: str) -> dict[str, float]:
+    """One value per query of a scorer: the mean over the query's draws, which are no queries of their own."""
+    values: dict[str, list[float]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["scorer"] == scorer:
+                values.setdefault(row["query_id"], []).append(float(row[metric]))
+    return {query: fmean(draws) for query, draws in values.items()}
+
+
+def _finished_run(work: Work) -> Path:
+    """The folder of the finished run: of a run that has ended, one that goes on where it stopped, or a new one."""
+    folders = [config.parent for config in sorted((work.runs / work.run).glob(f"*/{run.CONFIG}"))]
+    for folder in folders:
+        if (folder / COST).is_file():
+            return folder
+    if not folders:
+        folder = run.train(dataclasses.replace(work.config, runs=str(work.runs)), work.run).path
+    else:
+        folder = folders[-1]
+        write_file(folder / _RESUMED, b"")
+        if not (folder / run.METRICS).is_file():
+            run.train(load_config(folder / run.CONFIG), work.run, folder)
+    _write_cost(folder, work.config)
+    return folder
+
+
+def _write_cost(folder: Path, config: RunConfig) -> None:
+    """Write what the run cost: the last file of a finished run. Time and memory of a resumed one are unknown."""
+    metrics = json.loads((folder / run.METRICS).read_text(encoding="utf-8"))
+    resumed, device = (folder / _RESUMED).is_file(), device_of(config.trainer)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    scoring: Finding = {"num_loaded": 0, "score_seconds": None}
+    if (folder / run.BEST).is_file():
+        ranker = load_ranker(folder)
+        scoring["num_loaded"] = sum(weight.numel() for weight in ranker.parameters())
+        datamodule = _datamodule(load_config(folder / run.CONFIG))
+        if isinstance(datamodule, GroupData):
+            scoring["score_seconds"] = _seconds_to_score(ranker.to(device), datamodule)
+    cost = {
+        "num_parameters": metrics["num_parameters"],
+        **scoring,
+        "seconds": {**metrics["seconds"], "fit": None if resumed else metrics["seconds"]["fit"]},
+        "peak_bytes": None if resumed else peak,
+        "made_with": {**provenance(), "machine": machine.describe()},
+    }
+    write_json(folder / COST, cost)
+
+
+@torch.inference_mode()
+def _seconds_to_score(ranker: Ranker[Any], datamodule: GroupData) -> float:
+    """Seconds to score the test queries, reading included."""
+    started = time.perf_counter()
+    for batch in datamodule.test_dataloader():
+        # Scores that are read have been computed, on a GPU as well.
+        ranker(batch.to(ranker.device)).cpu()
+    return time.perf_counter() - started
+
+
+@torch.no_grad()
+def _judge(folder: Path, config: RunConfig) -> tuple[Finding, Path]:
+    """Judge a finished run on the test queries of other data; the result and the file with a value per query."""
+    digest = hashlib.sha256(json.dumps(settings_of(config), sort_keys=True).encode()).hexdigest()[:12]
+    home = folder / "judged" / digest
+    if not (home / run.METRICS).is_file():
+        datamodule = _datamodule(config)
+        if not isinstance(datamodule, GroupData):
+            problem = "a finished run can be judged on other groups, not on another pool."
+            raise ConfigError("columns.judged", problem, cure="a datamodule of groups")
+        device = device_of(config.trainer)
+        ranker = load_ranker(folder).to(device)
+        judging = GroupJudging(ranker, run.build_references(config, datamodule), distributed=False)
+        for batch in datamodule.test_dataloader():
+            judging.update(batch.to(device))
+        report = Report.of(RANKERS.name_of(type(ranker)) or "", judging.judge(), ranker.metrics)
+        home.mkdir(parents=True, exist_ok=True)
+        write_per_query(home / "per_query.csv", report, datamodule.query_id)
+        write_json(home / run.METRICS, {"test": report.results()})
+    return json.loads((home / run.METRICS).read_text(encoding="utf-8")), home / "per_query.csv"
+
+
+def _datamodule(config: RunConfig) -> RankingData:
+    path = config.datamodule["path"] if config.features is None else None
+    if config.features is not None:
+        path = str(EXTRACTORS.build(config.features, path="features").run(to_train=True))  # type: ignore[attr-defined]
+    return DATAMODULES.build({**config.datamodule, "path": path}, path="datamodule")
+
+
+def _means(test: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    return {
+        scorer: {metric: value["mean"] for metric, value in values.items()}
+        for scorer, values in test["scorers"].items()
+    }

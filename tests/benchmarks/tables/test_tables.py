@@ -1,0 +1,298 @@
+"""Tables: every cell is trained once, a killed table goes on, and what is rendered is what the runs found."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from benchmarks.tables import table as running
+from benchmarks.tables.command import run_table
+from benchmarks.tables.config import TableSpec
+from benchmarks.tables.rendering import Rendering, latex
+from benchmarks.tables.statistics import over_seeds, shown_section
+from benchmarks.tables.table import Table
+from registry import ConfigError
+from registry.config import to_yaml
+
+ROWS: list[dict[str, Any]] = [
+    {"name": "ours_1", "ours": True},
+    {"name": "blocks", "overrides": ["ranker.num_blocks=2"]},
+    {"name": "random", "of": "ours_1", "scorer": "random"},
+    {"name": "oracle", "of": "ours_1", "scorer": "oracle", "bound": True},
+]
+
+
+@pytest.fixture
+def write(run_config: Callable[..., Path], tmp_path: Path) -> Callable[..., str]:
+    """Write the yaml of a table of short runs."""
+
+    def written(**changes: Any) -> str:
+        config = run_config("short.yaml", logger=None)
+        content = {"question": "Which?", "config": str(config), "rows": ROWS, "columns": [{"name": "mrr"}], **changes}
+        (tmp_path / "small.yaml").write_text(to_yaml(content))
+        return str(tmp_path / "small.yaml")
+
+    return written
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run cells in this process; the list gets the name of the run of each."""
+    done: list[str] = []
+
+    class Here:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def __enter__(self) -> "Here":
+            return self
+
+        def __exit__(self, *_: Any) -> None: ...
+
+        def submit(self, function: Callable[..., Any], work: Any) -> Any:
+            future: Any = running.Future()
+            done.append(work.run)
+            os.environ.pop("RANKERS_RUN_DIR", None)
+            future.set_result(function(work))
+            return future
+
+    monkeypatch.setattr(running, "ProcessPoolExecutor", Here)
+    return done
+
+
+def test_each_cell_is_trained_once_and_rendered(write: Callable[..., str], here: list[str], tmp_path: Path) -> None:
+    name = write(seeds=[0, 1], costs=["parameters", "fit"])
+    results, runs = tmp_path / "results", tmp_path / "table_runs"
+    run_table(name, [], results, runs, Console(quiet=True))
+    assert len(here) == len(set(here)) == 4
+    cells = json.loads((results / "small.json").read_text())["cells"]
+    assert [(cell["row"], cell["seed"]) for cell in cells] == [
+        ("ours_1", 0),
+        ("ours_1", 1),
+        ("blocks", 0),
+        ("blocks", 1),
+    ]
+    metrics = [json.loads(path.read_text()) for path in runs.glob("*/*/metrics.json")]
+    assert {cell["scorers"]["list_ranker"]["mrr"] for cell in cells} == {
+        found["test"]["scorers"]["list_ranker"]["mrr"]["mean"] for found in metrics
+    }
+    rows = {line["row"]: line for line in csv.DictReader(io.StringIO((results / "small.csv").read_text()))
+            if line["column"] == "mrr"}  # fmt: skip
+    seeds = [cell["scorers"]["list_ranker"]["mrr"] for cell in cells if cell["row"] == "ours_1"]
+    assert float(rows["ours_1"]["value"]) == pytest.approx(sum(seeds) / 2)
+    assert float(rows["random"]["value"]) == pytest.approx(
+        sum(cell["scorers"]["random"]["mrr"] for cell in cells[:2]) / 2
+    )
+    assert rows["oracle"]["best"] == "0"
+
+    run_table(name, [], results, runs, Console(quiet=True))
+    assert len(here) == 4
+    (results / "small.json").unlink()
+    run_table(name, [], results, runs, Console(quiet=True))
+    assert len([*runs.glob("*/*/metrics.json")]) == 4
+
+
+def test_other_data_judge_a_run_that_is_trained_once(
+    write: Callable[..., str], here: list[str], tmp_path: Path
+) -> None:
+    columns = [{"name": name, "judged": [f"datamodule.split_shares=[{shares}]", f"datamodule.eval_seed={seed}"]}
+               for name, shares, seed in (("one", "0.8, 0.1, 0.1", 0), ("two", "0.8, 0.1, 0.1", 5))]  # fmt: skip
+    name = write(columns=columns, rows=ROWS[:1], plot="heat_map")
+    run_table(name, [], tmp_path / "results", tmp_path / "table_runs", Console(quiet=True))
+    assert len(set(here)) == 1 and len(here) == 2
+    cells = json.loads((tmp_path / "results/small.json").read_text())["cells"]
+    [folder] = (tmp_path / "table_runs").glob("*/*/metrics.json")
+    whole = json.loads(folder.read_text())["test"]["scorers"]["list_ranker"]["mrr"]["mean"]
+    assert cells[0]["scorers"]["list_ranker"]["mrr"] == pytest.approx(whole, abs=1e-6)
+    assert imread(tmp_path / "results/small.png").ndim == 3
+    assert (tmp_path / "results/small.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("lost", [("metrics.json", "best.ckpt", "last.ckpt"), ("metrics.json",), ()], ids=str)
+def test_a_cell_that_was_stopped_goes_on_and_ends_alike(
+    write: Callable[..., str], here: list[str], tmp_path: Path, lost: tuple[str, ...]
+) -> None:
+    table = Table(TableSpec.load(write(rows=ROWS[:1], costs=["fit"])), tmp_path, tmp_path / "table_runs")
+    [before] = table.run(Console(quiet=True)).values()
+    [cost] = (tmp_path / "table_runs").glob("*/*/cost.json")
+    for name in ("cost.json", *lost):
+        (cost.parent / name).unlink()
+    table.path.unlink()
+    [after] = table.run(Console(quiet=True)).values()
+    assert after["scorers"] == before["scorers"] and len(here) == 2
+    assert len([*(tmp_path / "table_runs").glob("*/*/cost.json")]) == 1
+    # How long a run took that was stopped, nobody knows.
+    assert before["seconds"]["fit"] > 0 and after["seconds"]["fit"] is None and after["peak_bytes"] is None
+
+
+@pytest.mark.slow
+def test_a_killed_table_goes_on(write: Callable[..., str], here: list[str], tmp_path: Path) -> None:
+    name = write(rows=ROWS[:2])
+    command = [sys.executable, "-m", "benchmarks", name, "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not [*(tmp_path / "runs").glob("*/*/config.yaml")]:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    table = Table(TableSpec.load(name), tmp_path, tmp_path / "runs")
+    assert len(table.findings()) < 2
+    assert len(table.run(Console(quiet=True))) == 2
+    assert len([*(tmp_path / "runs").glob("*/*/config.yaml")]) == 2
+
+
+def test_a_cell_whose_process_dies_says_how_to_go_on(
+    write: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying(ThreadPoolExecutor):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            super().__init__(1)
+
+    def dies(_: Any) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(running, "ProcessPoolExecutor", Dying)
+    monkeypatch.setattr(running, "execute", dies)
+    table = Table(TableSpec.load(write()), tmp_path, tmp_path / "runs")
+    with pytest.raises(ConfigError, match="the process of a cell was killed"):
+        table.run(Console(quiet=True))
+
+
+def test_cells_run_side_by_side_and_never_two_of_one_run(
+    write: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy: list[str] = []
+    together, twice = [], []
+
+    class Threads(ThreadPoolExecutor):
+        def __init__(self, processes: int, **_: Any) -> None:
+            super().__init__(processes)
+
+    def work(given: Any) -> dict[str, Any]:
+        twice.append(given.run in busy)
+        busy.append(given.run)
+        time.sleep(0.05)
+        together.append(len(busy))
+        busy.remove(given.run)
+        return {"peak_bytes": 1}
+
+    monkeypatch.setattr(running, "ProcessPoolExecutor", Threads)
+    monkeypatch.setattr(running, "execute", work)
+    columns = [{"name": "a", "judged": ["datamodule.eval_seed=1"]}, {"name": "b", "judged": ["datamodule.eval_seed=2"]}]
+    spec = TableSpec.load(write(columns=columns, seeds=[0, 1, 2]))
+    assert len(Table(spec, tmp_path, tmp_path / "runs").run(Console(quiet=True), processes=2)) == 12
+    assert max(together) == 2 and not any(twice)
+
+    monkeypatch.setattr(running, "free_memory", lambda: 0)
+    together.clear()
+    Table(spec, tmp_path / "short of memory", tmp_path / "runs").run(Console(quiet=True), processes=2)
+    assert max(together) == 1
+
+
+def _fake(row: str, seed: int, value: float, path: Path) -> dict[str, Any]:
+    file = path / f"{row}-{seed}.csv"
+    lines = [f"q{query},list_ranker,{value + query / 1000:.6f}" for query in range(20)]
+    file.write_text("\n".join(["query_id,scorer,mrr", *lines]) + "\n")
+    return {"scorers": {"list_ranker": {"mrr": value}}, "per_query": str(file), "num_parameters": 2**19,
+            "settings": {"ranker": {"name": "list_ranker"}}}  # fmt: skip
+
+
+def test_rendered_tables_are_these(write: Callable[..., str], tmp_path: Path) -> None:
+    rows = [{"name": "a_b & c", "ours": True}, {"name": "rival"}]
+    paper = {"a_b & c": {"mrr": 46.3}}
+    config = write(rows=rows, seeds=[0, 1], percent=True, costs=["parameters"], sections=[{"paper": paper}],
+                   source="Paper, Table 1")  # fmt: skip
+    spec = TableSpec.load(config)
+    values = {"a_b & c": (0.50, 0.52), "rival": (0.40, 0.40)}
+    findings = {("", row, "mrr", seed): _fake(row[:1], seed, value, tmp_path)
+                for row, each in values.items() for seed, value in enumerate(each)}  # fmt: skip
+    rendering = Rendering.of(spec, findings)
+    # Student's t with one degree of freedom is 12.706: 12.706 * 0.01414 / sqrt(2) = 0.127.
+    assert rendering.markdown().splitlines()[2:6] == [
+        "| | mrr | trained (M) |",
+        "|---|---|---|",
+        "| a_b & c | **51.0** ± 12.7+ (46.3) | 0.5 |",
+        "| rival | 40.0 ± 0.0 | 0.5 |",
+    ]
+    text = rendering.latex()
+    assert r"a\_b \& c & \textbf{51.0} {\scriptsize$\pm$ 12.7}$^{+}$ (46.3) & 0.5 \\" in text
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+    assert all(text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1 for name in ("table", "tabular"))
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+    assert text.replace("$\\pm$", "").replace("$^{+}$", "").count("$") == 0
+    headers, lines = rendering.wandb()
+    assert headers == ["section", "row", "mrr", "trained (M)"]
+    assert lines[0] == ["", "a_b & c", "51.0 ± 12.7+ (46.3)", "0.5"]
+
+
+def test_latex_knows_every_special_character() -> None:
+    assert latex("\\~^#$%&_{}<>") == (
+        r"\textbackslash{}\textasciitilde{}\textasciicircum{}\#\$\%\&\_\{\}\textless{}\textgreater{}"
+    )
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    found = over_seeds([0.1, 0.2, 0.3])
+    assert found.high - found.mean == pytest.approx(4.30265 * 0.1 / 3**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": [{"nam": "x"}]}, "rows"),
+        ({"rows": [{"name": "x"}, {"name": "x"}]}, "rows[0].name: 'x' is there twice."),
+        ({"rows": [{"name": "x"}, {"name": "y", "of": "z"}]}, "rows[1].of: no such row with runs."),
+        (
+            {"rows": [{"name": "x"}, {"name": "y", "of": "x", "overrides": ["seed=1"]}]},
+            "rows[1].overrides: has no effect",
+        ),
+        ({"columns": [{"name": "x", "value": "gain"}]}, "columns[0].over: a gain needs the scorer"),
+        ({"columns": [{"name": "x"}], "plot": "curves"}, "columns[0].name: 'x' ends in no number."),
+        ({"sections": [{"paper": {"x": {"mrr": 1}}}]}, "sections[0].paper.x: no such row."),
+        ({"sections": [{"paper": {"blocks": {"mr": 1}}}]}, "sections[0].paper.blocks.mr: no such column."),
+        ({"plot": "pie"}, "plot: no such choice: 'pie'."),
+        (
+            {"rows": [{"name": "x", "overrides": ["ranker.blocks=1"]}]},
+            "rows[0] (x) x mrr: ranker.blocks: no such option",
+        ),
+    ],
+)
+def test_a_mistake_in_a_table_is_named_with_its_place(
+    write: Callable[..., str], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        list(TableSpec.load(write(**changes)).cells())
+    assert str(error.value).startswith("small.yaml: ") and message in str(error.value)
+
+
+def test_a_table_takes_other_data(write: Callable[..., str], store: Path) -> None:
+    columns = [
+        {"name": "MATH", "data": "features/math_llama3.1.yaml"},
+        {"name": "MBPP", "data": "features/mbpp_qwen2.5.yaml"},
+    ]
+    sections = [{"name": "8B", "overrides": ["features.generator.model=x"]}, {"name": "32B"}]
+    spec = TableSpec.load(write(columns=columns, sections=sections), [f"data={store}"])
+    assert spec.name == "small_store" and [column.name for column in spec.config.columns] == ["store"]
+    cells = list(spec.cells())
+    assert {cell.config.datamodule["path"] for cell in cells} == {str(store)} and len(cells) == 2
+
+
+@pytest.mark.parametrize("name", ["ablations", "templates"])
+def test_results_that_are_kept_can_be_rendered(name: str) -> None:
+    from benchmarks.__main__ import RESULTS
+
+    spec = TableSpec.load(name)
+    for section in spec.config.sections:
+        shown = shown_section(spec, section, Table(spec, RESULTS, Path()).findings())
+        assert all(cell.value is not None or cell.text or "width" in column or "scaling" in column
+                   for cells in shown.values() for column, cell in cells.items())  # fmt: skip
