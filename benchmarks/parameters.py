@@ -1,7 +1,5 @@
 """Parameters: how many weights the paper's rankers and reward models train, computed from their shapes."""
 
-import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +9,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from console.tables import new_table
+from language_models.lora import Lora, lora_targets
 from registry import RANKERS
 
-BLOCKS = r"\.(q|k|v|o|gate|up|down)_proj$"
-HEAD = r"\.(q|k|v|o|gate|up|down)_proj$|^lm_head$"
-RANK = 64
+LORA = Lora(rank=64)
+"""All linear layers of the blocks: q k v o gate up down."""
 # The hub's count of GPT-2 includes the causal mask of each of its 12 layers, 1,024 x 1,024.
 _MASKS = 12 * 1024**2
 
@@ -26,7 +24,7 @@ class Counted:
 
     Args:
         method: What is trained.
-        published: The number in Language Ranker's Table 1, in units of `unit`.
+        published: The number in Language Ranker's Tables 1 and 3, in units of `unit`.
         unit: 10^6 for reward models and 2^20 for the light rankers.
         count: The number of weights.
     """
@@ -37,21 +35,27 @@ class Counted:
     count: int
 
 
-def qwen2(hidden: int, layers: int, heads: int, intermediate: int) -> PretrainedConfig:
-    """The shape of a Qwen2.5 model, from its published config."""
-    return Qwen2Config(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads={28: 4, 40: 8}[heads],
-        intermediate_size=intermediate,
-        vocab_size=152064,
-        tie_word_embeddings=False,
-    )
-
-
-QWEN_7B = qwen2(3584, 28, 28, 18944)
-QWEN_32B = qwen2(5120, 64, 40, 27648)
+# https://huggingface.co/Qwen/Qwen2.5-7B-Instruct/blob/main/config.json
+QWEN_7B = Qwen2Config(
+    hidden_size=3584,
+    num_hidden_layers=28,
+    num_attention_heads=28,
+    num_key_value_heads=4,
+    intermediate_size=18944,
+    vocab_size=152064,
+    tie_word_embeddings=False,
+)
+# https://huggingface.co/Qwen/Qwen2.5-32B-Instruct/blob/main/config.json
+QWEN_32B = Qwen2Config(
+    hidden_size=5120,
+    num_hidden_layers=64,
+    num_attention_heads=40,
+    num_key_value_heads=8,
+    intermediate_size=27648,
+    vocab_size=152064,
+    tie_word_embeddings=False,
+)
+# https://huggingface.co/meta-llama/Llama-3.1-8B-Instruct/blob/main/config.json
 LLAMA_8B = LlamaConfig(
     hidden_size=4096,
     num_hidden_layers=32,
@@ -61,21 +65,21 @@ LLAMA_8B = LlamaConfig(
     vocab_size=128256,
     tie_word_embeddings=False,
 )
+# https://huggingface.co/openai-community/gpt2/blob/main/config.json, whose values are the defaults.
+GPT2 = GPT2Config()
 
 
-def lora_weights(config: PretrainedConfig, layers: str, rank: int = RANK) -> int:
-    """The weights that LoRA trains: rank x (inputs + outputs) of each linear layer whose name fits.
+def lora_weights(config: PretrainedConfig, *, language_head: bool = False) -> int:
+    """The weights that LoRA of rank 64 trains: for each corrected layer 64 x (inputs + outputs).
 
     Args:
         config: The shape of the model; no weight is loaded or stored.
-        layers: A regular expression for the names of the layers.
-        rank: LoRA's rank r.
+        language_head: Whether the language head is corrected as well as the layers of the blocks.
     """
-    return sum(
-        rank * (module.in_features + module.out_features)
-        for name, module in _model(config).named_modules()
-        if isinstance(module, nn.Linear) and re.search(layers, name)
-    )
+    model = _model(config)
+    names = [*lora_targets(model, LORA), *(["lm_head"] if language_head else [])]
+    layers = [model.get_submodule(name) for name in names]
+    return sum(LORA.rank * (layer.in_features + layer.out_features) for layer in layers)  # type: ignore[operator]
 
 
 def all_weights(config: PretrainedConfig) -> int:
@@ -83,31 +87,40 @@ def all_weights(config: PretrainedConfig) -> int:
     return sum(weight.numel() for weight in _model(config).parameters())
 
 
-def ranker_weights(name: str, feature_dim: int) -> int:
-    """The weights of a light ranker with the paper's options."""
+def ranker_weights(name: str, feature_dim: int, **options: Any) -> int:
+    """The weights of a light ranker with the paper's options, except those given."""
     with torch.device("meta"):
-        ranker: Any = RANKERS.build({"name": name, "feature_dim": feature_dim}, path="ranker")
+        ranker: Any = RANKERS.build({"name": name, "feature_dim": feature_dim, **options}, path="ranker")
     return sum(weight.numel() for weight in ranker.parameters())
 
 
 def counted() -> list[Counted]:
     """All lines: light rankers, then reward models."""
-    light: Mapping[str, int] = {"Llama3.1-8B": 4096, "Qwen2.5-7B": 3584, "Qwen2.5-32B": 5120}
-    published = {"list_ranker": ("0.30", "0.27", "0.36"), "point_ranker": ("0.28", "0.25", "0.34")}
-    rows = [
-        Counted(f"{name}, {base}", number, 2**20, ranker_weights(name, dim))
-        for name, numbers in published.items()
-        for (base, dim), number in zip(light.items(), numbers, strict=True)
+    llama, qwen, qwen_32b = (config.hidden_size for config in (LLAMA_8B, QWEN_7B, QWEN_32B))
+    light = [
+        ("ListRanker, Llama3.1-8B", "0.30", ranker_weights("list_ranker", llama)),
+        ("ListRanker, Llama3.1-8B, w/o projection", "192", ranker_weights("list_ranker", llama, projection=None)),
+        ("ListRanker, Qwen2.5-7B", "0.27", ranker_weights("list_ranker", qwen)),
+        ("ListRanker, Qwen2.5-32B", "0.36", ranker_weights("list_ranker", qwen_32b)),
+        ("PointRanker, Llama3.1-8B", "0.28", ranker_weights("point_ranker", llama)),
+        ("PointRanker, Llama3.1-8B, w/o projection", "128", ranker_weights("point_ranker", llama, projection=None)),
+        ("PointRanker, Llama3.1-8B, w/o MLP", "0.25", ranker_weights("point_ranker", llama, num_blocks=0)),
+        ("PointRanker, Qwen2.5-7B", "0.25", ranker_weights("point_ranker", qwen)),
+        ("PointRanker, Qwen2.5-32B", "0.34", ranker_weights("point_ranker", qwen_32b)),
     ]
-    models: dict[str, tuple[str, Callable[[], int]]] = {
-        "RM Llama3.1-8B, LoRA on the blocks": ("176", lambda: lora_weights(LLAMA_8B, BLOCKS)),
-        "RM Llama3.1-8B, LoRA on the language head too": ("176", lambda: lora_weights(LLAMA_8B, HEAD)),
-        "RM Qwen2.5-7B, LoRA on the blocks": ("161", lambda: lora_weights(QWEN_7B, BLOCKS)),
-        "RM Qwen2.5-32B, LoRA on the blocks": ("537", lambda: lora_weights(QWEN_32B, BLOCKS)),
-        "RM GPT-2, whole": ("137", lambda: all_weights(GPT2Config())),
-        "RM GPT-2, with its causal masks": ("137", lambda: all_weights(GPT2Config()) + _MASKS),
-    }
-    return rows + [Counted(method, number, 10**6, count()) for method, (number, count) in models.items()]
+    reward = [
+        ("RM Llama3.1-8B, LoRA on the blocks", "176", lora_weights(LLAMA_8B)),
+        ("RM Llama3.1-8B, LoRA on the language head too", "176", lora_weights(LLAMA_8B, language_head=True)),
+        ("RM Qwen2.5-7B, LoRA on the blocks", "161", lora_weights(QWEN_7B)),
+        ("RM Qwen2.5-32B, LoRA on the blocks", "537", lora_weights(QWEN_32B)),
+        ("RM GPT-2, whole", "137", all_weights(GPT2)),
+        ("RM GPT-2, with its causal masks", "137", all_weights(GPT2) + _MASKS),
+    ]
+    units = [2**20] * len(light) + [10**6] * len(reward)
+    return [
+        Counted(method, number, unit, count)
+        for (method, number, count), unit in zip([*light, *reward], units, strict=True)
+    ]
 
 
 def table() -> Table:

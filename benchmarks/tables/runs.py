@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from benchmarks import machine
-from rankers.checkpoint import load_ranker
 from datamodules.base import RankingData
 from datamodules.group_data import GroupData
 from rankers.base import Ranker
+from rankers.checkpoint import load_ranker
 from rankers.judging.groups import GroupJudging
 from ranking.stores.files import write_file
 from registry import DATAMODULES, EXTRACTORS, RANKERS, ConfigError, RunConfig, load_config
