@@ -98,14 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
                 print_table(console, importlib.import_module(f"benchmarks.{name}").table())
                 continue
             if is_table.get(name):
-                from benchmarks.tables.command import run_table
-
-                options = {"processes": chosen.processes, "cores": chosen.cores, "render": chosen.render}
-                try:
-                    run_table(name, overrides, chosen.results, chosen.runs, console, wandb=chosen.wandb, **options)
-                except ConfigError as error:
-                    console.print(f"{name} has not run to its end. {error}\n", style="red", markup=False)
-                    holds = False
+                if status := _run_table(name, overrides, chosen, console):
+                    return status
                 continue
             folder = next((f"speed.{kind}." for kind, names in SPEED.items() if name in names), "")
             benchmark = importlib.import_module(f"benchmarks.{folder}{name}")
@@ -119,6 +113,22 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(f"written: {found.write(chosen.results)}\n")
             holds &= all(ratio["holds"] for ratio in found.results()["ratios"].values())
     return 0 if holds else 1
+
+
+def _run_table(name: str, overrides: list[str], chosen: argparse.Namespace, console: Console) -> int:
+    from benchmarks.tables.command import run_table
+    from training.resuming import InterruptedRunError
+
+    options = {"processes": chosen.processes, "cores": chosen.cores, "render": chosen.render, "wandb": chosen.wandb}
+    try:
+        run_table(name, overrides, chosen.results, chosen.runs, console, **options)
+    except ConfigError as error:
+        console.print(f"{name} has not run to its end. {error}\n", style="red", markup=False)
+        return 1
+    except (KeyboardInterrupt, InterruptedRunError):
+        console.print(f"{name} is stopped; finished cells are kept, and the same command goes on")
+        return 130
+    return 0
 
 
 if __name__ == "__main__":

@@ -34,3 +34,34 @@ def test_a_benchmark_that_cannot_run_says_why_and_the_others_go_on(
     assert [file.name for file in tmp_path.iterdir()] == ["projection.json"]
     shown = " ".join(capsys.readouterr().out.split())
     assert "kmeans has not run. benchmarks: faiss is not installed. What to do: pip install -e '.[peers]'" in shown
+
+
+def test_a_mistake_in_a_table_is_told_and_a_stopped_one_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "limit_cores", lambda count: None)
+    where = ["--results", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    assert main(["table1", "metrik=mrr", *where]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "table1 has not run to its end. table1.yaml: metrik: no such option" in shown
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.tables.command.run_table", stop)
+    assert main(["table1", *where]) == 130
+    assert "table1 is stopped; finished cells are kept, and the same command goes on" in capsys.readouterr().out
+
+
+def test_options_of_tables_need_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "data=store"])
+    assert "data=store is an option of tables, and no table is named" in capsys.readouterr().err
+
+
+def test_trained_weights_are_counted_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "limit_cores", lambda count: None)
+    assert main(["parameters"]) == 0
+    assert "312,128" in capsys.readouterr().out

