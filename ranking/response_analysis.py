@@ -133,7 +133,7 @@ class Analysis:
         Args:
             path: The file.
         """
-        figure = new_figure(12, 3.6)
+        figure = new_figure(12.0, 3.6)
         curve, lengths, shares = figure.subplots(1, 3)
         if self.ks:
             curve.plot(self.ks, [self.pass_at(k) for k in self.ks], **line_style(0))

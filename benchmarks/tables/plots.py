@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.tables.config import Section, TableSpec
 from benchmarks.tables.rendering import Rows
+from benchmarks.tables.statistics import scorer_of
 from benchmarks.tables.table import Key
 from ranking.figures import SHADES, line_style, new_figure, write_figure
 
@@ -26,49 +28,51 @@ def draw(spec: TableSpec, sections: Sections, findings: Mapping[Key, Mapping[str
 def _by_k(spec: TableSpec, sections: Sections, findings: Mapping[Key, Mapping[str, Any]]) -> Any:
     """One panel per column: each row's metric against the number of candidates K."""
     columns = spec.config.columns
-    figure = new_figure(3.3 * len(columns), 2.8)
-    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    figure = new_figure(3.3 * len(columns), 3.2)
+    panels, scale = figure.subplots(1, len(columns), squeeze=False)[0], 100 if spec.config.percent else 1
     for axes, column in zip(panels, columns, strict=True):
         for place, row in enumerate(spec.config.rows):
             key = (sections[0][0].name, spec.runs_of(row).name, spec.place(column))
             found = [findings[*key, seed] for seed in spec.config.seeds if (*key, seed) in findings]
             curves = [cell["by_k"] for cell in found if cell.get("by_k")]
-            scorer = row.scorer or (found[0]["settings"]["ranker"]["name"] if found else "")
+            scorer = scorer_of(row, column, found[0]) if found else ""
             curves = [curve for curve in curves if scorer in curve["scorers"]]
             if not curves:
                 continue
             ks = curves[0]["ks"]
             means = [
-                sum(curve["scorers"][scorer][number]["mean"] for curve in curves) / len(curves)
-                for number in range(len(ks))
+                scale * fmean(curve["scorers"][scorer][number]["mean"] for curve in curves) for number in range(len(ks))
             ]
             axes.plot(ks, means, label=row.name, **line_style(place))
-            axes.set(ylabel=curves[0]["metric"])
+            axes.set(ylabel=_label(spec, curves[0]["metric"]))
         axes.set(xlabel="K, responses to choose from", title=column.name)
         if axes.lines:
             ks = axes.lines[0].get_xdata()
             axes.set_xscale("log")
             axes.set_xticks(ks, labels=[str(k) for k in ks])
             axes.minorticks_off()
-            axes.legend(fontsize="small")
+    _share_legend(figure, panels)
     return figure
 
 
 def _ranges(spec: TableSpec, sections: Sections, findings: Mapping[Key, Mapping[str, Any]]) -> Any:
-    """The range of each row over the columns, with a marker for each column."""
-    figure = new_figure(6.4, 1.2 + 0.4 * len(spec.config.rows) * len(sections))
+    """The range of each row over the columns, with a line for each column; the paper's numbers are circles."""
+    figure = new_figure(6.4, 1.2 + 0.5 * len(spec.config.rows) * len(sections))
     axes, labels = figure.subplots(), []
     for section, rows in sections:
         for name, cells in rows.items():
-            values = [shown.value for column in spec.config.columns if (shown := cells[column.name]).value is not None]
+            found = [cells[column.name] for column in spec.config.columns]
+            values = [shown.value for shown in found if shown.value is not None]
             if not values:
                 continue
             axes.plot([min(values), max(values)], [len(labels)] * 2, color="0.6", linewidth=3)
             axes.plot(values, [len(labels)] * len(values), linestyle="", marker="|", color="0", markersize=9)
+            papers = [shown.paper for shown in found if isinstance(shown.paper, float)]
+            axes.plot(papers, [len(labels) + 0.25] * len(papers), "o", color="0.3", markersize=4, fillstyle="none")
             labels.append(f"{section.name} {name} ({max(values) - min(values):.3g})".strip())
     axes.set_yticks(range(len(labels)), labels=labels)
-    axes.invert_yaxis()
-    axes.set(xlabel=spec.config.metric)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set(xlabel=_label(spec, spec.config.metric))
     return figure
 
 
@@ -104,8 +108,9 @@ def _curves(spec: TableSpec, sections: Sections, findings: Mapping[Key, Mapping[
     for column in spec.config.columns:
         kind, _, number = column.name.rpartition(" ")
         panels.setdefault(kind, []).append((float(number), column.name))
-    figure = new_figure(3.3 * len(panels), 2.8)
-    for axes, (kind, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    figure = new_figure(3.3 * len(panels), 3.2)
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (kind, points) in zip(all_axes, panels.items(), strict=True):
         place = 0
         for section, rows in sections:
             for name, cells in rows.items():
@@ -113,10 +118,21 @@ def _curves(spec: TableSpec, sections: Sections, findings: Mapping[Key, Mapping[
                 label = f"{section.name} {name}".strip()
                 axes.plot([x for x, _ in there], [y for _, y in there], label=label, **line_style(place))
                 place += 1
-        axes.set(xlabel=kind, ylabel=spec.config.metric)
+        axes.set(xlabel=kind, ylabel=_label(spec, spec.config.metric))
         axes.set_xticks([x for x, _ in points])
-        axes.legend(fontsize="x-small")
+    _share_legend(figure, all_axes)
     return figure
+
+
+def _label(spec: TableSpec, metric: str) -> str:
+    return f"{metric} (%)" if spec.config.percent else metric
+
+
+def _share_legend(figure: Any, panels: Sequence[Any]) -> None:
+    """One legend for all panels, below them, since it would hide lines in them."""
+    lines = {line.get_label(): line for axes in panels for line in axes.lines}
+    if lines:
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 4))
 
 
 _PLOTS: Mapping[str, Callable[..., Any]] = {"by_k": _by_k, "ranges": _ranges, "heat_map": _heat_map, "curves": _curves}

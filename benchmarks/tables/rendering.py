@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,9 +125,21 @@ class Rendering:
         if {"parameters", "loaded"} & set(config.costs):
             others = [row.name for row in config.rows if row.million == "10^6"]
             notes.append("M: 2^20" + (f", for {', '.join(others)} 10^6." if others else "."))
+        notes += [
+            f"Range of {f'{section.name} {name}'.strip()} over the columns: {self._range(cells.values())}."
+            for section, rows in self.sections if config.plot == "ranges"
+            for name, cells in rows.items() if any(each.value is not None for each in cells.values())
+        ]  # fmt: skip
         if any(each.paper is not None for each in cells):
             notes.append(f"In brackets: {config.source or 'the paper'}.")
         return notes
+
+    def _range(self, cells: Collection[Shown]) -> str:
+        ranked = [each for each in cells if not each.is_cost]
+        ours = [each.value for each in ranked if each.value is not None]
+        papers = [each.paper for each in ranked if isinstance(each.paper, float)]
+        ranges = [self._decimal(ranked[0], max(numbers) - min(numbers)) for numbers in (ours, papers) if numbers]
+        return ranges[0] + (f" ({ranges[1]})" if papers else "")
 
     def _rows(self) -> Iterator[tuple[str, str, list[Shown]]]:
         """The title of the section at its first row, the row's name and its cells."""
@@ -136,30 +148,34 @@ class Rendering:
                 yield section.name if place == 0 else "", name, list(cells.values())
 
     def _text(self, shown: Shown) -> str:
-        number = self._number(shown) + ("" if shown.half is None else f" ± {self._decimal(shown.half)}")
+        number = self._number(shown) + ("" if shown.half is None else f" ± {self._decimal(shown, shown.half)}")
         return number + shown.mark + self._paper(shown)
 
     def _markdown(self, shown: Shown) -> str:
         number = f"**{self._number(shown)}**" if shown.best else self._number(shown)
-        half = "" if shown.half is None else f" ± {self._decimal(shown.half)}"
+        half = "" if shown.half is None else f" ± {self._decimal(shown, shown.half)}"
         return _plain(f"{number}{half}{shown.mark}{self._paper(shown)}")
 
     def _latex(self, shown: Shown) -> str:
         number = latex(self._number(shown))
         number = f"\\textbf{{{number}}}" if shown.best else number
         mark = {"": "", "+": r"$^{+}$", "-": r"$^{-}$"}[shown.mark]
-        half = "" if shown.half is None else rf" {{\scriptsize$\pm$ {self._decimal(shown.half)}}}"
+        half = "" if shown.half is None else rf" {{\scriptsize$\pm$ {self._decimal(shown, shown.half)}}}"
         return f"{number}{half}{mark}{latex(self._paper(shown))}"
 
     def _number(self, shown: Shown) -> str:
         if shown.value is None:
             return shown.text or _NONE
-        return self._decimal(shown.value)
+        return self._decimal(shown, shown.value)
 
     def _paper(self, shown: Shown) -> str:
-        return "" if shown.paper is None else f" ({shown.paper})"
+        if shown.paper is None:
+            return ""
+        return f" ({shown.paper if isinstance(shown.paper, str) else self._decimal(shown, shown.paper)})"
 
-    def _decimal(self, value: float) -> str:
+    def _decimal(self, shown: Shown, value: float) -> str:
+        if shown.is_cost:
+            return decimal(value, 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0)
         return decimal(value, 1 if self.spec.config.percent else 3)
 
 

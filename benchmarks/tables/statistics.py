@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, get_args
 
 from scipy.stats import t as student
 
-from benchmarks.tables.config import Column, Row, Section, TableSpec
+from benchmarks.tables.config import Column, Costs, Row, Section, TableSpec
 from benchmarks.tables.runs import per_query
 from benchmarks.tables.table import Key
 from console.decimals import decimal, interval
@@ -32,6 +32,7 @@ class Shown:
         mark: `+` or `-` if it is better or worse than its best rival, and a chance of at most 5 % explains it.
         best: Whether it is the best of its column.
         paper: The number in the paper.
+        is_cost: Whether the number is a cost, which is shown with as many decimals as it needs.
     """
 
     value: float | None = None
@@ -40,6 +41,7 @@ class Shown:
     mark: str = ""
     best: bool = False
     paper: float | str | None = None
+    is_cost: bool = False
 
 
 def shown_section(spec: TableSpec, section: Section, findings: Mapping[Key, Finding]) -> dict[str, dict[str, Shown]]:
@@ -66,6 +68,7 @@ def shown_section(spec: TableSpec, section: Section, findings: Mapping[Key, Find
                 marks.get(row.name, ""),
                 ranked.get(row.name, math.nan) == best,
                 paper,
+                column.value in get_args(Costs) or column.value == "context_cost",
             )
     for cost in config.costs:
         for row in config.rows:
@@ -73,7 +76,7 @@ def shown_section(spec: TableSpec, section: Section, findings: Mapping[Key, Find
             of = [finding for column in config.columns for finding in _cells(spec, section, row, column, findings)]
             numbers = [value for finding in of if (value := cost_of(finding, cost, row)) is not None]
             no_cost = row.of is not None or not numbers
-            found[row.name][cost] = Shown(None if no_cost else fmean(numbers), paper=paper)
+            found[row.name][cost] = Shown(None if no_cost else fmean(numbers), paper=paper, is_cost=True)
     return found
 
 

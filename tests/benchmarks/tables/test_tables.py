@@ -22,10 +22,12 @@ from rich.console import Console
 from benchmarks.tables import table as running
 from benchmarks.tables.command import run_table
 from benchmarks.tables.config import TableSpec
+from benchmarks.tables.plots import draw
 from benchmarks.tables.rendering import Rendering, latex
 from benchmarks.tables.runs import per_query
 from benchmarks.tables.statistics import over_seeds, shown_section
 from benchmarks.tables.table import Table
+from ranking.figures import line_style
 from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import ConfigError
 from registry.config import to_yaml
@@ -224,18 +226,41 @@ def test_rendered_tables_are_these(write: Callable[..., str], tmp_path: Path) ->
     assert rendering.markdown().splitlines()[2:6] == [
         "| | mrr | trained (M) |",
         "|---|---|---|",
-        "| a_b & c | **51.0** ± 12.7+ (46.3) | 0.5 |",
-        "| rival | 40.0 ± 0.0 | 0.5 |",
+        "| a_b & c | **51.0** ± 12.7+ (46.3) | 0.50 |",
+        "| rival | 40.0 ± 0.0 | 0.50 |",
     ]
     text = rendering.latex()
-    assert r"a\_b \& c & \textbf{51.0} {\scriptsize$\pm$ 12.7}$^{+}$ (46.3) & 0.5 \\" in text
+    assert r"a\_b \& c & \textbf{51.0} {\scriptsize$\pm$ 12.7}$^{+}$ (46.3) & 0.50 \\" in text
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     assert all(text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1 for name in ("table", "tabular"))
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
     assert text.replace("$\\pm$", "").replace("$^{+}$", "").count("$") == 0
     headers, lines = rendering.wandb()
     assert headers == ["section", "row", "mrr", "trained (M)"]
-    assert lines[0] == ["", "a_b & c", "51.0 ± 12.7+ (46.3)", "0.5"]
+    assert lines[0] == ["", "a_b & c", "51.0 ± 12.7+ (46.3)", "0.50"]
+
+
+@pytest.mark.parametrize("plot", ["by_k", "curves", "heat_map", "ranges"])
+def test_every_picture_shows_the_findings(write: Callable[..., str], tmp_path: Path, plot: str) -> None:
+    columns = [{"name": f"depth {place / 10}", "overrides": [f"datamodule.eval_seed={place}"]} for place in (2, 6)]
+    sections = [{"paper": {"a": {"depth 0.2": 0.5, "depth 0.6": 0.25}}}]
+    spec = TableSpec.load(write(rows=[{"name": "a"}, {"name": "b"}], columns=columns, sections=sections, plot=plot))
+    by_k = {"metric": "mrr", "ks": [1, 3], "scorers": {"list_ranker": [{"mean": 0.25}, {"mean": 0.75}]}}
+    findings = {
+        ("", row, column["name"], 0): {**_fake(row, place, 0.25 + place / 8, tmp_path), "by_k": by_k}
+        for place, column in enumerate(columns)
+        for row in "ab"
+    }
+    rendering = Rendering.of(spec, findings)
+    png, pdf = draw(spec, rendering.sections, findings, tmp_path)
+    assert imread(png).std() > 0.01 and pdf.read_bytes().startswith(b"%PDF")
+    if plot == "ranges":
+        assert rendering.notes()[0] == "Range of a over the columns: 0.125 (0.250)."
+
+
+def test_lines_of_a_picture_differ_without_colour() -> None:
+    looks = [(line_style(place)["marker"], str(line_style(place)["linestyle"])) for place in range(55)]
+    assert len(set(looks)) == 55
 
 
 def test_latex_knows_every_special_character() -> None:
