@@ -343,6 +343,29 @@ def test_a_reward_model_takes_the_backbone_that_the_features_are_of(write: Calla
     assert cell.config.datamodule["path"] == str(tmp_path / "store") and cell.config.features is None
 
 
+def test_a_reward_model_stands_beside_a_ranker_over_the_same_groups(
+    write: Callable[..., str], here: list[str], store: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    reward_model = {"name": "reward_model", "backbone": {"model": str(tiny_llama)}, "template": "plain",
+                    "max_length": 64, "lora": {"rank": 2, "dropout": 0}}  # fmt: skip
+    overrides = [
+        f"ranker={json.dumps(reward_model)}",
+        f"datamodule={json.dumps({'name': 'text_groups', 'path': str(store), 'batch_size': 32})}",
+        "trainer.limit_train_batches=1",
+    ]
+    rows = [{"name": "ListRanker", "ours": True}, {"name": "RM", "overrides": overrides, "million": "10^6"}]
+    table = Table(
+        TableSpec.load(write(rows=rows, costs=["parameters", "loaded", "score"])), tmp_path, tmp_path / "runs"
+    )
+    ours, theirs = table.run(Console(quiet=True)).values()
+    assert 0 < theirs["num_parameters"] < theirs["num_loaded"] and theirs["score_seconds"] > 0
+    queries = [per_query(Path(cell["per_query"]), cell["settings"]["ranker"]["name"], "mrr") for cell in (ours, theirs)]
+    assert queries[0].keys() == queries[1].keys() and len(queries[0]) == 24
+    # What is drawn by chance alone is drawn alike: both see the same candidates.
+    assert ours["scorers"]["oracle"] == theirs["scorers"]["oracle"]
+    assert ours["scorers"]["first"] == theirs["scorers"]["first"]
+
+
 def test_draws_of_a_query_are_no_queries_of_their_own(tmp_path: Path) -> None:
     lines = ["query_id,scorer,mrr", "a,list_ranker,0.5", "a,random,0", "a,list_ranker,1", "b,list_ranker,0.25"]
     (tmp_path / "per_query.csv").write_text("\n".join(lines) + "\n")
