@@ -1,5 +1,6 @@
 """Plots: the picture of a table, as PNG and PDF."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -40,9 +41,8 @@ def _by_k(spec: TableSpec, sections: Sections, findings: Mapping[Key, Mapping[st
             if not curves:
                 continue
             ks = curves[0]["ks"]
-            means = [
-                scale * fmean(curve["scorers"][scorer][number]["mean"] for curve in curves) for number in range(len(ks))
-            ]
+            values = [[point["mean"] for point in curve["scorers"][scorer]] for curve in curves]
+            means = [math.nan if None in each else scale * fmean(each) for each in zip(*values, strict=True)]
             axes.plot(ks, means, label=row.name, **line_style(place))
             axes.set(ylabel=_label(spec, curves[0]["metric"]))
         axes.set(xlabel="K, responses to choose from", title=column.name)

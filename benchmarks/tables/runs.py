@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -94,12 +95,15 @@ def execute(work: Work) -> Finding:
 
 
 def per_query(path: Path, scorer: str, metric: str) -> dict[str, float]:
-    """One value per query of a scorer: the mean over the query's draws, which are no queries of their own."""
+    """One value per query of a scorer: the mean over the query's draws, which are no queries of their own.
+
+    A query for which the scorer has no value, such as one without a beam, is left out.
+    """
     values: dict[str, list[float]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            if row["scorer"] == scorer:
-                values.setdefault(row["query_id"], []).append(float(row[metric]))
+            if row["scorer"] == scorer and not math.isnan(value := float(row[metric])):
+                values.setdefault(row["query_id"], []).append(value)
     return {query: fmean(draws) for query, draws in values.items()}
 
 

@@ -173,8 +173,8 @@ def _marks(
             continue
         rival = max(rivals, key=lambda other: ranked[other.name])
         ours, theirs = queries[row.name], queries[rival.name]
-        if ours and theirs and ours.keys() == theirs.keys():
-            values, baseline = [*ours.values()], [theirs[query] for query in ours]
+        if both := [query for query in ours if query in theirs]:
+            values, baseline = [ours[query] for query in both], [theirs[query] for query in both]
             tests[row.name] = paired_p_value(values, baseline), fmean(values) - fmean(baseline)
     adjusted = holm([p for p, _ in tests.values()])
     return {

@@ -367,7 +367,14 @@ def test_a_reward_model_stands_beside_a_ranker_over_the_same_groups(
 
 
 def test_draws_of_a_query_are_no_queries_of_their_own(tmp_path: Path) -> None:
-    lines = ["query_id,scorer,mrr", "a,list_ranker,0.5", "a,random,0", "a,list_ranker,1", "b,list_ranker,0.25"]
+    lines = [
+        "query_id,scorer,mrr",
+        "a,list_ranker,0.5",
+        "a,random,0",
+        "a,list_ranker,1",
+        "b,list_ranker,0.25",
+        "c,list_ranker,nan",
+    ]
     (tmp_path / "per_query.csv").write_text("\n".join(lines) + "\n")
     assert per_query(tmp_path / "per_query.csv", "list_ranker", "mrr") == {"a": 0.75, "b": 0.25}
 
