@@ -232,7 +232,8 @@ def _with_data(config: TableConfig) -> TableConfig:
         named = dataclasses.replace(column, name=Path(config.data).stem) if told_by_data else column
         moved = dataclasses.replace(named, data=config.data)
         columns.setdefault(json.dumps(dataclasses.asdict(moved)), moved)
-    return dataclasses.replace(config, columns=list(columns.values()), sections=[Section()])
+    question = f"{config.question}; here on {Path(config.data).stem}"
+    return dataclasses.replace(config, question=question, columns=list(columns.values()), sections=[Section()])
 
 
 def _on_data(data: str | None, overrides: list[str]) -> list[str]:

@@ -320,6 +320,7 @@ def test_a_table_takes_other_data(write: Callable[..., str], store: Path) -> Non
     sections = [{"name": "8B", "overrides": ["features.generator.model=x"]}, {"name": "32B"}]
     spec = TableSpec.load(write(columns=columns, sections=sections), [f"data={store}"])
     assert spec.name == "small_store" and [column.name for column in spec.config.columns] == ["store"]
+    assert spec.config.question == "Which?; here on store"
     cells = list(spec.cells())
     assert {cell.config.datamodule["path"] for cell in cells} == {str(store)} and len(cells) == 2
 
