@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Generic, TypedDict, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypedDict, TypeVar, Unpack
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,8 +22,18 @@ from registry.imports import imported_modules
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
-class Training(TypedDict, total=False):
-    """The training and evaluation options that all rankers share.
+class Reporting(TypedDict, total=False):
+    """The evaluation options that all rankers share.
+
+    Args:
+        metrics: The metrics that validation and test report.
+    """
+
+    metrics: list[Annotated[Node, METRICS]]
+
+
+class Training(Reporting, total=False):
+    """The training and evaluation options of all rankers with weights.
 
     Args:
         loss: What training minimises; null for the ranker's default loss.
@@ -35,7 +45,6 @@ class Training(TypedDict, total=False):
     loss: Annotated[Node, LOSSES] | None
     optimizer: Annotated[Node, OPTIMIZERS]
     schedule: Annotated[Node, SCHEDULES]
-    metrics: list[Annotated[Node, METRICS]]
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -54,8 +63,9 @@ class NonFiniteLossError(ArithmeticError):
 class Ranker(LightningModule, Generic[AnyBatch]):
     """Training, validation and test of any ranker.
 
-    A subclass passes `**training` to this constructor and implements `forward(batch)`. If the candidates are
-    permuted, the scores must be permuted in the same way. Scores where the mask is False are ignored.
+    A subclass passes `**training` to this constructor, or without weights has the base `Untrained`, and implements
+    `forward(batch)`. If the candidates are permuted, the scores must be permuted in the same way. Scores where the mask
+    is False are ignored.
 
     Args:
         loss: What training minimises; null for the ranker's default loss.
@@ -279,3 +289,10 @@ class Ranker(LightningModule, Generic[AnyBatch]):
             raise ConfigError("ranker.metrics", f"{error}.", cure="metrics for such labels") from error
         for name, values in found.items():
             self.log(f"{split}/{name}", values.mean(), prog_bar=split == "val", sync_dist=True)
+
+
+class Untrained(Ranker[AnyBatch]):
+    """A ranker without weights, so its options do not include a loss, an optimizer or a schedule."""
+
+    def __init__(self, **reporting: Unpack[Reporting]) -> None:
+        super().__init__(**reporting)

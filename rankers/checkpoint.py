@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from rankers.base import Ranker
 from ranking.stores.files import as_signed_json, make_folder, sha256_of, signed, write_file
 from registry import RANKERS, ConfigError
+from registry.config import drop_training
 from registry.imports import import_modules
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -159,7 +160,7 @@ def _read(path: Path) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
         path = path / "best.ckpt" if path.is_dir() else path
         checkpoint = read_checkpoint(path)
         description, weights = checkpoint["ranker"], checkpoint["state_dict"]
-    return path, {**description, "ranker": _without_references(description["ranker"])}, weights
+    return path, {**description, "ranker": _without_old_options(description["ranker"])}, weights
 
 
 def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -190,9 +191,12 @@ def _had_no_weights(folder: Path) -> bool:
         return False
 
 
-def _without_references(node: Any) -> Any:
-    """Drop the option `baselines`, in which older versions saved the references."""
-    return {key: value for key, value in node.items() if key != "baselines"} if isinstance(node, dict) else node
+def _without_old_options(node: Any) -> Any:
+    """Drop `baselines`, in which older versions saved the references, and options of training without effect."""
+    if isinstance(node, dict):
+        node = {key: value for key, value in node.items() if key != "baselines"}
+        drop_training(node)
+    return node
 
 
 def _check(description: Any, file: Path) -> None:

@@ -116,6 +116,9 @@ def load_config(
     file = find_config(name) if name is not None else None
     try:
         merged = _read_with_bases(file, ()) if file else {}
+        if file is not None and file.name == "config.yaml":  # saved by a run, perhaps of an earlier version
+            for node in (merged.get("ranker"), *(merged.get("references") or ())):
+                drop_training(node)
         for override in overrides:
             merged = merge(merged, _parse_override(override))
         try:
@@ -149,6 +152,18 @@ def load_config(
     except ConfigError as error:
         error.file = error.file or (file.name if file else "")
         raise
+
+
+def drop_training(node: Any) -> None:
+    """Remove the options of training that earlier versions saved for a ranker without weights.
+
+    Args:
+        node: The ranker's name and options, which are changed.
+    """
+    if isinstance(node, dict) and isinstance(node.get("name"), str):
+        with suppress(ConfigError):  # raised for names of modules that are not imported yet
+            for option in {"loss", "optimizer", "schedule"} - schema.options(RANKERS.get(node["name"])).keys():
+                node.pop(option, None)
 
 
 def find_config(name: str | Path) -> Path:

@@ -120,6 +120,18 @@ class Longest(Ranker[TextBatch]):
     def forward(self, batch: TextBatch) -> Tensor:
         return torch.tensor([[float(len(text)) for text in texts] for texts in batch.candidates])
 '''
+NO_METRICS = '''"""A ranker whose options cannot be set."""
+from rankers.base import Ranker
+from registry import RANKERS
+
+
+@RANKERS.register("no_metrics")
+class NoMetrics(Ranker):
+    """It has no options."""
+
+    def __init__(self) -> None:
+        super().__init__()
+'''
 FILES = {"likelihood": LIKELIHOOD, "next_item": NEXT_ITEM, "longest_text": LONGEST}
 
 
@@ -294,3 +306,56 @@ def test_the_config_of_an_earlier_version_names_its_references_in_the_ranker(tmp
     assert [node["name"] for node in load_config(tmp_path / "config.yaml").references or []] == ["encoder"]
     with pytest.raises(ConfigError, match=r"(?s)ranker.baselines.*references: \[bm25, encoder\]"):
         load_config(tmp_path / "mine.yaml")
+
+
+@pytest.mark.usefixtures("outside")
+def test_options_of_training_are_refused_where_nothing_is_trained(
+    run_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = save(tmp_path / "tiny", LlamaConfig, LlamaForCausalLM)
+    (tmp_path / "likelihood.py").write_text(LIKELIHOOD)
+    (tmp_path / "no_metrics.py").write_text(NO_METRICS)
+    config = str(run_config("run.yaml"))
+    flat = "ranker={name: point_ranker, projection: null, num_blocks: 0, "
+    texts = "datamodule={name: text_groups, path: " + str(load_config(config).datamodule["path"]) + "}"
+    asked = "ranker={name: likelihood, backbone: {model: " + str(model) + "}, schedule: cosine}"
+    for overrides, message in {
+        ("ranker={name: cosine, loss: bce}",): "ranker.loss: no such option of Cosine.\n  Known:        metrics",
+        ("ranker={name: bm25, optimizer: {lr: 1}}",): "ranker.optimizer: no such option of BM25.",
+        ("ranker={name: knn_probe, schedule: cosine}",): "ranker.schedule: no such option of KnnProbe.",
+        ("references=[{name: first, loss: bce}]",): "references[0].loss: no such option of First.",
+        ("references=[first, {name: random, metrics: [mrr]}]",): "references[1].metrics: has no effect on a reference",
+        ("ranker=weighted_majority",): "ranker.name: weighted_majority cannot be computed: no answers",
+        (flat + "optimizer: {lr: 1}}",): "ranker.optimizer: point_ranker has nothing to train.",
+        (
+            "imports=[no_metrics]",
+            "ranker=no_metrics",
+        ): "ranker.name: no_metrics has no option for the metrics of a run.",
+    }.items():
+        for more in (["--check"], []):
+            assert train.main(["--config", config, *more, *overrides]) == 1, overrides
+            assert message in capsys.readouterr().err
+    assert train.main(["--config", config, "imports=[likelihood]", texts, asked]) == 1
+    assert "ranker.schedule: likelihood has nothing to train." in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_run_without_weights_needs_no_end_of_training_and_saves_no_options_of_it(
+    run_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = run_config("run.yaml")
+    assert train.main(["--config", str(config), "ranker=cosine", "references=[first]", "trainer.max_epochs=-1"]) == 0
+    (run,) = (tmp_path / "runs" / "run").iterdir()
+    saved = load_config(run / "config.yaml")
+    assert saved.ranker.keys() == saved.references[0].keys() == {"name", "metrics"}
+    older = (
+        (run / "config.yaml").read_text().replace("  name: cosine\n", "  name: cosine\n  loss: null\n  schedule: x\n")
+    )
+    assert "loss" in older
+    (run / "config.yaml").write_text(older)
+    assert load_config(run / "config.yaml") == saved
+    assert train.main(["--resume", str(run), "trainer.devices=1"]) == 0
+    with pytest.raises(ConfigError, match="no such option of Cosine"):
+        load_config(run / "config.yaml", ["ranker.loss=bce"])

@@ -34,6 +34,7 @@ from registry import (
     ConfigError,
     Node,
     RunConfig,
+    schema,
 )
 from training.starting import check_start, check_weights, load_start
 from training.trainer import build_trainer
@@ -61,7 +62,9 @@ def check(config: RunConfig, *, new: bool = True) -> None:
     Raises:
         ConfigError: For the first error found.
     """
-    build_trainer(config.trainer)
+    trainer = build_trainer(config.trainer)
+    if "optimizer" in config.ranker and trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise ConfigError("trainer.max_epochs", "no end of training is set.", cure="set max_epochs or max_steps")
     check_kind(config)
     name = config.ranker["name"]
     if config.trainer.get("strategy") == "fsdp2" and not RANKERS.get(name).can_be_sharded:
@@ -127,8 +130,11 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
         if ranker is not None:
             check_ranker_alone(ranker, datamodule)
             ranker.check_backbone(download=download)
-        if start is not None and ranker is not None and not is_overridden("configure_model", ranker, LightningModule):
-            check_weights(ranker, start, config)
+            # Otherwise its weights are known only once they are loaded.
+            if not is_overridden("configure_model", ranker, LightningModule):
+                check_training(ranker, config.ranker)
+                if start is not None:
+                    check_weights(ranker, start, config)
         for place, node in enumerate(config.references or []):
             build_reference(node, f"references[{place}]", datamodule, needed=True)
     if not to_build or extractor is None:
@@ -186,6 +192,16 @@ def check_ranker_alone(ranker: Ranker[Any], datamodule: RankingData) -> None:
         raise ConfigError("ranker.name", problem, cure=f"references: [{ranker.name}], beside another ranker")
 
 
+def check_training(ranker: Ranker[Any], node: Mapping[str, Any]) -> None:
+    """Refuse another loss, optimizer or schedule than the defaults for a ranker that has nothing to train.
+
+    Raises:
+        ConfigError: With the option that would have no effect.
+    """
+    if not ranker.is_trained and (option := _changed(node, "loss", "optimizer", "schedule")):
+        raise ConfigError(f"ranker.{option}", f"{ranker.name} has nothing to train.", cure="leave it out")
+
+
 def check_kind(config: RunConfig) -> None:
     """Refuse rankers and references that cannot read the batches of the datamodule.
 
@@ -197,6 +213,10 @@ def check_kind(config: RunConfig) -> None:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError("references", f"{twice} is there twice.", cure="name each once")
     references = {f"references[{place}]": node for place, node in enumerate(config.references or [])}
+    for path, node in references.items():
+        if option := _changed(node, "metrics", "loss", "optimizer", "schedule"):
+            problem = "has no effect on a reference, which is judged as the ranker is."
+            raise ConfigError(f"{path}.{option}", problem, cure="leave it out")
     for path, node in {"datamodule": config.ranker, **references}.items():
         wanted, judging = RANKERS.get(node["name"]).batch_and_judging(node)
         over_pool = issubclass(judging, PoolJudging)
@@ -267,18 +287,24 @@ def _check_callbacks(config: RunConfig, metrics: list[str]) -> None:
 def _check_ranker(config: RunConfig) -> None:
     """Build the ranker without weights; try loss and metrics on one group, optimizer and schedule on one weight."""
     labels, mask = torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool)
-    loss = config.ranker["loss"] or RANKERS.get(config.ranker["name"]).default_loss
-    with _refused_as("ranker.loss"):
-        LOSSES.bind(loss, "ranker.loss")(labels.clone(), labels, mask)
+    name = config.ranker["name"]
+    if "metrics" not in config.ranker:
+        cure = "end its __init__ with **training: Unpack[Training] and pass them on; rankers.base has Training"
+        raise ConfigError("ranker.name", f"{name} has no option for the metrics of a run.", cure=cure)
+    if "loss" in config.ranker:
+        with _refused_as("ranker.loss"):
+            loss = LOSSES.bind(config.ranker["loss"] or RANKERS.get(name).default_loss, "ranker.loss")
+            loss(labels.clone(), labels, mask)
     for place, node in enumerate(config.ranker["metrics"]):
         with _refused_as(f"ranker.metrics[{place}]"):
             METRICS.bind(node)(*Places.of_scores(labels, mask), labels, labels > 0)
     names = [metric_name(node) for node in config.ranker["metrics"]]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError("ranker.metrics", f"{twice} is there twice.", cure="name each once")
-    optimizer = OPTIMIZERS.build(config.ranker["optimizer"], [nn.Parameter(labels)], path="ranker.optimizer")
-    SCHEDULES.build(config.ranker["schedule"], optimizer, 100, path="ranker.schedule")
-    check_negatives(config.ranker["name"], config.datamodule.get("negatives", "group") != "group")
+    if "optimizer" in config.ranker:
+        optimizer = OPTIMIZERS.build(config.ranker["optimizer"], [nn.Parameter(labels)], path="ranker.optimizer")
+        SCHEDULES.build(config.ranker.get("schedule", "constant"), optimizer, 100, path="ranker.schedule")
+    check_negatives(name, config.datamodule.get("negatives", "group") != "group")
     _make_without_weights(config.ranker)
 
 
@@ -307,6 +333,14 @@ def _make_without_weights(ranker: Mapping[str, Any]) -> Any:
     with torch.device("meta"), suppress(RuntimeError):
         facts = {name: ranker.get(name) or size for name, size in _ANY_FACTS.items()}
         return RANKERS.build(ranker, path="ranker", **facts)
+
+
+def _changed(node: Mapping[str, Any], *names: str) -> str | None:
+    """The first of these options that a complete node sets to another value than its default."""
+    options = schema.options(RANKERS.get(node["name"]))
+    known = (options[name] for name in names if name in options)
+    changed = (each.name for each in known if node[each.name] != schema.convert(each.default, each.annotation, ""))
+    return next(changed, None)
 
 
 @contextmanager

@@ -46,6 +46,7 @@ from training.checking import (
     check_negatives,
     check_ranker_alone,
     check_steps,
+    check_training,
 )
 from training.memory import keep_freed_memory
 from training.processes import RUN_DIR, Processes
@@ -236,6 +237,7 @@ def _build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
     check_negatives(config.ranker["name"], datamodule.shared_negatives)
     datamodule.check_ranker(ranker)
     ranker.configure_model()
+    check_training(ranker, config.ranker)
     ranker.learn_from(datamodule)
     return ranker
 

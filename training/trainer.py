@@ -106,8 +106,6 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError("trainer", str(error)) from error
-    if trainer.max_epochs == -1 and trainer.max_steps == -1:
-        raise ConfigError("trainer.max_epochs", "no end of training is set.", cure="set max_epochs or max_steps")
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeCheckpoints()
     return trainer

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Training
+from rankers.base import Reporting
 from rankers.language_ranker.similarities import full_precision
 from rankers.probes.probe import Probe
 from ranking.batch import FeatureBatch
@@ -43,9 +43,9 @@ class KnnProbe(Probe):
         metric: Literal["euclidean", "cosine"] = "euclidean",
         max_vectors: Rows = 50_000,
         standardize: bool = True,
-        **training: Unpack[Training],
+        **reporting: Unpack[Reporting],
     ) -> None:
-        super().__init__(feature_dim, standardize, **training)
+        super().__init__(feature_dim, standardize, **reporting)
         self._num_neighbors, self._metric, self._max_vectors = num_neighbors, metric, max_vectors
         self.register_buffer("vectors", torch.empty(0, feature_dim))
         self.register_buffer("labels", torch.empty(0))

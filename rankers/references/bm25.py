@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rankers.base import Untrained
 from rankers.judging.judging import Judging
 from rankers.judging.scores import ScoreJudging
 from rankers.pool_ranker import PoolRanker
@@ -44,7 +45,7 @@ class BM25Index:
 
 
 @RANKERS.register("bm25")
-class BM25(PoolRanker):
+class BM25(Untrained[PoolBatch], PoolRanker):
     """Ranks a pool by its texts; the index is built once per run."""
 
     judging: ClassVar[type[Judging]] = ScoreJudging

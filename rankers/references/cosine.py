@@ -3,13 +3,13 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import FeatureBatch
 from registry import RANKERS
 
 
 @RANKERS.register("cosine")
-class Cosine(Ranker[FeatureBatch]):
+class Cosine(Untrained[FeatureBatch]):
     """Scores a candidate by the cosine of the stored vectors, without any training."""
 
     def forward(self, batch: FeatureBatch) -> Float[Tensor, "B K"]:

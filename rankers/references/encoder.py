@@ -5,13 +5,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rankers.base import Untrained
 from rankers.pool_ranker import PoolRanker
 from ranking.pool_batch import PoolBatch
 from registry import RANKERS
 
 
 @RANKERS.register("encoder")
-class EncoderRanker(PoolRanker):
+class EncoderRanker(Untrained[PoolBatch], PoolRanker):
     """Ranks a pool by the cosine of the stored vectors of query and candidate."""
 
     def lacks(self, data: Any) -> str | None:

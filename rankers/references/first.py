@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from registry import RANKERS
 
 
 @RANKERS.register("first")
-class First(Ranker[Batch]):
+class First(Untrained[Batch]):
     """Ranks the first candidate drawn before all others; the others tie."""
 
     batch_type: ClassVar[type[Batch]] = Batch

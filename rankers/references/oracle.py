@@ -5,13 +5,13 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from registry import RANKERS
 
 
 @RANKERS.register("oracle")
-class Oracle(Ranker[Batch]):
+class Oracle(Untrained[Batch]):
     """Scores each candidate by its label: an upper bound, not a method."""
 
     batch_type: ClassVar[type[Batch]] = Batch

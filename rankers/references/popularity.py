@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rankers.base import Untrained
 from rankers.judging.judging import Judging
 from rankers.judging.scores import ScoreJudging
 from rankers.pool_ranker import PoolRanker
@@ -16,7 +17,7 @@ from registry import RANKERS
 
 
 @RANKERS.register("popularity")
-class Popularity(PoolRanker):
+class Popularity(Untrained[PoolBatch], PoolRanker):
     """Ranks candidates in the same order for every query, the most popular first.
 
     A candidate's score is the number of training queries for which it is right or whose history contains it.

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from registry import RANKERS
 
 
 @RANKERS.register("random")
-class Random(Ranker[Batch]):
+class Random(Untrained[Batch]):
     """Gives all candidates the same score; metrics take the expectation over the orders of tied candidates."""
 
     batch_type: ClassVar[type[Batch]] = Batch

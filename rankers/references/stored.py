@@ -5,13 +5,13 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from registry import RANKERS
 
 
 @RANKERS.register("stored")
-class Stored(Ranker[Batch]):
+class Stored(Untrained[Batch]):
     """Keeps the order of the store, for example the order of another ranker whose results were stored."""
 
     batch_type: ClassVar[type[Batch]] = Batch

@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from ranking.evaluation import Scored
 from registry import RANKERS
 
 
 @RANKERS.register("beam")
-class Beam(Ranker[Batch]):
+class Beam(Untrained[Batch]):
     """A list of one candidate per query, with the label of the beam search's response.
 
     Queries without such a label, for example because they were never searched, have an empty list, so they are left

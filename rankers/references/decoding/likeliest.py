@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from registry import RANKERS
 
 
 @RANKERS.register("likeliest")
-class Likeliest(Ranker[Batch]):
+class Likeliest(Untrained[Batch]):
     """Scores a response by its log-probability; responses without a known probability come last."""
 
     batch_type: ClassVar[type[Batch]] = Batch

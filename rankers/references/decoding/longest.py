@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from registry import RANKERS
 
 
 @RANKERS.register("longest")
-class Longest(Ranker[Batch]):
+class Longest(Untrained[Batch]):
     """Prefers long responses, as many judges do; those of unknown length come last. Lengths are as in `shortest`."""
 
     batch_type: ClassVar[type[Batch]] = Batch

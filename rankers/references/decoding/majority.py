@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from registry import RANKERS
 
 
 @RANKERS.register("majority")
-class Majority(Ranker[Batch]):
+class Majority(Untrained[Batch]):
     """Scores a candidate by the number of candidates in its group with the same answer; 0 without an answer."""
 
     batch_type: ClassVar[type[Batch]] = Batch

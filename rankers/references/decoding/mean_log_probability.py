@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from registry import RANKERS
 
 
 @RANKERS.register("mean_log_probability")
-class MeanLogProbability(Ranker[Batch]):
+class MeanLogProbability(Untrained[Batch]):
     """Scores a response by its log-probability per token, so that a long response loses nothing by its length.
 
     Responses whose probability or number of tokens is unknown come last.

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from registry import RANKERS
 
 
 @RANKERS.register("self_certainty")
-class SelfCertainty(Ranker[Batch]):
+class SelfCertainty(Untrained[Batch]):
     """Scores a response y by its self-certainty (Kang et al. 2025, arXiv 2502.18581, Eq. 5).
 
     -1 / (n V) sum_i sum_j log(V p(j | y_<i)) over its n tokens and the vocabulary of V: the mean of KL(U || p), U being

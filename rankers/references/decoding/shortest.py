@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Untrained
 from ranking.batch import Batch
 from registry import RANKERS
 
 
 @RANKERS.register("shortest")
-class Shortest(Ranker[Batch]):
+class Shortest(Untrained[Batch]):
     """Prefers short responses; those of unknown length come last.
 
     The length is the number of tokens that the language model wrote, never that of characters: the two orders differ,

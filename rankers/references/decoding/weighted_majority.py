@@ -1,19 +1,19 @@
 """WeightedMajority: the answer with the most votes, each vote weighted by the scores of the run's own ranker."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rankers.base import Ranker
+from rankers.base import Reporting, Untrained
 from ranking.batch import Batch
 from ranking.evaluation import Scored
 from registry import RANKERS
 
 
 @RANKERS.register("weighted_majority")
-class WeightedMajority(Ranker[Batch]):
+class WeightedMajority(Untrained[Batch]):
     """Scores a candidate by the total weight of its answer; 0 without an answer (Li et al. 2023, arXiv 2206.02336).
 
     sum of w_j over the candidates j of the group that give the same answer, where s are the ranker's scores and w_j is
@@ -26,8 +26,8 @@ class WeightedMajority(Ranker[Batch]):
 
     batch_type: ClassVar[type[Batch]] = Batch
 
-    def __init__(self, weights: Literal["softmax", "sigmoid"] = "softmax") -> None:
-        super().__init__()
+    def __init__(self, weights: Literal["softmax", "sigmoid"] = "softmax", **reporting: Unpack[Reporting]) -> None:
+        super().__init__(**reporting)
         self._weights = weights
 
     def lacks(self, data: Any) -> str | None:
