@@ -159,7 +159,20 @@ class Registry:
         Raises:
             ConfigError: If the node is wrong, or the component refuses its options with a ValueError.
         """
-        name, bound = _pop_name(self.complete(node, provided, path))
+        return self.assemble(self.complete(node, provided, path), *arguments, path=path)
+
+    def assemble(self, complete: Mapping[str, Any], /, *arguments: Any, path: str = "") -> Any:
+        """Build the component of a node that is complete already, without binding it again.
+
+        Args:
+            complete: What `check` or `complete` has returned.
+            arguments: Positional-only arguments of the factory.
+            path: The yaml path of the node, for error messages.
+
+        Raises:
+            ConfigError: If the component refuses its options with a ValueError.
+        """
+        name, bound = _pop_name(dict(complete))
         factory = self.get(name)
         try:
             return factory(*arguments, **schema.instantiate(factory, bound))

@@ -47,8 +47,8 @@ _KINDS = {
     TextBatch: "groups of texts",
     PoolBatch: "a pool that all queries share",
 }
-# Used instead of facts that are unknown before the data exists. Any usual number of heads divides this size, and
-# tensors on the meta device take no memory.
+# Sizes to try a ranker with before its features are built, because the data gives the true ones only then, and a
+# mistake should not wait for that. Any usual number of heads divides this size.
 _ANY_FACTS = {"feature_dim": 2**10 * 3**2 * 5 * 7 * 11 * 13, "num_depths": 1, "num_items": 2**20}
 
 
@@ -115,7 +115,8 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
         if to_build:
             extractor.check_source()
             _check_encoder(extractor, download)
-            ranker = _make_without_weights(config.ranker)
+            facts = {name: config.ranker.get(name) or size for name, size in _ANY_FACTS.items()}
+            ranker = _build_without_weights(RANKERS.complete(config.ranker, facts, "ranker"))
             if ranker is not None:
                 ranker.check_backbone(download=download)
         else:
@@ -126,7 +127,7 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
         start = load_start(config) if whole else None
         if start is not None:
             check_start(start, config, datamodule)
-        ranker = _make_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
+        ranker = _build_without_weights(RANKERS.complete(config.ranker, datamodule.facts, "ranker"))
         if ranker is not None:
             check_ranker_alone(ranker, datamodule)
             ranker.check_backbone(download=download)
@@ -161,7 +162,7 @@ def build_reference(node: Node, path: str, datamodule: RankingData, *, needed: b
     Raises:
         ConfigError: If the data lacks what it needs, or it reads what only the run's own ranker can read.
     """
-    reference: Any = RANKERS.build(RANKERS.complete(node, datamodule.facts, path), path=path)
+    reference: Any = RANKERS.build(node, path=path, **datamodule.facts)
     lacking = reference.lacks(datamodule)
     if lacking is None and isinstance(reference, PoolRanker) and reference.reading().queries is not None:
         lacking = "it reads queries as tokens, which only the run's own ranker gets"
@@ -285,7 +286,7 @@ def _check_callbacks(config: RunConfig, metrics: list[str]) -> None:
 
 
 def _check_ranker(config: RunConfig) -> None:
-    """Build the ranker without weights; try loss and metrics on one group, optimizer and schedule on one weight."""
+    """Try loss and metrics on one group, optimizer and schedule on one weight."""
     labels, mask = torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool)
     name = config.ranker["name"]
     if "metrics" not in config.ranker:
@@ -305,7 +306,6 @@ def _check_ranker(config: RunConfig) -> None:
         optimizer = OPTIMIZERS.build(config.ranker["optimizer"], [nn.Parameter(labels)], path="ranker.optimizer")
         SCHEDULES.build(config.ranker.get("schedule", "constant"), optimizer, 100, path="ranker.schedule")
     check_negatives(name, config.datamodule.get("negatives", "group") != "group")
-    _make_without_weights(config.ranker)
 
 
 def _read_source(extractor: Extractor) -> str:
@@ -328,11 +328,10 @@ def _check_encoder(extractor: Extractor, download: bool) -> None:
         encoder.check_length(encoder.max_length, "features.encoder", encoder.config())
 
 
-def _make_without_weights(ranker: Mapping[str, Any]) -> Any:
-    """Build it on the meta device; errors that only arise without real weights are ignored."""
+def _build_without_weights(ranker: Mapping[str, Any]) -> Any:
+    """Build a complete node on the meta device; errors that only arise without real weights are ignored."""
     with torch.device("meta"), suppress(RuntimeError):
-        facts = {name: ranker.get(name) or size for name, size in _ANY_FACTS.items()}
-        return RANKERS.build(ranker, path="ranker", **facts)
+        return RANKERS.assemble(ranker, path="ranker")
 
 
 def _changed(node: Mapping[str, Any], *names: str) -> str | None:

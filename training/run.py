@@ -231,7 +231,7 @@ def _build_datamodule(config: RunConfig, path: str) -> RankingData:
 
 
 def _build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
-    ranker = RANKERS.build(config.ranker, path="ranker")
+    ranker = RANKERS.assemble(config.ranker, path="ranker")
     check_ranker_alone(ranker, datamodule)
     ranker.encoder = datamodule.encoder
     check_negatives(config.ranker["name"], datamodule.shared_negatives)

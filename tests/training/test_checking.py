@@ -1,5 +1,6 @@
 """What a run's schema cannot see is refused before anything is built or written, and by `--check`."""
 
+import functools
 import gzip
 import json
 from collections.abc import Callable
@@ -10,10 +11,13 @@ import pytest
 import torch
 
 import train
+from rankers.language_ranker.list_ranker import ListRanker
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
-from registry import CALLBACKS, EXTRACTORS
+from registry import CALLBACKS, EXTRACTORS, RANKERS
+from training.checking import _ANY_FACTS
 
+STAND_IN = _ANY_FACTS["feature_dim"]
 MONITORS = {"val/mrr": "max", "train/loss": "min"}
 
 
@@ -189,6 +193,41 @@ def test_a_store_that_was_made_with_other_settings_is_refused(tmp_path: Path, re
 
 def test_a_folder_of_runs_that_cannot_be_made_is_refused(refused: Callable[..., str]) -> None:
     assert refused("runs=/proc/x").startswith("runs: no folder can be made in /proc: ")
+
+
+def test_a_ranker_is_built_once_and_tried_once_more_where_its_features_are_still_to_be_built(
+    run_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates = [{"id": name, "text": name, "feature": [1, 2], "label": int(name == "a")} for name in "ab"]
+    rows = [{"query_id": f"{row}", "query": f"{row}", "feature": [1, 2], "candidates": candidates} for row in range(60)]
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"name": "jsonl", "path": str(tmp_path / "groups.jsonl")}
+    config = run_config()
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "path:" not in line))
+    features = f"features={json.dumps({'name': 'embedding', 'encoder': None, 'source': source, 'path': 'built'})}"
+    monkeypatch.chdir(tmp_path)
+    seen: list[Any] = []
+    init, check = ListRanker.__init__, RANKERS.check
+
+    def built(self: ListRanker, feature_dim: int, **options: Any) -> None:
+        seen.append(feature_dim)
+        init(self, feature_dim, **options)
+
+    def bound(node: Any, path: str = "") -> dict[str, Any]:
+        seen.extend(["bound"] if path == "ranker" else [])
+        return check(node, path)
+
+    monkeypatch.setattr(ListRanker, "__init__", functools.wraps(init)(built))
+    monkeypatch.setattr(RANKERS, "check", bound)
+    for expected, flags in (
+        (["bound", "bound", STAND_IN], ["--check"]),
+        (["bound", "bound", STAND_IN, "bound", 2], []),
+        (["bound", "bound", 2], ["--check"]),
+        (["bound", "bound", 2], []),
+    ):
+        seen.clear()
+        assert train.main(["--config", str(config), features, *flags]) == 0
+        assert seen == expected
 
 
 def test_a_logger_that_is_there_twice_is_refused(refused: Callable[..., str]) -> None:
