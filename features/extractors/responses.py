@@ -9,7 +9,7 @@ from annotated_types import Interval
 from features.building.extractor import Extractor, build_source
 from features.responses.generation import Generator
 from features.texts.tasks import Problem, ProblemSource
-from features.verification.rule_verifier import DEFAULT_WORKERS, Workers, build_verifier
+from features.verification.workers import DEFAULT_WORKERS, Workers, build_verifier
 from language_models.backbone import Backbone
 from language_models.language_model import LanguageModel
 from registry import EXTRACTORS, GENERATORS, SOURCES, VERIFIERS, ConfigError, Node

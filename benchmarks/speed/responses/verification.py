@@ -12,8 +12,8 @@ from benchmarks.comparison import Comparison, Ratio, in_turns
 from benchmarks.peers import require
 from benchmarks.speed.training.workload import MBPP, TINY, Workload
 from features.texts.tasks import Problem
-from features.verification.rule_verifier import RuleVerifier, Workers
 from features.verification.verdict import Verdict
+from features.verification.workers import RuleVerifier, Workers
 from features.verifiers.exact_match import exact_match
 
 PROCESSES = 2

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from features.texts.tasks import Problem, Response
-from features.verification.rule_verifier import Workers, build_verifier
 from features.verification.verdict import Verdict
+from features.verification.workers import Workers, build_verifier
 from features.verifiers import final_number as final_number_module
 from features.verifiers import math_answer as math_answer_module
 from features.verifiers.exact_match import exact_match

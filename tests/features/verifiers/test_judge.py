@@ -23,8 +23,8 @@ import pytest
 from features.texts.prompts import RUBRIC, rubric
 from features.texts.tasks import Problem
 from features.verification import answers
-from features.verification.rule_verifier import build_verifier
 from features.verification.verdict import Verdict, Verifier
+from features.verification.workers import build_verifier
 from features.verifiers import judge
 from language_models.chat_endpoint import ChatEndpoint, RequestFailed
 from language_models.reply_cache import ReplyCache
@@ -480,7 +480,7 @@ def test_a_judge_that_was_killed_goes_on_where_it_was(
     server.reply = lambda body, number: (time.sleep(0.02), (200, f"score: {number % 6}"))[1]  # type: ignore[func-returns-value]
     cache = tmp_path / "cache" / "replies.sqlite"
     script = (
-        "from features.texts.tasks import Problem; from features.verification.rule_verifier import build_verifier\n"
+        "from features.texts.tasks import Problem; from features.verification.workers import build_verifier\n"
         f"judge = build_verifier({{'name': 'judge', 'model': 'm', 'url': {server.url!r}, 'cache': {str(cache)!r}}})\n"
         "list(judge.verify((Problem('Why?', 'Why?', []), str(n)) for n in range(100)))\n"
     )

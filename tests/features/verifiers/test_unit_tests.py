@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from features.texts.tasks import Problem
-from features.verification.rule_verifier import build_verifier
 from features.verification.verdict import Verdict, Verifier
+from features.verification.workers import build_verifier
 from features.verifiers.unit_tests import UnitTests, code_of, completed, defines
 from registry import VERIFIERS, ConfigError
 

@@ -1,4 +1,4 @@
-"""RuleVerifier: a plain function as a verifier, in worker processes that are killed when a response takes too long.
+"""Workers: a plain function as a verifier, in worker processes that are killed when a response takes too long.
 
 Pebble (5.2) was tried: its pool stops working when a worker is killed between two responses, as the system does when
 memory runs out; it waits for ever for workers that never begin; and it judges a fifth to a third as many responses a
@@ -23,8 +23,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from features.texts.tasks import Problem
-from features.verification.rule_worker import OUT_OF_MEMORY, serve
 from features.verification.verdict import Verdict, Verifier
+from features.verification.worker import OUT_OF_MEMORY, serve
 from ranking.stores.files import sha256_of
 from registry import VERIFIERS, ConfigError, Node
 from registry.ranges import Few, Positive
@@ -180,7 +180,7 @@ class _Pool:
 
     def __enter__(self: P) -> P:
         # What the server of the workers has imported, each new worker has from the start.
-        self.context.set_forkserver_preload(["features.verification.rule_worker", self.rule.func.__module__])
+        self.context.set_forkserver_preload(["features.verification.worker", self.rule.func.__module__])
         # One that waits has nothing to say, unless it is dead: then there is the end of the connection.
         alive = [worker for worker in self.workers if not worker.connection.poll()]
         self.workers = alive + [self._start() for _ in range(self.settings.number - len(alive))]

@@ -1,4 +1,4 @@
-"""RuleWorker: the process in which a plain verifier function judges responses, so that it can be stopped."""
+"""Worker: the process in which a plain verifier function judges responses, so that it can be stopped."""
 
 import os
 import resource

@@ -14,8 +14,8 @@ import judging_rules
 import pytest
 
 from features.texts.tasks import Problem, Response
-from features.verification.rule_verifier import RuleVerifier, Workers, build_verifier
 from features.verification.verdict import Verdict, Verifier
+from features.verification.workers import RuleVerifier, Workers, build_verifier
 from ranking.stores.files import sha256_of
 from registry import ConfigError
 
@@ -48,7 +48,7 @@ def test_a_worker_that_dies_costs_one_verdict() -> None:
 
 
 def test_a_worker_that_dies_in_the_middle_of_a_message_costs_one_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("features.verification.rule_verifier.serve", _breaks_off)
+    monkeypatch.setattr("features.verification.workers.serve", _breaks_off)
     assert verdicts(["a", "bb"], Workers(1)) == [Verdict(None, "crashed")] * 2
 
 
@@ -150,7 +150,7 @@ def test_a_worker_whose_parent_was_killed_ends_itself(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(
         "import judging_rules\nfrom features.texts.tasks import Problem\n"
-        "from features.verification.rule_verifier import Workers, build_verifier\n"
+        "from features.verification.workers import Workers, build_verifier\n"
         "if __name__ == '__main__':\n"
         "    verifier = build_verifier('moody', Workers(1, timeout=1.0))\n"
         f"    list(verifier.verify([(Problem('q', 'q', []), 'touch {tmp_path}/pid')]))\n"
@@ -191,7 +191,7 @@ def test_a_wrong_name_or_option_is_an_error(node: object, problem: str) -> None:
 
 def test_workers_that_cannot_begin_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     verifier = build_verifier("moody", Workers(1))
-    monkeypatch.setattr("features.verification.rule_verifier.serve", _ends)
+    monkeypatch.setattr("features.verification.workers.serve", _ends)
     with pytest.raises(
         ConfigError, match=r"features.verifier: the workers of moody end before they have begun \(status 5"
     ):
@@ -200,8 +200,8 @@ def test_workers_that_cannot_begin_are_an_error(monkeypatch: pytest.MonkeyPatch)
 
 def test_workers_that_never_begin_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     verifier = build_verifier("moody", Workers(1))
-    monkeypatch.setattr("features.verification.rule_verifier.serve", _sleeps)
-    monkeypatch.setattr("features.verification.rule_verifier._BEGINS_WITHIN", 0.2)
+    monkeypatch.setattr("features.verification.workers.serve", _sleeps)
+    monkeypatch.setattr("features.verification.workers._BEGINS_WITHIN", 0.2)
     with pytest.raises(ConfigError, match=r"features.verifier: the workers of moody do not begin within 0.2 seconds"):
         list(verifier.verify([(PROBLEM, "a")]))
 
