@@ -11,7 +11,7 @@ from torch import Tensor
 
 from features.responses.generation import Generated
 from features.responses.states import with_states
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from language_models.chat_template import Message
 from language_models.encoder import Encoder
 from language_models.language_model import LanguageModel
@@ -142,7 +142,7 @@ def _states(
             raise ValueError(f"query[{place}] is not a message with role and content: a query is a text or a chat")
     if not messages or not messages[-1]["content"]:
         raise ValueError("the query is empty")
-    asked = Problem("query", messages[-1]["content"], messages)
+    asked = Task("query", messages[-1]["content"], messages)
     given = [Response(str(place), text) for place, text in enumerate(responses)]
     (found,) = with_states(model, [Generated(asked, given)])
     if found.refusal or found.dropped or found.query_states is None or found.response_states is None:

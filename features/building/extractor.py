@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from features.texts.groups import Source
 from features.texts.own_files import files_of
 from features.texts.pools import PoolSource
-from features.texts.tasks import ProblemSource
+from features.texts.tasks import TaskSource
 from language_models.backbone import Backbone
 from language_models.encoder import Encoder
 from ranking.stores.candidate_pool import CandidatePool
@@ -19,8 +19,8 @@ from ranking.stores.group_store import GroupStore
 from ranking.stores.writer import check_settings
 from registry import SOURCES, ConfigError, Node
 
-AnySource = Source | PoolSource | ProblemSource
-_YIELDS: dict[type, str] = {Source: "groups", PoolSource: "candidates", ProblemSource: "problems"}
+AnySource = Source | PoolSource | TaskSource
+_YIELDS: dict[type, str] = {Source: "groups", PoolSource: "candidates", TaskSource: "problems"}
 
 
 class Extractor(ABC):

@@ -8,7 +8,7 @@ from annotated_types import Interval
 
 from features.building.extractor import Extractor, build_source
 from features.responses.generation import Generator
-from features.texts.tasks import Problem, ProblemSource
+from features.texts.tasks import Task, TaskSource
 from features.verification.workers import DEFAULT_WORKERS, Workers, build_verifier
 from language_models.backbone import Backbone
 from language_models.language_model import LanguageModel
@@ -27,14 +27,14 @@ class ResponsesExtractor(Extractor):
     computes only what is new.
 
     Args:
-        source: The source of problems.
+        source: The source of tasks.
         generator: The generator of the responses.
         verifier: The verifier that labels the responses; null for no labels.
         reader: The model whose hidden states are stored, with `depths`; null for the generator's model.
         path: The folder of the store; by default `data/<source>-<model>-<hash of all settings>`.
         stages: The folder of saved responses, states and verdicts; by default `stages` beside the store.
         dtype: Number format of the stored vectors.
-        chunk_size: Number of problems that are processed and saved together; null for enough to keep the generator
+        chunk_size: Number of tasks that are processed and saved together; null for enough to keep the generator
             busy.
         workers: The processes of a verifier that is a plain function.
         beams: Width of a beam search whose best response is stored with the sampled responses, as the baseline `beam`;
@@ -44,7 +44,7 @@ class ResponsesExtractor(Extractor):
     """
 
     unit = "problems"
-    source: ProblemSource
+    source: TaskSource
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ResponsesExtractor(Extractor):
         beams: Annotated[int, Interval(ge=_FEWEST_BEAMS, le=1000)] | None = None,
         devices: Few = 1,
     ) -> None:
-        super().__init__(build_source(source, ProblemSource), path)
+        super().__init__(build_source(source, TaskSource), path)
         self.generator: Generator = GENERATORS.build(generator, path="features.generator")
         self.verifier = build_verifier(verifier, workers) if verifier is not None else None
         given = self.generator.language_model
@@ -108,12 +108,12 @@ class ResponsesExtractor(Extractor):
             **({"beams": self.beams} if self.beams else {}),
         }
 
-    def items(self) -> Iterator[Problem]:
-        """All problems."""
+    def items(self) -> Iterator[Task]:
+        """All tasks."""
         return self.source.problems()
 
     def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
-        """Sample responses to all problems, judge them, read their states, and write the store."""
+        """Sample responses to all tasks, judge them, read their states, and write the store."""
         if to_train and self.verifier is None:
             cure = "set features.verifier to a name from `python -m registry verifiers`"
             raise ConfigError("features.verifier", "without a verifier there are no labels to learn from.", cure=cure)
@@ -124,10 +124,10 @@ class ResponsesExtractor(Extractor):
 
     @property
     def chunk_size(self) -> int:
-        """How many problems are processed together."""
+        """How many tasks are processed together."""
         if self._chunk_size is not None:
             return self._chunk_size
-        # Several batches: when responses end, those of the next problem take their rows.
+        # Several batches: when responses end, those of the next task take their rows.
         return max(1, 4 * self.generator.num_at_once // (self.generator.num_responses or 10))
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 from console.progress import Report
 from features.responses.generation import Generated, Generator
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from language_models.chat_endpoint import ChatEndpoint, Choice, RequestFailed, key_of
 from language_models.sampling.seeds import request_seed
 from registry import GENERATORS, ConfigError
@@ -24,14 +24,14 @@ _OF_A_RUN = ("url", "api_key_variable", "num_responses", "parallel", "requests_p
 class OpenAICompatibleGenerator(Generator):
     """Gets responses from a model on a server; hidden states, if needed, must be read by another model.
 
-    Each request has its own seed, made from `seed`, the problem's id and the number of the request for the problem.
+    Each request has its own seed, made from `seed`, the task's id and the number of the request for the task.
     Most servers only try to give the same responses to the same seed, without a guarantee.
 
     Args:
         model: Name of the model on the server.
         url: Base address of the server, such as `http://localhost:8000/v1`.
         api_key_variable: The environment variable with the API key; null sends no key.
-        num_responses: Number of responses to each problem.
+        num_responses: Number of responses to each task.
         responses_a_request: Number of responses in one request, sent as `n`; 1 for servers that return only one.
         temperature: Divisor of the logits; 0 always takes the likeliest token.
         top_p: Draw only from the likeliest tokens that together have this probability.
@@ -66,32 +66,29 @@ class OpenAICompatibleGenerator(Generator):
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _OF_A_RUN}
         return {"name": "openai_compatible", **fields}
 
-    def generate(
-        self, problems: Sequence[Problem], numbers: range, report: Report | None = None
-    ) -> Iterator[Generated]:
-        """Yield the responses with these numbers to each problem.
+    def generate(self, tasks: Sequence[Task], numbers: range, report: Report | None = None) -> Iterator[Generated]:
+        """Yield the responses with these numbers to each task.
 
-        If the server refuses a request, for example because a problem is too long, that problem gets no more responses.
+        If the server refuses a request, for example because a task is too long, that task gets no more responses.
 
         Args:
-            problems: The problems; their requests are sent in parallel.
+            tasks: The tasks; their requests are sent in parallel.
             numbers: The numbers of the responses, counted from 0.
             report: Called after each request with its number of responses; not of tokens, which servers count
                 differently.
 
         Raises:
-            ConfigError: If the server refuses the key, the model or every problem, or stops answering.
+            ConfigError: If the server refuses the key, the model or every task, or stops answering.
         """
         first, last = numbers.start // self.responses_a_request, (numbers.stop - 1) // self.responses_a_request
         executor, stop = ThreadPoolExecutor(self.parallel), Event()
         try:
             asked = [
-                [executor.submit(self._ask, problem, block, stop) for block in range(first, last + 1)]
-                for problem in problems
+                [executor.submit(self._ask, task, block, stop) for block in range(first, last + 1)] for task in tasks
             ]
             found = [
-                self._found(problem, requests, first * self.responses_a_request, numbers, report)
-                for problem, requests in zip(problems, asked, strict=True)
+                self._found(task, requests, first * self.responses_a_request, numbers, report)
+                for task, requests in zip(tasks, asked, strict=True)
             ]
         finally:
             stop.set()
@@ -111,13 +108,13 @@ class OpenAICompatibleGenerator(Generator):
             requests_per_minute=self.requests_per_minute,
         )
 
-    def _ask(self, problem: Problem, block: int, stop: Event) -> list[Choice]:
+    def _ask(self, task: Task, block: int, stop: Event) -> list[Choice]:
         choices = self._endpoint.choices(
             self.model,
-            [dict(message) for message in problem.messages],
+            [dict(message) for message in task.messages],
             stop,
             n=self.responses_a_request,
-            seed=request_seed(self.seed, problem.query_id, block),
+            seed=request_seed(self.seed, task.query_id, block),
             temperature=self.temperature,
             top_p=self.top_p,
             max_tokens=self.max_new_tokens,
@@ -131,7 +128,7 @@ class OpenAICompatibleGenerator(Generator):
 
     def _found(
         self,
-        problem: Problem,
+        task: Task,
         requests: Sequence[Future[list[Choice]]],
         number: int,
         numbers: range,
@@ -146,10 +143,10 @@ class OpenAICompatibleGenerator(Generator):
                 if failed.gone:
                     cure = "start the server again, then run the same command to continue"
                     raise ConfigError(self.url, f"does not answer ({failed.reason}).", cure=cure) from failed
-                return Generated(problem, responses, refusal=failed.reason)
+                return Generated(task, responses, refusal=failed.reason)
             wanted = [(at, choice) for at, choice in enumerate(choices, start=number) if at in numbers]
             responses += [Response(str(at), choice.text, finish=choice.finish) for at, choice in wanted]
             number += len(choices)
             if report:
                 report(len(wanted), 0)
-        return Generated(problem, responses)
+        return Generated(task, responses)

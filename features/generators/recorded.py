@@ -6,7 +6,7 @@ from typing import Any
 
 from console.progress import Report
 from features.responses.generation import Generated, Generator
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from language_models.language_model import LanguageModel
 from registry import GENERATORS
 from registry.ranges import Count
@@ -23,7 +23,7 @@ class RecordedGenerator(LanguageModel, Generator):
 
     Args:
         depths: Depths of the hidden states to keep, as fractions of all layers, in (0, 1]; empty for no states.
-        num_responses: Number of responses to use for each problem, from the first; null for all.
+        num_responses: Number of responses to use for each task, from the first; null for all.
     """
 
     num_responses: Count | None = None
@@ -37,18 +37,16 @@ class RecordedGenerator(LanguageModel, Generator):
         """No settings: the responses depend only on their source."""
         return {"name": "recorded"}
 
-    def generate(
-        self, problems: Sequence[Problem], numbers: range, report: Report | None = None
-    ) -> Iterator[Generated]:
+    def generate(self, tasks: Sequence[Task], numbers: range, report: Report | None = None) -> Iterator[Generated]:
         """Yield the responses with these numbers, if they exist, without states; `with_states` reads those.
 
         Args:
-            problems: Any number of problems.
+            tasks: Any number of tasks.
             numbers: The numbers of the responses, counted from 0.
-            report: Called after each problem.
+            report: Called after each task.
         """
-        for problem in problems:
-            responses = problem.responses[numbers.start : numbers.stop : numbers.step]
+        for task in tasks:
+            responses = task.responses[numbers.start : numbers.stop : numbers.step]
             if report:
                 report(len(responses), 0)
-            yield Generated(problem, responses, refusal=None if responses else "no response")
+            yield Generated(task, responses, refusal=None if responses else "no response")

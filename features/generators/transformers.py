@@ -13,7 +13,7 @@ from console.progress import Report
 from features.building.chunks import chunks_of
 from features.responses.generation import Generated, Generator
 from features.responses.states import with_states
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from language_models.language_model import LanguageModel
 from language_models.sampling.prompt import Prompt, StopTexts
 from language_models.sampling.token_choice import TokenChoice
@@ -31,13 +31,13 @@ class TransformersGenerator(LanguageModel, Generator):
 
     Args:
         batch_tokens: Tokens of prompts in a forward, padding included; larger batches are faster on a GPU.
-        num_responses: Number of responses to each problem.
+        num_responses: Number of responses to each task.
         temperature: Divisor of the logits; 0 always takes the likeliest token.
         top_p: Draw only from the likeliest tokens that together have this probability, after temperature and top_k.
         top_k: Draw only from this many likeliest tokens; 0 for all.
         stop: Texts that end a response; the response does not include them.
         max_new_tokens: Longest response in tokens, including the end token.
-        seed: Seed of all random numbers; those of a response also depend on its problem's id and its number.
+        seed: Seed of all random numbers; those of a response also depend on its task's id and its number.
         num_beams: If above 1, the responses are not drawn but are the results of a beam search, best first.
         batch_size: Number of responses that grow at the same time; on a GPU, set as many as its memory allows.
     """
@@ -77,7 +77,7 @@ class TransformersGenerator(LanguageModel, Generator):
         return self.batch_size
 
     def searching(self, num_beams: int) -> "TransformersGenerator":
-        """A generator with the same weights that searches for the best response to each problem.
+        """A generator with the same weights that searches for the best response to each task.
 
         Args:
             num_beams: The width of the search.
@@ -91,25 +91,23 @@ class TransformersGenerator(LanguageModel, Generator):
         fields = super().settings().items()
         return {"name": "transformers", **{name: value for name, value in fields if name not in _OF_A_RUN}}
 
-    def generate(
-        self, problems: Sequence[Problem], numbers: range, report: Report | None = None
-    ) -> Iterator[Generated]:
-        """Yield the responses with these numbers to each problem, with hidden states if depths are set.
+    def generate(self, tasks: Sequence[Task], numbers: range, report: Report | None = None) -> Iterator[Generated]:
+        """Yield the responses with these numbers to each task, with hidden states if depths are set.
 
         Args:
-            problems: The problems; their responses share batches.
+            tasks: The tasks; their responses share batches.
             numbers: The numbers of the responses, counted from 0.
             report: Called after each step.
 
         Raises:
             ConfigError: If the model or its template cannot be used.
         """
-        prompts = [Prompt(problem.query_id, self.chat.prompt(problem.messages)) for problem in problems]
+        prompts = [Prompt(task.query_id, self.chat.prompt(task.messages)) for task in tasks]
         if self.num_beams > 1:
-            found = self._searched(list(zip(problems, prompts, strict=True)), numbers, report)
+            found = self._searched(list(zip(tasks, prompts, strict=True)), numbers, report)
             yield from found if not self.depths else with_states(self, found)
             return
-        for problem, sampled in zip(problems, self._sampler.sample(prompts, numbers, report), strict=True):
+        for task, sampled in zip(tasks, self._sampler.sample(prompts, numbers, report), strict=True):
             responses = [
                 replace(
                     self._response(each.number, each.tokens, each.log_probability, each.finish),
@@ -119,7 +117,7 @@ class TransformersGenerator(LanguageModel, Generator):
             ]
             states = [each.states for each in sampled.samples if each.states is not None]
             yield Generated(
-                problem,
+                task,
                 responses,
                 sampled.states if states else None,
                 torch.stack(states) if states else None,
@@ -128,9 +126,9 @@ class TransformersGenerator(LanguageModel, Generator):
             )
 
     def _searched(
-        self, asked: Sequence[tuple[Problem, Prompt]], numbers: range, report: Report | None
+        self, asked: Sequence[tuple[Task, Prompt]], numbers: range, report: Report | None
     ) -> Iterator[Generated]:
-        """The best beams; a batch has problems whose responses may have the same number of tokens."""
+        """The best beams; a batch has tasks whose responses may have the same number of tokens."""
         from language_models.sampling.beam_search import search  # here, since it loads transformers
 
         for room, together in itertools.groupby(asked, lambda each: self._room(each[1])):
@@ -140,12 +138,12 @@ class TransformersGenerator(LanguageModel, Generator):
                     stops = self._stops if self.stop else None
                     counts = self.num_beams, min(numbers.stop, self.num_beams)
                     found = search(self.loaded, tokens, *counts, room, self._ends, stops)
-                for (problem, prompt), beams in zip(batch, found, strict=True):
+                for (task, prompt), beams in zip(batch, found, strict=True):
                     responses = [self._response(number, *beams[number]) for number in numbers if number < len(beams)]
                     if report:
                         report(len(responses), sum(len(response.tokens or ()) for response in responses))
                     refusal = self.refusal(len(prompt.tokens))
-                    yield Generated(problem, responses, prompt_tokens=len(prompt.tokens), refusal=refusal)
+                    yield Generated(task, responses, prompt_tokens=len(prompt.tokens), refusal=refusal)
 
     def _room(self, prompt: Prompt) -> int:
         """The maximum number of tokens of a response to a prompt."""

@@ -10,7 +10,7 @@ from annotated_types import Interval
 
 from console.progress import Report
 from features.responses.generation import Generated, Generator
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from language_models.language_model import LanguageModel
 from language_models.sampling.prompt import StopTexts
 from language_models.sampling.seeds import request_seed
@@ -33,7 +33,7 @@ _LOG_PROBABILITIES = "raw_logprobs"
 class VllmGenerator(LanguageModel, Generator):
     """Samples with vLLM, which must be installed separately; the transformers library reads hidden states afterwards.
 
-    Each response is a request with its own seed, made from `seed`, its problem's id and its number. vLLM reads the
+    Each response is a request with its own seed, made from `seed`, its task's id and its number. vLLM reads the
     prompt that they share only once. vLLM draws other responses than the generator `transformers`.
 
     Note:
@@ -46,7 +46,7 @@ class VllmGenerator(LanguageModel, Generator):
         device: Device that reads hidden states: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
         device_map: How accelerate distributes the model over devices to read hidden states, such as `auto`.
         batch_tokens: Tokens in a forward that reads hidden states, padding included.
-        num_responses: Number of responses to each problem.
+        num_responses: Number of responses to each task.
         temperature: Divisor of the logits; 0 always takes the likeliest token.
         top_p: Draw only from the likeliest tokens that together have this probability, after temperature and top_k.
         top_k: Draw only from this many likeliest tokens; 0 for all.
@@ -86,13 +86,11 @@ class VllmGenerator(LanguageModel, Generator):
         described = {name: value for name, value in fields if name not in _OF_A_RUN}
         return {"name": "vllm", **described, **({"engine": engine} if engine else {})}
 
-    def generate(
-        self, problems: Sequence[Problem], numbers: range, report: Report | None = None
-    ) -> Iterator[Generated]:
-        """Yield the responses with these numbers to each problem.
+    def generate(self, tasks: Sequence[Task], numbers: range, report: Report | None = None) -> Iterator[Generated]:
+        """Yield the responses with these numbers to each task.
 
         Args:
-            problems: The problems; their requests go to vLLM together.
+            tasks: The tasks; their requests go to vLLM together.
             numbers: The numbers of the responses, counted from 0.
             report: Called once, when all responses are done.
 
@@ -100,22 +98,22 @@ class VllmGenerator(LanguageModel, Generator):
             ConfigError: If vLLM is missing, or the model or its template cannot be used.
         """
         engine = self._engine
-        prompts = [self.chat.prompt(problem.messages) for problem in problems]
+        prompts = [self.chat.prompt(task.messages) for task in tasks]
         rooms = [self._room(prompt) for prompt in prompts]
         asked = [(at, number) for at, room in enumerate(rooms) if room for number in numbers]
         answers = engine.generate(
             [{"prompt_token_ids": prompts[at]} for at, _ in asked],
-            [self._parameters(problems[at], number, rooms[at]) for at, number in asked],
+            [self._parameters(tasks[at], number, rooms[at]) for at, number in asked],
             use_tqdm=False,
         )
-        found: list[list[Response]] = [[] for _ in problems]
+        found: list[list[Response]] = [[] for _ in tasks]
         for (at, number), answer in zip(asked, answers, strict=True):
             found[at].append(self._response(number, answer.outputs[0]))
         if report:
             report(len(asked), sum(len(one.tokens or ()) for each in found for one in each))
-        for problem, prompt, responses in zip(problems, prompts, found, strict=True):
+        for task, prompt, responses in zip(tasks, prompts, found, strict=True):
             refusal = None if responses else self.refusal(len(prompt))
-            yield Generated(problem, responses, prompt_tokens=len(prompt), refusal=refusal)
+            yield Generated(task, responses, prompt_tokens=len(prompt), refusal=refusal)
 
     def _room(self, prompt: Sequence[int]) -> int:
         """The maximum number of tokens of a response to a prompt."""
@@ -123,7 +121,7 @@ class VllmGenerator(LanguageModel, Generator):
             return 0
         return self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - len(prompt))
 
-    def _parameters(self, problem: Problem, number: int, room: int) -> Any:
+    def _parameters(self, task: Task, number: int, room: int) -> Any:
         from vllm import SamplingParams  # type: ignore[import-not-found]
 
         return SamplingParams(
@@ -133,7 +131,7 @@ class VllmGenerator(LanguageModel, Generator):
             max_tokens=room,
             stop=self.stop or None,
             stop_token_ids=sorted(self._ends),
-            seed=request_seed(self.seed, problem.query_id, number),
+            seed=request_seed(self.seed, task.query_id, number),
             logprobs=0,
         )
 

@@ -1,4 +1,4 @@
-"""ResponseBuild: makes responses, verdicts and hidden states from problems, then a group store from these."""
+"""ResponseBuild: makes responses, verdicts and hidden states from tasks, then a group store from these."""
 
 import hashlib
 import itertools
@@ -19,7 +19,7 @@ from features.building.processes import share_out
 from features.extractors.responses import ResponsesExtractor
 from features.responses.generation import Generator
 from features.responses.stages import Responses, StageWork, States, Verdicts
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from features.verification.verdict import Verdict
 from language_models.language_model import LanguageModel
 from ranking.stores.files import as_json, write_file
@@ -34,9 +34,9 @@ _MOST_TOLD = 12
 
 @dataclass(frozen=True)
 class _Labelled:
-    """A problem with all its data for the store."""
+    """A task with all its data for the store."""
 
-    problem: Problem
+    task: Task
     query: torch.Tensor
     responses: list[Response]
     states: list[torch.Tensor]
@@ -45,7 +45,7 @@ class _Labelled:
 
 
 class _Answers:
-    """The output of one generator for all problems: responses, their states and their verdicts."""
+    """The output of one generator for all tasks: responses, their states and their verdicts."""
 
     def __init__(self, extractor: ResponsesExtractor, generator: Generator) -> None:
         described, folder = {"generator": generator.settings()}, extractor.folder
@@ -56,14 +56,14 @@ class _Answers:
         if extractor.verifier is not None:
             self.verdicts = Verdicts(folder, self.responses, extractor.verifier, described)
 
-    def num_read(self, problem: Problem) -> int:
-        return 0 if self.unread(problem) else self.responses.count(problem)
+    def num_read(self, task: Task) -> int:
+        return 0 if self.unread(task) else self.responses.count(task)
 
-    def unread(self, problem: Problem) -> bool:
-        return self.states.lacks(problem, self.responses.count(problem))
+    def unread(self, task: Task) -> bool:
+        return self.states.lacks(task, self.responses.count(task))
 
-    def verdicts_of(self, problem: Problem, count: int) -> list[Verdict]:
-        return self.verdicts.of(problem, count) if self.verdicts else [Verdict(None, "no verifier")] * count
+    def verdicts_of(self, task: Task, count: int) -> list[Verdict]:
+        return self.verdicts.of(task, count) if self.verdicts else [Verdict(None, "no verifier")] * count
 
 
 class ResponseBuild:
@@ -105,7 +105,7 @@ class ResponseBuild:
             self._do(StageWork(chunks, responses, states), answers.reader, bar, answers.num_read, answers.unread)
         if answers.verdicts is not None:
             with WorkProgress(total, self.console, doing="Judging", done="Judged", unit="responses") as bar:
-                for chunk in chunks_of(self._problems(), max(size, _JUDGED_TOGETHER)):
+                for chunk in chunks_of(self._tasks(), max(size, _JUDGED_TOGETHER)):
                     bar.skip(sum(map(answers.verdicts.count, chunk)))
                     answers.verdicts.fill(chunk, bar.report)
 
@@ -114,12 +114,12 @@ class ResponseBuild:
         work: StageWork,
         model: LanguageModel | None,
         bar: WorkProgress,
-        count: Callable[[Problem], int],
-        lacks: Callable[[Problem], bool],
+        count: Callable[[Task], int],
+        lacks: Callable[[Task], bool],
     ) -> None:
         """Do the rest of a stage, in one process, or in several if its model can run on several devices."""
         waiting = []
-        for number, chunk in enumerate(chunks_of(self._problems(), self.extractor.chunk_size)):
+        for number, chunk in enumerate(chunks_of(self._tasks(), self.extractor.chunk_size)):
             bar.skip(sum(map(count, chunk)))
             if any(map(lacks, chunk)):
                 waiting.append(number)
@@ -134,18 +134,18 @@ class ResponseBuild:
             for number in waiting:
                 work.do(number, bar.report)
 
-    def _problems(self) -> Iterator[Problem]:
+    def _tasks(self) -> Iterator[Task]:
         return self.extractor.source.problems()
 
     def _survey(self) -> int:
-        """Read the whole source, to find bad data before the work; return the number of problems."""
-        count = sum(1 for _ in self._problems())
+        """Read the whole source, to find bad data before the work; return the number of tasks."""
+        count = sum(1 for _ in self._tasks())
         if not count:
             raise ConfigError("features.source", "has no problem.")
         return count
 
     def _num_recorded(self) -> int:
-        return sum(len(problem.responses) for problem in self._problems())
+        return sum(len(task.responses) for task in self._tasks())
 
     def _store(self) -> Path:
         writer, num_candidates, num_groups = None, 0, 0
@@ -185,38 +185,38 @@ class ResponseBuild:
         )
 
     def _labelled(self) -> Iterator[_Labelled]:
-        """Yield each problem that has responses, and count the outcomes of all problems."""
-        for problem in self._problems():
-            kept = self.sampled.responses.of(problem)
+        """Yield each task that has responses, and count the outcomes of all tasks."""
+        for task in self._tasks():
+            kept = self.sampled.responses.of(task)
             if not kept.responses:
                 self.counts["problems"][kept.refusal or "no response"] += 1
                 continue
             count = len(kept.responses)
-            states, query = self.sampled.states.of(problem, count)
+            states, query = self.sampled.states.of(task, count)
             if query is None:
                 self.counts["problems"]["prompt or responses too long to be read"] += 1
                 continue
-            verdicts = self.sampled.verdicts_of(problem, count)
+            verdicts = self.sampled.verdicts_of(task, count)
             numbers = [number for number in range(count) if number in states]
             self._count(kept.responses, verdicts, numbers)
             yield _Labelled(
-                problem,
+                task,
                 query,
                 [kept.responses[number] for number in numbers],
                 [states[number] for number in numbers],
                 [verdicts[number] for number in numbers],
-                self._searched(problem),
+                self._searched(task),
             )
 
-    def _searched(self, problem: Problem) -> tuple[str, float] | None:
+    def _searched(self, task: Task) -> tuple[str, float] | None:
         """What the beam search found, and its label; an empty text where it found nothing."""
         if self.searched is None:
             return None
-        best = self.searched.responses.of(problem).responses[:1]
+        best = self.searched.responses.of(task).responses[:1]
         self.counts["problems"]["with a beam"] += bool(best)
         if not best:
             return "", math.nan
-        (verdict,) = self.searched.verdicts_of(problem, 1)
+        (verdict,) = self.searched.verdicts_of(task, 1)
         return best[0].text, math.nan if verdict.label is None else verdict.label
 
     def _count(self, responses: Any, verdicts: list[Verdict], numbers: list[int]) -> None:
@@ -240,15 +240,15 @@ class ResponseBuild:
         beams = [each.beam for each in chunk if each.beam is not None]
         nan = math.nan
         writer.add_groups(
-            ids=[each.problem.query_id for each in chunk],
-            texts=[each.problem.query for each in chunk],
+            ids=[each.task.query_id for each in chunk],
+            texts=[each.task.query for each in chunk],
             features=torch.stack([each.query for each in chunk]),
             offsets=torch.tensor([0, *itertools.accumulate(len(each.responses) for each in chunk)]),
             candidate=torch.arange(num_candidates - len(responses), num_candidates),
             label=torch.tensor([nan if verdict.label is None else verdict.label for verdict in verdicts]),
             slot_ids=[response.id for response in responses],
             beams=beams or None,
-            split=[each.problem.split for each in chunk],
+            split=[each.task.split for each in chunk],
             responses={
                 "answer": torch.tensor([_answer(verdict.answer) for verdict in verdicts]),
                 "log_probability": torch.tensor(

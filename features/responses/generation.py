@@ -8,16 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from console.progress import Report
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from language_models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The responses to one problem, and their hidden states if the generator gives them.
+    """The responses to one task, and their hidden states if the generator gives them.
 
     Args:
-        problem: The problem.
+        task: The task.
         responses: The responses, in the order of their numbers; empty if none is possible, as for a too long prompt.
         query_states: States of the prompt's last token at each depth; None if the generator gives none.
         response_states: States of each response's last token at each depth; None if the generator gives none.
@@ -26,7 +26,7 @@ class Generated:
         dropped: Number of responses left out because they are too long for the model with their prompt.
     """
 
-    problem: Problem
+    task: Task
     responses: Sequence[Response]
     query_states: Float[Tensor, "L D"] | None = None
     response_states: Float[Tensor, "N L D"] | None = None
@@ -37,11 +37,11 @@ class Generated:
 
 @runtime_checkable
 class Generator(Protocol):
-    """Gives responses to problems; the defaults of optional methods mean that a generator does not support them.
+    """Gives responses to tasks; the defaults of optional methods mean that a generator does not support them.
 
     Attributes:
         model: The name or folder of the model.
-        num_responses: Number of responses to each problem; None for all that exist.
+        num_responses: Number of responses to each task; None for all that exist.
     """
 
     model: str
@@ -77,16 +77,14 @@ class Generator(Protocol):
         """All settings that a response depends on, without the number of responses and the batch size."""
         ...
 
-    def generate(
-        self, problems: Sequence[Problem], numbers: range, report: Report | None = None
-    ) -> Iterator[Generated]:
-        """Yield the responses with these numbers to each problem, in the order of the problems.
+    def generate(self, tasks: Sequence[Task], numbers: range, report: Report | None = None) -> Iterator[Generated]:
+        """Yield the responses with these numbers to each task, in the order of the tasks.
 
-        A response depends only on the settings, the problem and its number, up to rounding: numbers 0 to 63 today and
+        A response depends only on the settings, the task and its number, up to rounding: numbers 0 to 63 today and
         64 to 99 tomorrow give the same responses as 0 to 99 at once.
 
         Args:
-            problems: A few problems, which are processed together.
+            tasks: A few tasks, which are processed together.
             numbers: The numbers of the responses, counted from 0.
             report: Called after each step, or at other progress in between.
         """

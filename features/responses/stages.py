@@ -1,6 +1,6 @@
 """Response stages: compute responses, their hidden states and their verdicts once, and save them.
 
-A chunk of problems is saved whole or not at all, so a resumed run recomputes identical batches, with identical results.
+A chunk of tasks is saved whole or not at all, so a resumed run recomputes identical batches, with identical results.
 """
 
 import copy
@@ -21,7 +21,7 @@ from features.building.chunks import Chunks
 from features.responses.generation import Generated, Generator
 from features.responses.result_file import ResultFile
 from features.responses.states import with_states
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from features.verification.verdict import Verdict, Verifier
 from language_models.language_model import LanguageModel
 
@@ -34,7 +34,7 @@ _RESPONSE, _REFUSAL, _SEEN = "response", "refusal", "seen"
 
 @dataclass(frozen=True)
 class Kept:
-    """The saved output of a generator for a problem.
+    """The saved output of a generator for a task.
 
     Args:
         responses: The responses, in the order of their numbers.
@@ -69,37 +69,37 @@ class States:
         """Save states that came with responses.
 
         Args:
-            made: The responses to each problem, their numbers, and all numbers that were tried; states of these are not
+            made: The responses to each task, their numbers, and all numbers that were tried; states of these are not
                 read again.
         """
-        self.stage.write({asked_key(each.problem): self._rows(each, *numbers) for each, *numbers in made})
+        self.stage.write({asked_key(each.task): self._rows(each, *numbers) for each, *numbers in made})
 
-    def fill(self, problems: Iterable[Problem], responses: "Responses", report: Report) -> None:
-        """Read the missing states of a chunk of problems, and save them together.
+    def fill(self, tasks: Iterable[Task], responses: "Responses", report: Report) -> None:
+        """Read the missing states of a chunk of tasks, and save them together.
 
         Args:
-            problems: The problems of the chunk.
+            tasks: The tasks of the chunk.
             responses: The responses whose states are read.
             report: Called with the numbers of new states.
         """
         waiting = []
-        for problem in problems:
-            kept = responses.of(problem).responses
-            if self.lacks(problem, len(kept)):
-                waiting.append(Generated(problem, [replace(each, id=str(n)) for n, each in enumerate(kept)]))
+        for task in tasks:
+            kept = responses.of(task).responses
+            if self.lacks(task, len(kept)):
+                waiting.append(Generated(task, [replace(each, id=str(n)) for n, each in enumerate(kept)]))
         if waiting:
             found = zip(waiting, with_states(self._reader, waiting, report), strict=True)
             self.keep((each, _numbers(each), _numbers(asked)) for asked, each in found)
 
-    def lacks(self, problem: Problem, count: int) -> bool:
-        """Whether states of a problem's first responses are missing."""
-        key = asked_key(problem)
+    def lacks(self, task: Task, count: int) -> bool:
+        """Whether states of a task's first responses are missing."""
+        key = asked_key(task)
         dropped = self.stage.numbers(key, _SEEN)
         return any(not set(range(count)) <= self.stage.numbers(key, part) | dropped for part in self._parts)
 
-    def of(self, problem: Problem, count: int) -> tuple[dict[int, Float[Tensor, "L D"]], Float[Tensor, "L D"] | None]:
-        """The states of a problem's first responses by number, without too long responses, and those of its prompt."""
-        rows = [self.stage.read(asked_key(problem), part, range(_PROMPT, count)) for part in self._parts]
+    def of(self, task: Task, count: int) -> tuple[dict[int, Float[Tensor, "L D"]], Float[Tensor, "L D"] | None]:
+        """The states of a task's first responses by number, without too long responses, and those of its prompt."""
+        rows = [self.stage.read(asked_key(task), part, range(_PROMPT, count)) for part in self._parts]
         states = {number: torch.stack([_unpacked(part[number]) for part in rows]) for number in rows[0]}
         return states, states.pop(_PROMPT, None)
 
@@ -136,36 +136,36 @@ class Responses:
         other._states = self._states.on(device) if self._states else None
         return other
 
-    def fill(self, problems: Iterable[Problem], report: Report) -> None:
-        """Generate the missing responses for a chunk of problems, and save them together.
+    def fill(self, tasks: Iterable[Task], report: Report) -> None:
+        """Generate the missing responses for a chunk of tasks, and save them together.
 
         Args:
-            problems: The problems of the chunk.
+            tasks: The tasks of the chunk.
             report: Called with the numbers of new responses.
         """
         assert self._generator is not None
-        by_count: dict[int, list[Problem]] = {}
-        for problem in problems:
-            if self.lacks(problem):
-                by_count.setdefault(self.count(problem), []).append(problem)
+        by_count: dict[int, list[Task]] = {}
+        for task in tasks:
+            if self.lacks(task):
+                by_count.setdefault(self.count(task), []).append(task)
         for count, waiting in sorted(by_count.items()):
             missing = range(count, _ALL if self._num is None else self._num)
             self._keep(self._generator.generate(waiting, missing, report), missing)
 
-    def count(self, problem: Problem) -> int:
-        """How many of the requested responses to a problem are saved."""
-        there = len(self.stage.numbers(asked_key(problem), _RESPONSE))
+    def count(self, task: Task) -> int:
+        """How many of the requested responses to a task are saved."""
+        there = len(self.stage.numbers(asked_key(task), _RESPONSE))
         return there if self._num is None else min(there, self._num)
 
-    def lacks(self, problem: Problem) -> bool:
-        """Whether responses to a problem are missing that the generator can still give."""
-        count = self.count(problem)
+    def lacks(self, task: Task) -> bool:
+        """Whether responses to a task are missing that the generator can still give."""
+        count = self.count(task)
         enough = bool(count) if self._num is None else count >= self._num
-        return not enough and not self.stage.numbers(asked_key(problem), _REFUSAL)
+        return not enough and not self.stage.numbers(asked_key(task), _REFUSAL)
 
-    def of(self, problem: Problem) -> Kept:
-        """The saved responses to a problem."""
-        key = asked_key(problem)
+    def of(self, task: Task) -> Kept:
+        """The saved responses to a task."""
+        key = asked_key(task)
         numbers = None if self._num is None else range(self._num)
         rows = self.stage.read(key, _RESPONSE, numbers).values()
         refusal = self.stage.read(key, _REFUSAL)
@@ -183,21 +183,21 @@ class Responses:
             of = {_RESPONSE: {number: json.dumps(asdict(response)).encode() for number, response in numbered}}
             if len(each.responses) < len(numbers) and self._num is not None:
                 of[_REFUSAL] = {0: (each.refusal or "no more responses").encode()}
-            rows[asked_key(each.problem)] = of
+            rows[asked_key(each.task)] = of
         self.stage.write(rows)
 
 
 @dataclass(frozen=True)
 class StageWork:
-    """Generates responses, or reads their states, for chunks of problems.
+    """Generates responses, or reads their states, for chunks of tasks.
 
     Args:
-        chunks: The chunks of all problems.
+        chunks: The chunks of all tasks.
         responses: The stage of responses.
         states: The stage of states to read; None to generate responses instead.
     """
 
-    chunks: Chunks[Problem]
+    chunks: Chunks[Task]
     responses: Responses
     states: States | None = None
 
@@ -227,47 +227,47 @@ class Verdicts:
         self._responses, self._verifier = responses, verifier
         self.stage = ResultFile(folder, "verdicts", {"verifier": verifier.settings(), **described})
 
-    def fill(self, problems: Iterable[Problem], report: Report) -> None:
-        """Judge the responses of a chunk of problems that have no verdict yet, and save the verdicts together.
+    def fill(self, tasks: Iterable[Task], report: Report) -> None:
+        """Judge the responses of a chunk of tasks that have no verdict yet, and save the verdicts together.
 
         Args:
-            problems: The problems of the chunk.
+            tasks: The tasks of the chunk.
             report: Called with the numbers of new verdicts.
         """
-        waiting: list[tuple[Problem, int, str]] = []
-        for problem in problems:
-            responses, there = self._responses.of(problem).responses, self.stage.numbers(judged_key(problem))
+        waiting: list[tuple[Task, int, str]] = []
+        for task in tasks:
+            responses, there = self._responses.of(task).responses, self.stage.numbers(judged_key(task))
             missing = [number for number in range(len(responses)) if number not in there]
-            waiting += [(problem, number, responses[number].text) for number in missing]
+            waiting += [(task, number, responses[number].text) for number in missing]
         rows: dict[str, dict[str, dict[int, bytes]]] = {}
-        verdicts = self._verifier.verify((problem, text) for problem, _, text in waiting)
-        for (problem, number, _), verdict in zip(waiting, verdicts, strict=True):
-            of = rows.setdefault(judged_key(problem), {"": {}})
+        verdicts = self._verifier.verify((task, text) for task, _, text in waiting)
+        for (task, number, _), verdict in zip(waiting, verdicts, strict=True):
+            of = rows.setdefault(judged_key(task), {"": {}})
             of[""][number] = json.dumps(asdict(verdict)).encode()
             report(1, 0)
         self.stage.write(rows)
 
-    def count(self, problem: Problem) -> int:
-        """How many of a problem's requested responses have a saved verdict."""
-        return min(len(self.stage.numbers(judged_key(problem))), self._responses.count(problem))
+    def count(self, task: Task) -> int:
+        """How many of a task's requested responses have a saved verdict."""
+        return min(len(self.stage.numbers(judged_key(task))), self._responses.count(task))
 
-    def of(self, problem: Problem, count: int) -> list[Verdict]:
-        """The verdicts of a problem's first responses."""
-        rows = self.stage.read(judged_key(problem), numbers=range(count))
+    def of(self, task: Task, count: int) -> list[Verdict]:
+        """The verdicts of a task's first responses."""
+        rows = self.stage.read(judged_key(task), numbers=range(count))
         return [Verdict(**json.loads(rows[number])) for number in range(count)]
 
 
-def asked_key(problem: Problem) -> str:
-    """The hash of everything that the responses to a problem depend on."""
-    recorded = [asdict(replace(response, label=None)) for response in problem.responses]
+def asked_key(task: Task) -> str:
+    """The hash of everything that the responses to a task depend on."""
+    recorded = [asdict(replace(response, label=None)) for response in task.responses]
     for response in recorded:
         del response["self_certainty"]  # no source gives it, and earlier versions had no such field
-    return _hash([problem.query_id, list(map(dict, problem.messages)), recorded])
+    return _hash([task.query_id, list(map(dict, task.messages)), recorded])
 
 
-def judged_key(problem: Problem) -> str:
-    """The hash of everything that the verdicts on a problem's responses depend on."""
-    return _hash([asked_key(problem), problem.query, problem.reference, [each.label for each in problem.responses]])
+def judged_key(task: Task) -> str:
+    """The hash of everything that the verdicts on a task's responses depend on."""
+    return _hash([asked_key(task), task.query, task.reference, [each.label for each in task.responses]])
 
 
 def read_by(reader: LanguageModel) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def with_states(
     """
     kept, conversations = [], []
     for each in generated:
-        prompt = model.chat.prompt(each.problem.messages)
+        prompt = model.chat.prompt(each.task.messages)
         tokens = [_tokens_of(model, response) for response in each.responses]
         room = len(prompt) + max(map(len, tokens), default=0) if model.context is None else model.context
         fits = [len(prompt) + len(one) <= room and bool(prompt) for one in tokens]

@@ -1,4 +1,4 @@
-"""Problems: queries to a language model, with references to judge its responses, before any response is sampled."""
+"""Tasks: queries to a language model, with references to judge its responses, before any response is sampled."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from language_models.chat_template import Message
 
 @dataclass(frozen=True)
 class Response:
-    """One response to a problem.
+    """One response to a task.
 
     Args:
-        id: The id of the response, unique in its problem.
+        id: The id of the response, unique in its task.
         text: The text, without the prompt and without special tokens.
         label: The label that the source gives; None if it gives none.
         tokens: The sampled token ids, including the end token; None if only the text is known.
@@ -34,7 +34,7 @@ class Response:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Task:
     """One query to a language model.
 
     Args:
@@ -57,15 +57,15 @@ class Problem:
 
 
 @runtime_checkable
-class ProblemSource(Protocol):
-    """A source of problems."""
+class TaskSource(Protocol):
+    """A source of tasks."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Values that the problems depend on, such as a file's hash: equal fingerprints mean equal problems."""
+        """Values that the tasks depend on, such as a file's hash: equal fingerprints mean equal tasks."""
         ...
 
-    def problems(self) -> Iterator[Problem]:
-        """Yield every problem, in the same order at each call.
+    def problems(self) -> Iterator[Task]:
+        """Yield every task, in the same order at each call.
 
         Raises:
             ConfigError: If some data is wrong; names every place.

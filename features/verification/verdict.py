@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Verifier(Protocol):
         """All settings that the verdicts depend on."""
         ...
 
-    def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
+    def verify(self, responses: Iterable[tuple[Task, str]]) -> Iterator[Verdict]:
         """Yield a verdict for each response in order; bad responses never raise an error.
 
         Args:
-            responses: Pairs of a problem and a response.
+            responses: Pairs of a task and a response.
         """
         ...

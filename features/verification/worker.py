@@ -10,11 +10,11 @@ from multiprocessing.connection import Connection
 from numbers import Real
 from typing import Any
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.verdict import Verdict
 from ranking.texts import encodable
 
-Rule = Callable[[str, Problem], "float | Verdict"]
+Rule = Callable[[str, Task], "float | Verdict"]
 
 OUT_OF_MEMORY = 77
 """The exit status of a worker that had no memory left, whose state cannot be trusted any more."""
@@ -30,7 +30,7 @@ def serve(connection: Connection, rule: Rule, timeout: float, memory: float | No
     """Judge what comes through a connection until it is closed; each verdict goes back as soon as it is there.
 
     Args:
-        connection: Gives pairs of a problem and some responses to it, and takes a label, reason and answer for each.
+        connection: Gives pairs of a task and some responses to it, and takes a label, reason and answer for each.
         rule: What judges.
         timeout: What a response may take before whoever waits for the verdict kills this process; it ends itself after
             ten times that, in case nobody waits any more.
@@ -44,18 +44,18 @@ def serve(connection: Connection, rule: Rule, timeout: float, memory: float | No
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send(None)
         while True:
-            problem, responses = connection.recv()
+            task, responses = connection.recv()
             for response in responses:
                 signal.setitimer(signal.ITIMER_REAL, _ORPHANED_AFTER * timeout)
-                verdict = judge(rule, response, problem)
+                verdict = judge(rule, response, task)
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 connection.send((verdict.label, verdict.reason, verdict.answer))
 
 
-def judge(rule: Rule, response: str, problem: Problem) -> Verdict:
+def judge(rule: Rule, response: str, task: Task) -> Verdict:
     """The verdict of a rule, whatever the rule does; one that runs out of memory ends the process."""
     try:
-        return _as_verdict(rule(response, problem))
+        return _as_verdict(rule(response, task))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except BaseException as error:  # a rule that calls sys.exit has failed like any other

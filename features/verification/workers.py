@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.verdict import Verdict, Verifier
 from features.verification.worker import OUT_OF_MEMORY, serve
 from ranking.stores.files import sha256_of
@@ -78,9 +78,9 @@ def build_verifier(node: Node, workers: Workers = DEFAULT_WORKERS, path: str = "
 
 
 class RuleVerifier:
-    """Judges each response by a function of the response and its problem.
+    """Judges each response by a function of the response and its task.
 
-    The function is `(response, problem, /, **options) -> float | Verdict`. What it raises becomes the reason of a
+    The function is `(response, task, /, **options) -> float | Verdict`. What it raises becomes the reason of a
     verdict without a label, as do a timeout and a crash.
 
     Args:
@@ -102,11 +102,11 @@ class RuleVerifier:
             settings["code"] = sha256_of(Path(inspect.getfile(module)))
         return settings
 
-    def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
+    def verify(self, responses: Iterable[tuple[Task, str]]) -> Iterator[Verdict]:
         """A verdict for each response, in their order; as many are read ahead as keep the workers busy.
 
         Args:
-            responses: Each with its problem; those of one problem best come one after the other.
+            responses: Each with its task; those of one task best come one after the other.
 
         Raises:
             ConfigError: If the workers cannot start.
@@ -122,9 +122,9 @@ class RuleVerifier:
 
 @dataclass
 class _Chunk:
-    """Some responses to one problem, and the verdicts that are there already."""
+    """Some responses to one task, and the verdicts that are there already."""
 
-    problem: Problem
+    task: Task
     responses: list[str]
     verdicts: list[Verdict]
 
@@ -206,7 +206,7 @@ class _Pool:
     def _give(self, worker: _Worker, chunk: _Chunk) -> None:
         worker.chunk, worker.deadline = chunk, time.monotonic() + self.settings.timeout
         with suppress(BrokenPipeError, ConnectionResetError):  # it is dead, as the next look at the connection tells
-            worker.connection.send((chunk.problem, chunk.left))
+            worker.connection.send((chunk.task, chunk.left))
 
     def _wait(self, waiting: deque[_Chunk]) -> None:
         """Take what the workers have to say, for as long as until the first of them has taken too long."""
@@ -256,10 +256,10 @@ class _Pool:
         return self._start()
 
 
-def _chunks(responses: Iterable[tuple[Problem, str]]) -> Iterator[_Chunk]:
-    """The responses in runs of the same problem."""
+def _chunks(responses: Iterable[tuple[Task, str]]) -> Iterator[_Chunk]:
+    """The responses in runs of the same task."""
     for _, run in itertools.groupby(responses, key=lambda each: each[0]):
-        problem = None
+        task = None
         while part := list(itertools.islice(run, _CHUNK)):
-            problem = problem or replace(part[0][0], responses=())
-            yield _Chunk(problem, [response for _, response in part], [])
+            task = task or replace(part[0][0], responses=())
+            yield _Chunk(task, [response for _, response in part], [])

@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.answers import stated_answer, without_thoughts
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
@@ -26,7 +26,7 @@ _GOES_ON = re.compile(r"\s*(?:[-−–+/×÷=^]|\*(?!\*)|\\(?:times|cdot|div|fra
 
 
 @VERIFIERS.register("final_number")
-def final_number(response: str, problem: Problem, /, *, stated: bool = False) -> Verdict:
+def final_number(response: str, task: Task, /, *, stated: bool = False) -> Verdict:
     r"""1 if the response's number equals the reference's in any notation: 1,000, $1000.00 and 2000/2 are equal.
 
     The number is in the answer that the response states, in \boxed{}, after ####, `A:` or words such as `the answer
@@ -36,7 +36,7 @@ def final_number(response: str, problem: Problem, /, *, stated: bool = False) ->
     Args:
         stated: Whether a number counts only if the response states it as the answer.
     """
-    if (expected := last_number(str(problem.reference))) is None:
+    if (expected := last_number(str(task.reference))) is None:
         return Verdict(None, "no reference number")
     response = without_thoughts(response)
     answer = stated_answer(response)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.calls import Call, calls_in
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
@@ -15,7 +15,7 @@ _IGNORED = re.compile(r"[ ,./\-_*^]")
 
 
 @VERIFIERS.register("function_calls")
-def function_calls(response: str, problem: Problem, /, *, texts: Literal["auto", "exact", "loose"] = "auto") -> Verdict:
+def function_calls(response: str, task: Task, /, *, texts: Literal["auto", "exact", "loose"] = "auto") -> Verdict:
     """1 if the response has exactly the calls of the reference, each once, in any order.
 
     Values are compared as in JSON: 1 and 1.0 are equal, "1" and 1 are not, true is not 1; lists are ordered, objects
@@ -26,7 +26,7 @@ def function_calls(response: str, problem: Problem, /, *, texts: Literal["auto",
         texts: How to compare texts: `exact` requires equal texts; `loose` ignores case, spaces, quotes and the
             characters ,./-_*^ as BFCL does; `auto` is loose for accepted values and exact otherwise.
     """
-    reference = problem.reference
+    reference = task.reference
     if not isinstance(reference, Mapping) or not ("calls" in reference or "accepted" in reference):
         return Verdict(None, "no reference calls")
     loose = "accepted" in reference if texts == "auto" else texts == "loose"

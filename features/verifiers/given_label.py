@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
@@ -16,10 +16,10 @@ class GivenLabel:
         """Only the name, because the labels belong to the source."""
         return {"name": "given_label"}
 
-    def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
+    def verify(self, responses: Iterable[tuple[Task, str]]) -> Iterator[Verdict]:
         """Yield each label; None if the source has no such label, or equal responses have different labels."""
-        for problem, text in responses:
-            labels = {given.label for given in problem.responses if given.text.strip() == text.strip()}
+        for task, text in responses:
+            labels = {given.label for given in task.responses if given.text.strip() == text.strip()}
             if len(labels) == 1 and (label := labels.pop()) is not None:
                 yield Verdict(label)
             elif labels - {None}:

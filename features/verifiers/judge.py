@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from features.texts.prompts import RUBRIC, rubric
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.answers import without_thoughts
 from features.verification.verdict import Verdict
 from language_models.chat_endpoint import ChatEndpoint, RequestFailed, key_of, shortened
@@ -91,7 +91,7 @@ class Judge:
         names = ("model", "url", "rubric", "temperature", "max_tokens", "replies")
         return {"name": "judge", **{name: getattr(self, name) for name in names}}
 
-    def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
+    def verify(self, responses: Iterable[tuple[Task, str]]) -> Iterator[Verdict]:
         """Yield a verdict for each response in order.
 
         Raises:
@@ -111,7 +111,7 @@ class Judge:
                 executor.shutdown(cancel_futures=True)
 
     def _in_order(
-        self, responses: Iterable[tuple[Problem, str]], begin: Callable[[tuple[str, str]], Future[Verdict]]
+        self, responses: Iterable[tuple[Task, str]], begin: Callable[[tuple[str, str]], Future[Verdict]]
     ) -> Iterator[Verdict]:
         """Yield verdicts in the order of the responses; start a few requests ahead, and equal ones only once."""
         waiting: deque[tuple[tuple[str, str], Future[Verdict], bool]] = deque()

@@ -8,7 +8,7 @@ from typing import Any
 import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.answers import stated_answer, without_thoughts
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
@@ -36,7 +36,7 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 
 @VERIFIERS.register("math_answer")
-def math_answer(response: str, problem: Problem, /, *, last_expression: bool = False) -> Verdict:
+def math_answer(response: str, task: Task, /, *, last_expression: bool = False) -> Verdict:
     r"""1 if a response's answer equals the reference by math-verify: 1/2, 0.5 and \frac{2}{4} are equal.
 
     The answer is in the last \boxed{}, in an `answer` field of JSON, after #### or words such as `the answer is`; a
@@ -45,8 +45,8 @@ def math_answer(response: str, problem: Problem, /, *, last_expression: bool = F
     Args:
         last_expression: Whether the last formula or number counts as the answer if the response states none.
     """
-    if not isinstance(problem.reference, str) or not (expected := _parsed(problem.reference)):
-        return Verdict(None, "no reference answer" if problem.reference is None else "reference cannot be parsed")
+    if not isinstance(task.reference, str) or not (expected := _parsed(task.reference)):
+        return Verdict(None, "no reference answer" if task.reference is None else "reference cannot be parsed")
     response = without_thoughts(response)
     stated = stated_answer(response)
     found = _parsed(stated) if stated is not None else _last_expression(response) if last_expression else []

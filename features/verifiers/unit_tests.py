@@ -1,4 +1,4 @@
-"""unit_tests: whether the code in a response passes the tests of its problem, run in the sandbox."""
+"""unit_tests: whether the code in a response passes the tests of its task, run in the sandbox."""
 
 import ast
 import platform
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.answers import without_thoughts
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
@@ -24,11 +24,11 @@ _FENCED = re.compile(r"^[^\S\n]*(```|~~~)[^\n]*\n(.*?)(?=^[^\S\n]*\1|\Z)(?:^[^\S
 
 @VERIFIERS.register("unit_tests")
 class UnitTests:
-    """1 if the code in a response passes all tests of its problem, else 0.
+    """1 if the code in a response passes all tests of its task, else 0.
 
     The code is the text between `#START OF CODE` and `#END OF CODE`, else the last fenced block, else the whole
     response; of several blocks, the last one that defines the function under test. A model's thoughts before its answer
-    are ignored. A program that exceeds a limit fails. There is no verdict if a problem has no tests, the tests cannot
+    are ignored. A program that exceeds a limit fails. There is no verdict if a task has no tests, the tests cannot
     run in the sandbox, or the sandbox fails.
 
     Args:
@@ -54,11 +54,11 @@ class UnitTests:
         version = platform.python_version()
         return {"name": "unit_tests", "partial": self.partial, "limits": asdict(self.limits), "python": version}
 
-    def verify(self, responses: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
+    def verify(self, responses: Iterable[tuple[Task, str]]) -> Iterator[Verdict]:
         """Yield a verdict for each response in order.
 
         Args:
-            responses: Pairs of a problem and a response; references have `tests`, and optionally `setup`, `prelude`
+            responses: Pairs of a task and a response; references have `tests`, and optionally `setup`, `prelude`
                 and `entry_point`.
 
         Raises:
@@ -67,8 +67,8 @@ class UnitTests:
         early: deque[Verdict | None] = deque()
 
         def programs() -> Iterator[Program]:
-            for problem, response in responses:
-                found = program_of(response, problem.reference)
+            for task, response in responses:
+                found = program_of(response, task.reference)
                 early.append(found if isinstance(found, Verdict) else None)
                 if isinstance(found, Program):
                     yield found
@@ -89,7 +89,7 @@ class UnitTests:
 
 
 def program_of(response: str, reference: Any) -> Program | Verdict:
-    """The program in a response with the tests of its problem, or a verdict if there is nothing to run."""
+    """The program in a response with the tests of its task, or a verdict if there is nothing to run."""
     if not isinstance(reference, Mapping) or not reference.get("tests"):
         return Verdict(None, "no tests")
     tests, entry_point = reference["tests"], reference.get("entry_point")

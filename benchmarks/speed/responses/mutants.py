@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.comparison import Comparison, Ratio
 from benchmarks.speed.training.workload import MBPP, TINY, Workload
 from features.sources.tasks.mbpp import Mbpp
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from sandbox.sandbox import Limits, Outcome, Program, Sandbox
 
 LIMITS = Limits(seconds=10.0, cpu_seconds=2, memory_mb=1000)
@@ -63,8 +63,8 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
         ConfigError: If MBPP cannot be found or downloaded.
     """
     source = Mbpp(str(data) if (data / "mbpp.jsonl").exists() else None, prompting=True, solutions=True)
-    problems = list(source.problems())[: 3 if workload == TINY else None]
-    all_cases = [case for problem in problems for case in cases(problem)]
+    tasks = list(source.problems())[: 3 if workload == TINY else None]
+    all_cases = [case for task in tasks for case in cases(task)]
     programs = [case.program for case in all_cases]
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     outcomes: list[Outcome] = []
@@ -89,7 +89,7 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
         if not case.change and not outcome.passed:
             solutions_that_fail.append(about)
     facts: dict[str, Any] = {
-        "tasks": len(problems),
+        "tasks": len(tasks),
         **{kind: dict(count) for kind, count in counts.items()},
         "programs_per_second": {name: round(len(programs) / min(value)) for name, value in seconds.items()},
         "both_agree": len(programs) - len(differing),
@@ -100,16 +100,16 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
     return Comparison("mutants", question, WAYS, seconds, RATIOS, facts)
 
 
-def cases(problem: Problem) -> Iterator[Case]:
+def cases(task: Task) -> Iterator[Case]:
     """Yield the published solution, then its mutants."""
-    reference, solution = problem.reference, problem.responses[0].text
+    reference, solution = task.reference, task.responses[0].text
 
     def program(code: str) -> Program:
         return Program(code, tuple(reference["tests"]), reference["setup"], entry_point=reference["entry_point"])
 
-    yield Case(problem.query_id, program(solution), None)
+    yield Case(task.query_id, program(solution), None)
     for change, code in mutants(solution):
-        yield Case(problem.query_id, program(code), change)
+        yield Case(task.query_id, program(code), change)
 
 
 def mutants(code: str) -> Iterator[tuple[str, str]]:

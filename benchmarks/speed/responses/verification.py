@@ -11,7 +11,7 @@ from statistics import median
 from benchmarks.comparison import Comparison, Ratio, in_turns
 from benchmarks.peers import require
 from benchmarks.speed.training.workload import MBPP, TINY, Workload
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.verdict import Verdict
 from features.verification.workers import RuleVerifier, Workers
 from features.verifiers.exact_match import exact_match
@@ -30,7 +30,7 @@ RATIOS = [
     Ratio("one process", "ours", at_least=1.7),
 ]
 
-Item = tuple[Problem, str]
+Item = tuple[Task, str]
 
 
 def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparison:
@@ -91,11 +91,11 @@ def recorded(number: int) -> Iterator[Item]:
     for place in range(0, number, RESPONSES_A_PROBLEM):
         kind = draw.choice(_KINDS)
         expected = _written(kind, draw)
-        problem = Problem(f"q{place}", "a query", [], expected)
+        task = Task(f"q{place}", "a query", [], expected)
         for _ in range(min(RESPONSES_A_PROBLEM, number - place)):
             answer = expected if draw.random() < 1 / 3 else _written(kind, draw)
             steps = (f"Then $x_{{{step}}} = {draw.randint(0, 99)}$ follows." for step in range(draw.randint(5, 50)))
-            yield problem, f"{' '.join(steps)}\n\nSo the answer is $\\boxed{{{answer}}}$."
+            yield task, f"{' '.join(steps)}\n\nSo the answer is $\\boxed{{{answer}}}$."
 
 
 _KINDS: list[Callable[[int, int, int], str]] = [
@@ -117,5 +117,5 @@ def _verified(verifier: RuleVerifier, items: list[Item]) -> list[Verdict]:
     return list(verifier.verify(items))
 
 
-def _turned(items: list[Item]) -> list[tuple[str, Problem]]:
-    return [(response, problem) for problem, response in items]
+def _turned(items: list[Item]) -> list[tuple[str, Task]]:
+    return [(response, task) for task, response in items]

@@ -11,7 +11,7 @@ from features.reading.lines import TextFile
 from features.reading.records import RecordFile, find_files
 from features.texts.groups import Split
 from features.texts.prompts import PromptName, prompted
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from features.verification.calls import parameter_names
 from language_models.chat_template import Message
 from registry import SOURCES, ConfigError
@@ -58,7 +58,7 @@ class Problems:
         """The user's files, for a quick check before a run."""
         return [RecordFile(path) for path in self.files]
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield every problem, in the order of the files.
 
         Raises:
@@ -67,19 +67,19 @@ class Problems:
         """
         places: dict[str, str] = {}
 
-        def parse(record: Record, place: str) -> Problem:
-            problem = self._parse(record, place)
-            first = places.setdefault(problem.query_id, place)
+        def parse(record: Record, place: str) -> Task:
+            task = self._parse(record, place)
+            first = places.setdefault(task.query_id, place)
             if first != place:
-                raise LineError("query_id", f"{problem.query_id!r} was already used in {first}")
-            return problem
+                raise LineError("query_id", f"{task.query_id!r} was already used in {first}")
+            return task
 
         for file in self.files:
             yield from RecordFile(file).parsed((), parse)
         if not places:
             raise ConfigError(str(self.path), "has no problem.", cure="set features.source.path")
 
-    def _parse(self, record: Record, place: str) -> Problem:
+    def _parse(self, record: Record, place: str) -> Task:
         key = "query_id" if "query_id" in record else "id"
         query_id = as_id(key, record[key]) if key in record else place.replace(", line ", "-")
         split = record.get("split")
@@ -87,8 +87,8 @@ class Problems:
             raise unexpected("split", split, "train, val or test")
         messages = _messages(record)
         query = text_field(record, "query") if "query" in record or not messages else messages[-1]["content"]
-        problem = Problem(query_id, query, messages or prompted(self.prompt, query), None, (), split, place)
-        return replace(problem, reference=_reference(record), responses=_responses(record))
+        task = Task(query_id, query, messages or prompted(self.prompt, query), None, (), split, place)
+        return replace(task, reference=_reference(record), responses=_responses(record))
 
 
 def _messages(record: Record) -> list[Message]:

@@ -7,7 +7,7 @@ from features.reading.downloads import Download
 from features.reading.fields import Record, text_field
 from features.reading.published import PublishedData
 from features.texts.prompts import instruction
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from registry import SOURCES
 from registry.ranges import FilePath, Limit
 
@@ -44,11 +44,11 @@ class AlpacaEval:
         """The file or download, and the options."""
         return {"name": "alpaca_eval", **self.data.fingerprint, "num_test": self.num_test, "splits": self.splits}
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield the instructions, in the order of their file."""
         split = "test" if self.splits == "published" else None
         for number, (query, output, place) in enumerate(list(self.data.rows("all", _read))[: self.num_test]):
-            yield Problem(f"alpaca_eval-{number}", query, instruction(query), output, (), split, place)
+            yield Task(f"alpaca_eval-{number}", query, instruction(query), output, (), split, place)
 
 
 def _read(record: Record, place: str) -> tuple[str, str | None, str]:

@@ -16,7 +16,7 @@ from features.reading.fields import LineError, Record, as_number, id_field, mixe
 from features.reading.published import PublishedData
 from features.texts.groups import Candidate, TextGroup
 from features.texts.prompts import instruction
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath, Text
 
@@ -114,12 +114,12 @@ class AlpacaEvalGraded:
             count = "one output" if reader.num_empty == 1 else f"{reader.num_empty:,} outputs"
             Console(stderr=True).print(f"Left out {count} whose text is empty.", highlight=False, soft_wrap=True)
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield the same with the outputs as responses, for a language model that reads them (`recorded`)."""
         for group in self.groups():
             responses = [Response(each.id, each.text, each.label) for each in group.candidates]
             prompt = instruction(group.query)
-            yield Problem(group.query_id, group.query, prompt, None, responses, origin=group.origin)
+            yield Task(group.query_id, group.query, prompt, None, responses, origin=group.origin)
 
     def _known(self) -> list[str]:
         folder = Path(self.data.path or "")

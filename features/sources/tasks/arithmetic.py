@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval, MinLen
 
 from features.texts.subsets import draw_key
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from language_models.chat_template import Message
 from registry import SOURCES, ConfigError
 from registry.ranges import Seed
@@ -66,7 +66,7 @@ class Arithmetic:
         """The options."""
         return {"name": "arithmetic", **vars(self)}
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield the training problems, then the test problems; the operations alternate.
 
         Raises:
@@ -81,7 +81,7 @@ class Arithmetic:
             messages = [*_solved(), _message("user", asked)]
             split = "train" if number < self.num_train else "test"
             id = f"{operation}-{terms[0]}-{terms[1]}"
-            yield Problem(id, asked, messages, str(_KINDS[operation].result(*terms)), split=split, origin=id)
+            yield Task(id, asked, messages, str(_KINDS[operation].result(*terms)), split=split, origin=id)
 
     def _drawn(self, operation: Operation, place: int, total: int) -> list[tuple[int, int]]:
         """The terms of all problems of an operation, all different, in the order of the draws."""

@@ -9,7 +9,7 @@ from features.reading.downloads import Download
 from features.reading.fields import Record, text_field, unexpected
 from features.reading.published import PublishedData
 from features.texts.prompts import function_calling
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.calls import parameter_names
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath
@@ -80,7 +80,7 @@ class Bfcl:
         options = {"categories": self.categories, "splits": self.splits}
         return {"name": "bfcl", **self.data.fingerprint, **options}
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield every task, one category after the other.
 
         Raises:
@@ -99,7 +99,7 @@ class Bfcl:
                 reference = {"accepted": accepted[id], "parameters": parameter_names(functions)}
                 messages = function_calling(query, functions)
                 split = "test" if self.splits == "published" else None
-                yield Problem(f"bfcl-{id}", query, messages, reference, (), split, place)
+                yield Task(f"bfcl-{id}", query, messages, reference, (), split, place)
 
 
 def _read_task(record: Record, place: str) -> tuple[str, str, list[Any], str]:

@@ -8,7 +8,7 @@ from features.reading.downloads import Download
 from features.reading.fields import Record, text_field
 from features.reading.published import PublishedData
 from features.texts.prompts import instruction
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from registry import SOURCES
 from registry.ranges import FilePath, Limit
 
@@ -46,11 +46,11 @@ class Dolly:
         """The file or download, and the options."""
         return {"name": "dolly", **self.data.fingerprint, "num_train": self.num_train}
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield the instructions in the order of their file; the whole file is read, to report all bad rows."""
         rows = list(self.data.rows("all", _read))
         for number, (query, response, place) in enumerate(rows[: self.num_train]):
-            yield Problem(f"dolly-{number}", query, instruction(query), response, (), "train", place)
+            yield Task(f"dolly-{number}", query, instruction(query), response, (), "train", place)
 
 
 def _read(record: Record, place: str) -> tuple[str, str, str]:

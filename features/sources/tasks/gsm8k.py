@@ -9,7 +9,7 @@ from features.reading.published import PublishedData
 from features.texts.groups import Split
 from features.texts.prompts import mathematics
 from features.texts.subsets import drawn
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from registry import SOURCES
 from registry.ranges import FilePath, Limit, Seed
 
@@ -61,7 +61,7 @@ class Gsm8k:
         """The files or downloads, and the options."""
         return {"name": "gsm8k", **self.data.fingerprint, **{name: getattr(self, name) for name in _OPTIONS}}
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield the drawn problems, in the order of their files."""
         numbers: dict[Split, int | None] = {"train": self.num_train, "test": self.num_test}
         for split, number in numbers.items():
@@ -69,7 +69,7 @@ class Gsm8k:
             chosen = drawn((f"gsm8k-{split}-{place}" for place in range(len(rows))), number, self.seed)
             for place, (question, answer, origin) in enumerate(rows):
                 if (id := f"gsm8k-{split}-{place}") in chosen:
-                    yield Problem(id, question, mathematics(question), answer, (), split, origin)
+                    yield Task(id, question, mathematics(question), answer, (), split, origin)
 
 
 def _parse(record: Record, place: str) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ from features.reading.downloads import Download
 from features.reading.fields import LineError, Record, text_field
 from features.reading.published import PublishedData
 from features.texts.prompts import coding
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from registry import SOURCES
 from registry.ranges import FilePath
 
@@ -50,11 +50,11 @@ class HumanEval:
         options = {"splits": self.splits, "solutions": self.solutions}
         return {"name": "humaneval", **self.data.fingerprint, **options}
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield every task, in the order of the file."""
         yield from self.data.rows("all", self._parse)
 
-    def _parse(self, record: Record, place: str) -> Problem:
+    def _parse(self, record: Record, place: str) -> Task:
         prompt, test = text_field(record, "prompt"), text_field(record, "test")
         called = _CHECKED.search(test)
         if "entry_point" in record:
@@ -67,7 +67,7 @@ class HumanEval:
         reference = {"tests": tests, "setup": "", "entry_point": entry_point, "prelude": prompt}
         solution = Response("published", prompt + text_field(record, "canonical_solution"))
         query = prompt.strip()
-        return Problem(
+        return Task(
             f"humaneval-{text_field(record, 'task_id').rpartition('/')[2]}",
             query,
             coding(query),

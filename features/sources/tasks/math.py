@@ -16,7 +16,7 @@ from features.reading.published import PublishedData
 from features.texts.groups import Split
 from features.texts.prompts import mathematics
 from features.texts.subsets import draw_key
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.answers import last_boxed
 from registry import SOURCES
 from registry.ranges import FilePath, Limit, Seed
@@ -80,7 +80,7 @@ class Math:
         """The files or downloads, and the options."""
         return {"name": "math", **self.data.fingerprint, **{name: getattr(self, name) for name in _OPTIONS}}
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield the drawn problems, in the order of their files."""
         for split, number in (("train", self.num_train), ("test", self.num_test)):
             if number == 0:
@@ -89,7 +89,7 @@ class Math:
             chosen = set(range(len(rows))) if number is None else _evenly(rows, number, self.seed)
             for place, row in enumerate(rows):
                 if place in chosen:
-                    yield Problem(row.id, row.problem, mathematics(row.problem), row.answer, (), row.split, row.origin)
+                    yield Task(row.id, row.problem, mathematics(row.problem), row.answer, (), row.split, row.origin)
 
     @cached_property
     def _rows(self) -> "dict[str, list[_Row]]":

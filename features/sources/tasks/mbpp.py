@@ -10,7 +10,7 @@ from features.reading.published import PublishedData
 from features.texts.groups import Split
 from features.texts.prompts import coding
 from features.texts.subsets import drawn
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from registry import SOURCES
 from registry.ranges import FilePath, Limit, Seed
 
@@ -61,7 +61,7 @@ class Mbpp:
         """The files or downloads, and the options."""
         return {"name": "mbpp", **self.data.fingerprint, **{name: getattr(self, name) for name in _OPTIONS}}
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield the drawn tasks, in the order of their file."""
         tasks = list(self.data.rows("all", self._parse))
         numbers = {"train": self.num_train, "test": self.num_test, "val": self.num_val}
@@ -71,7 +71,7 @@ class Mbpp:
             chosen |= drawn((task.query_id for task in tasks if task.split == split), number, self.seed)
         yield from (task for task in tasks if task.query_id in chosen)
 
-    def _parse(self, record: Record, place: str) -> Problem:
+    def _parse(self, record: Record, place: str) -> Task:
         number, tests = record.get("task_id"), _texts(record, "test_list")
         if not isinstance(number, int) or isinstance(number, bool):
             raise unexpected("task_id", number, "a whole number")
@@ -87,7 +87,7 @@ class Mbpp:
             "prelude": "",
         }
         responses = [Response("published", code)] if self.solutions else []
-        return Problem(f"mbpp-{number}", query, coding(query, tests[0]), reference, responses, _split(number), place)
+        return Task(f"mbpp-{number}", query, coding(query, tests[0]), reference, responses, _split(number), place)
 
 
 def tested_function(code: str, test: str) -> str | None:

@@ -10,7 +10,7 @@ from features.reading.published import PublishedData
 from features.texts.groups import Split
 from features.texts.prompts import function_calling
 from features.texts.subsets import draw_key
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.calls import parameter_names
 from registry import SOURCES
 from registry.ranges import Few, FilePath, Limit, Seed
@@ -54,7 +54,7 @@ class Xlam:
         """The file or download, and the options."""
         return {"name": "xlam", **self.data.fingerprint, **{name: getattr(self, name) for name in _OPTIONS}}
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Task]:
         """Yield the drawn tasks, in the order of their file."""
         rows = list(self.data.rows("all", _read))
         many = (row for row in rows if len(row[2]) >= self.min_functions)
@@ -63,7 +63,7 @@ class Xlam:
         for id, query, functions, calls, place in rows:
             if id in splits:
                 reference = {"calls": calls, "parameters": parameter_names(functions)}
-                yield Problem(id, query, function_calling(query, functions), reference, (), splits[id], place)
+                yield Task(id, query, function_calling(query, functions), reference, (), splits[id], place)
 
 
 def _read(record: Record, place: str) -> tuple[str, str, list[Any], list[Any], str]:

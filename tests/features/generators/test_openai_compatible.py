@@ -10,11 +10,11 @@ import pytest
 
 from features.generators.openai_compatible import OpenAICompatibleGenerator
 from features.responses.generation import Generator
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from registry import ConfigError
 
 Answer = Callable[[dict[str, Any], int], tuple[int, Any]]
-PROBLEMS = [Problem(name, name, [{"role": "user", "content": name}]) for name in ("one", "two")]
+TASKS = [Task(name, name, [{"role": "user", "content": name}]) for name in ("one", "two")]
 
 
 class Server:
@@ -67,13 +67,13 @@ def generator(server: Server, **options: Any) -> OpenAICompatibleGenerator:
 
 
 def texts(made: OpenAICompatibleGenerator, numbers: range) -> list[list[str]]:
-    return [[response.text for response in each.responses] for each in made.generate(PROBLEMS, numbers)]
+    return [[response.text for response in each.responses] for each in made.generate(TASKS, numbers)]
 
 
 def test_requests_contain_all_options(server: Server) -> None:
     made = generator(server, temperature=0.5, top_p=0.9, stop=["x"], max_new_tokens=7, options={"top_k": 3})
     assert isinstance(made, Generator)
-    (each,) = made.generate(PROBLEMS[:1], range(4))
+    (each,) = made.generate(TASKS[:1], range(4))
     (request,) = server.asked
     assert request.pop("seed") >= 0
     assert request == {
@@ -109,7 +109,7 @@ def test_a_refused_problem_is_reported_and_the_others_continue(server: Server) -
         return usual(request, count)
 
     server.answer = answer
-    first, second = generator(server).generate(PROBLEMS, range(4))
+    first, second = generator(server).generate(TASKS, range(4))
     assert (list(first.responses), first.refusal) == ([], "HTTP 400: too many tokens")
     assert len(second.responses) == 4 and second.refusal is None
 
@@ -128,9 +128,9 @@ def test_a_server_whose_answers_are_none_ends_the_run(server: Server) -> None:
 
 def test_a_problem_that_is_refused_later_does_not_end_the_run(server: Server) -> None:
     made = generator(server, parallel=1)
-    list(made.generate(PROBLEMS[:1], range(4)))
+    list(made.generate(TASKS[:1], range(4)))
     server.answer = lambda request, count: (403, {"error": "moderated"}) if count == 2 else usual(request, count)
-    first, second = made.generate(PROBLEMS, range(4))
+    first, second = made.generate(TASKS, range(4))
     assert (list(first.responses), first.refusal) == ([], "HTTP 403: moderated")
     assert len(second.responses) == 4
 
@@ -156,7 +156,7 @@ def test_empty_responses_are_kept(server: Server) -> None:
 
 def test_progress_counts_each_response_once(server: Server) -> None:
     reports: list[tuple[int, int]] = []
-    list(generator(server).generate(PROBLEMS, range(2, 9), lambda *report: reports.append(report)))
+    list(generator(server).generate(TASKS, range(2, 9), lambda *report: reports.append(report)))
     assert sum(responses for responses, _ in reports) == 14
 
 

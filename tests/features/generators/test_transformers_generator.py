@@ -14,7 +14,7 @@ from features.generators.recorded import RecordedGenerator
 from features.generators.transformers import TransformersGenerator
 from features.responses.generation import Generated, Generator
 from features.responses.states import with_states
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from language_models.chat_template import ChatTemplate
 from registry import GENERATORS, ConfigError
 
@@ -40,11 +40,11 @@ def chat_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def problem(text: str, **fields: Any) -> Problem:
-    return Problem(fields.pop("query_id", text), text, [{"role": "user", "content": text}], **fields)
+def task(text: str, **fields: Any) -> Task:
+    return Task(fields.pop("query_id", text), text, [{"role": "user", "content": text}], **fields)
 
 
-PROBLEMS = [problem("open the file"), problem("sort a list"), problem("the value")]
+TASKS = [task("open the file"), task("sort a list"), task("the value")]
 
 
 def generator(folder: Path, **options: Any) -> TransformersGenerator:
@@ -64,10 +64,10 @@ def test_responses_have_all_that_is_promised(chat_llama: Path) -> None:
     made = generator(chat_llama)
     assert isinstance(made, Generator)
     tokenizer = AutoTokenizer.from_pretrained(chat_llama)
-    found = list(made.generate(PROBLEMS, range(5)))
-    assert [each.problem for each in found] == PROBLEMS
+    found = list(made.generate(TASKS, range(5)))
+    assert [each.task for each in found] == TASKS
     for each in found:
-        prompt = f"user: {each.problem.query}{EOS}\nassistant: "
+        prompt = f"user: {each.task.query}{EOS}\nassistant: "
         assert each.prompt_tokens == len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         assert [response.id for response in each.responses] == list("01234")
         assert each.query_states is not None and each.response_states is not None
@@ -84,9 +84,9 @@ def test_responses_have_all_that_is_promised(chat_llama: Path) -> None:
 
 def test_the_later_pass_gives_the_states_that_generation_gave(chat_llama: Path) -> None:
     made = generator(chat_llama)
-    found = list(made.generate(PROBLEMS, range(5)))
+    found = list(made.generate(TASKS, range(5)))
     bare = [replace(each, query_states=None, response_states=None) for each in found]
-    recorded = [replace(each.problem, responses=each.responses) for each in found]
+    recorded = [replace(each.task, responses=each.responses) for each in found]
     reader = RecordedGenerator(model=str(chat_llama), depths=[0.5], device="cpu", batch_tokens=64)
     for later in (with_states(made, bare), with_states(reader, reader.generate(recorded, range(5)))):
         for first, second in zip(found, later, strict=True):
@@ -99,7 +99,7 @@ def test_responses_known_as_texts_get_the_tokens_that_generation_would_have_give
     made = generator(chat_llama)
     end = AutoTokenizer.from_pretrained(chat_llama).eos_token_id
     texts = [Response("a", "read a file"), Response("b", "read a", finish="length"), Response("c", "", finish="stop")]
-    (found,) = with_states(made, [Generated(PROBLEMS[0], texts)])
+    (found,) = with_states(made, [Generated(TASKS[0], texts)])
     ids = made.chat.tokens("read a file")
     assert [response.tokens for response in found.responses] == [
         [*ids, end],
@@ -117,23 +117,23 @@ def test_later_numbers_are_those_of_one_call(chat_llama: Path) -> None:
     def texts(found: list[Generated]) -> list[list[str]]:
         return [[response.text for response in each.responses] for each in found]
 
-    whole = texts(list(generator(chat_llama).generate(PROBLEMS, range(8))))
-    first = texts(list(generator(chat_llama, batch_size=2).generate(PROBLEMS, range(3))))
-    rest = texts(list(generator(chat_llama, depths=[]).generate(PROBLEMS[::-1], range(3, 8))))[::-1]
+    whole = texts(list(generator(chat_llama).generate(TASKS, range(8))))
+    first = texts(list(generator(chat_llama, batch_size=2).generate(TASKS, range(3))))
+    rest = texts(list(generator(chat_llama, depths=[]).generate(TASKS[::-1], range(3, 8))))[::-1]
     assert [a + b for a, b in zip(first, rest, strict=True)] == whole
 
 
 def test_stop_strings_end_responses(chat_llama: Path) -> None:
-    plain = next(iter(generator(chat_llama).generate(PROBLEMS[:1], range(1)))).responses[0]
+    plain = next(iter(generator(chat_llama).generate(TASKS[:1], range(1)))).responses[0]
     stop = plain.text[2:4]
-    cut = next(iter(generator(chat_llama, stop=[stop]).generate(PROBLEMS[:1], range(1)))).responses[0]
+    cut = next(iter(generator(chat_llama, stop=[stop]).generate(TASKS[:1], range(1)))).responses[0]
     assert cut.text == plain.text[: plain.text.find(stop)] and cut.finish == "stop"
     assert cut.tokens is not None and plain.tokens is not None
     assert list(cut.tokens) == list(plain.tokens)[: len(cut.tokens)]
 
 
 def test_a_too_long_prompt_is_refused_with_the_reason(chat_llama: Path) -> None:
-    asked = [problem("file " * 200), PROBLEMS[0]]
+    asked = [task("file " * 200), TASKS[0]]
     for options in ({}, {"num_beams": 4}):
         first, second = generator(chat_llama, num_responses=2, **options).generate(asked, range(2))
         assert (list(first.responses), first.refusal, first.query_states) == ([], "prompt too long", None)
@@ -148,10 +148,10 @@ def test_responses_that_do_not_fit_are_dropped_and_counted(chat_llama: Path) -> 
         with_states(
             made,
             [
-                Generated(PROBLEMS[0], [Response("a", "a"), long, Response("b", "a")]),
-                Generated(PROBLEMS[1], [long]),
-                Generated(problem("file " * 200), [Response("a", "a")]),
-                Generated(PROBLEMS[2], []),
+                Generated(TASKS[0], [Response("a", "a"), long, Response("b", "a")]),
+                Generated(TASKS[1], [long]),
+                Generated(task("file " * 200), [Response("a", "a")]),
+                Generated(TASKS[2], []),
             ],
         )
     )
@@ -164,7 +164,7 @@ def test_responses_that_do_not_fit_are_dropped_and_counted(chat_llama: Path) -> 
 def test_recorded_responses_are_given_as_they_are() -> None:
     responses = [Response(name, f"text {name}", label=1.0) for name in "abcd"]
     made = RecordedGenerator()
-    asked = [problem("x", responses=responses), problem("y")]
+    asked = [task("x", responses=responses), task("y")]
     first, second = made.generate(asked, range(1, 1 << 30))
     assert list(first.responses) == responses[1:] and first.refusal is None
     assert (list(second.responses), second.refusal) == ([], "no response")
@@ -172,20 +172,20 @@ def test_recorded_responses_are_given_as_they_are() -> None:
 
 def test_beams_come_best_first_with_their_states(chat_llama: Path) -> None:
     made = generator(chat_llama, num_beams=4, num_responses=3)
-    (found,) = made.generate(PROBLEMS[:1], range(3))
+    (found,) = made.generate(TASKS[:1], range(3))
     assert [response.id for response in found.responses] == ["0", "1", "2"]
     prompt = f"user: open the file{EOS}\nassistant: "
     assert found.response_states is not None
     for response, states in zip(found.responses, found.response_states, strict=True):
         expected = states_by_hand(chat_llama, prompt, list(response.tokens or ()))
         torch.testing.assert_close(states[0], expected, atol=1e-4, rtol=1e-4)
-    (later,) = made.generate(PROBLEMS[:1], range(1, 2))
+    (later,) = made.generate(TASKS[:1], range(1, 2))
     assert later.responses[0].text == found.responses[1].text
 
 
 def test_a_model_without_template_names_the_option_for_one(tiny_llama: Path) -> None:
     with pytest.raises(ConfigError, match=r"^features.generator.template: the model has no chat template") as caught:
-        list(generator(tiny_llama).generate(PROBLEMS, range(1)))
+        list(generator(tiny_llama).generate(TASKS, range(1)))
     assert "template: plain" in str(caught.value)
 
 
@@ -198,7 +198,7 @@ def test_templates_of_ones_own_need_none_of_the_models(tiny_llama: Path) -> None
 
 
 def test_messages_that_a_template_refuses_are_an_error(chat_llama: Path) -> None:
-    asked = Problem("q", "q", [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
+    asked = Task("q", "q", [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
     with pytest.raises(ConfigError, match=r"no system here") as caught:
         list(generator(chat_llama).generate([asked], range(1)))
     assert "system, user" in str(caught.value)
@@ -236,12 +236,12 @@ def test_a_yaml_makes_the_generator(chat_llama: Path) -> None:
 
 def test_a_model_without_its_head_is_refused(tiny_llama: Path) -> None:
     with pytest.raises(ConfigError, match="lm_head"):
-        list(generator(tiny_llama, template="plain").generate(PROBLEMS, range(1)))
+        list(generator(tiny_llama, template="plain").generate(TASKS, range(1)))
 
 
 def test_a_depth_without_layer_is_the_users_mistake(chat_llama: Path) -> None:
     with pytest.raises(ConfigError, match=r"^features.generator.depths: depth 1.5"):
-        list(generator(chat_llama, depths=[1.5]).generate(PROBLEMS, range(1)))
+        list(generator(chat_llama, depths=[1.5]).generate(TASKS, range(1)))
 
 
 def test_a_stop_string_that_is_a_special_token_ends_a_response(chat_llama: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from features.generators.vllm import VllmGenerator
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from registry import ConfigError
 
-PROBLEMS = [Problem(name, name, [{"role": "user", "content": name}]) for name in ("sort a list", "file " * 200, "a")]
+TASKS = [Task(name, name, [{"role": "user", "content": name}]) for name in ("sort a list", "file " * 200, "a")]
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_each_response_is_a_request_with_a_seed_of_its_own(engine: list[Any], tiny_llama: Path) -> None:
     made = VllmGenerator(model=str(tiny_llama), template="plain", temperature=0.7, max_new_tokens=9, engine={"a": 1})
-    first, refused, last = made.generate(PROBLEMS, range(2, 4))
+    first, refused, last = made.generate(TASKS, range(2, 4))
     options, (prompts, parameters) = engine
     assert options["model"] == str(tiny_llama) and options["a"] == 1 and options["trust_remote_code"] is False
     assert [prompt["prompt_token_ids"] for prompt in prompts] == [
-        made.chat.prompt(problem.messages) for problem in (PROBLEMS[0], PROBLEMS[0], PROBLEMS[2], PROBLEMS[2])
+        made.chat.prompt(task.messages) for task in (TASKS[0], TASKS[0], TASKS[2], TASKS[2])
     ]
     assert len({parameter.seed for parameter in parameters}) == 4
     assert {(each.temperature, each.top_k, each.max_tokens, each.logprobs) for each in parameters} == {(0.7, -1, 9, 0)}
@@ -76,16 +76,16 @@ def test_options_that_vllm_does_not_get_can_change_without_new_responses(tiny_ll
 def test_without_vllm_the_error_says_what_to_install(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="the package vllm is not installed") as caught:
-        list(VllmGenerator(model=str(tiny_llama)).generate(PROBLEMS, range(1)))
+        list(VllmGenerator(model=str(tiny_llama)).generate(TASKS, range(1)))
     assert "pip install vllm" in str(caught.value)
 
 
 def test_an_engine_with_less_room_refuses_prompts_that_it_has_no_room_for(engine: list[Any], tiny_llama: Path) -> None:
     short = VllmGenerator(model=str(tiny_llama), template="plain", engine={"max_model_len": 4})
-    first, _, last = short.generate(PROBLEMS, range(1))
+    first, _, last = short.generate(TASKS, range(1))
     assert first.refusal == "prompt too long" and len(last.responses) == 1
     (_, (_, parameters)) = engine
-    assert [each.max_tokens for each in parameters] == [4 - len(short.chat.prompt(PROBLEMS[2].messages))]
+    assert [each.max_tokens for each in parameters] == [4 - len(short.chat.prompt(TASKS[2].messages))]
 
 
 def test_log_probabilities_of_another_distribution_are_refused() -> None:

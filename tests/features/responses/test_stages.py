@@ -10,14 +10,14 @@ import torch
 from features.responses import stages
 from features.responses.generation import Generated, Generator
 from features.responses.stages import Responses, States, asked_key
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from language_models.language_model import LanguageModel
 
-PROBLEM = Problem("q", "a query", [{"role": "user", "content": "a query"}], responses=[Response("a", "short")] * 3)
+TASK = Task("q", "a query", [{"role": "user", "content": "a query"}], responses=[Response("a", "short")] * 3)
 
 
 class Writer(Generator):
-    """Gives what a problem has."""
+    """Gives what a task has."""
 
     model = "none"
     num_responses = 3
@@ -25,9 +25,9 @@ class Writer(Generator):
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def generate(self, problems: list[Problem], numbers: range, report: Any) -> Iterator[Generated]:
-        for problem in problems:
-            yield Generated(problem, [replace(each, id=str(n)) for n, each in enumerate(problem.responses)])
+    def generate(self, tasks: list[Task], numbers: range, report: Any) -> Iterator[Generated]:
+        for task in tasks:
+            yield Generated(task, [replace(each, id=str(n)) for n, each in enumerate(task.responses)])
 
 
 def test_a_response_that_has_no_room_is_read_once(tmp_path: Path, monkeypatch: Any) -> None:
@@ -43,17 +43,17 @@ def test_a_response_that_has_no_room_is_read_once(tmp_path: Path, monkeypatch: A
     monkeypatch.setattr(LanguageModel, "checked_hash", "0")
     states = States(tmp_path, LanguageModel(depths=[0.5]), {})
     responses = Responses(tmp_path, Writer(), None)
-    responses.fill([PROBLEM], lambda *counts: None)
-    assert states.lacks(PROBLEM, 3)
+    responses.fill([TASK], lambda *counts: None)
+    assert states.lacks(TASK, 3)
     for _ in range(2):
-        states.fill([PROBLEM], responses, lambda *counts: None)
-    assert read == [3] and not states.lacks(PROBLEM, 3)
-    found, query = states.of(PROBLEM, 3)
+        states.fill([TASK], responses, lambda *counts: None)
+    assert read == [3] and not states.lacks(TASK, 3)
+    found, query = states.of(TASK, 3)
     assert sorted(found) == [0, 2] and query is not None
 
 
 def test_results_of_recorded_responses_are_found_whatever_fields_responses_have_got_since() -> None:
     recorded = Response("a", "4", 1.0, log_probability=-0.5)
-    problem = Problem("q", "2 + 2", [{"role": "user", "content": "2 + 2"}], responses=[recorded])
+    task = Task("q", "2 + 2", [{"role": "user", "content": "2 + 2"}], responses=[recorded])
     # The key under which the first version wrote.
-    assert asked_key(problem) == "a7ef2a0b1e669b091d63ec00af92c815"
+    assert asked_key(task) == "a7ef2a0b1e669b091d63ec00af92c815"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
@@ -35,7 +35,7 @@ GIVEN: dict[str, Any] = {
 
 
 @VERIFIERS.register("moody")
-def moody(response: str, problem: Problem, /, *, factor: float = 1.0) -> Any:
+def moody(response: str, task: Task, /, *, factor: float = 1.0) -> Any:
     """The length of a response, unless the response says what else to do."""
     match response.partition(" "):
         case "sleep", _, _:
@@ -66,5 +66,5 @@ def moody(response: str, problem: Problem, /, *, factor: float = 1.0) -> Any:
                 file.write(str(os.getpid()))
             time.sleep(60)
         case "crowd", _, _:
-            return len(problem.responses)
+            return len(task.responses)
     return factor * len(response)

@@ -13,19 +13,19 @@ from pathlib import Path
 import judging_rules
 import pytest
 
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from features.verification.verdict import Verdict, Verifier
 from features.verification.workers import RuleVerifier, Workers, build_verifier
 from ranking.stores.files import sha256_of
 from registry import ConfigError
 
-PROBLEM = Problem("q", "a query", [])
+TASK = Task("q", "a query", [])
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def verdicts(responses: list[str], workers: Workers, **options: float) -> list[Verdict]:
     verifier = build_verifier({"name": "moody", **options}, workers)
-    return list(verifier.verify((PROBLEM, response) for response in responses))
+    return list(verifier.verify((TASK, response) for response in responses))
 
 
 def test_responses_are_judged_in_their_order_with_the_options_of_the_yaml() -> None:
@@ -86,11 +86,11 @@ def test_a_worker_without_memory_is_replaced() -> None:
 
 def test_workers_stay_for_the_next_responses_and_go_with_their_verifier() -> None:
     verifier = build_verifier("moody", Workers(1))
-    first, second = (next(iter(list(verifier.verify([(PROBLEM, "pid")])))).label for _ in range(2))
+    first, second = (next(iter(list(verifier.verify([(TASK, "pid")])))).label for _ in range(2))
     assert first == second
     os.kill(int(first or 0), signal.SIGKILL)
     _wait_until_gone(int(first or 0))
-    (verdict,) = verifier.verify([(PROBLEM, "pid")])
+    (verdict,) = verifier.verify([(TASK, "pid")])
     assert verdict.label not in (first, None)
     del verifier
     _wait_until_gone(int(verdict.label or 0))
@@ -98,7 +98,7 @@ def test_workers_stay_for_the_next_responses_and_go_with_their_verifier() -> Non
 
 def test_several_may_verify_by_turns() -> None:
     verifier = build_verifier("moody", Workers(1))
-    one, other = (verifier.verify((PROBLEM, "a" * place) for place in range(40)) for _ in range(2))
+    one, other = (verifier.verify((TASK, "a" * place) for place in range(40)) for _ in range(2))
     assert [(first.label, second.label) for first, second in zip(one, other, strict=True)] == [
         (n, n) for n in range(40)
     ]
@@ -111,11 +111,11 @@ def test_no_responses_are_no_verdicts() -> None:
 def test_responses_are_read_only_as_far_ahead_as_keeps_the_workers_busy() -> None:
     read = 0
 
-    def endless() -> Iterator[tuple[Problem, str]]:
+    def endless() -> Iterator[tuple[Task, str]]:
         nonlocal read
         while True:
             read += 1
-            yield PROBLEM, "a"
+            yield TASK, "a"
 
     found = build_verifier("moody", Workers(1)).verify(endless())
     assert next(found).label == 1 and read < 5000
@@ -124,7 +124,7 @@ def test_responses_are_read_only_as_far_ahead_as_keeps_the_workers_busy() -> Non
 
 def test_a_slow_consumer_does_not_make_responses_late() -> None:
     verifier = build_verifier("moody", Workers(1, timeout=1.0))
-    found = verifier.verify((PROBLEM, "a" * place) for place in range(40))
+    found = verifier.verify((TASK, "a" * place) for place in range(40))
     labels = []
     for place, verdict in enumerate(found):
         labels.append(verdict.label)
@@ -134,12 +134,12 @@ def test_a_slow_consumer_does_not_make_responses_late() -> None:
 
 
 def test_the_recorded_responses_of_a_problem_stay_where_they_are() -> None:
-    problem = Problem("q", "a query", [], responses=[Response("1", "crowd")] * 3)
-    assert next(iter(build_verifier("moody", Workers(1)).verify([(problem, "crowd")]))).label == 0
+    task = Task("q", "a query", [], responses=[Response("1", "crowd")] * 3)
+    assert next(iter(build_verifier("moody", Workers(1)).verify([(task, "crowd")]))).label == 0
 
 
 def test_workers_end_when_no_more_verdicts_are_requested() -> None:
-    found = build_verifier("moody", Workers(1)).verify([(PROBLEM, "pid"), (Problem("2", "b", []), "sleep")])
+    found = build_verifier("moody", Workers(1)).verify([(TASK, "pid"), (Task("2", "b", []), "sleep")])
     pid = int(next(found).label or 0)
     found.close()  # type: ignore[attr-defined]
     with pytest.raises(ProcessLookupError):
@@ -149,11 +149,11 @@ def test_workers_end_when_no_more_verdicts_are_requested() -> None:
 def test_a_worker_whose_parent_was_killed_ends_itself(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(
-        "import judging_rules\nfrom features.texts.tasks import Problem\n"
+        "import judging_rules\nfrom features.texts.tasks import Task\n"
         "from features.verification.workers import Workers, build_verifier\n"
         "if __name__ == '__main__':\n"
         "    verifier = build_verifier('moody', Workers(1, timeout=1.0))\n"
-        f"    list(verifier.verify([(Problem('q', 'q', []), 'touch {tmp_path}/pid')]))\n"
+        f"    list(verifier.verify([(Task('q', 'q', []), 'touch {tmp_path}/pid')]))\n"
     )
     paths = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
     parent = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": paths})
@@ -195,7 +195,7 @@ def test_workers_that_cannot_begin_are_an_error(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(
         ConfigError, match=r"features.verifier: the workers of moody end before they have begun \(status 5"
     ):
-        list(verifier.verify([(PROBLEM, "a")]))
+        list(verifier.verify([(TASK, "a")]))
 
 
 def test_workers_that_never_begin_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_workers_that_never_begin_are_an_error(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("features.verification.workers.serve", _sleeps)
     monkeypatch.setattr("features.verification.workers._BEGINS_WITHIN", 0.2)
     with pytest.raises(ConfigError, match=r"features.verifier: the workers of moody do not begin within 0.2 seconds"):
-        list(verifier.verify([(PROBLEM, "a")]))
+        list(verifier.verify([(TASK, "a")]))
 
 
 def _ends(*arguments: object) -> None:
@@ -243,6 +243,6 @@ def _state(thread: Path) -> str:
 
 
 def test_control_c_is_left_to_the_parent() -> None:
-    found = build_verifier("moody", Workers(1)).verify([(PROBLEM, "pid"), (Problem("2", "b", []), "aa")])
+    found = build_verifier("moody", Workers(1)).verify([(TASK, "pid"), (Task("2", "b", []), "aa")])
     os.kill(int(next(found).label or 0), signal.SIGINT)
     assert next(found).label == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from features.verification.verdict import Verdict
 from features.verification.workers import Workers, build_verifier
 from features.verifiers import final_number as final_number_module
@@ -18,8 +18,8 @@ from features.verifiers.final_number import final_number, last_number
 from features.verifiers.math_answer import math_answer
 
 
-def problem(reference: Any) -> Problem:
-    return Problem("q", "a query", [], reference)
+def task(reference: Any) -> Task:
+    return Task("q", "a query", [], reference)
 
 
 @pytest.mark.parametrize(("reference", "answer", "label"), [
@@ -42,7 +42,7 @@ def problem(reference: Any) -> Problem:
     (r"\frac{1}{3}", "0.33", 0), (r"\frac{1}{3}", "0.3333333", 1),
 ])  # fmt: skip
 def test_answers_are_equal_as_mathematics(reference: str, answer: str, label: int) -> None:
-    verdict = math_answer(rf"Therefore it is $\boxed{{{answer}}}$.", problem(reference))
+    verdict = math_answer(rf"Therefore it is $\boxed{{{answer}}}$.", task(reference))
     assert verdict.label == label
 
 
@@ -51,14 +51,14 @@ def test_random_numbers_are_equal_as_fractions_are() -> None:
     for _ in range(60):
         one, other = (Fraction(draw.randint(-6, 6), draw.randint(1, 4)) for _ in range(2))
         written = rf"\frac{{{one.numerator * 3}}}{{{one.denominator * 3}}}"
-        assert math_answer(rf"\boxed{{{written}}}", problem(str(other))).label == float(one == other)
+        assert math_answer(rf"\boxed{{{written}}}", task(str(other))).label == float(one == other)
 
 
 def test_equal_answers_have_one_name_for_majority_votes() -> None:
     written = [r"\frac{1}{2}", "0.5", "2/4", "x = 0.5", r"\frac{\sqrt{4}}{4}"]
-    names = {math_answer(rf"\boxed{{{each}}}", problem("7")).answer for each in written}
+    names = {math_answer(rf"\boxed{{{each}}}", task("7")).answer for each in written}
     assert names == {"0.5"}
-    assert {math_answer(rf"\boxed{{{each}}}", problem("7")).answer for each in ("x+1", "1+x")} == {"x + 1"}
+    assert {math_answer(rf"\boxed{{{each}}}", task("7")).answer for each in ("x+1", "1+x")} == {"x + 1"}
 
 
 @pytest.mark.parametrize(("response", "reference", "verdict"), [
@@ -71,18 +71,18 @@ def test_equal_answers_have_one_name_for_majority_votes() -> None:
     (r"\boxed{5}", {"tests": []}, Verdict(None, "reference cannot be parsed")),
 ])  # fmt: skip
 def test_what_cannot_be_compared_says_so(response: str, reference: Any, verdict: Verdict) -> None:
-    assert math_answer(response, problem(reference)) == verdict
+    assert math_answer(response, task(reference)) == verdict
 
 
 def test_the_last_expression_counts_where_it_is_asked_for() -> None:
-    assert math_answer("We get $x^2 = 4$ and then $7$.", problem("7"), last_expression=True).label == 1
-    assert math_answer("Nothing at all.", problem("7"), last_expression=True) == Verdict(0.0, "no answer", None)
+    assert math_answer("We get $x^2 = 4$ and then $7$.", task("7"), last_expression=True).label == 1
+    assert math_answer("Nothing at all.", task("7"), last_expression=True) == Verdict(0.0, "no answer", None)
 
 
 def test_an_answer_that_takes_forever_is_stopped_and_does_not_count_as_wrong() -> None:
     verifier = build_verifier("math_answer", Workers(1, timeout=6.0))
     boxes = [r"\boxed{5}", r"\boxed{9^{9^{9^{9^{9}}}}+x}", r"\boxed{6}"]
-    found = list(verifier.verify((problem("9^{9^{9}}+x") if "9" in box else problem("5"), box) for box in boxes))
+    found = list(verifier.verify((task("9^{9^{9}}+x") if "9" in box else task("5"), box) for box in boxes))
     assert [verdict.label for verdict in found] == [1, None, 0]
     assert found[1].reason in ("timed out", "out of memory") or "Error" in found[1].reason
     assert set(verifier.settings()["packages"]) == {"math-verify", "latex2sympy2_extended", "sympy"}
@@ -112,49 +112,49 @@ def test_the_last_number_is_read_exactly(text: str, number: str | None) -> None:
     (r"The answer is \( 6 \times 3 = 18 \).", "18", 1), ("The answer is **18**, not 3.", "18", 1),
 ])  # fmt: skip
 def test_the_number_that_is_stated_counts_else_the_last(response: str, reference: str, label: int) -> None:
-    assert final_number(response, problem(reference)).label == label
+    assert final_number(response, task(reference)).label == label
 
 
 def test_numbers_that_are_missing_are_told_apart() -> None:
-    assert final_number("none at all", problem("18")) == Verdict(0.0, "no number")
-    assert final_number("18 in passing", problem("18"), stated=True) == Verdict(0.0, "no number")
-    assert final_number("A: 18", problem(None)) == Verdict(None, "no reference number")
-    assert final_number("A: 18.50", problem("18.5")) == Verdict(1.0, "", "37/2")
+    assert final_number("none at all", task("18")) == Verdict(0.0, "no number")
+    assert final_number("18 in passing", task("18"), stated=True) == Verdict(0.0, "no number")
+    assert final_number("A: 18", task(None)) == Verdict(None, "no reference number")
+    assert final_number("A: 18.50", task("18.5")) == Verdict(1.0, "", "37/2")
 
 
 def test_a_number_of_many_digits_is_wrong_or_right_like_any_other() -> None:
     endless = "3" * 5000
-    assert final_number(f"A: {endless}", problem("3")).label == 0
-    assert final_number(f"A: {'0' * 5000}18", problem("18")) == Verdict(1.0, "", "18")
-    assert final_number(f"A: 1/{endless}", problem("18")).label == 0
-    same, other = (final_number(f"A: {number}", problem("18")).answer for number in (f"{endless}.0", f"{endless}1"))
-    assert same == final_number(f"A: {endless}", problem("18")).answer != other
+    assert final_number(f"A: {endless}", task("3")).label == 0
+    assert final_number(f"A: {'0' * 5000}18", task("18")) == Verdict(1.0, "", "18")
+    assert final_number(f"A: 1/{endless}", task("18")).label == 0
+    same, other = (final_number(f"A: {number}", task("18")).answer for number in (f"{endless}.0", f"{endless}1"))
+    assert same == final_number(f"A: {endless}", task("18")).answer != other
 
 
 @pytest.mark.parametrize("verifier", [math_answer, final_number, partial(exact_match, stated=True)])
 def test_what_a_model_thought_is_not_its_answer(verifier: Any) -> None:
     thought = r"<think>Is it \boxed{18}? The answer is 18.</think>"
-    assert verifier(rf"{thought} The answer is 7.", problem("18")).label == 0
-    assert verifier(rf"{thought} The answer is 7.", problem("7")).label == 1
-    assert verifier(r"Is it \boxed{18}?</think>\boxed{7}", problem("7")).label == 1
+    assert verifier(rf"{thought} The answer is 7.", task("18")).label == 0
+    assert verifier(rf"{thought} The answer is 7.", task("7")).label == 1
+    assert verifier(r"Is it \boxed{18}?</think>\boxed{7}", task("7")).label == 1
     # It had no room left to answer.
-    assert verifier(thought.removesuffix("</think>"), problem("18")).label == 0
+    assert verifier(thought.removesuffix("</think>"), task("18")).label == 0
 
 
 def test_a_text_matches_but_for_blanks() -> None:
-    assert exact_match("<think>a b, perhaps</think> a b", problem("a b")) == Verdict(1.0, "", "a b")
-    assert exact_match(" a  b\n", problem("a b")) == Verdict(1.0, "", "a b")
-    assert exact_match("A b", problem("a b")).label == 0
-    assert exact_match("A b", problem("a b"), ignore_case=True) == Verdict(1.0, "", "a b")
-    assert exact_match("c", problem(["a b", "c"])).label == 1
-    assert exact_match("The answer is Rome.", problem("Rome"), stated=True).label == 1
-    assert exact_match("Perhaps.", problem("Rome"), stated=True) == Verdict(0.0, "no answer")
-    assert exact_match("a", problem(None)) == exact_match("a", problem([])) == Verdict(None, "no reference text")
+    assert exact_match("<think>a b, perhaps</think> a b", task("a b")) == Verdict(1.0, "", "a b")
+    assert exact_match(" a  b\n", task("a b")) == Verdict(1.0, "", "a b")
+    assert exact_match("A b", task("a b")).label == 0
+    assert exact_match("A b", task("a b"), ignore_case=True) == Verdict(1.0, "", "a b")
+    assert exact_match("c", task(["a b", "c"])).label == 1
+    assert exact_match("The answer is Rome.", task("Rome"), stated=True).label == 1
+    assert exact_match("Perhaps.", task("Rome"), stated=True) == Verdict(0.0, "no answer")
+    assert exact_match("a", task(None)) == exact_match("a", task([])) == Verdict(None, "no reference text")
 
 
 def test_given_labels_are_found_by_the_responses_text() -> None:
     responses = [("a", 1.0), ("b", 0.0), ("b ", 0.0), ("c", 1.0), ("c", 0.0), ("d", None), ("e", 1.0), ("e", None)]
-    recorded = Problem("q", "a query", [], responses=[Response(str(n), *each) for n, each in enumerate(responses)])
+    recorded = Task("q", "a query", [], responses=[Response(str(n), *each) for n, each in enumerate(responses)])
     found = list(build_verifier("given_label").verify((recorded, text) for text in "abcdef"))
     assert [verdict.label for verdict in found] == [1, 0, None, None, None, None]
     reasons = [

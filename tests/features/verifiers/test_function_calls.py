@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.verdict import Verdict
 from features.verifiers.function_calls import function_calls
 
 
 def called(response: Any, reference: Any, **options: Any) -> float | None:
     text = response if isinstance(response, str) else json.dumps(response)
-    return function_calls(text, Problem("q", "a query", [], reference), **options).label
+    return function_calls(text, Task("q", "a query", [], reference), **options).label
 
 
 def arguments(given: Any, wanted: Any) -> float | None:
@@ -51,12 +51,12 @@ def test_calls_are_made_each_once_in_any_order(calls: list[Any], label: int) -> 
 
 
 def test_verdicts_tell_what_was_called() -> None:
-    problem = Problem("q", "a query", [], {"calls": [F, F2]})
+    task = Task("q", "a query", [], {"calls": [F, F2]})
     one, other = json.dumps([F, F2]), "[f(a=2.0), f(a=1.0)]"
-    assert function_calls(one, problem) == function_calls(other, problem) == Verdict(
+    assert function_calls(one, task) == function_calls(other, task) == Verdict(
         1.0, "", '["[\\"f\\", {\\"a\\": 1}]", "[\\"f\\", {\\"a\\": 2}]"]'
     )  # fmt: skip
-    assert function_calls("I do not know.", problem) == Verdict(0.0, "no call", None)
+    assert function_calls("I do not know.", task) == Verdict(0.0, "no call", None)
 
 
 def test_a_task_without_calls_is_done_by_none() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from features.texts.prompts import RUBRIC, rubric
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification import answers
 from features.verification.verdict import Verdict, Verifier
 from features.verification.workers import build_verifier
@@ -111,7 +111,7 @@ def make(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 
 def judged(verifier: Verifier, responses: list[str], query: str = "Why?") -> list[Verdict]:
-    return list(verifier.verify((Problem(query, query, []), response) for response in responses))
+    return list(verifier.verify((Task(query, query, []), response) for response in responses))
 
 
 def response_in(body: dict[str, Any]) -> str:
@@ -390,7 +390,7 @@ def test_a_server_that_is_gone_stops_the_run_rather_than_all_labels(
 ) -> None:
     server.reply = lambda body, number: (200, "score: 1") if number <= 20 else (503, {"error": "gone"})
     labels = []
-    responses = ((Problem("q", "q", []), str(place)) for place in itertools.count())
+    responses = ((Task("q", "q", []), str(place)) for place in itertools.count())
     with pytest.raises(ConfigError, match="does not answer any more"):
         labels.extend(verdict.label for verdict in make(attempts=2, parallel=1).verify(responses))
     assert len(server.asked) < 100
@@ -468,7 +468,7 @@ def test_requests_are_begun_no_faster_than_allowed(
 
 def test_responses_are_read_only_a_few_ahead(make: Callable[..., Verifier]) -> None:
     read = itertools.count()
-    found = make(parallel=2).verify((Problem("q", "q", []), str(place)) for place in read)
+    found = make(parallel=2).verify((Task("q", "q", []), str(place)) for place in read)
     next(found)
     found.close()  # type: ignore[attr-defined]
     assert next(read) <= 6
@@ -480,9 +480,9 @@ def test_a_judge_that_was_killed_goes_on_where_it_was(
     server.reply = lambda body, number: (time.sleep(0.02), (200, f"score: {number % 6}"))[1]  # type: ignore[func-returns-value]
     cache = tmp_path / "cache" / "replies.sqlite"
     script = (
-        "from features.texts.tasks import Problem; from features.verification.workers import build_verifier\n"
+        "from features.texts.tasks import Task; from features.verification.workers import build_verifier\n"
         f"judge = build_verifier({{'name': 'judge', 'model': 'm', 'url': {server.url!r}, 'cache': {str(cache)!r}}})\n"
-        "list(judge.verify((Problem('Why?', 'Why?', []), str(n)) for n in range(100)))\n"
+        "list(judge.verify((Task('Why?', 'Why?', []), str(n)) for n in range(100)))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     killed = subprocess.Popen([sys.executable, "-c", script], env=environment)

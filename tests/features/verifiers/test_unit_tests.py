@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from features.texts.tasks import Problem
+from features.texts.tasks import Task
 from features.verification.verdict import Verdict, Verifier
 from features.verification.workers import build_verifier
 from features.verifiers.unit_tests import UnitTests, code_of, completed, defines
@@ -37,13 +37,13 @@ HALVES: dict[str, Any] = {
 }
 
 
-def problem(reference: Any) -> Problem:
-    return Problem("q", "?", [{"role": "user", "content": "?"}], reference)
+def task(reference: Any) -> Task:
+    return Task("q", "?", [{"role": "user", "content": "?"}], reference)
 
 
 def verdicts(reference: Any, *responses: str, **options: Any) -> list[Verdict]:
     verifier = UnitTests(processes=2, **options)
-    return list(verifier.verify((problem(reference), response) for response in responses))
+    return list(verifier.verify((task(reference), response) for response in responses))
 
 
 def test_a_response_is_right_if_all_tests_pass() -> None:
@@ -119,7 +119,7 @@ def test_verdicts_keep_the_order_of_responses_of_many_problems() -> None:
         kind = number % 4
         reference = {"tests": [] if kind == 3 else [f"assert f({number}) == {number + 1}"], "entry_point": "f"}
         response = {0: "def f(x): return x + 1", 1: f"def f(x): return {number}", 2: "", 3: "def f(x): return 1"}[kind]
-        given.append((problem(reference), response))
+        given.append((task(reference), response))
         expected.append({0: 1.0, 1: 0.0, 2: 0.0, 3: None}[kind])
     assert [verdict.label for verdict in UnitTests(processes=3).verify(given)] == expected
     assert list(UnitTests(processes=1).verify([])) == []
@@ -205,7 +205,7 @@ def test_it_is_built_by_name_with_limits_of_its_own() -> None:
     )
     assert isinstance(verifier, Verifier) and isinstance(verifier, UnitTests)
     assert verifier.limits.cpu_seconds == 1 and verifier.limits.threads == 32
-    label = next(verifier.verify([(problem(DOUBLE), MARKED.format("[0 for _ in iter(int, 1)]"))]))
+    label = next(verifier.verify([(task(DOUBLE), MARKED.format("[0 for _ in iter(int, 1)]"))]))
     assert label == Verdict(0.0, "took too much CPU time") and not math.isnan(label.label or 0)
 
 

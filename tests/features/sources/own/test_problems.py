@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from features.sources.own.problems import Problems
 from features.texts.prompts import mathematics, plain
-from features.texts.tasks import Problem, Response
+from features.texts.tasks import Response, Task
 from registry import ConfigError
 
 
@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "mine.jsonl"
 
 
-def read(path: Path, *rows: Any, **options: Any) -> list[Problem]:
+def read(path: Path, *rows: Any, **options: Any) -> list[Task]:
     if rows:
         path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return list(Problems(str(path), **options).problems())
@@ -27,7 +27,7 @@ def read(path: Path, *rows: Any, **options: Any) -> list[Problem]:
 
 def test_a_line_needs_a_query_and_nothing_else(path: Path) -> None:
     (found,) = read(path, {"query": "Why?"})
-    assert found == Problem("mine.jsonl-1", "Why?", plain("Why?"), responses=[], origin="mine.jsonl, line 1")
+    assert found == Task("mine.jsonl-1", "Why?", plain("Why?"), responses=[], origin="mine.jsonl, line 1")
     assert read(path, {"query": "1+1?", "id": 7}, prompt="mathematics")[0].messages == mathematics("1+1?")
 
 

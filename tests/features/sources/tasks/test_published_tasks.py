@@ -16,16 +16,16 @@ from pyarrow import parquet
 from features.reading import downloads
 from features.sources.tasks import alpaca_eval, bfcl, dolly, gsm8k, humaneval, math, mbpp, xlam
 from features.texts.prompts import coding, function_calling, instruction, mathematics
-from features.texts.tasks import Problem, ProblemSource
+from features.texts.tasks import Task, TaskSource
 from registry import SOURCES, ConfigError
 
 Rows = Sequence[dict[str, Any]]
 MODULES = [alpaca_eval, bfcl, dolly, gsm8k, humaneval, math, mbpp, xlam]
 
 
-def read(name: str, path: Path | None, **options: Any) -> list[Problem]:
+def read(name: str, path: Path | None, **options: Any) -> list[Task]:
     source = SOURCES.build({"name": name, "path": None if path is None else str(path), **options})
-    assert isinstance(source, ProblemSource)
+    assert isinstance(source, TaskSource)
     found = list(source.problems())
     assert found == list(source.problems()) and len({problem.query_id for problem in found}) == len(found)
     fingerprint = json.dumps(source.fingerprint())
