@@ -3,6 +3,9 @@
 A projector is a module for K centroids of size D and a backbone of width H. It maps [P, K, D] to [P, H]; missing
 centroids are zeros. If every centroid gets its own embedding, K is 1 and one projector maps all centroids. The scale of
 its outputs does not matter, because `ContextEmbeddings` sets it.
+
+A projector maps into the input of a language model, as those of models that read images do. The projections of
+`rankers/language_ranker/projections.py` map stored vectors to a ranker's own, smaller vectors.
 """
 
 from typing import Literal
