@@ -23,24 +23,13 @@ AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
 class Reporting(TypedDict, total=False):
-    """The evaluation options that all rankers share.
-
-    Args:
-        metrics: The metrics that validation and test report.
-    """
+    """The evaluation options that all rankers share."""
 
     metrics: list[Annotated[Node, METRICS]]
 
 
 class Training(Reporting, total=False):
-    """The training and evaluation options of all rankers with weights.
-
-    Args:
-        loss: What training minimises; null for the ranker's default loss.
-        optimizer: How the weights are updated from their gradients.
-        schedule: How the learning rate changes from step to step.
-        metrics: The metrics that validation and test report.
-    """
+    """The training and evaluation options of all rankers with weights."""
 
     loss: Annotated[Node, LOSSES] | None
     optimizer: Annotated[Node, OPTIMIZERS]

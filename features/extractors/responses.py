@@ -31,7 +31,6 @@ class ResponsesExtractor(Extractor):
         generator: The generator of the responses.
         verifier: The verifier that labels the responses; null for no labels.
         reader: The model whose hidden states are stored, with `depths`; null for the generator's model.
-        path: The folder of the store; by default `data/<source>-<model>-<hash of all settings>`.
         stages: The folder of saved responses, states and verdicts; by default `stages` beside the store.
         dtype: Number format of the stored vectors.
         chunk_size: Number of tasks that are processed and saved together; null for enough to keep the generator

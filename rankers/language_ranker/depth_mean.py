@@ -26,7 +26,6 @@ class DepthMean(ListRanker):
     Args:
         feature_dim: Size L D of a row, a multiple of `num_depths`.
         num_depths: L, the number of depths.
-        block: The layer in which query and candidates attend to each other.
         num_blocks: Number of blocks of each ListRanker, each with its own weights.
 
     Raises:

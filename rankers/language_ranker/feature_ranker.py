@@ -30,10 +30,6 @@ class FeatureOptions(Training, total=False):
         extra: What sampling knew of each candidate, as further inputs: `log_probability`, `num_tokens`,
             `self_certainty` and `agreement`, the share of the group's candidates with the same answer. They are
             normalised within the group, mapped linearly and added to the candidate's projected vector.
-        loss: What training minimises; null for the ranker's default loss.
-        optimizer: How the weights are updated from their gradients.
-        schedule: How the learning rate changes from step to step.
-        metrics: The metrics that validation and test report.
     """
 
     projection: Annotated[Node, PROJECTIONS] | None

@@ -85,7 +85,6 @@ class Clustering(Aggregator):
     """Base of aggregators that assign each vector of a set to a cluster.
 
     Args:
-        num_centroids: K, the number of centroids.
         assign_dim: Only the first `assign_dim` dimensions are used; null for all.
     """
 
@@ -131,7 +130,6 @@ class KMeans(Clustering):
     """k-means (Eqs. 3-4), for many small sets at once or one large set.
 
     Args:
-        num_centroids: K, the number of centroids.
         assign_dim: Only the first `assign_dim` dimensions decide a candidate's cluster (Matryoshka); null for all.
         max_iterations: The most iterations of Lloyd's algorithm.
     """
@@ -163,7 +161,6 @@ class MiniBatchKMeans(Clustering):
     """Mini-batch k-means of scikit-learn (Sculley 2010), for pools that do not fit into memory.
 
     Args:
-        num_centroids: K, the number of centroids.
         assign_dim: Only the first `assign_dim` dimensions decide a candidate's cluster (Matryoshka); null for all.
         batch_size: Candidates per step.
         passes: How many times each candidate of a pool is read.
@@ -209,7 +206,6 @@ class Hierarchical(Clustering):
     Its cost is quadratic in the number of candidates.
 
     Args:
-        num_centroids: K, the number of centroids.
         assign_dim: Only the first `assign_dim` dimensions decide a candidate's cluster (Matryoshka); null for all.
         max_points: The largest set that is accepted; the distances of 20,000 candidates take 1.6 GB.
     """
@@ -238,9 +234,7 @@ class PcaKMeans(KMeans):
     """k-means on the principal components of each set (the paper's E.1); centroids are means of the full vectors.
 
     Args:
-        num_centroids: K, the number of centroids.
         num_components: Number of principal components that decide a candidate's cluster.
-        max_iterations: The most iterations of Lloyd's algorithm.
     """
 
     def __init__(self, num_centroids: Few = 20, num_components: Width = 256, max_iterations: Few = 20) -> None:
@@ -269,7 +263,6 @@ class SetEncoder(Aggregator):
 
     Args:
         feature_dim: Size D of the vectors.
-        num_centroids: K, the number of centroids.
         num_heads: Number of attention heads; must divide `feature_dim`.
     """
 

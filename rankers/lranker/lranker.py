@@ -76,9 +76,6 @@ class LRanker(PoolRanker):
         exclude_positive: In training, leave a query's positive out of the centroids that the query is read with.
         scaling: Options of test-time scaling; null for direct ranking.
         loss: What training minimises; null for Eq. 10.
-        optimizer: How the weights are updated from their gradients.
-        schedule: How the learning rate changes from step to step.
-        metrics: The metrics that validation and test report.
 
     Note:
         With encoded candidates, the contexts of training and of the whole pool still use stored vectors. The contexts

@@ -25,7 +25,6 @@ class KnnProbe(Probe):
     does not enter, nor do the other candidates of the group.
 
     Args:
-        feature_dim: Size D of the stored vectors.
         num_neighbors: k; if there are fewer training candidates, all count.
         metric: The distance: `euclidean`, or `cosine` for 1 - cosine.
         max_vectors: The most training candidates to keep, evenly spread over the store. Each takes 4 D bytes.

@@ -19,11 +19,6 @@ class LinearProbe(Probe):
 
     The query's vector does not enter: in a linear score it would add the same amount to all candidates of a query, and
     so change no order. Nor do the other candidates. The weight decay of the optimizer is the regularisation.
-
-    Args:
-        feature_dim: Size D of the stored vectors.
-        standardize: Whether to subtract from each coordinate its mean over the training candidates, and divide it by
-            its deviation. Some coordinates of hidden states are hundreds of times larger than others.
     """
 
     default_loss: ClassVar[Node] = "bce"

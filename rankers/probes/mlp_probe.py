@@ -22,7 +22,6 @@ class MlpProbe(Probe):
     and Terry 1952). So v has no bias, which would cancel out.
 
     Args:
-        feature_dim: Size D of the stored vectors.
         dim: Size of the hidden layer.
         use_query: Whether to read the query's vector too. The state of a response's last token has read the prompt
             already.

@@ -38,8 +38,6 @@ class CrossEncoder(TextRanker):
             `{candidate}`.
         max_length: The most tokens of query and passage together; the ends of longer passages are cut off.
         rerank: Over a pool, which of its candidates are read; null to rank groups of texts.
-        optimizer: How the weights are updated from their gradients.
-        schedule: How the learning rate changes from step to step.
     """
 
     default_loss: ClassVar[Node] = "listwise_kl"

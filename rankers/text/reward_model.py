@@ -22,8 +22,6 @@ class RewardModel(TextRanker):
         template: How a query and a response become a text: `chat` for the tokenizer's chat template, `plain` for query
             and response alone, `pair` for a bidirectional model's form of two texts, or your own.
         max_length: The most tokens of query and response together; the ends of longer responses are cut off.
-        optimizer: How the weights are updated from their gradients.
-        schedule: How the learning rate changes from step to step.
     """
 
     default_loss: ClassVar[Node] = "pairwise_logistic"
