@@ -2,23 +2,22 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from annotated_types import Interval
 
 from console.progress import Report
 from features.building.chunks import chunks_of
-from features.responses.generation import Generated, Generator
+from features.responses.generation import Generated
+from features.responses.sampling_generator import SamplingGenerator
 from features.responses.states import with_states
 from features.texts.tasks import Response, Task
-from language_models.language_model import LanguageModel
-from language_models.sampling.prompt import Prompt, StopTexts
+from language_models.sampling.prompt import Prompt
 from language_models.sampling.token_choice import TokenChoice
 from registry import GENERATORS
-from registry.ranges import Count, Few, Probability, SamplingTemperature, Seed, Text
+from registry.ranges import Count, Few
 
 # Options that responses do not depend on.
 _OF_A_RUN = ("num_responses", "depths", "layer_offset", "batch_size")
@@ -26,29 +25,15 @@ _OF_A_RUN = ("num_responses", "depths", "layer_offset", "batch_size")
 
 @GENERATORS.register("transformers")
 @dataclass(frozen=True)
-class TransformersGenerator(LanguageModel, Generator):
+class TransformersGenerator(SamplingGenerator):
     """Samples from a causal model, and keeps hidden states while it samples.
 
     Args:
         batch_tokens: Tokens of prompts in a forward, padding included; larger batches are faster on a GPU.
-        num_responses: Number of responses to each task.
-        temperature: Divisor of the logits; 0 always takes the likeliest token.
-        top_p: Draw only from the likeliest tokens that together have this probability, after temperature and top_k.
-        top_k: Draw only from this many likeliest tokens; 0 for all.
-        stop: Texts that end a response; the response does not include them.
-        max_new_tokens: Longest response in tokens, including the end token.
-        seed: Seed of all random numbers; those of a response also depend on its task's id and its number.
         num_beams: If above 1, the responses are not drawn but are the results of a beam search, best first.
         batch_size: Number of responses that grow at the same time; on a GPU, set as many as its memory allows.
     """
 
-    num_responses: Count = 10
-    temperature: SamplingTemperature = 1.0
-    top_p: Probability = 1.0
-    top_k: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
-    stop: list[Text] = field(default_factory=list)
-    max_new_tokens: Count = 1024
-    seed: Seed = 0
     num_beams: Few = 1
     batch_size: Count = 64
 
@@ -57,11 +42,6 @@ class TransformersGenerator(LanguageModel, Generator):
     def __post_init__(self) -> None:
         if 1 < self.num_beams < self.num_responses:
             raise ValueError(f"num_responses ({self.num_responses}) is more than num_beams ({self.num_beams})")
-
-    @property
-    def language_model(self) -> LanguageModel:
-        """The model itself."""
-        return self
 
     def on(self, device: str) -> "TransformersGenerator":
         """A copy on another device; nothing is loaded yet.
@@ -131,7 +111,7 @@ class TransformersGenerator(LanguageModel, Generator):
         """The best beams; a batch has tasks whose responses may have the same number of tokens."""
         from language_models.sampling.beam_search import search  # here, since it loads transformers
 
-        for room, together in itertools.groupby(asked, lambda each: self._room(each[1])):
+        for room, together in itertools.groupby(asked, lambda each: self.room(len(each[1].tokens))):
             for batch in chunks_of(together, max(1, self.batch_size // self.num_beams)):
                 tokens, found = [prompt.tokens for _, prompt in batch], [[]] * len(batch)
                 if room:
@@ -145,25 +125,9 @@ class TransformersGenerator(LanguageModel, Generator):
                     refusal = self.refusal(len(prompt.tokens))
                     yield Generated(task, responses, prompt_tokens=len(prompt.tokens), refusal=refusal)
 
-    def _room(self, prompt: Prompt) -> int:
-        """The maximum number of tokens of a response to a prompt."""
-        length = len(prompt.tokens)
-        if self.refusal(length):
-            return 0
-        return self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - length)
-
     def _response(self, number: int, tokens: list[int], log_probability: float, finish: str | None) -> Response:
-        kept = tokens[:-1] if tokens[-1] in self._ends else tokens
-        text = self._stops.cut(self.chat.text(kept))
+        text = self.text_of(tokens)
         return Response(str(number), text, tokens=tokens, log_probability=log_probability, finish=finish)
-
-    @cached_property
-    def _ends(self) -> frozenset[int]:
-        return self.chat.ends_with(self.stop)
-
-    @cached_property
-    def _stops(self) -> StopTexts:
-        return StopTexts(self.stop, self.chat.text)
 
     @cached_property
     def _sampler(self) -> Any:

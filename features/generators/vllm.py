@@ -4,18 +4,15 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any
-
-from annotated_types import Interval
+from typing import Any
 
 from console.progress import Report
-from features.responses.generation import Generated, Generator
+from features.responses.generation import Generated
+from features.responses.sampling_generator import SamplingGenerator
 from features.texts.tasks import Response, Task
-from language_models.language_model import LanguageModel
-from language_models.sampling.prompt import StopTexts
 from language_models.sampling.seeds import request_seed
 from registry import GENERATORS, ConfigError
-from registry.ranges import Count, FilePath, Probability, SamplingTemperature, Seed, Text
+from registry.ranges import FilePath
 
 # Options that responses do not depend on.
 _OF_A_RUN = ("num_responses", "depths", "layer_offset", "engine")
@@ -30,7 +27,7 @@ _LOG_PROBABILITIES = "raw_logprobs"
 
 @GENERATORS.register("vllm")
 @dataclass(frozen=True)
-class VllmGenerator(LanguageModel, Generator):
+class VllmGenerator(SamplingGenerator):
     """Samples with vLLM, which must be installed separately; the transformers library reads hidden states afterwards.
 
     Each response is a request with its own seed, made from `seed`, its task's id and its number. vLLM reads the
@@ -46,24 +43,10 @@ class VllmGenerator(LanguageModel, Generator):
         device: Device that reads hidden states: `cpu`, `cuda`, ...; `auto` is the first GPU if there is one.
         device_map: How accelerate distributes the model over devices to read hidden states, such as `auto`.
         batch_tokens: Tokens in a forward that reads hidden states, padding included.
-        num_responses: Number of responses to each task.
-        temperature: Divisor of the logits; 0 always takes the likeliest token.
-        top_p: Draw only from the likeliest tokens that together have this probability, after temperature and top_k.
-        top_k: Draw only from this many likeliest tokens; 0 for all.
-        stop: Texts that end a response; the response does not include them.
-        max_new_tokens: Longest response in tokens, including the end token.
-        seed: Seed of all responses.
         engine: Options of vLLM's `LLM`, such as `{tensor_parallel_size: 2, gpu_memory_utilization: 0.8}`.
     """
 
     model: FilePath = "Qwen/Qwen2.5-7B-Instruct"
-    num_responses: Count = 10
-    temperature: SamplingTemperature = 1.0
-    top_p: Probability = 1.0
-    top_k: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
-    stop: list[Text] = field(default_factory=list)
-    max_new_tokens: Count = 1024
-    seed: Seed = 0
     engine: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,11 +56,6 @@ class VllmGenerator(LanguageModel, Generator):
             raise ValueError(
                 f"engine.logprobs_mode must be {_LOG_PROBABILITIES}: those of the model's own distribution"
             )
-
-    @property
-    def language_model(self) -> LanguageModel:
-        """The model that reads hidden states."""
-        return self
 
     def settings(self) -> dict[str, Any]:
         """All settings that a response depends on."""
@@ -99,7 +77,7 @@ class VllmGenerator(LanguageModel, Generator):
         """
         engine = self._engine
         prompts = [self.chat.prompt(task.messages) for task in tasks]
-        rooms = [self._room(prompt) for prompt in prompts]
+        rooms = [self.room(len(prompt)) for prompt in prompts]
         asked = [(at, number) for at, room in enumerate(rooms) if room for number in numbers]
         answers = engine.generate(
             [{"prompt_token_ids": prompts[at]} for at, _ in asked],
@@ -114,12 +92,6 @@ class VllmGenerator(LanguageModel, Generator):
         for task, prompt, responses in zip(tasks, prompts, found, strict=True):
             refusal = None if responses else self.refusal(len(prompt))
             yield Generated(task, responses, prompt_tokens=len(prompt), refusal=refusal)
-
-    def _room(self, prompt: Sequence[int]) -> int:
-        """The maximum number of tokens of a response to a prompt."""
-        if self.refusal(len(prompt)):
-            return 0
-        return self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - len(prompt))
 
     def _parameters(self, task: Task, number: int, room: int) -> Any:
         from vllm import SamplingParams  # type: ignore[import-not-found]
@@ -137,11 +109,9 @@ class VllmGenerator(LanguageModel, Generator):
 
     def _response(self, number: int, output: Any) -> Response:
         tokens = list(output.token_ids)
-        kept = tokens[:-1] if tokens and tokens[-1] in self._ends else tokens
-        text = StopTexts(self.stop, self.chat.text).cut(self.chat.text(kept))
         return Response(
             str(number),
-            text,
+            self.text_of(tokens),
             tokens=tokens,
             log_probability=output.cumulative_logprob,
             finish=output.finish_reason,
@@ -152,10 +122,6 @@ class VllmGenerator(LanguageModel, Generator):
         """The maximum number of tokens of prompt and response together; None if there is no limit."""
         limits = (super().context, self.engine.get("max_model_len"))
         return min((limit for limit in limits if limit is not None), default=None)
-
-    @cached_property
-    def _ends(self) -> frozenset[int]:
-        return self.chat.ends_with(self.stop)
 
     @cached_property
     def _engine(self) -> Any:
