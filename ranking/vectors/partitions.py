@@ -48,10 +48,6 @@ class Partitions:
         """The rows of the candidates in one part, ascending."""
         return self.rows_at(split, torch.arange(*self.bounds(part))).sort().values
 
-    def part_of(self, split: int) -> Int[Tensor, " N"]:
-        """The part of each candidate."""
-        return self.parts(split, torch.arange(self.num_candidates))
-
     def parts(self, split: int, rows: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """The part of each of these candidates."""
         # The largest part whose first place, floor(part * N / P), is not above the place.

@@ -7,6 +7,11 @@ from ranking.vectors import permutation
 from ranking.vectors.partitions import Partitions
 
 
+def part_of(partitions: Partitions, split: int) -> torch.Tensor:
+    """The part of each candidate."""
+    return partitions.parts(split, torch.arange(partitions.num_candidates))
+
+
 @pytest.mark.parametrize(("num_candidates", "num_partitions"), [(1, 1), (10, 10), (23, 7), (100, 3), (1001, 10)])
 @pytest.mark.parametrize("kept", [0, 1 << 16])
 def test_parts_are_disjoint_balanced_and_hold_every_candidate(
@@ -15,10 +20,10 @@ def test_parts_are_disjoint_balanced_and_hold_every_candidate(
     monkeypatch.setattr(permutation, "_KEPT", kept)
     partitions = Partitions(num_candidates, num_partitions, num_splits=3, seed=5)
     for split in range(3):
-        part_of, held = partitions.part_of(split), []
+        found, held = part_of(partitions, split), []
         for part in range(num_partitions):
             rows = partitions.rows(split, part)
-            assert rows.tolist() == [row for row, its in enumerate(part_of.tolist()) if its == part]
+            assert rows.tolist() == [row for row, its in enumerate(found.tolist()) if its == part]
             assert len(rows) in (num_candidates // num_partitions, -(-num_candidates // num_partitions))
             held += rows.tolist()
         assert sorted(held) == list(range(num_candidates))
@@ -28,10 +33,10 @@ def test_parts_are_a_function_of_their_seed_and_split() -> None:
     partitions = Partitions(500, 10, 4, seed=1)
     again, other = pickle.loads(pickle.dumps(partitions)), Partitions(500, 10, 4, seed=2)
     for split in range(4):
-        assert torch.equal(partitions.part_of(split), again.part_of(split))
-        assert not torch.equal(partitions.part_of(split), other.part_of(split))
-        assert not torch.equal(partitions.part_of(split), partitions.part_of((split + 1) % 4))
-    assert torch.equal(Partitions(500, 10, 2, seed=1).part_of(1), partitions.part_of(1))
+        assert torch.equal(part_of(partitions, split), part_of(again, split))
+        assert not torch.equal(part_of(partitions, split), part_of(other, split))
+        assert not torch.equal(part_of(partitions, split), part_of(partitions, (split + 1) % 4))
+    assert torch.equal(part_of(Partitions(500, 10, 2, seed=1), 1), part_of(partitions, 1))
 
 
 def test_parts_are_numbered_split_by_split() -> None:
@@ -42,7 +47,7 @@ def test_parts_are_numbered_split_by_split() -> None:
 
 def test_the_part_of_some_candidates_is_the_one_they_have_among_all() -> None:
     partitions, some = Partitions(500, 7, 2, seed=0), torch.tensor([3, 499, 3, 77])
-    assert torch.equal(partitions.parts(1, some), partitions.part_of(1)[some])
+    assert torch.equal(partitions.parts(1, some), part_of(partitions, 1)[some])
     assert torch.equal(partitions.rows_at(1, partitions.places(1, some)), some)
 
 
