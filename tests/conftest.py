@@ -34,6 +34,15 @@ if platform.machine() in ("aarch64", "arm64"):  # these know no ONEDNN_MAX_CPU_I
     torch.ops.mkldnn._is_mkldnn_bf16_supported = lambda: False
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that a test leaves behind make every test after it many times as slow."""
+    yield
+    left = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert left == 1, f"the test leaves {left} threads"
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 queries, 72 of them to train, 24 to validate, 24 to test; 3 to 12 candidates each, some of them shared.
