@@ -146,6 +146,8 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
     if origin is tuple and isinstance(value, Sequence) and len(value) == len(arguments) and not isinstance(value, str):
         parts = zip(value, arguments, strict=True)
         return tuple(convert(item, each, f"{path}[{place}]") for place, (item, each) in enumerate(parts))
+    if origin is dict and dataclass_of(arguments[1]) and isinstance(value, Mapping):
+        return {str(key): convert(item, arguments[1], _join(path, str(key))) for key, item in value.items()}
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         fields = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
         if not isinstance(fields, Mapping):

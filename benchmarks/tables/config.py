@@ -22,6 +22,22 @@ Value = Costs | Literal["test", "val", "gain", "lc_win_rate", "scaling", "spread
 Plot = Literal["by_k", "ranges", "heat_map", "curves"]
 Overrides = list[str]
 _MODEL = ("model", "package", "revision", "gguf")
+_OF_RUNS = ("overrides", "config", "columns", "backbone")
+
+
+@dataclass(frozen=True)
+class InColumn:
+    """What a row changes in one column.
+
+    Args:
+        config: The run config that the cell starts from; null for the row's.
+        data: A features config or the path of a store; null for the column's.
+        overrides: Options of the run, after those of the column.
+    """
+
+    config: Text | None = None
+    data: Text | None = None
+    overrides: Overrides = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,7 @@ class Row:
         name: The method's name in the table.
         config: The run config that its cells start from; null for the table's.
         overrides: Options of the run, as on train.py's command line.
+        columns: Column -> what differs there, such as the states of another model.
         of: The row whose runs this row reads, for a reference that needs no run of its own; null for its own runs.
         scorer: The scorer of the run that the row shows; null for the ranker.
         ours: Whether the row is compared with the best row that is not ours; the others are the rivals.
@@ -44,6 +61,7 @@ class Row:
     name: Text
     config: Text | None = None
     overrides: Overrides = field(default_factory=list)
+    columns: dict[str, InColumn] = field(default_factory=dict)
     of: Text | None = None
     scorer: Text | None = None
     ours: bool = False
@@ -181,8 +199,7 @@ class TableSpec:
 
     def place(self, column: Column) -> str:
         """The first column that shows the same runs."""
-        same = (column.data, column.overrides, column.judged)
-        return next(each.name for each in self.config.columns if (each.data, each.overrides, each.judged) == same)
+        return _place(self.config, column)
 
     def runs_of(self, row: Row) -> Row:
         """The row whose runs a row shows."""
@@ -205,14 +222,16 @@ class TableSpec:
                         yield from self._cells(section, row, column, f"rows[{number}]")
 
     def _cells(self, section: Section, row: Row, column: Column, path: str) -> Iterator[Cell]:
-        name = row.config or self.config.config
-        given = [*self.config.overrides, *section.overrides, *column.overrides, *row.overrides]
+        here = row.columns.get(column.name, InColumn())
+        name, data = here.config or row.config or self.config.config, here.data or column.data
+        # A row may replace whole components, so that a column's options come after it.
+        given = [*self.config.overrides, *section.overrides, *row.overrides, *column.overrides, *here.overrides]
         for seed in self.config.seeds:
             configs = []
             for more in ([], column.judged)[: 1 + bool(column.judged)]:
                 try:
-                    overrides = [*_on_data(column.data, [*given, *more]), f"seed={seed}"]
-                    configs.append(load_config(name, _with_backbone(row, column.data, name, overrides)))
+                    overrides = [*_on_data(data, [*given, *more]), f"seed={seed}"]
+                    configs.append(load_config(name, _with_backbone(row, name, overrides)))
                 except ConfigError as error:
                     where = f"{path} ({row.name}) x {column.name}: {error.path}"
                     changed = ConfigError(where, error.problem, known=error.known, cure=error.cure)
@@ -220,6 +239,11 @@ class TableSpec:
                     raise changed from error
             judged = configs[1] if column.judged else None
             yield Cell(section.name, row.name, column.name, seed, configs[0], Path(name).stem, judged)
+
+
+def _place(config: TableConfig, column: Column) -> str:
+    same = (column.data, column.overrides, column.judged)
+    return next(each.name for each in config.columns if (each.data, each.overrides, each.judged) == same)
 
 
 def _with_data(config: TableConfig) -> TableConfig:
@@ -233,7 +257,10 @@ def _with_data(config: TableConfig) -> TableConfig:
         moved = dataclasses.replace(named, data=config.data)
         columns.setdefault(json.dumps(dataclasses.asdict(moved)), moved)
     question = f"{config.question}; here on {Path(config.data).stem}"
-    return dataclasses.replace(config, question=question, columns=list(columns.values()), sections=[Section()])
+    rows = [dataclasses.replace(row, columns={}) for row in config.rows]
+    return dataclasses.replace(
+        config, question=question, rows=rows, columns=list(columns.values()), sections=[Section()]
+    )
 
 
 def _on_data(data: str | None, overrides: list[str]) -> list[str]:
@@ -252,17 +279,19 @@ def _on_data(data: str | None, overrides: list[str]) -> list[str]:
     return ["features=null", f"features={json.dumps(features)}", *others]
 
 
-def _with_backbone(row: Row, data: str | None, name: str, overrides: list[str]) -> list[str]:
+def _with_backbone(row: Row, name: str, overrides: list[str]) -> list[str]:
     """The overrides of a run, with the model that the features are of as its ranker's backbone if the row asks for it.
 
     A model that responds is the backbone with the responses' texts; the model of a store is in its manifest.
     """
     if row.backbone is None:
         return overrides
-    if data is not None and Path(data).is_dir():
-        known: Any = GroupStore.open(data).encoder
+    config = load_config(name, overrides)
+    path = Path(config.datamodule.get("path") or "")
+    if config.features is None and path.is_dir():
+        known: Any = GroupStore.open(path).encoder
     else:
-        features: Any = load_config(name, overrides).features or {}
+        features: Any = config.features or {}
         known = features.get("generator") or features.get("encoder")
     model = {key: value for key in _MODEL if (value := (known or {}).get(key)) is not None}
     if not model:
@@ -281,9 +310,16 @@ def _check_names(config: TableConfig) -> None:
     for place, row in enumerate(config.rows):
         if row.of is not None and row.of not in with_runs:
             raise ConfigError(f"rows[{place}].of", "no such row with runs.", given=row.of, known=with_runs)
-        if row.of is not None and (row.overrides or row.config):
+        if row.of is not None and (useless := next((key for key in _OF_RUNS if getattr(row, key)), None)):
             problem = f"has no effect: the runs are those of {row.of}."
-            raise ConfigError(f"rows[{place}].{'overrides' if row.overrides else 'config'}", problem)
+            raise ConfigError(f"rows[{place}].{useless}", problem)
+        for name in row.columns:
+            path = f"rows[{place}].columns.{name}"
+            if name not in columns:
+                raise ConfigError(path, "no such column.", given=name, known=columns)
+            if (first := _place(config, config.columns[columns.index(name)])) != name:
+                problem = f"the runs of this column are those of {first}."
+                raise ConfigError(path, problem, cure=f"{first} instead, or other data or overrides for {name}")
     for place, column in enumerate(config.columns):
         if column.value == "gain" and column.over is None:
             raise ConfigError(f"columns[{place}].over", "a gain needs the scorer it is measured against.")

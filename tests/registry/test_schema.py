@@ -192,6 +192,9 @@ def test_options_that_are_dataclasses_or_nodes_are_checked_all_the_way_down() ->
         with pytest.raises(ConfigError) as error:
             bound(Pen, value)
         assert str(error.value).startswith(message)
+    assert bound(dict[str, Pen], {"mine": {"width": 2, "ink": {"name": "red", "shade": "5"}}}) == {"mine": expected}
+    with pytest.raises(ConfigError, match=r"here.option.mine.widht: no such option of Pen."):
+        bound(dict[str, Pen], {"mine": {"widht": 2}})
 
 
 def test_a_default_that_is_a_dataclass_or_a_node_is_spelled_out() -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,51 +31,6 @@ from benchmarks.tables.table import Table
 from ranking.figures import line_style
 from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import ConfigError
-from registry.config import to_yaml
-
-ROWS: list[dict[str, Any]] = [
-    {"name": "ours_1", "ours": True},
-    {"name": "blocks", "overrides": ["ranker.num_blocks=2"]},
-    {"name": "random", "of": "ours_1", "scorer": "random"},
-    {"name": "oracle", "of": "ours_1", "scorer": "oracle", "bound": True},
-]
-
-
-@pytest.fixture
-def write(run_config: Callable[..., Path], tmp_path: Path) -> Callable[..., str]:
-    """Write the yaml of a table of short runs."""
-
-    def written(**changes: Any) -> str:
-        config = run_config("short.yaml", logger=None)
-        content = {"question": "Which?", "config": str(config), "rows": ROWS, "columns": [{"name": "mrr"}], **changes}
-        (tmp_path / "small.yaml").write_text(to_yaml(content))
-        return str(tmp_path / "small.yaml")
-
-    return written
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Run cells in this process; the list gets the name of the run of each."""
-    done: list[str] = []
-
-    class Here:
-        def __init__(self, *_: Any, **__: Any) -> None: ...
-
-        def __enter__(self) -> "Here":
-            return self
-
-        def __exit__(self, *_: Any) -> None: ...
-
-        def submit(self, function: Callable[..., Any], work: Any) -> Any:
-            future: Any = running.Future()
-            done.append(work.run)
-            os.environ.pop("RANKERS_RUN_DIR", None)
-            future.set_result(function(work))
-            return future
-
-    monkeypatch.setattr(running, "ProcessPoolExecutor", Here)
-    return done
 
 
 def test_each_cell_is_trained_once_and_rendered(write: Callable[..., str], here: list[str], tmp_path: Path) -> None:
@@ -110,11 +66,11 @@ def test_each_cell_is_trained_once_and_rendered(write: Callable[..., str], here:
 
 
 def test_other_data_judge_a_run_that_is_trained_once(
-    write: Callable[..., str], here: list[str], tmp_path: Path
+    write: Callable[..., str], rows: list[dict[str, Any]], here: list[str], tmp_path: Path
 ) -> None:
     columns = [{"name": name, "judged": [f"datamodule.split_shares=[{shares}]", f"datamodule.eval_seed={seed}"]}
                for name, shares, seed in (("one", "0.8, 0.1, 0.1", 0), ("two", "0.8, 0.1, 0.1", 5))]  # fmt: skip
-    name = write(columns=columns, rows=ROWS[:1], plot="heat_map")
+    name = write(columns=columns, rows=rows[:1], plot="heat_map")
     run_table(name, [], tmp_path / "results", tmp_path / "table_runs", Console(quiet=True))
     assert len(set(here)) == 1 and len(here) == 2
     cells = json.loads((tmp_path / "results/small.json").read_text())["cells"]
@@ -127,9 +83,9 @@ def test_other_data_judge_a_run_that_is_trained_once(
 
 @pytest.mark.parametrize("lost", [("metrics.json", "best.ckpt", "last.ckpt"), ("metrics.json",), ()], ids=str)
 def test_a_cell_that_was_stopped_goes_on_and_ends_alike(
-    write: Callable[..., str], here: list[str], tmp_path: Path, lost: tuple[str, ...]
+    write: Callable[..., str], rows: list[dict[str, Any]], here: list[str], tmp_path: Path, lost: tuple[str, ...]
 ) -> None:
-    table = Table(TableSpec.load(write(rows=ROWS[:1], costs=["fit"])), tmp_path, tmp_path / "table_runs")
+    table = Table(TableSpec.load(write(rows=rows[:1], costs=["fit"])), tmp_path, tmp_path / "table_runs")
     [before] = table.run(Console(quiet=True)).values()
     [cost] = (tmp_path / "table_runs").glob("*/*/cost.json")
     for name in ("cost.json", *lost):
@@ -143,8 +99,10 @@ def test_a_cell_that_was_stopped_goes_on_and_ends_alike(
 
 
 @pytest.mark.slow
-def test_a_killed_table_goes_on(write: Callable[..., str], here: list[str], tmp_path: Path) -> None:
-    name = write(rows=ROWS[:2])
+def test_a_killed_table_goes_on(
+    write: Callable[..., str], rows: list[dict[str, Any]], here: list[str], tmp_path: Path
+) -> None:
+    name = write(rows=rows[:2])
     command = [sys.executable, "-m", "benchmarks", name, "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and not [*(tmp_path / "runs").glob("*/*/config.yaml")]:
@@ -285,6 +243,19 @@ def test_the_interval_over_seeds_is_students() -> None:
             "rows[1].overrides: has no effect",
         ),
         ({"columns": [{"name": "x", "value": "gain"}]}, "columns[0].over: a gain needs the scorer"),
+        ({"rows": [{"name": "x", "columns": {"mr": {}}}]}, "rows[0].columns.mr: no such column."),
+        (
+            {"rows": [{"name": "x", "columns": {"mrr": {"dat": "y"}}}]},
+            "rows[0].columns.mrr.dat: no such option of InColumn.",
+        ),
+        (
+            {"rows": [{"name": "x"}, {"name": "y", "of": "x", "backbone": "generator"}]},
+            "rows[1].backbone: has no effect: the runs are those of x.",
+        ),
+        (
+            {"rows": [{"name": "x", "columns": {"b": {}}}], "columns": [{"name": "a"}, {"name": "b"}]},
+            "rows[0].columns.b: the runs of this column are those of a.",
+        ),
         ({"columns": [{"name": "x"}], "plot": "curves"}, "columns[0].name: 'x' ends in no number."),
         ({"rows": [{"name": "x", "scorer": "orakel"}]}, "rows[0].scorer: no ranker or reference is called 'orakel'."),
         (
@@ -325,6 +296,42 @@ def test_a_table_takes_other_data(write: Callable[..., str], store: Path) -> Non
     assert {cell.config.datamodule["path"] for cell in cells} == {str(store)} and len(cells) == 2
 
 
+def test_a_row_reads_other_states_and_each_column_has_its_metric(
+    write: Callable[..., str], here: list[str], store: Path, tmp_path: Path
+) -> None:
+    stores = {name: str(shutil.copytree(store, tmp_path / name)) for name in ("a_small", "b_small", "a_large")}
+    other = {"a": {"data": stores["a_large"]}, "b": {"overrides": ["ranker.num_blocks=2"]}}
+    given = {"rows": [{"name": "small", "ours": True}, {"name": "large", "columns": other}],
+             "columns": [{"name": "a", "data": stores["a_small"]},
+                         {"name": "b", "data": stores["b_small"], "metric": "ndcg@3",
+                          "overrides": ["ranker.metrics=[ndcg@3]", "datamodule.eval_draws=2", "monitor=val/ndcg@3"]}],
+            }  # fmt: skip
+    table = Table(TableSpec.load(write(**given)), tmp_path, tmp_path / "runs")
+    found = table.run(Console(quiet=True))
+    read = {key[1:3]: (cell["settings"]["datamodule"]["path"], cell["settings"]["ranker"].get("num_blocks"))
+            for key, cell in found.items()}  # fmt: skip
+    assert read == {
+        ("small", "a"): (stores["a_small"], 1),
+        ("small", "b"): (stores["b_small"], 1),
+        ("large", "a"): (stores["a_large"], 1),
+        ("large", "b"): (stores["b_small"], 2),
+    }
+    shown = shown_section(table.spec, table.spec.config.sections[0], found)
+    assert shown["large"]["a"].value == found["", "large", "a", 0]["scorers"]["list_ranker"]["mrr"]
+    assert shown["large"]["b"].value == found["", "large", "b", 0]["scorers"]["list_ranker"]["ndcg@3"]
+    # Equal stores have equal draws.
+    assert found["", "large", "a", 0]["scorers"] == found["", "small", "a", 0]["scorers"]
+
+
+def test_options_of_a_column_hold_where_a_row_replaces_the_component(write: Callable[..., str], store: Path) -> None:
+    texts = f"datamodule={json.dumps({'name': 'text_groups', 'path': str(store)})}"
+    rows = [{"name": "RM", "overrides": ["ranker={name: reward_model, backbone: {model: x}}", texts]}]
+    columns = [{"name": "x", "overrides": ["datamodule.eval_draws=7", "ranker.metrics=[mrr]"]}]
+    [cell] = TableSpec.load(write(rows=rows, columns=columns)).cells()
+    assert cell.config.datamodule["name"] == "text_groups" and cell.config.datamodule["eval_draws"] == 7
+    assert [metric["name"] for metric in cell.config.ranker["metrics"]] == ["mrr"]
+
+
 def test_a_reward_model_takes_the_backbone_that_the_features_are_of(write: Callable[..., str], tmp_path: Path) -> None:
     texts = ["ranker={name: reward_model}", "datamodule={name: text_groups, batch_size: 4}"]
     rows = [{"name": "RM", "backbone": "generator", "overrides": texts}]
@@ -339,6 +346,9 @@ def test_a_reward_model_takes_the_backbone_that_the_features_are_of(write: Calla
                           candidate=torch.tensor([0, 1]), label=torch.tensor([0.0, 1.0]), slot_ids=["a", "b"],
                           split=["train"])  # fmt: skip
         writer.finish()
+    in_overrides = [{"name": "x", "overrides": [f"datamodule.path={tmp_path / 'store'}"]}]
+    [cell] = TableSpec.load(write(rows=rows, columns=in_overrides)).cells()
+    assert cell.config.ranker["backbone"]["model"] == "my/model"
     [cell] = TableSpec.load(write(rows=rows), [f"data={tmp_path / 'store'}"]).cells()
     assert cell.config.ranker["backbone"]["model"] == "my/model"
     assert cell.config.datamodule["path"] == str(tmp_path / "store") and cell.config.features is None
@@ -380,9 +390,9 @@ def test_draws_of_a_query_are_no_queries_of_their_own(tmp_path: Path) -> None:
     assert per_query(tmp_path / "per_query.csv", "list_ranker", "mrr") == {"a": 0.75, "b": 0.25}
 
 
-def test_a_table_of_length_controlled_win_rates(write: Callable[..., str]) -> None:
+def test_a_table_of_length_controlled_win_rates(write: Callable[..., str], rows: list[dict[str, Any]]) -> None:
     columns = [{"name": "lc", "value": "lc_win_rate"}]
-    spec = TableSpec.load(write(rows=ROWS[:1] + ROWS[2:3], columns=columns, percent=True))
+    spec = TableSpec.load(write(rows=rows[:1] + rows[2:3], columns=columns, percent=True))
     scorers = {"list_ranker": {"controlled": {"mean": 0.4}}, "random": {"controlled": {"mean": 0.125}}}
     finding = {"settings": {"ranker": {"name": "list_ranker"}}, "length_control": {"scorers": scorers}}
     assert Rendering.of(spec, {("", "ours_1", "lc", 0): finding}).grid().splitlines()[2:] == [
