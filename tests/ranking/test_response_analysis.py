@@ -2,10 +2,12 @@
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import wandb
 from matplotlib.image import imread
 
 from features.__main__ import main
@@ -69,12 +71,19 @@ def test_inspecting_a_store_tells_it_too(responses: GroupStore, capsys: pytest.C
         assert part in shown
 
 
-def test_tables_and_the_picture_go_to_wandb(
-    responses: GroupStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setenv("WANDB_SILENT", "true")
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """W&B writes into the test's folder."""
+    # W&B reads its variables once a process, perhaps in an earlier test, and a later test is to read its own.
+    wandb.teardown()
+    for name, value in (("WANDB_MODE", "offline"), ("WANDB_DIR", str(tmp_path)), ("WANDB_SILENT", "true")):
+        monkeypatch.setenv(name, value)
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("offline")
+def test_tables_and_the_picture_go_to_wandb(responses: GroupStore, tmp_path: Path) -> None:
     assert main(["analyse", str(responses.path), "--into", str(tmp_path), "--wandb", "tried"]) == 0
     (logged,) = tmp_path.glob("wandb/offline-run-*/files/media")
     tables = {file.name.partition("_0_")[0]: json.loads(file.read_text()) for file in logged.rglob("*.table.json")}
