@@ -147,6 +147,11 @@ class Ranker(LightningModule, Generic[AnyBatch]):
         return any(weight.requires_grad for weight in self.parameters())
 
     @property
+    def is_pointwise(self) -> bool:
+        """Whether the score of a candidate depends on query and candidate alone, not on the rest of the group."""
+        return False
+
+    @property
     def has_learnt(self) -> bool:
         """Whether a checkpoint of the ranker holds more than its options: weights, or what `learn_from` takes."""
         return self.is_trained or type(self).learn_from is not Ranker.learn_from

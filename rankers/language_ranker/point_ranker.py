@@ -37,6 +37,11 @@ class PointRanker(FeatureRanker):
     ) -> None:
         super().__init__(feature_dim, block, **options)
 
+    @property
+    def is_pointwise(self) -> bool:
+        """True, unless the ranker has further inputs, which are normalised within the group."""
+        return self.extra_inputs is None
+
     def forward(self, batch: FeatureBatch) -> Float[Tensor, "B K"]:
         """Score every candidate, independently of the others."""
         if self.extra_inputs is None:

@@ -24,6 +24,11 @@ class Probe(Ranker[FeatureBatch]):
         super().__init__(**training)
         self.scaler = Standardize(feature_dim) if standardize else None
 
+    @property
+    def is_pointwise(self) -> bool:
+        """True: the other candidates do not enter."""
+        return True
+
     def learn_from(self, data: Any) -> None:
         """Find mean and deviation of the training candidates' vectors."""
         if self.scaler is not None:

@@ -120,6 +120,11 @@ class TextRanker(Ranker[TextBatch]):
         if self._train == "lora":
             lora_targets(outline, self._lora)
 
+    @property
+    def is_pointwise(self) -> bool:
+        """True: each text is read alone."""
+        return True
+
     def forward(self, batch: TextBatch) -> Float[Tensor, "B K"]:
         """Score every candidate of every query."""
         texts = [

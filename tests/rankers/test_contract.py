@@ -153,6 +153,17 @@ def test_scores_do_not_depend_on_the_other_groups_of_the_batch(node: dict[str, A
 
 
 @EACH
+def test_a_pointwise_ranker_scores_a_candidate_alike_in_any_company(node: dict[str, Any]) -> None:
+    ranker, batch = build(node), make_batch()
+    draw = torch.Generator().manual_seed(2)
+    fewer = dataclasses.replace(batch, mask=batch.mask & (torch.rand(GROUPS, PLACES, generator=draw) < 0.5))
+    # A list ranker would be judged wrongly if it said so, and a pointwise one that did not would score too often.
+    assert ranker.is_pointwise is not (node["name"] in ("list_ranker", "depth_mean") or bool(node.get("extra")))
+    if ranker.is_pointwise:
+        torch.testing.assert_close(ranker(fewer)[fewer.mask], ranker(batch)[fewer.mask])
+
+
+@EACH
 def test_every_weight_gets_a_finite_gradient_from_the_default_loss(node: dict[str, Any]) -> None:
     ranker = build(node)
     if not ranker.is_trained:

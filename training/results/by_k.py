@@ -11,6 +11,7 @@ from console.progress import WorkProgress
 from datamodules.group_data import GroupData
 from rankers.base import Ranker
 from rankers.judging.groups import GroupJudging
+from rankers.judging.remembered_scores import RememberedScores
 from ranking.figures import line_style, new_figure, write_figure
 from ranking.significance import Interval
 from registry import RANKERS
@@ -39,6 +40,8 @@ class ByK:
     def of(cls, ranker: Ranker[Any], datamodule: GroupData, metric: str) -> "ByK":
         """Draw K stored candidates of each test query and rank them; ten draws if a query has more than K.
 
+        A pointwise ranker scores each candidate once, whatever the number of draws.
+
         Args:
             ranker: A trained ranker.
             datamodule: The datamodule it was trained on.
@@ -49,9 +52,16 @@ class ByK:
         metrics = {metric: ranker.metrics[metric]}
         means: dict[str, list[Interval]] = {}
         ranker.eval()
+        judged, *beside = (
+            RememberedScores(each, datamodule.evaluation_batches("test", most, 1), len(datamodule.store.label))
+            if each.is_pointwise
+            else each
+            for each in (ranker, *ranker.references.values())
+        )
+        references = dict(zip(ranker.references, beside, strict=True))
         with WorkProgress(len(ks), doing="By K", done="By K: judged", unit="values of K", brief=True) as shown:
             for k in ks:
-                judging = GroupJudging(ranker, ranker.references, distributed=False)
+                judging = GroupJudging(judged, references, distributed=False)
                 for batch in datamodule.evaluation_batches("test", k, _DRAWS if k < most else 1):
                     judging.update(batch.to(ranker.device))
                 found = judging.judge()

@@ -4,16 +4,19 @@ import itertools
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from matplotlib.image import imread
 
 from datamodules.grouped_features import GroupedFeatures
+from datamodules.text_groups import TextGroups
 from ranking.response_analysis import pass_at_k
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
-from registry import load_config
+from registry import RANKERS, load_config
+from training.results.by_k import ByK
 from training.run import train
 
 QUERIES, K, DIM = 60, 6, 8
@@ -89,6 +92,41 @@ def test_the_curve_is_that_of_all_subsets(sampled: Path, tmp_path: Path, monkeyp
     assert means["majority"][-1] == pytest.approx(_majority(store, K), abs=1e-9)
     for name in ("by_k.png", "responses.png"):
         assert imread(run.path / name)[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize("name", ["point_ranker", "mlp_probe", "list_ranker"])
+def test_vectors_that_are_scored_once_give_the_same_curves(
+    sampled: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    torch.manual_seed(0)
+    ranker = RANKERS.build({"name": name, "metrics": ["hit@1"]}, feature_dim=DIM)
+    datamodule = GroupedFeatures(str(sampled), num_candidates=3)
+    ranker.learn_from(datamodule)
+    ranker.references = {each: RANKERS.build(each) for each in ("oracle", "random", "weighted_majority")}
+    _check_scored_once(ranker, datamodule, monkeypatch, listwise=name == "list_ranker")
+
+
+def test_a_reward_model_reads_each_response_once(
+    sampled: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    options = {"backbone": {"model": str(tiny_llama), "dtype": "float32"}, "template": "plain", "max_length": 64}
+    ranker = RANKERS.build({"name": "reward_model", "metrics": ["hit@1"], **options})
+    ranker.configure_model()
+    _check_scored_once(ranker, TextGroups(str(sampled), num_candidates=3), monkeypatch, listwise=False)
+
+
+def _check_scored_once(ranker: Any, datamodule: Any, monkeypatch: pytest.MonkeyPatch, *, listwise: bool) -> None:
+    num_scored, forward = [], ranker.forward
+    monkeypatch.setattr(ranker, "forward", lambda batch: (num_scored.append(int(batch.mask.sum())), forward(batch))[1])
+    found = ByK.of(ranker, datamodule, "hit@1")
+    # Twenty test queries; ten draws for each K below all six.
+    in_all_draws = 20 * (10 * (1 + 3 + 5) + K)
+    assert sum(num_scored) == (in_all_draws if listwise else 20 * K)
+    monkeypatch.setattr(type(ranker), "is_pointwise", False)
+    drawn = ByK.of(ranker, datamodule, "hit@1")
+    assert sum(num_scored) == in_all_draws + (in_all_draws if listwise else 20 * K)
+    assert found.ks == drawn.ks and found.means == drawn.means
 
 
 def _majority(store: GroupStore, k: int) -> float:
