@@ -1,5 +1,7 @@
 """PersonalRankers: thousands of rankers of one base in one process, each stored by how its weights differ from it."""
 
+import copy
+import hashlib
 import json
 import math
 import os
@@ -39,23 +41,27 @@ class _Weight:
 class PersonalRankers:
     """Rankers of many users over one shared base: 2 bytes per weight and user, or fewer with low-rank differences.
 
-    A user's ranker has the weights base + difference, which are made for each batch; the base does not change.
+    A user's ranker has the weights base + difference, which are made for each batch. The base is copied, so training it
+    on does not change what the users' rankers are.
 
     Args:
-        base: The ranker that all users' rankers were trained from; it is set to evaluation.
+        base: The ranker that all users' rankers were trained from.
         rank: Store the difference of each matrix by its largest `rank` singular values and vectors (the best
             approximation of this rank, Eckart and Young 1936); None for the whole difference. A matrix of which factors
             would be larger is stored whole.
 
     Raises:
-        ValueError: If the rank is below 1, or the base has weights of another number format than float32.
+        ValueError: If the rank is below 1, or the base has no weights, or weights of another number format than
+            float32.
     """
 
     def __init__(self, base: Ranker[Any], rank: int | None = None) -> None:
         if rank is not None and rank < 1:
             raise ValueError(f"rank has to be 1 or more, got {rank}")
-        self.base, self.rank = base.eval(), rank
+        self.base, self.rank = copy.deepcopy(base).eval(), rank
         self._weights = list(_layout(base.state_dict(), rank))
+        if not self._weights:
+            raise ValueError(f"{base.name} has no weights, so users' rankers cannot differ from it")
         self._rows: dict[str, Float[Tensor, " S"]] = {}
 
     @property
@@ -80,14 +86,16 @@ class PersonalRankers:
             differences, and what the rank leaves out for others; 0 for a ranker that is equal to the base.
 
         Raises:
-            ValueError: If the ranker has other options, another encoder or other weights than the base, or float16
-                cannot hold a difference.
+            ValueError: If the ranker has other options, another encoder or weights of other names or shapes than the
+                base, if a weight is not finite, or if float16 cannot hold a difference.
         """
         self._check(ranker)
         before, after = self.base.state_dict(), ranker.state_dict()
         row, lost, size = torch.empty(self._weights[-1].stop, dtype=torch.float16), 0.0, 0.0
         for weight in self._weights:
-            true = (after[weight.name].double() - before[weight.name].double()).cpu()
+            true = after[weight.name].double().cpu() - before[weight.name].double().cpu()
+            if not torch.isfinite(true).all():
+                raise ValueError(f"the ranker of user {user!r} has a weight that is not finite: {weight.name}")
             row[weight.start : weight.stop] = _stored(true, weight.rank)
             kept = _difference(row[weight.start : weight.stop].double(), weight)
             lost, size = lost + float((kept - true).square().sum()), size + float(true.square().sum())
@@ -127,9 +135,14 @@ class PersonalRankers:
         path = Path(path)
         temporary = path.with_name(path.name + ".tmp")
         rows = torch.stack([*self._rows.values()]) if self._rows else torch.empty(0, self._weights[-1].stop).half()
-        metadata = {"users": json.dumps(self.users), "rank": json.dumps(self.rank), "base": hash_of(self.base)}
+        metadata = {
+            "users": json.dumps(self.users),
+            "rank": json.dumps(self.rank),
+            "base": hash_of(self.base),
+            "options": json.dumps(_options(self.base)),
+        }
         try:
-            save_file({"differences": rows}, temporary, metadata=metadata)
+            save_file({"differences": rows}, temporary, metadata={**metadata, "sha256": _hash(metadata, rows)})
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -154,17 +167,20 @@ class PersonalRankers:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 rows = file.get_tensor("differences")
-            users, rank, of = json.loads(metadata["users"]), json.loads(metadata["rank"]), metadata["base"]
+            users, rank, options = (json.loads(metadata[name]) for name in ("users", "rank", "options"))
+            whole = metadata.pop("sha256") == _hash(metadata, rows)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             problem = f"not a file of personal rankers: {error}."
             raise ConfigError(str(path), problem, cure="give a file that PersonalRankers.save wrote") from error
-        if of != (found := hash_of(base)):
-            problem = f"belongs to a base whose weights have the sha256 {of}; this base has {found}."
-            raise ConfigError(str(path), problem, cure="load the base that the users were added to")
+        if not whole:
+            raise ConfigError(str(path), "damaged: its content does not match its sha256.", cure="copy it again")
+        problem = _difference_of_options(options, json.loads(json.dumps(_options(base))))
+        if problem is None and (of := metadata["base"]) != (found := hash_of(base)):
+            problem = f"weights with the sha256 {of}, and this base {found}"
+        if problem is not None:
+            cure = "load the base that the users were added to"
+            raise ConfigError(str(path), f"belongs to a base with {problem}.", cure=cure)
         loaded = cls(base, rank)
-        if rows.shape != (len(users), loaded._weights[-1].stop) or rows.dtype != torch.float16:
-            problem = f"damaged: {list(rows.shape)} numbers for {len(users)} users."
-            raise ConfigError(str(path), problem, cure="copy it again")
         loaded._rows = dict(zip(users, rows, strict=True))
         return loaded
 
@@ -174,16 +190,33 @@ class PersonalRankers:
         return user
 
     def _check(self, ranker: Ranker[Any]) -> None:
-        ours, theirs = self.base.description(), ranker.description()
-        options = (each["ranker"] | {"encoder": each["encoder"]} for each in (ours, theirs))
-        base, user = ({key: value for key, value in each.items() if key not in _TRAINING} for each in options)
-        for option in {**base, **user}:
-            if base.get(option) != user.get(option):
-                given = f"is {shown(user.get(option))}, and that of the base {shown(base.get(option))}"
-                raise ValueError(f"the ranker's {option} {given}: a user's ranker is trained from the base")
+        if (problem := _difference_of_options(_options(ranker), _options(self.base))) is not None:
+            raise ValueError(f"the ranker has {problem}: a user's ranker is trained from the base")
         shapes = ({name: weight.shape for name, weight in each.state_dict().items()} for each in (self.base, ranker))
         if next(shapes) != next(shapes):
             raise ValueError("the ranker has other weights than the base: a user's ranker is trained from the base")
+
+
+def _options(ranker: Ranker[Any]) -> dict[str, Any]:
+    """What a user's ranker has in common with the base: all options but those of training, and the encoder."""
+    description = ranker.description()
+    options = description["ranker"] | {"encoder": description["encoder"]}
+    return {name: value for name, value in options.items() if name not in _TRAINING}
+
+
+def _difference_of_options(one: Mapping[str, Any], base: Mapping[str, Any]) -> str | None:
+    """The first option in which something differs from a base, with both values; None if there is none."""
+    for option in {**base, **one}:
+        if one.get(option) != base.get(option):
+            return f"{option} {shown(one.get(option))}, and this base {shown(base.get(option))}"
+    return None
+
+
+def _hash(metadata: Mapping[str, str], rows: Float[Tensor, "U S"]) -> str:
+    """The sha256 of what a file says and of its numbers."""
+    content = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    content.update(rows.contiguous().numpy())
+    return content.hexdigest()
 
 
 _TRAINING = set(Training.__annotations__)

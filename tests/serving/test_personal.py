@@ -91,6 +91,21 @@ def test_users_do_not_change_each_other_or_the_base() -> None:
         personal.score("user 3", given)
 
 
+def test_a_base_that_is_trained_on_does_not_change_its_users(tmp_path: Path) -> None:
+    base, given, file = build(), batch(), tmp_path / "users.safetensors"
+    personal = PersonalRankers(base)
+    personal.add("ana", trained(base, 1))
+    before = personal.score("ana", given)
+    with torch.no_grad():
+        for weight in base.parameters():
+            weight += 1
+    assert torch.equal(personal.score("ana", given), before)
+    personal.save(file)
+    with pytest.raises(ConfigError, match="belongs to a base"):
+        PersonalRankers.load(file, base)
+    assert torch.equal(PersonalRankers.load(file, build()).score("ana", given), before)
+
+
 def test_low_rank_differences_are_exact_up_to_their_rank_and_take_fewer_bytes() -> None:
     base = build(projection={"name": "linear", "dim": 32}, block="mlp")
     whole, low = PersonalRankers(base), PersonalRankers(base, rank=2)
@@ -135,9 +150,9 @@ def test_saved_users_score_the_same_in_another_object(rank: int | None, tmp_path
 def test_what_does_not_belong_to_the_base_is_refused(tmp_path: Path) -> None:
     base, file = build(), tmp_path / "users.safetensors"
     personal = PersonalRankers(base)
-    with pytest.raises(ValueError, match=r"the ranker's temperature is 0\.5, and that of the base 1\.0"):
+    with pytest.raises(ValueError, match=r"the ranker has temperature 0\.5, and this base 1\.0: a user's"):
         personal.add("ana", build(temperature=0.5))
-    with pytest.raises(ValueError, match="the ranker's num_blocks is 2, and that of the base 1"):
+    with pytest.raises(ValueError, match="the ranker has num_blocks 2, and this base 1"):
         personal.add("ana", build(num_blocks=2))
     wider = build()
     wider.more = torch.nn.Parameter(torch.zeros(1))
@@ -145,6 +160,13 @@ def test_what_does_not_belong_to_the_base_is_refused(tmp_path: Path) -> None:
         personal.add("ana", wider)
     with pytest.raises(ValueError, match="differ from the base by more than float16 can hold"):
         personal.add("ana", trained(base, 0, size=1e6))
+    broken = trained(base, 0)
+    torch.nn.init.constant_(next(iter(broken.parameters())), torch.nan)
+    for each in (personal, PersonalRankers(base, rank=2)):
+        with pytest.raises(ValueError, match="the ranker of user 'ana' has a weight that is not finite: layers"):
+            each.add("ana", broken)
+    with pytest.raises(ValueError, match="cosine has no weights, so users' rankers cannot differ from it"):
+        PersonalRankers(RANKERS.build("cosine"))
     with pytest.raises(ValueError, match="rank has to be 1 or more, got 0"):
         PersonalRankers(base, rank=0)
     with pytest.raises(ValueError, match="the base has to be in float32"):
@@ -152,9 +174,15 @@ def test_what_does_not_belong_to_the_base_is_refused(tmp_path: Path) -> None:
     assert personal.users == []
     assert personal.add("ana", build(loss="bce", optimizer="sgd")) == 0
     personal.save(file)
-    with pytest.raises(ConfigError, match="belongs to a base whose weights have the sha256"):
+    with pytest.raises(ConfigError, match="belongs to a base with weights with the sha256"):
         PersonalRankers.load(file, trained(base, 7))
+    with pytest.raises(ConfigError, match=r"belongs to a base with temperature 1\.0, and this base 0\.2"):
+        PersonalRankers.load(file, build(temperature=0.2))
     content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="damaged: its content does not match its sha256"):
+        PersonalRankers.load(file, base)
     file.write_bytes(content[: len(content) // 2])
     for path in (file, tmp_path / "nothing"):
         with pytest.raises(ConfigError, match="not a file of personal rankers"):
