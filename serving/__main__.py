@@ -40,14 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _export(path: Path, into: Path) -> int:
     from rankers.checkpoint import load_ranker, save_pretrained  # imported here, so --help does not wait for torch
     from serving.exporting import export_onnx
-    from serving.numpy_ranker import NumpyRanker
+    from serving.numpy_ranker import check_options
 
     ranker = load_ranker(path)
     if into.suffix == ".onnx":
         difference = export_onnx(ranker, into)
         print(f"{into} is ready; its scores differ from the ranker's by at most {difference:.0e} of the largest.")
     else:
-        NumpyRanker(save_pretrained(ranker, into))
+        check_options(ranker.description()["ranker"])
+        save_pretrained(ranker, into)
         print(f"{into} is ready: serving.numpy_ranker.NumpyRanker({str(into)!r}) scores with it.")
     return 0
 

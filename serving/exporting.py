@@ -1,5 +1,6 @@
 """Exporting: writes a ListRanker or PointRanker as an ONNX file, which runs without PyTorch."""
 
+import copy
 import json
 import logging
 import warnings
@@ -64,25 +65,27 @@ def export_onnx(ranker: Ranker[Any], path: str | Path) -> float:
     holds the ranker's options and encoder.
 
     Args:
-        ranker: A ListRanker or PointRanker; it is set to evaluation, because dropout would be exported too.
+        ranker: A ListRanker or PointRanker. What is exported is a copy in float32, without dropout.
         path: The file; an existing one is replaced in one step.
 
     Returns:
         The largest difference between a score of the file and the ranker's, relative to the largest score.
 
     Raises:
-        ValueError: If it is another ranker, or one with `extra` inputs.
+        ValueError: If it is another ranker, one with `extra` inputs, or one with weights that are not finite.
         ConfigError: If the packages of the extra `onnx` are missing, the file cannot be written, or its scores differ.
     """
     if type(ranker) not in (ListRanker, PointRanker):
         raise ValueError(f"only list_ranker and point_ranker can be exported, not {ranker.name}")
     if ranker.extra:
         raise ValueError(f"a ranker that also reads {', '.join(ranker.extra)} of each response cannot be exported")
+    if broken := [name for name, weight in ranker.state_dict().items() if not torch.isfinite(weight).all()]:
+        raise ValueError(f"a ranker whose weights are not finite cannot be exported: {broken[0]}")
     _check_packages()
     path = Path(path)
     make_folder(path.parent, "choose a folder that you may write to")
     # Neither Lightning nor the exporter turns dropout off.
-    vectors = Vectors(ranker).eval()
+    vectors = Vectors(copy.deepcopy(ranker).cpu().float()).eval()
     feature_dim: int = ranker.description()["ranker"]["feature_dim"]
     content = _exported(vectors, ranker, feature_dim)
     difference = _difference(vectors, content, feature_dim)
@@ -112,15 +115,15 @@ def _exported(vectors: Vectors, ranker: Ranker[Any], feature_dim: int) -> bytes:
 
 def _difference(vectors: Vectors, content: bytes, feature_dim: int) -> float:
     session = import_module("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
-    largest = 0.0
+    differences = []
     for sizes in _SIZES:
         query, candidates, mask = _random(*sizes, feature_dim)
         inputs = {"query": query.numpy(), "candidates": candidates.numpy(), "mask": mask.numpy()}
         found = torch.from_numpy(session.run(["scores"], inputs)[0])[mask]
         with torch.inference_mode():
             expected = vectors(query, candidates, mask)[mask]
-        largest = max(largest, float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-3)))
-    return largest
+        differences.append((found - expected).abs().max() / expected.abs().max().clamp(min=1e-3))
+    return float(torch.stack(differences).max())  # nan if one of them is
 
 
 def _random(num_queries: int, num_candidates: int, feature_dim: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors import SafetensorError, deserialize
 
 from ranking.stores.files import signed
 from registry import ConfigError
@@ -24,6 +23,7 @@ _KNOWN = {
 }
 _READ = {*_KNOWN, "feature_dim", "num_blocks", "query", "temperature"}
 _READ |= {"learn_temperature", "loss", "optimizer", "schedule", "metrics"}
+_FORMATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
 class NumpyRanker:
@@ -42,13 +42,7 @@ class NumpyRanker:
         description, self._weights = _read(Path(folder), dtype)
         self.options: Mapping[str, Any] = description["ranker"]
         self.encoder: Mapping[str, Any] | None = description["encoder"]
-        for option, known in _KNOWN.items():
-            if (given := _name_of(self.options[option])) not in known:
-                problem = f"{given} cannot run without PyTorch."
-                raise ConfigError(f"ranker.{option}", problem, known=map(str, known), cure="export it as ONNX")
-        for option in self.options.keys() - _READ:
-            if self.options[option]:
-                raise ConfigError(f"ranker.{option}", "needs PyTorch.", cure="load it with rankers.checkpoint")
+        check_options(self.options)
         self._dtype = dtype
 
     def score(self, query: ArrayLike, candidates: ArrayLike, mask: ArrayLike | None = None) -> Array:
@@ -151,6 +145,25 @@ class NumpyRanker:
         return query @ candidates.transpose(0, 2, 1)
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse a ranker that cannot run without PyTorch.
+
+    Args:
+        options: The ranker's name and all of its options.
+
+    Raises:
+        ConfigError: With the option that needs PyTorch.
+    """
+    for option, known in _KNOWN.items():
+        if (given := _name_of(options[option])) not in known:
+            cure = "load it with rankers.checkpoint" if option == "name" else "export it as ONNX"
+            problem = f"{given} cannot run without PyTorch."
+            raise ConfigError(f"ranker.{option}", problem, known=map(str, known), cure=cure)
+    for option in options.keys() - _READ:
+        if options[option]:
+            raise ConfigError(f"ranker.{option}", "needs PyTorch.", cure="load it with rankers.checkpoint")
+
+
 def _sigmoid(x: Array) -> Array:
     return 0.5 * (1 + np.tanh(0.5 * x))
 
@@ -166,9 +179,19 @@ def _read(folder: Path, dtype: type[np.floating[Any]]) -> tuple[dict[str, Any], 
         raise ConfigError(str(folder), "not a folder of save_pretrained.", cure=cure)
     try:
         description, content = json.loads(config.read_text(encoding="utf-8")), file.read_bytes()
+        if not isinstance(description, dict):
+            raise ConfigError(str(config), "this was not written by save_pretrained.")
         if not signed(description) or hashlib.sha256(content).hexdigest() != description["weights_sha256"]:
             raise ConfigError(str(folder), "damaged: its files do not match their hashes.", cure="copy it again")
-        weights = load(content)
+        weights = {name: _array(tensor).astype(dtype) for name, tensor in deserialize(content)}
     except (ValueError, KeyError, SafetensorError) as error:
         raise ConfigError(str(folder), f"damaged: {error}.", cure="copy it again") from error
-    return description, {name: weight.astype(dtype) for name, weight in weights.items()}
+    return description, weights
+
+
+def _array(tensor: Mapping[str, Any]) -> Array:
+    if tensor["dtype"] == "BF16":  # NumPy has no such format; it is the upper half of a float32
+        numbers = (np.frombuffer(tensor["data"], "<u2").astype("<u4") << 16).view("<f4")
+    else:
+        numbers = np.frombuffer(tensor["data"], _FORMATS[tensor["dtype"]])
+    return numbers.reshape(tensor["shape"])

@@ -215,7 +215,7 @@ def _difference_of_options(one: Mapping[str, Any], base: Mapping[str, Any]) -> s
 def _hash(metadata: Mapping[str, str], rows: Float[Tensor, "U S"]) -> str:
     """The sha256 of what a file says and of its numbers."""
     content = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    content.update(rows.contiguous().numpy())
+    content.update(rows.contiguous().numpy().data)
     return content.hexdigest()
 
 

@@ -107,6 +107,42 @@ def test_the_runner_does_not_import_torch(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "(1, 3)\n"), done.stderr
 
 
+def test_a_ranker_in_bfloat16_scores_in_numpy_as_its_weights_say(tmp_path: Path) -> None:
+    ranker, (query, candidates, mask) = build(PARTS[0]).bfloat16(), inputs(2, 5)
+    found = NumpyRanker(save_pretrained(ranker, tmp_path)).score(query, candidates, mask)
+    reference = expected(ranker, query, candidates, mask).numpy()
+    np.testing.assert_allclose(found[mask.numpy()], reference[mask.numpy()], rtol=2e-5, atol=2e-5)
+
+
+def test_what_becomes_onnx_is_a_copy_in_float32_without_dropout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Vectors] = []
+    monkeypatch.setattr(exporting, "_check_packages", lambda: None)
+    monkeypatch.setattr(exporting, "_exported", lambda vectors, *_: seen.append(vectors) or b"")
+    monkeypatch.setattr(exporting, "_difference", lambda *_: 0.0)
+    ranker = build(PARTS[0]).bfloat16()
+    export_onnx(ranker, tmp_path / "ranker.onnx")
+    assert not seen[0].ranker.training and {weight.dtype for weight in seen[0].parameters()} == {torch.float32}
+    assert ranker.training and {weight.dtype for weight in ranker.parameters()} == {torch.bfloat16}
+
+
+def test_scores_that_are_not_finite_count_as_different(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        def __init__(self, *_: object, **__: object) -> None:
+            self.calls = 0
+
+        def run(self, _: list[str], given: dict[str, Any]) -> list[Any]:
+            self.calls += 1
+            return [np.full(given["mask"].shape, np.nan if self.calls == 2 else 1, np.float32)]
+
+    class Runtime:
+        InferenceSession = Session
+
+    monkeypatch.setattr(exporting, "import_module", lambda _: Runtime)
+    assert math.isnan(exporting._difference(Vectors(build(PARTS[0]).eval()), b"", DIM))
+
+
 def test_a_part_that_numpy_cannot_run_is_named(tmp_path: Path) -> None:
     ranker = build(PARTS[0])
     ranker._given = {**ranker._given, "similarity": "dot"}
@@ -133,6 +169,9 @@ def test_damaged_files_and_wrong_shapes_are_refused(tmp_path: Path) -> None:
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
     with pytest.raises(ConfigError, match="damaged: its files do not match their hashes"):
+        NumpyRanker(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match="this was not written by save_pretrained"):
         NumpyRanker(folder)
 
 
@@ -187,6 +226,10 @@ def test_only_list_and_point_rankers_become_onnx(tmp_path: Path) -> None:
     ranker = RANKERS.build({"name": "list_ranker", "extra": ["num_tokens"]}, feature_dim=4)
     with pytest.raises(ValueError, match="a ranker that also reads num_tokens of each response cannot be exported"):
         export_onnx(ranker, tmp_path / "ranker.onnx")
+    broken = build(PARTS[0])
+    torch.nn.init.constant_(next(broken.parameters()), torch.nan)
+    with pytest.raises(ValueError, match="a ranker whose weights are not finite cannot be exported: layers"):
+        export_onnx(broken, tmp_path / "ranker.onnx")
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,3 +250,7 @@ def test_the_command_writes_a_folder_for_numpy_and_tells_what_is_wrong(
     np.testing.assert_allclose(found[mask.numpy()], here(query, candidates, mask).detach()[mask], rtol=2e-5, atol=2e-5)
     assert serving.main(["export", str(tmp_path / "nothing"), str(tmp_path / "x.onnx")]) == 1
     assert "no ranker here" in capsys.readouterr().err
+    probe = save_pretrained(RANKERS.build("linear_probe", feature_dim=4), tmp_path / "probe")
+    assert serving.main(["export", str(probe), str(tmp_path / "refused")]) == 1
+    assert "ranker.name: linear_probe cannot run without PyTorch" in (told := capsys.readouterr().err)
+    assert "ONNX" not in told and not (tmp_path / "refused").exists()
