@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from datamodules.base import RankingData
+from datamodules.group_data import GroupData
 from features.building.extractor import Extractor
 from features.texts.own_files import files_of
 from rankers.base import Ranker
@@ -36,7 +37,7 @@ from registry import (
     RunConfig,
     schema,
 )
-from training.starting import check_start, check_weights, load_start
+from training.starting import check_start, check_vectors, check_weights, load_start
 from training.trainer import build_trainer
 
 _READ_WHOLE = 64 * 2**20
@@ -113,6 +114,7 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
         extractor = build_extractor(config.features)
         node["path"], to_build = str(extractor.path), not extractor.path.exists()
         if to_build:
+            check_vectors(config, extractor)
             extractor.check_source()
             _check_encoder(extractor, download)
             facts = {name: config.ranker.get(name) or size for name, size in _ANY_FACTS.items()}
@@ -179,12 +181,14 @@ def check_ranker_alone(ranker: Ranker[Any], datamodule: RankingData) -> None:
     """
     if (lacking := ranker.lacks(datamodule)) is not None:
         raise ConfigError("ranker.name", f"{ranker.name} cannot be computed: {lacking}.", cure="another ranker")
-    known = datamodule.known.extra
-    if lacking := [name for name in ranker.extra if name not in known]:
-        has = ", ".join(known) or "none of these"
-        problem = f"the store has no {' and no '.join(lacking)} of its candidates; it has {has}."
-        cure = "leave it out, or sample responses with features.generator=transformers and a verifier of answers"
-        raise ConfigError("ranker.extra", problem, cure=cure)
+    replayed = datamodule.replayed if isinstance(datamodule, GroupData) else None
+    for store, data in (("the store", datamodule), ("the store of datamodule.replay", replayed)):
+        known = data.known.extra if data is not None else ranker.extra
+        if lacking := [name for name in ranker.extra if name not in known]:
+            has = ", ".join(known) or "none of these"
+            problem = f"{store} has no {' and no '.join(lacking)} of its candidates; it has {has}."
+            cure = "leave it out, or sample responses with features.generator=transformers and a verifier of answers"
+            raise ConfigError("ranker.extra", problem, cure=cure)
     if ranker.extra and datamodule.shared_negatives:
         problem = "is normalised within a group, but datamodule.negatives takes candidates of other groups."
         raise ConfigError("ranker.extra", problem, cure="datamodule.negatives=group")

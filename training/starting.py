@@ -4,6 +4,7 @@ A run keeps a copy of its start, so that it can be resumed where the start no lo
 """
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ from console.decimals import decimal, interval
 from console.tables import new_table
 from datamodules.base import RankingData
 from datamodules.group_data import GroupData, differing
+from features.building.extractor import Extractor
+from language_models.language_model import LanguageModel
 from rankers.base import Ranker
-from rankers.checkpoint import CONFIG_FILE, hash_of, load_ranker
+from rankers.checkpoint import CONFIG_FILE, describe, hash_of, load_ranker
 from rankers.judging.groups import GroupJudging
 from ranking.significance import Interval, paired_difference
+from ranking.stores.group_store import GroupStore
 from registry import ConfigError, RunConfig
+from registry.errors import shown
 from training.results.report import mean_of
 
 START = "start"
@@ -48,6 +53,45 @@ def load_start(config: RunConfig, folder: Path | None = None) -> Ranker[Any] | N
         problem = f"is {config.init_from.sha256}, and that of {path} is {found}."
         raise ConfigError("init_from.sha256", problem, cure="start from the same ranker, or init_from.sha256=null")
     return start
+
+
+def check_vectors(config: RunConfig, extractor: Extractor) -> None:
+    """Refuse features that differ from those of the start or of the replayed store, before they are built.
+
+    Raises:
+        ConfigError: If the model that makes them has other settings; the error gives the overrides to use.
+    """
+    if extractor.makes_vectors is None:
+        return
+    option, model = extractor.makes_vectors
+    # Of a generator, only what states depend on.
+    ours = LanguageModel.settings(model) if isinstance(model, LanguageModel) else model.settings()
+    made: dict[str, tuple[str, Any]] = {}
+    if config.init_from is not None:
+        made["init_from"] = config.init_from.name, describe(config.init_from.name)["encoder"]
+    if replay := config.datamodule.get("replay"):
+        made["datamodule.replay.path"] = replay["path"], GroupStore.open(Path(replay["path"]), verify=False).encoder
+    for path, (name, encoder) in made.items():
+        theirs = encoder or {}
+        differ = [
+            each
+            for each, value in ours.items()
+            if each in theirs and each != "depths" and value is not None and _whole(each, value) != theirs[each]
+        ]
+        if differ:
+            values = ", ".join(f"{each} {shown(theirs[each])}" for each in differ)
+            problem = f"{name} has vectors that were made with {values}; this config would make others."
+            cure = " ".join(shlex.quote(f"features.{option}.{each}={_as_yaml(theirs[each])}") for each in differ)
+            raise ConfigError(path, problem, cure=cure)
+
+
+def _as_yaml(value: Any) -> str:
+    return value if isinstance(value, str) else shown(value)
+
+
+def _whole(option: str, value: Any) -> Any:
+    """The value as a store keeps it: a folder with its whole path."""
+    return str(Path(value).resolve()) if option == "model" and Path(value).is_dir() else value
 
 
 def check_start(start: Ranker[Any], config: RunConfig, datamodule: RankingData) -> None:

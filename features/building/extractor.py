@@ -14,6 +14,7 @@ from features.texts.pools import PoolSource
 from features.texts.tasks import TaskSource
 from language_models.backbone import Backbone
 from language_models.encoder import Encoder
+from language_models.language_model import LanguageModel
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.group_store import GroupStore
 from ranking.stores.writer import check_settings
@@ -84,6 +85,11 @@ class Extractor(ABC):
     def models(self) -> Mapping[str, Backbone]:
         """Models by the names of their settings; with `dtype: auto` they accept a store made with any dtype."""
         return {"encoder": self.encoder} if self.encoder else {}
+
+    @property
+    def makes_vectors(self) -> tuple[str, Encoder | LanguageModel] | None:
+        """The option that names the model whose vectors the store holds, and this model; None if there is none."""
+        return ("encoder", self.encoder) if self.encoder else None
 
     @cached_property
     def path(self) -> Path:

@@ -11,6 +11,7 @@ from features.responses.generation import Generator
 from features.texts.tasks import Task, TaskSource
 from features.verification.workers import DEFAULT_WORKERS, Workers, build_verifier
 from language_models.backbone import Backbone
+from language_models.encoder import Encoder
 from language_models.language_model import LanguageModel
 from registry import EXTRACTORS, GENERATORS, SOURCES, VERIFIERS, ConfigError, Node
 from registry.ranges import Few, FilePath, Rows
@@ -64,6 +65,7 @@ class ResponsesExtractor(Extractor):
         self.verifier = build_verifier(verifier, workers) if verifier is not None else None
         given = self.generator.language_model
         reads = reader or given
+        self._reads = "reader" if reader else "generator"
         if reads is None or not reads.depths:
             where = "features.reader" if reads is None or reader else "features.generator"
             cure = f"{where}: {{model: ..., depths: [0.6]}}"
@@ -91,6 +93,11 @@ class ResponsesExtractor(Extractor):
         """The models in this process: the generator, unless it is a server, and the reader."""
         given = self.generator.language_model
         return {**({"generator": given} if given else {}), "reader": self.reader}
+
+    @property
+    def makes_vectors(self) -> tuple[str, Encoder | LanguageModel] | None:
+        """The reader, which is the generator if no other is set."""
+        return self._reads, self.reader
 
     def settings(self) -> dict[str, Any]:
         """All settings that the content of the store depends on."""

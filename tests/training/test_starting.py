@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 import train
 from rankers.checkpoint import load_ranker, save_pretrained
 from ranking.stores.group_store_writer import GroupStoreWriter
+from registry.config import to_yaml
 from training.starting import Pull
 
 
@@ -144,3 +146,51 @@ def test_a_start_that_does_not_fit_is_refused_before_training(
             assert train.main(["--config", str(personal), *overrides, *more]) == 1, overrides
             assert message in capsys.readouterr().err
     assert not (tmp_path / "runs" / "personal").exists()
+
+
+def embedded(folder: Path, encoder: dict[str, Any], more: dict[str, Any]) -> Path:
+    """A config that embeds forty groups before it trains."""
+    words = ("open", "sort", "read")
+    rows = [
+        {
+            "query": f"{words[place % 3]} {place}",
+            "candidates": [f"{word} {place}" for word in words],
+            "picked": place % 3,
+        }
+        for place in range(40)
+    ]
+    (folder / "picks.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = {
+        "features": {"name": "embedding", "source": {"name": "jsonl", "path": "picks.jsonl"}, "encoder": encoder},
+        "datamodule": {"name": "grouped_features", "batch_size": 16},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
+        **more,
+    }
+    (folder / "embedded.yaml").write_text(to_yaml(config))
+    return folder / "embedded.yaml"
+
+
+def test_other_vectors_than_those_of_start_or_old_store_are_refused_before_they_are_made(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder = {"model": str(tiny_bert), "max_length": 16, "dtype": "float32"}
+    assert train.main(["--config", str(embedded(tmp_path, encoder, {"ranker": "list_ranker"}))]) == 0
+    run, old = latest(tmp_path, "embedded"), next((tmp_path / "data").iterdir())
+    replay = {"datamodule": {"name": "grouped_features", "replay": {"path": str(old)}}}
+    capsys.readouterr()
+    for where, more in {
+        "init_from": {"init_from": str(run)},
+        "datamodule.replay.path": {"ranker": "list_ranker", **replay},
+    }.items():
+        config = embedded(tmp_path, {**encoder, "max_length": 32, "query_prompt": "find:"}, more)
+        for words in ([], ["--check"]):
+            assert train.main(["--config", str(config), *words]) == 1
+            told = capsys.readouterr().err
+            assert f"embedded.yaml: {where}: " in told
+            assert "has vectors that were made with max_length 16, query_prompt ''; this config would" in told
+            cure = told.rpartition("What to do:")[2].split()
+            assert cure == ["features.encoder.max_length=16", "features.encoder.query_prompt="]
+            assert [path.name for path in (tmp_path / "data").iterdir()] == [old.name]
+        assert train.main(["--config", str(config), *cure]) == 0
+        capsys.readouterr()
