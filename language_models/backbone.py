@@ -235,23 +235,37 @@ class Backbone:
             raise ConfigError(f"{self.yaml_path}.model", problem, cure="use a causal model with its language head")
         return model
 
-    def load_classifier(self) -> Any:
-        """The model with its trained classification head of one output; the rest as in `load`.
+    def load_classifier(self) -> tuple[Any, Any, Any]:
+        """The model without head, its trained head of one output in fp32, and the `Pooling` that the head reads.
 
         Raises:
-            ConfigError: For the reasons of `load`, or if the head is missing or has several outputs.
+            ConfigError: For the reasons of `load` and `check_classifier`, or if the head is missing or reads more than
+                one state of a text.
         """
         from transformers import AutoModelForSequenceClassification
 
-        outputs = getattr(self.config(), "num_labels", None)
-        if outputs != 1:
-            problem = f"{self.model} has a head of {outputs} outputs, and a score is one."
-            raise ConfigError(f"{self.yaml_path}.model", problem, cure="a model with num_labels 1, or ranker.head=new")
+        from language_models.classifier_head import split_classifier  # here, since it loads transformers
+
+        self.check_classifier(self.config())
         model, info = self._load(AutoModelForSequenceClassification, None)
         if missing := info["missing_keys"]:
             problem = f"{self.folder} lacks weights of a trained head: {', '.join(sorted(missing)[:3])}."
             raise ConfigError(f"{self.yaml_path}.model", problem, cure="another model, or ranker.head=new")
-        return model
+        try:
+            return split_classifier(model)
+        except ValueError as error:
+            problem = f"{error}, which this project does not support."
+            raise ConfigError(f"{self.yaml_path}.model", problem, cure="another model, or ranker.head=new") from error
+
+    def check_classifier(self, config: Any) -> None:
+        """Check that the model's classification head has one output.
+
+        Raises:
+            ConfigError: If it has another number of outputs.
+        """
+        if (outputs := getattr(config, "num_labels", None)) != 1:
+            problem = f"{self.model} has a head of {outputs} outputs, and a score is one."
+            raise ConfigError(f"{self.yaml_path}.model", problem, cure="a model with num_labels 1, or ranker.head=new")
 
     def _load(self, kind: Any, device_map: str | None) -> tuple[Any, dict[str, Any]]:
         """A model of class `kind`, and transformers' report on its weights."""

@@ -44,7 +44,7 @@ class PooledStates:
     def __init__(
         self, model: Any, *, batch_tokens: int, max_length: int, typed: bool = True, recompute: bool = False
     ) -> None:
-        self._whole, self._model = model, base_of(model)
+        self._model = base_of(model)
         self._batch_tokens, self._typed, self._recompute = batch_tokens, typed, recompute
         self._first_position = _first_position(model)
         training = model.training
@@ -66,14 +66,6 @@ class PooledStates:
         if self.packs:
             return self._in_passes(self._packed_passes(conversations), partial(self._packed, pooling=pooling))
         return self._in_passes(self._padded_passes(conversations), partial(self._padded, pooling=pooling))
-
-    def logits(self, conversations: Sequence[Conversation]) -> Float[Tensor, "N O"]:
-        """The outputs of the model's own classification head for each text, conversation by conversation, in fp32.
-
-        Args:
-            conversations: Prompts and responses as tokens.
-        """
-        return self._in_passes(self._padded_passes(conversations), self._logits)
 
     def _in_passes(
         self,
@@ -107,10 +99,6 @@ class PooledStates:
         rows = torch.arange(len(seen), device=seen.device).unsqueeze(1) * width
         places = torch.where(seen, rows + torch.arange(width, device=seen.device), -1)
         return _pooled(states.flatten(0, 1), places, pooling)
-
-    def _logits(self, part: list[Conversation]) -> Float[Tensor, "n O"]:
-        given, _ = self._filled(part)
-        return self._whole(**given).logits.float()
 
     def _filled(self, part: list[Conversation]) -> tuple[dict[str, Any], Bool[Tensor, "n L"]]:
         """The arguments of a model's forward for texts padded on the right, and which tokens exist."""

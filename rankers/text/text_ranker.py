@@ -94,7 +94,7 @@ class TextRanker(Ranker[TextBatch]):
         self._pooling: Literal["auto"] | Pooling = pooling
         self._batch_tokens, self._recompute = batch_tokens, gradient_checkpointing
         self.backbone: Any = None
-        self.head: nn.Linear | None = None
+        self.head: nn.Module | None = None
         self._told_of_cut = self._is_sharded = False
 
     def configure_model(self) -> None:
@@ -116,6 +116,8 @@ class TextRanker(Ranker[TextBatch]):
         outline = self._described.checked_outline(self.max_length, "ranker", download=download)
         if outline is None:
             return
+        if self._head == "pretrained":
+            self._described.check_classifier(outline.config)
         self._pairs.conversations(["query"], [["candidate"]])
         if self._train == "lora":
             lora_targets(outline, self._lora)
@@ -165,30 +167,25 @@ class TextRanker(Ranker[TextBatch]):
         return described
 
     def is_kept(self, name: str) -> bool:
-        """Whether checkpoints hold a weight: all that are trained, and no frozen ones of the backbone."""
-        return not name.startswith("backbone.") or name in self._trained
+        """Whether checkpoints hold a weight: all that are trained, and no frozen ones."""
+        return name in self._trained
 
     def _load_backbone(self) -> Any:
         """The backbone with the weights to train; a new head is added to the ranker."""
-        backbone = self._described.load() if self._head == "new" else self._described.load_classifier()
+        if self._head == "new":
+            backbone = self._described.load()
+            # Nothing reads the pooler's output, and several processes would wait for its gradient.
+            if getattr(backbone, "pooler", None) is not None:
+                backbone.pooler = None
+            self.head = _new_head(backbone.config.hidden_size, self._num_outputs)
+        else:
+            backbone, self.head, self._pooling = self._described.load_classifier()
         self._described.check_length(self.max_length, "ranker", backbone.config)
         if self._train == "lora":
             add_lora(backbone, self._lora)
         else:
             backbone.requires_grad_(self._train == "all")
-        if self._head == "new":
-            # Nothing reads the pooler's output, and several processes would wait for its gradient.
-            if getattr(backbone, "pooler", None) is not None:
-                backbone.pooler = None
-            self.head = nn.Linear(backbone.config.hidden_size, self._num_outputs)
-            nn.init.normal_(self.head.weight, std=1 / (backbone.config.hidden_size + 1) ** 0.5)
-            nn.init.zeros_(self.head.bias)
-        elif self._train in ("lora", "head"):
-            for name, weight in backbone.named_parameters():
-                if not name.startswith(f"{backbone.base_model_prefix}."):
-                    weight.requires_grad_(True)
-            if hasattr(backbone, "score"):
-                backbone.score.float()
+        self.head.requires_grad_(self._train != "nothing")
         return backbone
 
     def _shard(self, mesh: Any) -> None:
@@ -199,23 +196,19 @@ class TextRanker(Ranker[TextBatch]):
         _ = self.reader
         owner, name = place_of_blocks(self.backbone)
         blocks = owner.get_submodule(name)
-        head = self.head if self.head is not None else getattr(self.backbone, "score", None)
-        base = self.backbone if head is None else base_of(self.backbone)
-        for module in [*blocks.children(), base, *([] if head is None else [head])]:
+        for module in [*blocks.children(), base_of(self.backbone), self.head]:
             fully_shard(module, mesh=mesh)
         # Lightning reads checkpoints of shards itself, and would miss the frozen weights in them.
         self.strict_loading, self._is_sharded = False, True
 
     def _scores(self, conversations: Sequence[Conversation]) -> Float[Tensor, " N"]:
-        head = self.head if self.head is not None else getattr(self.backbone, "score", None)
+        assert self.head is not None, "configure_model() was not called"
         frozen = self._train in ("head", "nothing")
-        if head is None:
-            outputs = self.reader.logits(conversations)
-        else:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-                pooled = self.reader.read(conversations, self._pooled)
-            with torch.autocast(pooled.device.type, enabled=False):
-                outputs = head(pooled.to(head.weight.dtype)).float()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            pooled = self.reader.read(conversations, self._pooled)
+        # The head computes in fp32: in bfloat16 many scores would be equal.
+        with torch.autocast(pooled.device.type, enabled=False):
+            outputs = self.head(pooled)
         return outputs[:, -1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs[:, 0]
 
     @cached_property
@@ -256,6 +249,13 @@ class TextRanker(Ranker[TextBatch]):
                 f"ranker.max_length={self.max_length}",
                 style="yellow",
             )
+
+
+def _new_head(hidden_size: int, num_outputs: int) -> nn.Linear:
+    head = nn.Linear(hidden_size, num_outputs)
+    nn.init.normal_(head.weight, std=1 / (hidden_size + 1) ** 0.5)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def _check_options(train: str, lora: Lora, head: str, num_outputs: int, pooling: str) -> None:
