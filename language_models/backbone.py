@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 
 from console.progress import bar_console, can_redraw, is_first_process
+from language_models.block_states import first_position_of
 from language_models.loading_bars import no_bars
 from language_models.precision import (
     Dtype,
@@ -130,13 +131,19 @@ class Backbone:
         with self._loading("its model"), torch.device("meta"):
             return AutoModel.from_config(config, trust_remote_code=False)
 
-    def check_length(self, max_length: int, path: str, config: Any) -> None:
+    def check_length(self, max_length: int, path: str, model: Any) -> None:
         """Check that the model has enough positions for texts of this length.
+
+        Args:
+            max_length: The most tokens of a text.
+            path: The yaml path of the component that has `max_length`.
+            model: The model, or its outline.
 
         Raises:
             ConfigError: If it has not; the error names `path`.
         """
-        longest = getattr(config, "max_position_embeddings", None)
+        positions = getattr(model.config, "max_position_embeddings", None)
+        longest = None if positions is None else positions - first_position_of(model)
         if longest is not None and max_length > longest:
             problem = f"{max_length} is more than the {longest} tokens of {self.model}."
             raise ConfigError(f"{path}.max_length", problem, cure=f"at most {longest}, or another model")
@@ -157,7 +164,7 @@ class Backbone:
         if self.sha256 is not None:
             assert self.checked_hash
         outline = self.outline()
-        self.check_length(max_length, path, outline.config)
+        self.check_length(max_length, path, outline)
         return outline
 
     @cached_property

@@ -110,6 +110,14 @@ def num_layers_of(model: Any) -> int:
     return model.config.get_text_config().num_hidden_layers
 
 
+def first_position_of(model: Any) -> int:
+    """The position of a text's first token: some models keep the first positions for padding."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.padding_idx + 1
+    return 0
+
+
 def place_of_blocks(model: Any) -> tuple[nn.Module, str]:
     """The module that holds both the list of blocks and the input embeddings, and the list's name in it."""
     embeddings, number = model.get_input_embeddings(), num_layers_of(model)

@@ -107,7 +107,7 @@ class Encoder(Backbone):
     @cached_property
     def _model(self) -> Any:
         model = self.load()
-        self.check_length(self.max_length, "encoder", model.config)
+        self.check_length(self.max_length, "encoder", model)
         return model.to(self.compute_device)
 
     def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], set[int]]:

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from language_models.block_states import base_of
+from language_models.block_states import base_of, first_position_of
 from language_models.conversation import Conversation
 from language_models.packed_texts import PackedTexts
 from language_models.sampling.prompt_sharing import PromptSharing, filled
@@ -46,13 +46,15 @@ class PooledStates:
     ) -> None:
         self._model = base_of(model)
         self._batch_tokens, self._typed, self._recompute = batch_tokens, typed, recompute
-        self._first_position = _first_position(model)
+        self._first_position = first_position_of(model)
         training = model.training
         model.eval()
         try:
             with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
                 self.causal = PromptSharing(model).is_causal()
-                self.packs = _window_allows(model.config, self.causal, max_length) and self._packs_well()
+                self.packs = (
+                    _window_allows(model.config.get_text_config(), self.causal, max_length) and self._packs_well()
+                )
         finally:
             model.train(training)
 
@@ -178,15 +180,8 @@ def _pooled(states: Float[Tensor, "T H"], places: Int[Tensor, "n L"], pooling: P
     return states[places.gather(1, column.unsqueeze(1)).squeeze(1)].float()
 
 
-def _first_position(model: Any) -> int:
-    """The position of a text's first token: some models keep the first positions for padding."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            return module.padding_idx + 1
-    return 0
-
-
 def _window_allows(config: Any, causal: bool, max_length: int) -> bool:
-    """Whether no layer of a bidirectional model limits how far a token of a text sees."""
+    """Whether attention to packed texts sees what the model sees: all of a text, or a sliding window before a token."""
     window = getattr(config, "local_attention", None) or getattr(config, "sliding_window", None)
-    return causal or not window or max_length <= window // 2
+    part = getattr(config, "attention_chunk_size", None)
+    return (not part or max_length <= part) and (causal or not window or max_length <= window // 2)

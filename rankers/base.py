@@ -71,6 +71,8 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     takes_shared_negatives: ClassVar[bool] = False
     can_be_sharded: ClassVar[bool] = False
     """Whether `configure_model` shards the weights over processes if the trainer's strategy is `fsdp2`."""
+    can_be_rounded: ClassVar[bool] = True
+    """Whether all weights may be in half precision, as with the trainer's precision `bf16-true`."""
 
     extra: Sequence[str] = ()
     """What the ranker reads of each candidate besides its vector or text, such as `num_tokens`."""

@@ -1,4 +1,4 @@
-"""Reranker: a trained ranker with the model that makes its vectors; takes texts and returns ranked documents."""
+"""Reranker: a trained ranker, with the model that makes its vectors if it needs any; ranks texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ from features.texts.tasks import Response, Task
 from language_models.chat_template import Message
 from language_models.encoder import Encoder
 from language_models.language_model import LanguageModel
+from language_models.precision import device_named
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker, save_pretrained
-from ranking.batch import FeatureBatch
+from ranking.batch import FeatureBatch, TextBatch
 from ranking.texts import check_texts
 
 R = TypeVar("R", bound="Reranker")
@@ -42,23 +43,27 @@ class Reranker:
     """Ranks documents for a query, or a language model's responses.
 
     Args:
-        ranker: A trained ranker of features.
+        ranker: A trained ranker of features, or one that reads texts itself, such as a reward model.
         encoder: The model that made the features of its training: a text encoder, or the language model whose hidden
-            states are the features.
+            states are the features. None for a ranker that reads texts itself.
 
     Raises:
-        ValueError: If the ranker has `extra` inputs, which texts alone do not have.
+        ValueError: If the ranker has `extra` inputs, which texts alone do not have, or if a ranker of features has no
+            encoder.
     """
 
-    def __init__(self, ranker: Ranker[FeatureBatch], encoder: Encoder | LanguageModel) -> None:
+    def __init__(self, ranker: Ranker[Any], encoder: Encoder | LanguageModel | None = None) -> None:
+        if encoder is None and ranker.batch_type is not TextBatch:
+            raise ValueError(f"{ranker.name} does not read texts itself: give the encoder of its features")
         if ranker.extra:
             problem = f"this ranker also reads {', '.join(ranker.extra)} of each response, which texts do not have"
             raise ValueError(f"{problem}: call the ranker itself with a FeatureBatch, or train one without `extra`")
+        ranker.configure_model()
         self.ranker, self.encoder = ranker.eval(), encoder
 
     @classmethod
     def from_pretrained(cls: type[R], path: str | Path) -> R:
-        """Load a ranker and its encoder.
+        """Load a ranker and its encoder; a ranker that reads texts itself goes to the first GPU, if there is one.
 
         Args:
             path: The folder of a run, a checkpoint, or a folder written by `save_pretrained`.
@@ -68,6 +73,8 @@ class Reranker:
             ValueError: If the ranker's features were not made by an encoder.
         """
         ranker = load_ranker(path)
+        if ranker.batch_type is TextBatch:
+            return cls(ranker.to(device_named()))
         if ranker.encoder is None:
             raise ValueError(
                 f"{path}: no encoder made the features of this ranker, so it cannot rank texts; "
@@ -87,7 +94,7 @@ class Reranker:
         """Rank documents, best first.
 
         Args:
-            query: The query; for responses, the chat that the model was given, or the user's message.
+            query: The query; for responses, the user's message, or with an encoder the chat that the model was given.
             documents: Any number of texts; for responses, the model's output without special tokens.
             top_k: Number of documents to return; None for all.
 
@@ -104,34 +111,47 @@ class Reranker:
         order: list[int] = scores.argsort(descending=True, stable=True)[:top_k].tolist()
         return [RankedDocument(index, documents[index], float(scores[index])) for index in order]
 
-    def _batch(self, query: str | Sequence[Message], documents: Sequence[str]) -> FeatureBatch:
+    def _batch(self, query: str | Sequence[Message], documents: Sequence[str]) -> FeatureBatch | TextBatch:
         count = len(documents)
-        of_query, of_documents = self._vectors(query, documents)
-        batch = FeatureBatch(
-            labels=torch.zeros(1, count),
-            mask=torch.ones(1, count, dtype=torch.bool),
-            group=torch.zeros(1, dtype=torch.int64),
-            slot=torch.arange(count).unsqueeze(0),
-            unique_queries=of_query,
-            unique_candidates=of_documents,
-            query_index=torch.zeros(1, dtype=torch.int64),
-            candidate_index=torch.arange(count).unsqueeze(0),
-        )
+        group: dict[str, Any] = {
+            "labels": torch.zeros(1, count),
+            "mask": torch.ones(1, count, dtype=torch.bool),
+            "group": torch.zeros(1, dtype=torch.int64),
+            "slot": torch.arange(count).unsqueeze(0),
+        }
+        if self.encoder is None:
+            batch = TextBatch(**group, queries=[_text_of(query)], candidates=[list(documents)])
+        else:
+            of_query, of_documents = self._vectors(self.encoder, query, documents)
+            batch = FeatureBatch(
+                **group,
+                unique_queries=of_query,
+                unique_candidates=of_documents,
+                query_index=torch.zeros(1, dtype=torch.int64),
+                candidate_index=torch.arange(count).unsqueeze(0),
+            )
         return batch.to(_device_of(self.ranker))
 
+    @staticmethod
     def _vectors(
-        self, query: str | Sequence[Message], documents: Sequence[str]
+        encoder: Encoder | LanguageModel, query: str | Sequence[Message], documents: Sequence[str]
     ) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]:
-        if isinstance(self.encoder, LanguageModel):
+        if isinstance(encoder, LanguageModel):
             return _states(
-                self.encoder, [{"role": "user", "content": query}] if isinstance(query, str) else query, documents
+                encoder, [{"role": "user", "content": query}] if isinstance(query, str) else query, documents
             )
-        if not isinstance(query, str):
-            raise ValueError("this ranker reads vectors of texts: its query is a text, not a chat")
         return (
-            self.encoder.encode([query], prompt=self.encoder.query_prompt),
-            self.encoder.encode(list(documents), prompt=self.encoder.candidate_prompt),
+            encoder.encode([_text_of(query)], prompt=encoder.query_prompt),
+            encoder.encode(list(documents), prompt=encoder.candidate_prompt),
         )
+
+
+def _text_of(query: str | Sequence[Message]) -> str:
+    if not isinstance(query, str):
+        raise ValueError("this ranker reads texts: its query is a text, not a chat")
+    if not query:
+        raise ValueError("the query is empty")
+    return query
 
 
 def _states(

@@ -70,6 +70,10 @@ def check(config: RunConfig, *, new: bool = True) -> None:
     name = config.ranker["name"]
     if config.trainer.get("strategy") == "fsdp2" and not RANKERS.get(name).can_be_sharded:
         raise ConfigError("trainer.strategy", f"the weights of {name} cannot be sharded.", given="fsdp2", cure="ddp")
+    if trainer.precision in ("bf16-true", "16-true") and not RANKERS.get(name).can_be_rounded:
+        problem = f"would round the scores of {name}, so that many are equal."
+        cure = f"{trainer.precision.removesuffix('true')}mixed; for a smaller backbone, ranker.backbone.dtype=bfloat16"
+        raise ConfigError("trainer.precision", problem, given=trainer.precision, cure=cure)
     _check_ranker(config)
     metrics = [f"val/{metric_name(node)}" for node in config.ranker["metrics"]]
     if config.monitor not in metrics:
@@ -329,7 +333,7 @@ def _read_source(extractor: Extractor) -> str:
 def _check_encoder(extractor: Extractor, download: bool) -> None:
     encoder = extractor.encoder
     if encoder is not None and (download or encoder.is_here):
-        encoder.check_length(encoder.max_length, "features.encoder", encoder.config())
+        encoder.check_length(encoder.max_length, "features.encoder", encoder.outline())
 
 
 def _build_without_weights(ranker: Mapping[str, Any]) -> Any:

@@ -155,7 +155,7 @@ class LRanker(PoolRanker):
         if self.backbone is not None:
             return
         backbone = self._described.load()
-        self._described.check_length(self.max_length, "ranker", backbone.config)
+        self._described.check_length(self.max_length, "ranker", backbone)
         # Refuse a template without room for a query before any file is written.
         _ = self._tokens
         add_lora(backbone, self._lora)

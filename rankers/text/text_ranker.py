@@ -67,6 +67,7 @@ class TextRanker(Ranker[TextBatch]):
 
     batch_type: ClassVar[type[Batch]] = TextBatch
     can_be_sharded: ClassVar[bool] = True
+    can_be_rounded: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class TextRanker(Ranker[TextBatch]):
         self._batch_tokens, self._recompute = batch_tokens, gradient_checkpointing
         self.backbone: Any = None
         self.head: nn.Module | None = None
+        self._trained: frozenset[str] = frozenset()
         self._told_of_cut = self._is_sharded = False
 
     def configure_model(self) -> None:
@@ -105,7 +107,8 @@ class TextRanker(Ranker[TextBatch]):
         """
         if self.backbone is None:
             self.backbone = self._load_backbone()
-            _ = self._pairs
+            self._pairs.check_room()
+            self._trained = frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
             # Models are loaded in evaluation mode, and Lightning does not change the mode of modules.
             self.train(self.training)
         if self.device_mesh is not None and not self._is_sharded:
@@ -118,7 +121,7 @@ class TextRanker(Ranker[TextBatch]):
             return
         if self._head == "pretrained":
             self._described.check_classifier(outline.config)
-        self._pairs.conversations(["query"], [["candidate"]])
+        self._pairs.check_room()
         if self._train == "lora":
             lora_targets(outline, self._lora)
 
@@ -143,15 +146,15 @@ class TextRanker(Ranker[TextBatch]):
             queries: One text for each list of candidates.
             candidates: The candidates of each query.
         """
-        distinct = [list(dict.fromkeys(texts)) for texts in candidates]
-        found = self._scores(self._pairs.conversations(queries, distinct))
+        pairs = [(query, text) for query, texts in zip(queries, candidates, strict=True) for text in texts]
+        distinct: dict[str, dict[str, None]] = {query: {} for query in queries}
+        for query, text in pairs:
+            distinct[query][text] = None
+        found = self._scores(self._pairs.conversations(list(distinct), [list(texts) for texts in distinct.values()]))
         self._tell_of_cut()
-        start, place = 0, []
-        for texts, each in zip(candidates, distinct, strict=True):
-            number = {text: start + row for row, text in enumerate(each)}
-            place += [number[text] for text in texts]
-            start += len(each)
-        return found[torch.tensor(place, dtype=torch.long, device=found.device)]
+        once = ((query, text) for query, texts in distinct.items() for text in texts)
+        number = {pair: place for place, pair in enumerate(once)}
+        return found[torch.tensor([number[pair] for pair in pairs], dtype=torch.long, device=found.device)]
 
     def train(self, mode: bool = True) -> "TextRanker":
         """Set the mode; a frozen backbone stays in evaluation mode, without dropout."""
@@ -180,7 +183,7 @@ class TextRanker(Ranker[TextBatch]):
             self.head = _new_head(backbone.config.hidden_size, self._num_outputs)
         else:
             backbone, self.head, self._pooling = self._described.load_classifier()
-        self._described.check_length(self.max_length, "ranker", backbone.config)
+        self._described.check_length(self.max_length, "ranker", backbone)
         if self._train == "lora":
             add_lora(backbone, self._lora)
         else:
@@ -236,10 +239,6 @@ class TextRanker(Ranker[TextBatch]):
         if self._pooling != "auto":
             return self._pooling
         return "last" if self.reader.causal else "first"
-
-    @cached_property
-    def _trained(self) -> frozenset[str]:
-        return frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
 
     def _tell_of_cut(self) -> None:
         if self._pairs.num_cut and not self._told_of_cut:

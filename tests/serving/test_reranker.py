@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import train
+from language_models.backbone import Backbone
 from language_models.encoder import Encoder
 from rankers.checkpoint import load_ranker, save_pretrained
 from rankers.language_ranker.list_ranker import ListRanker
 from rankers.language_ranker.point_ranker import PointRanker
+from rankers.text.cross_encoder import CrossEncoder
 from registry import ConfigError
 from serving.reranker import Reranker
 
@@ -103,6 +106,71 @@ def test_a_ranker_of_ready_made_features_says_that_it_cannot_read_texts(tmp_path
     with pytest.raises(ValueError, match="no encoder made the features"):
         Reranker.from_pretrained(tmp_path)
     assert load_ranker(tmp_path).encoder is None
+
+
+def test_a_reward_model_ranks_texts_with_the_scores_of_its_training(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RANKERS_RUN_DIR", raising=False)
+    lines = [
+        {
+            "query_id": f"q{number}",
+            "query": f"sort {number}",
+            "candidates": [{"id": str(k), "text": text, "label": k == number % 5} for k, text in enumerate(DOCUMENTS)],
+        }
+        for number in range(40)
+    ]
+    (tmp_path / "groups.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    overrides = [
+        "features.source.path=groups.jsonl",
+        f"ranker.backbone={{model: {tiny_llama}}}",
+        "ranker.template=plain",
+        "ranker.max_length=64",
+        "trainer.accelerator=cpu",
+        "trainer.precision=32-true",
+        "trainer.enable_progress_bar=false",
+    ]
+    assert train.main(["--config", "reward_model_jsonl.yaml", *overrides]) == 0, capsys.readouterr().err
+    (folder,) = (tmp_path / "runs" / "reward_model_jsonl").iterdir()
+
+    reranker = Reranker.from_pretrained(folder)
+
+    tested = [line.split() for line in (folder / "run.trec").read_text().splitlines()]
+    query = tested[0][0]
+    expected = {int(line[2]): float(line[4]) for line in tested if line[0] == query}
+    ranked = reranker.rank(f"sort {query.removeprefix('q')}", DOCUMENTS)
+    assert [document.score for document in ranked] == sorted((document.score for document in ranked), reverse=True)
+    assert {document.index: document.score for document in ranked} == pytest.approx(expected, abs=2e-6)
+    assert Reranker.from_pretrained(reranker.save_pretrained(tmp_path / "saved")).rank("a", ["b", ""]) == (
+        reranker.rank("a", ["b", ""])
+    )
+    with pytest.raises(ValueError, match="its query is a text, not a chat"):
+        reranker.rank([{"role": "user", "content": "sort"}], DOCUMENTS)
+    with pytest.raises(ValueError, match="the query is empty"):
+        reranker.rank("", DOCUMENTS)
+
+
+def test_a_ready_made_cross_encoder_ranks_texts_without_a_run(tiny_bert: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(tiny_bert, num_labels=1)
+    plain = AutoModelForSequenceClassification.from_config(config).eval()
+    plain.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    tokenizer.save_pretrained(tmp_path)
+    backbone = Backbone(model=str(tmp_path), dtype="float32")
+
+    ranked = Reranker(CrossEncoder(backbone, max_length=64, head="pretrained", train="nothing")).rank("sort", DOCUMENTS)
+
+    with torch.no_grad():
+        expected = [plain(**tokenizer("sort", text, return_tensors="pt")).logits.item() for text in DOCUMENTS]
+    assert [document.score for document in ranked] == pytest.approx(sorted(expected, reverse=True), abs=2e-5)
+    assert all(expected[document.index] == pytest.approx(document.score, abs=2e-5) for document in ranked)
+
+
+def test_a_ranker_of_features_without_an_encoder_is_refused() -> None:
+    with pytest.raises(ValueError, match="point_ranker does not read texts itself: give the encoder"):
+        Reranker(PointRanker(feature_dim=8))
 
 
 def test_texts_go_in_and_a_reranker_comes_out_by_one_config(

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from language_models.backbone import Backbone
+from rankers.text.reward_model import RewardModel
 from rankers.text.text_ranker import TextRanker
 from ranking.batch import TextBatch
 from registry import ConfigError
@@ -21,6 +23,7 @@ KINDS = [
     ("tiny_gpt2", "rankllama"),
     ("tiny_bert", "pair"),
     ("typed_bert", "pair"),
+    ("tiny_bert", "plain"),
 ]
 
 
@@ -36,6 +39,8 @@ def tokens_of(folder: Path, template: str, query: str, candidate: str) -> dict[s
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if template == "pair":
         return tokenizer(query, candidate, return_tensors="pt")
+    if tokenizer.eos_token is None:
+        return tokenizer(f"{query} {candidate}", return_tensors="pt")
     text = {
         "plain": query + candidate + tokenizer.eos_token,
         "chat": f"user: {query}{tokenizer.eos_token}assistant: {candidate}{tokenizer.eos_token}",
@@ -67,7 +72,7 @@ def test_scores_are_those_of_each_text_alone(
                 continue
             with torch.no_grad():
                 states = plain(**tokens_of(folder, template, query, candidate)).last_hidden_state[0].double()
-            first_or_last = states[0 if template == "pair" else -1]
+            first_or_last = states[0 if "bert" in folder.name else -1]
             pooled = states.mean(dim=0) if pooling == "mean" else first_or_last
             expected = pooled @ ranker.head.weight[0].double() + ranker.head.bias[0].double()
             assert scores[group, place].item() == pytest.approx(expected.item(), abs=2e-5)
@@ -172,6 +177,58 @@ def test_a_ready_made_reward_model_reads_the_last_token_although_it_is_the_paddi
                 assert scores[group, place].item() == pytest.approx(expected, abs=2e-5)
 
 
+@pytest.mark.parametrize("train", ["all", "lora", "head"])
+def test_the_head_of_a_ready_made_cross_encoder_trains_in_float32_and_its_texts_are_not_padded(
+    bert_classifier: Path, texts: TextBatch, build: Build, train: str
+) -> None:
+    options = {"template": "pair", "head": "pretrained", "train": train, "backbone": {"dtype": "bfloat16"}}
+    ranker = build(bert_classifier, "cross_encoder", **options)
+    weights = {name: weight for name, weight in ranker.named_parameters() if name.startswith("head.")}
+    shapes = sorted(tuple(weight.shape) for weight in weights.values())
+    assert shapes == [(1,), (1, 32), (32,), (32, 32)], "pooler and classifier"
+    assert all(weight.dtype == torch.float32 and weight.requires_grad for weight in weights.values())
+    seen: list[int] = []
+    ranker.backbone.get_input_embeddings().register_forward_hook(lambda *given: seen.append(given[1][0].numel()))
+    scores, labels, mask = ranker.training_scores(texts)
+    ranker.loss(scores, labels, mask).backward()
+    assert scores.dtype == torch.float32 and all(weight.grad.abs().max() > 0 for weight in weights.values())  # type: ignore[union-attr]
+    tokenizer = AutoTokenizer.from_pretrained(bert_classifier)
+    pairs = [(q, c) for q, row in zip(texts.queries, texts.candidates, strict=True) for c in dict.fromkeys(row) if c]
+    assert seen[-1] == sum(len(tokenizer(*pair)["input_ids"]) for pair in pairs)
+
+
+def test_scores_keep_their_digits_with_a_backbone_in_bfloat16(llama_classifier: Path, build: Build) -> None:
+    options = {"head": "pretrained", "train": "nothing", "backbone": {"dtype": "bfloat16"}}
+    ranker = build(llama_classifier, **options)
+    with torch.no_grad():
+        scores = ranker.score(["sort"], [[f"value {number}" for number in range(40)]])
+    assert scores.dtype == torch.float32 and not torch.equal(scores, scores.bfloat16().float())
+
+
+def test_queries_that_are_equal_are_read_once(tiny_llama: Path, texts: TextBatch, build: Build) -> None:
+    ranker = build(tiny_llama)
+    seen: list[int] = []
+    ranker.backbone.get_input_embeddings().register_forward_hook(lambda *given: seen.append(given[1][0].numel()))
+    once = ranker.score(["sort"], [["a", "b", "c"]])
+    again = ranker.score(["sort", "sort", "sort"], [["b", "a"], [], ["c", "b", "b"]])
+    assert seen[-1] == seen[-2]
+    assert torch.equal(again, once[[1, 0, 2, 1, 1]])
+
+
+def test_special_tokens_that_your_own_template_has_are_not_added_again(tiny_llama: Path, build: Build) -> None:
+    written = build(tiny_llama, template="query: {query} document: {candidate}<|end|>")
+    named = build(tiny_llama, template="rankllama")
+    given = (["sort a list"], [["key", "value of a file", ""]])
+    assert written._pairs.conversations(*given) == named._pairs.conversations(*given)
+
+
+def test_weights_are_kept_although_they_were_asked_for_before_they_were_loaded(tiny_llama: Path) -> None:
+    ranker = RewardModel(Backbone(model=str(tiny_llama), dtype="float32"), template="plain", max_length=64)
+    assert not ranker.state_dict()
+    ranker.configure_model()
+    assert "head.weight" in ranker.state_dict()
+
+
 def test_two_outputs_are_the_logits_of_two_classes(tiny_bert: Path, texts: TextBatch, build: Build) -> None:
     ranker = build(tiny_bert, "cross_encoder", template="pair", num_outputs=2, train="head", loss="bce")
     assert ranker.head is not None
@@ -200,8 +257,9 @@ def test_long_texts_keep_their_end_and_a_line_says_so(
 @pytest.mark.parametrize(("options", "message"), [
     ({"template": "{query} and so on"}, r"ranker.template: is no template of a query and a candidate"),
     ({"template": "pair"}, r"ranker.template: the tokenizer puts nothing between two texts"),
-    ({"template": "chat"}, r"ranker.template: the model has no chat template"),
-    ({"max_length": 3, "max_query_length": 3}, r"ranker.max_length: 3 tokens leave no room for a candidate"),
+    ({"template": "chat"}, r"(?s)ranker.template: the model has no chat template.*plain for a causal one"),
+    ({"max_length": 3, "max_query_length": 3}, r"ranker.max_length: 3 tokens leave no room for a candidate after 3 "),
+    ({"template": "a b c d e f g h {query}{candidate}", "max_length": 32}, r"32 tokens leave no room for a candidate"),
     ({"max_length": 500}, r"ranker.max_length: 500 is more than the 128 tokens"),
     ({"train": "all", "lora": {"rank": 2}}, r"ranker.lora: has no effect with train: all"),
     ({"train": "nothing"}, r"ranker.train: nobody has trained a new head"),

@@ -71,6 +71,17 @@ def test_a_reward_model_is_trained_on_groups_and_scores_as_its_run_file_says(rew
     assert checked == 40
 
 
+def test_a_precision_that_would_round_scores_is_refused(
+    reward_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(["--config", str(reward_config), "trainer.precision=bf16-true"]) == 1
+    error = capsys.readouterr().err
+    assert (
+        "trainer.precision: would round the scores of reward_model, so that many are equal" in error
+        and "bf16-mixed" in error
+    )
+
+
 def test_a_stopped_run_of_a_reward_model_goes_on_to_the_same_weights(reward_config: Path, tmp_path: Path) -> None:
     whole = torch.load(run_of(reward_config, "ranker.schedule=constant") / "last.ckpt", weights_only=True)["state_dict"]
     (tmp_path / "again").mkdir()
