@@ -26,6 +26,7 @@ from ranking.significance import Interval
 
 # As in alpaca_eval: folds, strengths, seed, and how much the comparisons of the told versions count together.
 _FOLDS, _STRENGTHS, _SEED, _TOLD_SHARE, _TOLD_VERSIONS = 5, np.logspace(-4, 4, 10), 123, 0.2, 2
+_NEARLY_NOTHING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ class Comparisons:
         weights, total = self.weights, self.weights.sum()
         mean = (weights * self.length_difference).sum() / total
         spread = math.sqrt((weights * (self.length_difference - mean) ** 2).sum() / (total - 1))
-        return self.length_difference / spread if spread > 0 else np.zeros(len(self.query))
+        # The mean of equal differences differs from them by rounding.
+        differ = spread > 1e-9 * np.abs(self.length_difference).max()
+        return self.length_difference / spread if differ else np.zeros(len(self.query))
 
     def resampled(self, number: int, seed: int) -> Iterator["Comparisons"]:
         """Yield comparisons of as many queries, drawn with replacement; equal seeds draw the same queries."""
@@ -142,7 +145,8 @@ def control_length(
         strength: The inverse strength of the penalty; None chooses it by cross-validation.
 
     Raises:
-        ValueError: If there are published comparisons, but difficulties of the outputs' queries are not known.
+        ValueError: If fewer than five queries have a preference, or there are published comparisons, but difficulties
+            of the outputs' queries are not known.
 
     Note:
         AlpacaEval prints a hundred times this win rate. On one machine both give the same; between machines both can
@@ -156,6 +160,9 @@ def control_length(
         >>> round(found.win_rate, 2), found.phi < 0
         (0.59, True)
     """
+    judged = np.unique(comparisons.query[~np.isnan(comparisons.preference)])
+    if len(judged) < _FOLDS:
+        raise ValueError(f"length control needs preferences for at least {_FOLDS} queries, not {len(judged)}")
     data = _Data.of(comparisons, told)
     return _fitted(comparisons, data, _best_strength(data) if strength is None else strength)
 
@@ -223,6 +230,9 @@ class _Data:
         preference, weight = self.preference[rows], self.weight[rows]
         features, won = self.features[rows], np.ones(len(preference))
         weights = np.concatenate([preference * weight, (1 - preference) * weight])
+        if not (preference * weight).any() or not ((1 - preference) * weight).any():
+            # liblinear leaves out rows without weight, and takes the only class left for that of the won ones.
+            weights = weights.clip(min=_NEARLY_NOTHING)
         return np.concatenate([features, features]), np.concatenate([won, 0 * won]), weights
 
 

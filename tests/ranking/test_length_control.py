@@ -100,6 +100,27 @@ def test_outputs_as_long_as_the_references_keep_their_win_rate() -> None:
     assert found.win_rate == pytest.approx(preference.mean(), abs=2e-3) and found.phi == 0
 
 
+def test_equal_differences_in_length_explain_nothing_whatever_the_weights() -> None:
+    query, preference, weight = np.repeat(np.arange(40), 3), 0.8 * wave(3, 1, 120), np.full(120, 1 / 3)
+    for difference in (0.0, 7.0, 100.0, 913.0):
+        comparisons = Comparisons(query, preference, np.full(120, difference), weight=weight)
+        assert not comparisons.standardised.any()
+        assert control_length(comparisons).phi == 0
+
+
+def test_a_scorer_that_always_loses_or_always_wins_keeps_that_win_rate(capfd: pytest.CaptureFixture[str]) -> None:
+    query, difference = np.arange(40), 1000 * wave(2, 1, 40) - 500
+    for preference in (0.0, 1.0):
+        comparisons = Comparisons(query, np.full(40, preference), difference)
+        found = control_length(comparisons)
+        assert found.win_rate == pytest.approx(preference, abs=0.01)
+        draws = resampled_win_rates(comparisons, None, found.strength, num_resamples=5)
+        np.testing.assert_allclose(draws, preference, atol=0.01)
+    once = np.where(query == 7, 1.0, 0.0)  # of the five folds, one has nothing to learn of winning
+    assert control_length(Comparisons(query, once, difference)).win_rate < 0.2
+    assert capfd.readouterr() == ("", "")
+
+
 def test_outputs_that_share_a_query_share_its_weight() -> None:
     alone, _ = made(60, 0.5, 2)
     assert alone.difficulty is not None
@@ -133,6 +154,9 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         Comparisons(few, few / 4, few.astype(float))
     with pytest.raises(ValueError, match=r"length control needs preferences in \[0, 1\], these go from 0 to 4"):
         Comparisons(np.arange(5), np.arange(5.0), np.arange(5.0))
+    rare = np.where(np.arange(60) < 3, 0.5, np.nan)
+    with pytest.raises(ValueError, match="length control needs preferences for at least 5 queries, not 3"):
+        control_length(Comparisons(np.arange(60), rare, np.arange(60.0)))
     comparisons, told = made(60, 0.5, 2)
     without = Comparisons(comparisons.query, comparisons.preference, comparisons.length_difference)
     with pytest.raises(ValueError, match="of use only where the queries' difficulties are known"):
