@@ -73,6 +73,19 @@ def test_every_cell_of_every_table_fits_the_code(name: str) -> None:
     assert first.startswith("# ") and first.endswith(".")
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_all_rows_of_a_column_are_judged_on_the_same_draws(name: str) -> None:
+    draws: dict[tuple[str, str], list[list[Any]]] = {}
+    for cell in TableSpec.load(name, ["seeds=[0]"]).cells():
+        datamodule = (cell.judged or cell.config).datamodule
+        what = [datamodule.get(option) for option in ("eval_draws", "eval_seed", "split_shares", "num_candidates")]
+        draws.setdefault((cell.section, cell.column), []).append(what)
+    for found in draws.values():
+        assert all(each[:3] == found[0][:3] for each in found), found
+        # Null is all, such as the ten of each query in the quickstart's table.
+        assert len({each[3] for each in found} - {None}) <= 1, found
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_value_of_a_sweep_is_an_override_of_its_config(path: Path) -> None:
     sweep = yaml.safe_load(path.read_text())
