@@ -45,14 +45,18 @@ def run_table(
     table = Table(TableSpec.load(name, overrides), results, runs)
     findings = table.findings() if render else table.run(console, processes, cores)
     spec = table.spec
+    if render and (outdated := len(table.outdated())):
+        console.print(f"{outdated} cells were made with other settings or data than the yaml has now")
     rendering = Rendering.of(spec, findings)
     for suffix, text in ((".md", rendering.markdown()), (".csv", rendering.csv()), (".tex", rendering.latex())):
         write_file(results / f"{spec.name}{suffix}", text.encode())
     pictures = draw(spec, rendering.sections, findings, results)
-    headers, rows = rendering.wandb()
-    printed = new_table("", *headers[2:], title=spec.config.question)
-    for section, row, *cells in rows:
-        printed.add_row(f"{section} {row}".strip(), *cells)
+    headers, lines = rendering.lines()
+    printed = new_table("", *headers, title=spec.config.question)
+    for section, row, cells in lines:
+        if section:
+            printed.add_row(section, style="bold")
+        printed.add_row(row, *cells)
     print_table(console, printed)
     for note in rendering.notes():
         console.print(note, soft_wrap=True, markup=False)
@@ -62,6 +66,7 @@ def run_table(
     if wandb:
         folder = runs / spec.name
         folder.mkdir(parents=True, exist_ok=True)
+        headers, rows = rendering.wandb()
         logger = LOGGERS.build("wandb", run_dir=str(folder), path="logger")
         logger.log_table(f"tables/{spec.name}", columns=headers, data=rows)  # type: ignore[attr-defined]
         if png := next((str(each) for each in pictures if each.suffix == ".png"), None):

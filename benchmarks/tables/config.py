@@ -1,6 +1,7 @@
 """TableConfig: what a yaml in configs/tables/ can say, and the run config of each of its cells."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
 
+from ranking.metrics import metric_name
 from ranking.pool_evaluation import DIRECT
 from ranking.stores.group_store import GroupStore
 from registry import RANKERS, ConfigError, FeaturesConfig, RunConfig, load_config
@@ -19,6 +21,7 @@ from training.results.report import BOUND, WITHIN
 
 Costs = Literal["parameters", "loaded", "fit", "score", "memory"]
 Value = Costs | Literal["test", "val", "gain", "lc_win_rate", "scaling", "spread", "context_cost"]
+OF_METRICS, OF_CENTROIDS = ("test", "val", "gain"), ("spread", "context_cost")
 Plot = Literal["by_k", "ranges", "heat_map", "curves"]
 Overrides = list[str]
 _MODEL = ("model", "package", "revision", "gguf")
@@ -205,21 +208,20 @@ class TableSpec:
         """The row whose runs a row shows."""
         return row if row.of is None else next(each for each in self.config.rows if each.name == row.of)
 
+    def places(self) -> Iterator[tuple[Section, Row, Column]]:
+        """Each section, row and column with runs of its own."""
+        columns = [column for column in self.config.columns if self.place(column) == column.name]
+        rows = [row for row in self.config.rows if row.of is None]
+        yield from itertools.product(self.config.sections, rows, columns)
+
     def cells(self) -> Iterator[Cell]:
         """Every cell with runs of its own, with its checked config.
 
         Raises:
             ConfigError: For a config or override that does not fit, with the row and column it is from.
         """
-        table = self.config
-        places = dict.fromkeys(self.place(column) for column in table.columns)
-        for section in table.sections:
-            for number, row in enumerate(table.rows):
-                if row.of is not None:
-                    continue
-                for column in table.columns:
-                    if column.name in places:
-                        yield from self._cells(section, row, column, f"rows[{number}]")
+        for section, row, column in self.places():
+            yield from self._cells(section, row, column, f"rows[{self.config.rows.index(row)}]")
 
     def _cells(self, section: Section, row: Row, column: Column, path: str) -> Iterator[Cell]:
         here = row.columns.get(column.name, InColumn())
@@ -237,8 +239,19 @@ class TableSpec:
                     changed = ConfigError(where, error.problem, known=error.known, cure=error.cure)
                     changed.meant, changed.file = error.meant, f"{self.name}.yaml"
                     raise changed from error
+            for each in self.config.columns:
+                if self.place(each) == column.name and each.value in OF_METRICS:
+                    _check_metric(self.config, each, configs[-1], f"{path} ({row.name}) x {each.name}")
             judged = configs[1] if column.judged else None
             yield Cell(section.name, row.name, column.name, seed, configs[0], Path(name).stem, judged)
+
+
+def _check_metric(table: TableConfig, column: Column, config: RunConfig, where: str) -> None:
+    metric = column.metric or table.metric
+    known = [metric_name(node) for node in config.ranker.get("metrics", [])]
+    if known and metric not in known:
+        cure = "ranker.metrics=[...] in the overrides, or another metric"
+        raise ConfigError(where, f"the runs have no metric {metric!r}.", given=metric, known=known, cure=cure)
 
 
 def _place(config: TableConfig, column: Column) -> str:
@@ -323,6 +336,8 @@ def _check_names(config: TableConfig) -> None:
     for place, column in enumerate(config.columns):
         if column.value == "gain" and column.over is None:
             raise ConfigError(f"columns[{place}].over", "a gain needs the scorer it is measured against.")
+        if column.value in OF_CENTROIDS and config.measure != "centroids":
+            raise ConfigError("measure", f"{column.value} of {column.name!r} needs this.", cure="measure: centroids")
         if config.plot == "curves" and not NUMBER.fullmatch(column.name.rpartition(" ")[2]):
             cure = "names such as `depth 0.6`, whose numbers are the axis"
             raise ConfigError(f"columns[{place}].name", f"{column.name!r} ends in no number.", cure=cure)

@@ -2,12 +2,12 @@
 
 import csv
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.tables.config import Costs, Section, TableSpec
-from benchmarks.tables.statistics import LEVEL, Shown, shown_section
+from benchmarks.tables.statistics import LEVEL, Shown, on_other_candidates, shown_section
 from benchmarks.tables.table import Key
 from console.decimals import decimal
 
@@ -28,9 +28,13 @@ _LATEX = {
     ">": r"\textgreater{}",
     "±": r"$\pm$",
     "–": "--",
+    "|": r"\textbar{}",
+    # After the end of a line, LaTeX would read a bracket as an option of it.
+    "[": "{[}",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }
 _NONE = "–"
+_MOST_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,31 @@ class Rendering:
     Args:
         spec: What its yaml says.
         sections: Its parts, each with the numbers of its rows.
+        remarks: What a reader has to know of the runs: which are missing, and which cannot be compared.
     """
 
     spec: TableSpec
     sections: Sequence[tuple[Section, Rows]]
+    remarks: Sequence[str] = ()
 
     @classmethod
     def of(cls, spec: TableSpec, findings: Mapping[Key, Mapping[str, Any]]) -> "Rendering":
         """The rendering of what a table's cells found."""
-        return cls(spec, [(section, shown_section(spec, section, findings)) for section in spec.config.sections])
+        sections = [(section, shown_section(spec, section, findings)) for section in spec.config.sections]
+        cells = [
+            (section.name, row.name, column.name, seed)
+            for section, row, column in spec.places() for seed in spec.config.seeds
+        ]  # fmt: skip
+        remarks = []
+        if missing := len(set(cells) - findings.keys()):
+            remarks.append(f"Not complete: {missing} of {len(cells)} runs are missing; means are over the others.")
+        remarks += [
+            f"Judged on other candidates than the first row{f' of {section.name}' if section.name else ''} "
+            f"in {column}: {', '.join(rows)}."
+            for section in spec.config.sections
+            for column, rows in on_other_candidates(spec, section, findings).items()
+        ]
+        return cls(spec, sections, remarks)
 
     @property
     def headers(self) -> list[str]:
@@ -62,12 +82,30 @@ class Rendering:
 
     def grid(self) -> str:
         """The lines of the table in Markdown; the paper's number stands in brackets, the best of a column is bold."""
-        lines = ["| | " + " | ".join(map(_plain, self.headers)) + " |", "|---" * (len(self.headers) + 1) + "|"]
-        for title, name, shown in self._rows():
+        headers, rows = self.lines(self._markdown)
+        lines = ["| | " + " | ".join(map(_plain, headers)) + " |", "|---" * (len(headers) + 1) + "|"]
+        for title, name, shown in rows:
             if title:
-                lines.append(f"| *{_plain(title)}* |" + " |" * len(self.headers))
-            lines.append("| " + " | ".join([_plain(name), *(self._markdown(each) for each in shown)]) + " |")
+                lines.append(f"| *{_plain(title)}* |" + " |" * len(headers))
+            lines.append("| " + " | ".join([_plain(name), *shown]) + " |")
         return "\n".join(lines)
+
+    def lines(self, show: Callable[[Shown], str] | None = None) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+        """The headers, and of each line the title of a section that begins there, the name and the cells.
+
+        A table that is too wide for a page, and wider than it is high, has its columns as lines.
+
+        Args:
+            show: Turns a cell into text; plain text by default.
+        """
+        headers, show = self.headers, show or self._text
+        rows = [(title, name, [show(each) for each in shown]) for title, name, shown in self._rows()]
+        if not self._is_turned:
+            return headers, rows
+        title, names = rows[0][0], [name for _, name, _ in rows]
+        columns = zip(*(cells for _, _, cells in rows), strict=True)
+        turned = [("", header, list(cells)) for header, cells in zip(headers, columns, strict=True)]
+        return names, [(title, *turned[0][1:]), *turned[1:]]
 
     def csv(self) -> str:
         """One line per cell, with all numbers in full."""
@@ -83,16 +121,23 @@ class Rendering:
         return text.getvalue()
 
     def latex(self) -> str:
-        """The table in LaTeX, with booktabs; needs \\usepackage{booktabs}."""
-        lines = [r"\begin{table}", r"\centering", f"\\caption{{{latex(self.spec.config.question)}}}"]
-        lines += [f"\\begin{{tabular}}{{l{'r' * len(self.headers)}}}", r"\toprule"]
-        lines += [" & ".join(["", *map(latex, self.headers)]) + r" \\", r"\midrule"]
-        for place, (title, name, shown) in enumerate(self._rows()):
+        """The table in LaTeX, no wider than a line; needs \\usepackage{booktabs,graphicx}."""
+        caption = f"\\caption{{{latex(self.spec.config.question)}}}\\label{{tab:{self.spec.name}}}"
+        headers, rows = self.lines(self._latex)
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            caption,
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        ]
+        lines += [f"\\begin{{tabular}}{{l{'r' * len(headers)}}}", r"\toprule"]
+        lines += [" & ".join(["", *map(latex, headers)]) + r" \\", r"\midrule"]
+        for place, (title, name, shown) in enumerate(rows):
             if title:
                 lines += [r"\midrule"] if place else []
-                lines.append(f"\\multicolumn{{{len(self.headers) + 1}}}{{l}}{{\\textit{{{latex(title)}}}}} \\\\")
-            lines.append(" & ".join([latex(name), *map(self._latex, shown)]) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}"]
+                lines.append(f"\\multicolumn{{{len(headers) + 1}}}{{l}}{{\\textit{{{latex(title)}}}}} \\\\")
+            lines.append(" & ".join([latex(name), *shown]) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}}"]
         lines += [r"\par\smallskip\footnotesize " + latex(note) + r"\par" for note in self.notes()]
         return "\n".join([*lines, r"\end{table}", ""])
 
@@ -118,9 +163,12 @@ class Rendering:
             notes.append(f"±: half of the 95 % interval over {over}.")
         if any(each.mark for each in cells):
             rivals = "the best rival" if any(row.ours for row in config.rows) else "the best other row"
+            over = ("the line" if self._is_turned else "the column") + (
+                " of each part" if len(self.sections) > 1 else ""
+            )
             notes.append(
                 f"+ and -: better and worse than {rivals} on the same queries (paired randomization test, p at most "
-                f"{LEVEL:g} after Holm's correction over the column)."
+                f"{LEVEL:g} after Holm's correction over {over})."
             )
         if {"parameters", "loaded"} & set(config.costs):
             others = [row.name for row in config.rows if row.million == "10^6"]
@@ -132,7 +180,11 @@ class Rendering:
         ]  # fmt: skip
         if any(each.paper is not None for each in cells):
             notes.append(f"In brackets: {config.source or 'the paper'}.")
-        return notes
+        return [*notes, *self.remarks]
+
+    @property
+    def _is_turned(self) -> bool:
+        return len(self.sections) == 1 and len(self.headers) > max(_MOST_COLUMNS, len(self.spec.config.rows))
 
     def _range(self, cells: Collection[Shown]) -> str:
         ranked = [each for each in cells if not each.is_cost]

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -21,7 +22,8 @@ from datamodules.group_data import GroupData
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker
 from rankers.judging.groups import GroupJudging
-from ranking.stores.files import write_file
+from ranking.stores.files import sha256_of, write_file
+from ranking.stores.format import MANIFEST
 from registry import DATAMODULES, EXTRACTORS, RANKERS, ConfigError, RunConfig, load_config
 from training import run
 from training.results.provenance import provenance
@@ -70,6 +72,27 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
     return json.loads(json.dumps({**dataclasses.asdict(resolved), "runs": None}))
 
 
+def data_of(*configs: RunConfig | None) -> str | None:
+    """The hash of what runs read where their configs name a store, a file or a folder, whose content may change."""
+    named = []
+    for config in configs:
+        if config is None:
+            continue
+        if config.features is None:
+            named.append(Path(config.datamodule.get("path") or "") / MANIFEST)
+        elif isinstance(source := config.features.get("source"), dict) and source.get("path"):
+            named.append(Path(source["path"]))
+    files = [file for path in named for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    hashes = [_hash_of(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else None
+
+
+@functools.cache
+def _hash_of(file: Path, size: int, changed: int) -> str:
+    """The hash of a file, read again only where its size or time has changed."""
+    return sha256_of(file)
+
+
 def execute(work: Work) -> Finding:
     """The finding of a cell: its run is trained, or resumed where it stopped, or read where it has finished."""
     if work.threads:
@@ -89,6 +112,7 @@ def execute(work: Work) -> Finding:
         "by_k": found.get("by_k"),
         "length_control": found.get("length_control"),
         **json.loads((folder / COST).read_text(encoding="utf-8")),
+        "data": data_of(work.config, work.judged),
         **(work.measure(folder) if work.measure else {}),
         "per_query": str(per_query),
     }
@@ -109,10 +133,12 @@ def per_query(path: Path, scorer: str, metric: str) -> dict[str, float]:
 
 def _finished_run(work: Work) -> Path:
     """The folder of the finished run: of a run that has ended, one that goes on where it stopped, or a new one."""
+    data = data_of(work.config)
     folders = [config.parent for config in sorted((work.runs / work.run).glob(f"*/{run.CONFIG}"))]
     for folder in folders:
-        if (folder / COST).is_file():
+        if (folder / COST).is_file() and _has_read(folder, data):
             return folder
+    folders = [folder for folder in folders if not (folder / COST).is_file()]
     if not folders:
         folder = run.train(dataclasses.replace(work.config, runs=str(work.runs)), work.run).path
     else:
@@ -120,11 +146,16 @@ def _finished_run(work: Work) -> Path:
         write_file(folder / _RESUMED, b"")
         if not (folder / run.METRICS).is_file():
             run.train(load_config(folder / run.CONFIG), work.run, folder)
-    _write_cost(folder, work.config)
+    _write_cost(folder, work.config, data)
     return folder
 
 
-def _write_cost(folder: Path, config: RunConfig) -> None:
+def _has_read(folder: Path, data: str | None) -> bool:
+    """Whether a finished run has read data with this hash, as far as it has kept it."""
+    return json.loads((folder / COST).read_text(encoding="utf-8")).get("data") in (None, data)
+
+
+def _write_cost(folder: Path, config: RunConfig, data: str | None) -> None:
     """Write what the run cost: the last file of a finished run. Time and memory of a resumed one are unknown."""
     metrics = json.loads((folder / run.METRICS).read_text(encoding="utf-8"))
     resumed, device = (folder / _RESUMED).is_file(), device_of(config.trainer)
@@ -145,6 +176,7 @@ def _write_cost(folder: Path, config: RunConfig) -> None:
         "seconds": {**metrics["seconds"], "fit": None if resumed else metrics["seconds"]["fit"]},
         "peak_bytes": None if resumed else peak,
         "made_with": {**provenance(), "machine": machine.describe()},
+        "data": data,
     }
     write_json(folder / COST, cost)
 
@@ -162,7 +194,8 @@ def _seconds_to_score(ranker: Ranker[Any], datamodule: GroupData) -> float:
 @torch.no_grad()
 def _judge(folder: Path, config: RunConfig) -> tuple[Finding, Path]:
     """Judge a finished run on the test queries of other data; the result and the file with a value per query."""
-    digest = hashlib.sha256(json.dumps(settings_of(config), sort_keys=True).encode()).hexdigest()[:12]
+    judged = json.dumps([settings_of(config), data_of(config)], sort_keys=True)
+    digest = hashlib.sha256(judged.encode()).hexdigest()[:12]
     home = folder / "judged" / digest
     if not (home / run.METRICS).is_file():
         datamodule = _datamodule(config)

@@ -15,6 +15,7 @@ from benchmarks.tables.table import Key
 from console.decimals import decimal, interval
 from ranking.significance import Interval, holm, paired_p_value
 from registry import ConfigError
+from training.results.report import BOUND
 
 Finding = Mapping[str, Any]
 LEVEL = 0.05
@@ -73,11 +74,37 @@ def shown_section(spec: TableSpec, section: Section, findings: Mapping[Key, Find
     for cost in config.costs:
         for row in config.rows:
             paper = section.paper.get(row.name, {}).get(cost)
-            of = [finding for column in config.columns for finding in _cells(spec, section, row, column, findings)]
+            # Columns may show the same runs, which count once.
+            with_runs = [column for column in config.columns if spec.place(column) == column.name]
+            of = [finding for column in with_runs for finding in _cells(spec, section, row, column, findings)]
             numbers = [value for finding in of if (value := cost_of(finding, cost, row)) is not None]
             no_cost = row.of is not None or not numbers
             found[row.name][cost] = Shown(None if no_cost else fmean(numbers), paper=paper, is_cost=True)
     return found
+
+
+def on_other_candidates(spec: TableSpec, section: Section, findings: Mapping[Key, Finding]) -> dict[str, list[str]]:
+    """Column -> the rows that were judged on other candidates than its first row, as references and counts tell."""
+    found: dict[str, list[str]] = {}
+    for column in spec.config.columns:
+        for seed in spec.config.seeds:
+            keys = [(row.name, (section.name, row.name, spec.place(column), seed)) for row in spec.config.rows]
+            there = [(row, findings[key]) for row, key in keys if key in findings]
+            for row, finding in there[1:]:
+                if not _same_candidates(there[0][1], finding):
+                    found.setdefault(column.name, []).append(row)
+    return {column: list(dict.fromkeys(rows)) for column, rows in found.items()}
+
+
+def _same_candidates(one: Finding, other: Finding) -> bool:
+    if one.get("queries") != other.get("queries"):
+        return False
+    pairs = [
+        (one["scorers"][name][metric], value)
+        for name in ("first", BOUND) if name in one["scorers"]
+        for metric, value in other["scorers"].get(name, {}).items() if metric in one["scorers"][name]
+    ]  # fmt: skip
+    return all(math.isclose(left, right, abs_tol=1e-6) for left, right in pairs)
 
 
 def cost_of(finding: Finding, cost: str, row: Row) -> float | None:
@@ -124,9 +151,10 @@ def _summary(spec: TableSpec, row: Row, column: Column, cells: list[Finding]) ->
         return Shown(text=" / ".join(str(value) for value in dict.fromkeys(values)))
     numbers = [float(value) for value in values if value is not None]
     scale = 100 if spec.config.percent and column.value in RANKED else 1
-    if len(numbers) > 1:
-        found = over_seeds(numbers)
-        return Shown(found.mean * scale, half=(found.high - found.mean) * scale)
+    if len(spec.config.seeds) > 1:
+        # Values that no seed changes, such as those of an oracle, have no interval over seeds.
+        found = over_seeds(numbers) if max(numbers) > min(numbers) else None
+        return Shown(fmean(numbers) * scale, half=None if found is None else (found.high - found.mean) * scale)
     half = None
     if column.value == "test" and "intervals" in cells[0]:
         bounds = cells[0]["intervals"][scorer_of(row, column, cells[0])][column.metric or spec.config.metric]
@@ -142,8 +170,11 @@ def _value(spec: TableSpec, row: Row, column: Column, finding: Finding) -> float
             raise ConfigError("metric", "the runs of this table have no such metric.", given=metric, known=values)
         return None if values is None else values[metric]
     if column.value == "val":
-        return finding["val"][metric]
+        return finding["val"][metric] if "val" in finding else None
     if column.value == "gain":
+        if column.over not in finding["differences"]:
+            known = finding["differences"]
+            raise ConfigError("columns.over", "the runs have no such reference.", given=column.over, known=known)
         found = finding["differences"][column.over][metric]
         return f"{decimal(found['mean'], signed=True)} [{interval(found['low'], found['high'], signed=True)}]"
     if column.value == "scaling":

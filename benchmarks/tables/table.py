@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,9 +15,11 @@ from rich.console import Console
 
 from benchmarks.tables.centroids import sensitivity
 from benchmarks.tables.config import Cell, TableSpec
-from benchmarks.tables.runs import Finding, Work, execute, settings_of
+from benchmarks.tables.runs import Finding, Work, data_of, execute, settings_of
+from ranking.stores.files import lock_folder
 from registry import ConfigError
 from training.results.report import write_json
+from training.resuming import InterruptedRunError
 
 _MEASURES: Mapping[str, Callable[[Path], Finding]] = {"centroids": sensitivity}
 Key = tuple[str, str, str, int]
@@ -48,17 +51,39 @@ class Table:
         cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
         return {(cell["section"], cell["row"], cell["column"], cell["seed"]): cell for cell in cells}
 
+    def outdated(self) -> list[Key]:
+        """The cells whose findings are of other settings than the yaml has now, as in an earlier version."""
+        found = self.findings()
+        return [cell.key for cell in self.spec.cells() if cell.key in found and not self._is_done(found, cell)]
+
     def run(self, console: Console, processes: int = 1, cores: int = 2) -> dict[Key, Finding]:
         """Run the cells that have no finding with their settings, several at a time; each is saved when it is done.
+
+        A cell that fails does not stop the others: its error is printed, and raised when they are done.
 
         Args:
             console: Where progress is printed.
             processes: How many cells run at once, where memory allows.
             cores: The cores that they share.
+
+        Raises:
+            ConfigError: For a mistake in a cell's config or data, or if another process runs this table.
         """
-        self.results.mkdir(parents=True, exist_ok=True)
-        cells, done = {cell.key: cell for cell in self.spec.cells()}, self.findings()
-        waiting = [cell for key, cell in cells.items() if not _is_done(done.get(key), cell)]
+        home = self.runs / self.spec.name
+        for folder in (self.results, home):
+            folder.mkdir(parents=True, exist_ok=True)
+        if (lock := lock_folder(home)) is None:
+            cure = "wait until it has ended; --processes runs several cells at once"
+            raise ConfigError(self.spec.name, "another process runs this table.", cure=cure)
+        try:
+            return self._run(console, processes, cores)
+        finally:
+            os.close(lock)
+
+    def _run(self, console: Console, processes: int, cores: int) -> dict[Key, Finding]:
+        cells, found = {cell.key: cell for cell in self.spec.cells()}, self.findings()
+        done = {key: found[key] for key, cell in cells.items() if self._is_done(found, cell)}
+        waiting = [cell for key, cell in cells.items() if key not in done]
         lacking = [cell for cell in waiting if _needs_gpu(cell) and not torch.cuda.is_available()]
         if lacking:
             console.print(f"{self.spec.name}: {len(lacking)} cells need a GPU, and none is here: left out")
@@ -72,9 +97,22 @@ class Table:
             for key, finding in _each_done(pool, works, processes, console):
                 cell = cells[key]
                 where = dict(zip(("section", "row", "column", "seed"), key, strict=True))
-                done[key] = {**where, **finding, **_settings(cell)}
+                done[key] = {**where, **finding, **self._settings(cell)}
                 self._write({each: done[each] for each in cells if each in done})
         return {key: done[key] for key in cells if key in done}
+
+    def _is_done(self, findings: Mapping[Key, Finding], cell: Cell) -> bool:
+        finding, settings = findings.get(cell.key), self._settings(cell)
+        return (
+            finding is not None
+            and {name: finding.get(name) for name in settings} == settings
+            and finding.get("data") in (None, data_of(cell.config, cell.judged))
+        )
+
+    def _settings(self, cell: Cell) -> dict[str, Any]:
+        judged = {} if cell.judged is None else {"judged_on": settings_of(cell.judged)}
+        measured = {} if self.spec.config.measure is None else {"measured": self.spec.config.measure}
+        return {"settings": settings_of(cell.config), **judged, **measured}
 
     def _write(self, done: Mapping[Key, Finding]) -> None:
         config = self.spec.config
@@ -86,9 +124,13 @@ def _each_done(pool: Executor, works: dict[Key, Work], processes: int, console: 
 
     Cells that share a run or build the same features never run together, and another cell starts beside a running one
     only if as much memory is free as the largest cell so far has used.
+
+    Raises:
+        Exception: The first error of a cell, once all others are done.
     """
     running: dict[Future[Finding], Key] = {}
     built: set[str] = set()
+    failed: list[Exception] = []
     waiting, largest = dict(works), 0
     while waiting or running:
         for key, work in list(waiting.items()):
@@ -97,7 +139,7 @@ def _each_done(pool: Executor, works: dict[Key, Work], processes: int, console: 
                 break
             if any(work.run == other.run or _data(work) == _data(other) not in built for other in busy):
                 continue
-            console.print(": ".join(part for part in key[:3] if part) + f", seed {key[3]}", markup=False)
+            console.print(_name_of(key), markup=False)
             running[pool.submit(execute, work)] = key
             del waiting[key]
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -109,12 +151,25 @@ def _each_done(pool: Executor, works: dict[Key, Work], processes: int, console: 
                 problem = "the process of a cell was killed; it may have been short of memory."
                 cure = "the same command with fewer --processes goes on where it stopped"
                 raise ConfigError("--processes", problem, cure=cure) from error
-            except ConfigError as error:
-                error.file = error.file or f"{key[1]} x {key[2]}"
+            except InterruptedRunError:
                 raise
+            except Exception as error:  # raised below; the other cells do not depend on it
+                where = f"{_name_of(key)} has failed: {type(error).__name__}"
+                if isinstance(error, ConfigError):
+                    error.file, where = error.file or _name_of(key), f"{_name_of(key)} has failed"
+                console.print(f"{where}: {error}", style="red", markup=False)
+                failed.append(error)
+                continue
             built.add(_data(works[key]))
             largest = max(largest, finding.get("peak_bytes") or 0)
             yield key, finding
+    if failed:
+        console.print(f"{len(failed)} cells have failed: correct what they say, then the same command runs them again")
+        raise failed[0]
+
+
+def _name_of(key: Key) -> str:
+    return ": ".join(part for part in key[:3] if part) + f", seed {key[3]}"
 
 
 def free_memory() -> int:
@@ -129,12 +184,3 @@ def _needs_gpu(cell: Cell) -> bool:
 
 def _data(work: Work) -> str:
     return json.dumps([work.config.features, work.judged and work.judged.features], sort_keys=True)
-
-
-def _is_done(finding: Finding | None, cell: Cell) -> bool:
-    return finding is not None and {name: finding.get(name) for name in _settings(cell)} == _settings(cell)
-
-
-def _settings(cell: Cell) -> dict[str, Any]:
-    judged = {} if cell.judged is None else {"judged_on": settings_of(cell.judged)}
-    return {"settings": settings_of(cell.config), **judged}

@@ -29,6 +29,7 @@ from benchmarks.tables.runs import per_query
 from benchmarks.tables.statistics import over_seeds, shown_section
 from benchmarks.tables.table import Table
 from ranking.figures import line_style
+from ranking.stores.files import lock_folder
 from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import ConfigError
 
@@ -98,6 +99,88 @@ def test_a_cell_that_was_stopped_goes_on_and_ends_alike(
     assert before["seconds"]["fit"] > 0 and after["seconds"]["fit"] is None and after["peak_bytes"] is None
 
 
+def test_a_cell_that_fails_does_not_stop_the_others(
+    write: Callable[..., str], here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(work: Any) -> dict[str, Any]:
+        if work.config.seed == 1:
+            raise (
+                ConfigError("train/loss", "not finite at step 3.")
+                if work.config.ranker["num_blocks"] == 1
+                else (RuntimeError("out of memory"))
+            )
+        return {"scorers": {}, "peak_bytes": 1}
+
+    monkeypatch.setattr(running, "execute", execute)
+    table = Table(TableSpec.load(write(seeds=[0, 1, 2])), tmp_path, tmp_path / "runs")
+    console = Console(record=True, width=200)
+    with pytest.raises(ConfigError, match="not finite"):
+        table.run(console)
+    assert sorted(key[1::2] for key in table.findings()) == [
+        ("blocks", 0), ("blocks", 2), ("ours_1", 0), ("ours_1", 2),
+    ]  # fmt: skip
+    printed = console.export_text()
+    assert "ours_1: mrr, seed 1 has failed: ours_1: mrr, seed 1: train/loss: not finite at step 3." in printed
+    assert "blocks: mrr, seed 1 has failed: RuntimeError: out of memory" in printed and "2 cells have failed" in printed
+
+
+def test_two_processes_do_not_run_one_table(write: Callable[..., str], here: list[str], tmp_path: Path) -> None:
+    table = Table(TableSpec.load(write(rows=[{"name": "x"}])), tmp_path, tmp_path / "runs")
+    (tmp_path / "runs/small").mkdir(parents=True)
+    lock = lock_folder(tmp_path / "runs/small")
+    assert lock is not None
+    with pytest.raises(ConfigError, match="small: another process runs this table"):
+        table.run(Console(quiet=True))
+    os.close(lock)
+    assert not here and len(table.run(Console(quiet=True))) == 1
+
+
+def test_what_was_found_with_other_settings_is_not_shown_as_todays(
+    write: Callable[..., str], here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, runs = tmp_path / "results", tmp_path / "runs"
+    Table(TableSpec.load(write(seeds=[0, 1])), results, runs).run(Console(quiet=True))
+    changed = write(seeds=[0, 1], overrides=["ranker.optimizer.lr=0.5"])
+    console = Console(record=True, width=200)
+    run_table(changed, [], results, runs, console, render=True)
+    assert "4 cells were made with other settings or data than the yaml has now" in console.export_text()
+
+    def fails(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    # Stopped after the first new cell, the results hold that one alone.
+    executed, execute = [], running.execute
+    monkeypatch.setattr(
+        running, "execute", lambda work: fails(work) if executed else executed.append(1) or execute(work)
+    )
+    table = Table(TableSpec.load(changed), results, runs)
+    with pytest.raises(KeyboardInterrupt):
+        table.run(Console(quiet=True))
+    assert [key[1:] for key in table.findings()] == [("ours_1", "mrr", 0)] and not table.outdated()
+    remark = Rendering.of(table.spec, table.findings()).notes()[-1]
+    assert remark == "Not complete: 3 of 4 runs are missing; means are over the others."
+
+
+def test_a_store_that_was_built_anew_is_trained_on_anew(
+    write: Callable[..., str], here: list[str], store: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(store, tmp_path / "own"))
+    name = write(rows=[{"name": "x"}], columns=[{"name": "x", "data": str(own)}])
+    table = Table(TableSpec.load(name), tmp_path, tmp_path / "runs")
+    [before] = table.run(Console(quiet=True)).values()
+    [again] = table.run(Console(quiet=True)).values()
+    assert again == before and len(here) == 1
+    manifest = json.loads((own / "manifest.json").read_text())
+    manifest.pop("sha256", None)
+    (own / "manifest.json").write_text(json.dumps({**manifest, "encoder": {"model": "another"}}))
+    [after] = table.run(Console(quiet=True)).values()
+    assert len(here) == 2 and after["data"] != before["data"] and after["per_query"] != before["per_query"]
+    # Results and runs from before hashes were kept still count.
+    cells = json.loads(table.path.read_text())
+    table.path.write_text(json.dumps({**cells, "cells": [{**cell, "data": None} for cell in cells["cells"]]}))
+    assert len(table.run(Console(quiet=True))) == 1 and len(here) == 2
+
+
 @pytest.mark.slow
 def test_a_killed_table_goes_on(
     write: Callable[..., str], rows: list[dict[str, Any]], here: list[str], tmp_path: Path
@@ -162,6 +245,35 @@ def test_cells_run_side_by_side_and_never_two_of_one_run(
     assert max(together) == 1
 
 
+def test_values_that_no_seed_changes_have_no_interval(write: Callable[..., str], tmp_path: Path) -> None:
+    spec = TableSpec.load(write(rows=[{"name": "a"}, {"name": "b"}], seeds=[0, 1]))
+    found = {("", row, "mrr", seed): _fake(row, seed, value + seed * (row == "a"), tmp_path)
+             for row, value in (("a", 0.25), ("b", 0.5)) for seed in (0, 1)}  # fmt: skip
+    shown = shown_section(spec, spec.config.sections[0], found)
+    assert shown["a"]["mrr"].half is not None and shown["b"]["mrr"].half is None and shown["b"]["mrr"].value == 0.5
+    # One seed of two has no interval over seeds, and one over queries would be another thing.
+    del found["", "a", "mrr", 1]
+    found["", "a", "mrr", 0]["intervals"] = {"list_ranker": {"mrr": {"low": 0.0, "high": 1.0}}}
+    assert shown_section(spec, spec.config.sections[0], found)["a"]["mrr"].half is None
+
+
+def test_rows_that_were_judged_on_other_candidates_are_named(write: Callable[..., str], tmp_path: Path) -> None:
+    spec = TableSpec.load(write(rows=[{"name": name} for name in "abcd"]))
+    found = {("", row, "mrr", 0): {**_fake(row, 0, 0.5, tmp_path), "queries": 20} for row in "abcd"}
+    for row, value in zip("abcd", (0.75, 0.75, 0.5, 0.75), strict=True):
+        found["", row, "mrr", 0]["scorers"]["oracle"] = {"mrr": value}
+    found["", "d", "mrr", 0]["queries"] = 19
+    assert Rendering.of(spec, found).notes()[-1] == "Judged on other candidates than the first row in mrr: c, d."
+
+
+def test_columns_that_show_one_run_count_its_costs_once(write: Callable[..., str], tmp_path: Path) -> None:
+    columns = [{"name": "a"}, {"name": "b"}, {"name": "c", "overrides": ["datamodule.eval_seed=1"]}]
+    spec = TableSpec.load(write(rows=[{"name": "x"}], columns=columns, costs=["parameters"]))
+    found = {("", "x", column, 0): {**_fake("x", 0, 0.5, tmp_path), "num_parameters": count * 2**20}
+             for column, count in (("a", 1), ("c", 3))}  # fmt: skip
+    assert shown_section(spec, spec.config.sections[0], found)["x"]["parameters"].value == 2
+
+
 def _fake(row: str, seed: int, value: float, path: Path) -> dict[str, Any]:
     file = path / f"{row}-{seed}.csv"
     lines = [f"q{query},list_ranker,{value + query / 1000:.6f}" for query in range(20)]
@@ -201,19 +313,55 @@ def test_rendered_tables_are_these(write: Callable[..., str], tmp_path: Path) ->
 @pytest.mark.parametrize("plot", ["by_k", "curves", "heat_map", "ranges"])
 def test_every_picture_shows_the_findings(write: Callable[..., str], tmp_path: Path, plot: str) -> None:
     columns = [{"name": f"depth {place / 10}", "overrides": [f"datamodule.eval_seed={place}"]} for place in (2, 6)]
-    sections = [{"paper": {"a": {"depth 0.2": 0.5, "depth 0.6": 0.25}}}]
-    spec = TableSpec.load(write(rows=[{"name": "a"}, {"name": "b"}], columns=columns, sections=sections, plot=plot))
+    names = ["a row with a long name that has to be in the legend", "b", "c", "d"]
+    sections = [{"name": "8B", "paper": {"b": {"depth 0.2": 0.5, "depth 0.6": 0.25}}}, {"name": "32B"}]
+    rows = [{"name": name} for name in names]
+    spec = TableSpec.load(write(rows=rows, columns=columns, sections=sections, plot=plot))
     by_k = {"metric": "mrr", "ks": [1, 3], "scorers": {"list_ranker": [{"mean": 0.25}, {"mean": 0.75}]}}
     findings = {
-        ("", row, column["name"], 0): {**_fake(row, place, 0.25 + place / 8, tmp_path), "by_k": by_k}
+        (section["name"], row, column["name"], 0): {**_fake(row, place, 0.25 + place / 8, tmp_path), "by_k": by_k}
+        for section in sections
         for place, column in enumerate(columns)
-        for row in "ab"
+        for row in names
     }
     rendering = Rendering.of(spec, findings)
-    png, pdf = draw(spec, rendering.sections, findings, tmp_path)
-    assert imread(png).std() > 0.01 and pdf.read_bytes().startswith(b"%PDF")
+    both, pdf = draw(spec, rendering.sections, findings, tmp_path)
+    picture = imread(both)
+    assert picture.std() > 0.01 and pdf.read_bytes().startswith(b"%PDF")
+    # Nothing is cut off at the edges, and each section has its part.
+    assert all(bool((edge == 1).all()) for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]))
+    one, _ = draw(spec, rendering.sections[:1], findings, tmp_path)
+    assert picture.shape[0] > 1.3 * imread(one).shape[0]
     if plot == "ranges":
-        assert rendering.notes()[0] == "Range of a over the columns: 0.125 (0.250)."
+        assert rendering.notes()[1] == "Range of 8B b over the columns: 0.125 (0.250)."
+
+
+def test_a_table_that_is_too_wide_is_turned(write: Callable[..., str], tmp_path: Path) -> None:
+    columns = [{"name": f"lr {place}", "overrides": [f"ranker.optimizer.lr={place}e-5"]} for place in range(1, 12)]
+    paper = {"a": {"lr 2": 0.5}}
+    spec = TableSpec.load(write(rows=[{"name": "a"}, {"name": "b"}], columns=columns, sections=[{"paper": paper}]))
+    found = {("", row, column["name"], 0): _fake(row, place, 0.25 + place / 100, tmp_path)
+             for place, column in enumerate(columns) for row in "ab"}  # fmt: skip
+    lines = Rendering.of(spec, found).grid().splitlines()
+    assert len(lines) == 13 and lines[0] == "| | a | b |" and lines[3] == "| lr 2 | **0.260** (0.500) | **0.260** |"
+    assert r"lr 2 & \textbf{0.260} (0.500) & \textbf{0.260} \\" in Rendering.of(spec, found).latex()
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles_and_stays_on_the_page(write: Callable[..., str], tmp_path: Path) -> None:
+    rows = [{"name": f"[{name}] a_b & 5 % of |x| ~ {{^}} <#$> \\ – ±", "ours": place == 0}
+            for place, name in enumerate("ab")]  # fmt: skip
+    columns = [{"name": f"* a long name of a column {place}", "overrides": [f"datamodule.eval_seed={place}"]}
+               for place in range(9)]  # fmt: skip
+    spec = TableSpec.load(write(rows=rows, columns=columns, sections=[{"name": "[8B]"}, {"name": "x_y"}]))
+    found = {(section, row["name"], column["name"], 0): _fake("ab"[place], 0, 0.25 + place / 2, tmp_path)
+             for section in ("[8B]", "x_y") for column in columns for place, row in enumerate(rows)}  # fmt: skip
+    (tmp_path / "table.tex").write_text(Rendering.of(spec, found).latex())
+    page = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{table}\end{document}"
+    (tmp_path / "page.tex").write_text(page)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Overfull" not in done.stdout, done.stdout[-2000:]
 
 
 def test_lines_of_a_picture_differ_without_colour() -> None:
@@ -222,8 +370,8 @@ def test_lines_of_a_picture_differ_without_colour() -> None:
 
 
 def test_latex_knows_every_special_character() -> None:
-    assert latex("\\~^#$%&_{}<>") == (
-        r"\textbackslash{}\textasciitilde{}\textasciicircum{}\#\$\%\&\_\{\}\textless{}\textgreater{}"
+    assert latex("\\~^#$%&_{}<>|[") == (
+        r"\textbackslash{}\textasciitilde{}\textasciicircum{}\#\$\%\&\_\{\}\textless{}\textgreater{}\textbar{}{[}"
     )
 
 
@@ -242,6 +390,12 @@ def test_the_interval_over_seeds_is_students() -> None:
             {"rows": [{"name": "x"}, {"name": "y", "of": "x", "overrides": ["seed=1"]}]},
             "rows[1].overrides: has no effect",
         ),
+        ({"metric": "mmr"}, "rows[0] (ours_1) x mrr: the runs have no metric 'mmr'."),
+        (
+            {"columns": [{"name": "x", "metric": "ndcg@10"}, {"name": "y", "metric": "hit@9"}]},
+            "rows[0] (ours_1) x y: the runs have no metric 'hit@9'.",
+        ),
+        ({"columns": [{"name": "x", "value": "spread"}]}, "measure: spread of 'x' needs this."),
         ({"columns": [{"name": "x", "value": "gain"}]}, "columns[0].over: a gain needs the scorer"),
         ({"rows": [{"name": "x", "columns": {"mr": {}}}]}, "rows[0].columns.mr: no such column."),
         (
