@@ -88,6 +88,8 @@ class PackedTexts:
         self.texts = _filled(texts).to(device)
         self._parts = [_Part(*(each.to(device) for each in part)) for part in _parts(pieces)]
         own = torch.cat([part.own.flatten() for part in self._parts])
+        seen = torch.cat([part.seen.flatten() for part in self._parts])
+        self._own, self._seen = own.clamp(min=0), seen.clamp(min=0)
         self._back = torch.empty(len(ids), dtype=torch.long, device=device)
         kept = (own >= 0).nonzero().flatten()
         self._back[own[kept]] = kept
@@ -141,13 +143,18 @@ class PackedTexts:
             window: How many tokens back a token attends, including itself; None for all.
             options: Further options of PyTorch's attention.
         """
+        # Gathered for all parts at once: the backward pass of each gathering fills the gradient of the whole sequence.
+        query, key, value = query[:, self._own], key[:, self._seen], value[:, self._seen]
+        queries = query.split([part.own.numel() for part in self._parts], dim=1)
+        sizes = [part.seen.numel() for part in self._parts]
         found = []
-        for number, part in enumerate(self._parts):
-            own, seen = part.own.clamp(min=0), part.seen.clamp(min=0)
+        for number, (part, q, k, v) in enumerate(
+            zip(self._parts, queries, key.split(sizes, dim=1), value.split(sizes, dim=1), strict=True)
+        ):
             output = nn.functional.scaled_dot_product_attention(
-                query[:, own].transpose(0, 1),
-                key[:, seen].transpose(0, 1),
-                value[:, seen].transpose(0, 1),
+                q.unflatten(1, part.own.shape).transpose(0, 1),
+                k.unflatten(1, part.seen.shape).transpose(0, 1),
+                v.unflatten(1, part.seen.shape).transpose(0, 1),
                 attn_mask=self._mask(number, causal, window),
                 enable_gqa=len(query) != len(key),
                 **options,

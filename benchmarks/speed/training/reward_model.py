@@ -23,7 +23,7 @@ from ranking.stores.group_store_writer import GroupStoreWriter
 from training.memory import keep_freed_memory
 from training.trainer import build_trainer
 
-SEED, BATCH_PAIRS, BATCH_GROUPS, RATE = 0, 8, 2, 1e-5
+SEED, BATCH_PAIRS, BATCH_GROUPS, RATE, CLIP = 0, 8, 2, 1e-5, 1.0
 END, VOCABULARY = "<end>", 8192
 
 
@@ -52,7 +52,7 @@ FULL = Texts()
 LEAST = Texts(num_pairs=16, num_groups=4, prompt=(16, 48), response=(4, 24), width=64, num_blocks=2)
 OURS, THEIRS, TEN, WHOLE = "reward_model", "TRL", "ten responses", "ten responses, whole texts"
 WAYS = {
-    OURS: "an epoch of pairs with reward_model, all weights, AdamW, batches of 8 pairs, float32",
+    OURS: "an epoch of pairs with reward_model, all weights, AdamW, clipped gradients, batches of 8 pairs, float32",
     THEIRS: "an epoch of TRL's RewardTrainer on the same pairs, model and batch size, texts as tokens already",
     TEN: "an epoch of groups of ten responses with reward_model, each prompt read once",
     WHOLE: "the same with each response read together with its prompt, without padding",
@@ -129,6 +129,7 @@ def train_here(model: Path, store: Path, batch_size: int, *, shared: bool) -> fl
     ranker.reader.causal = shared
     clock = _Clock()
     options = {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "check_val_every_n_epoch": 10}
+    options |= {"gradient_clip_val": CLIP}
     build_trainer(options, callbacks=[clock]).fit(ranker, datamodule=data)
     return clock.seconds
 
@@ -140,6 +141,8 @@ def train_with_trl(model: Path, pairs: Groups) -> float:
     from trl.trainer.reward_config import RewardConfig  # pyright: ignore[reportMissingImports]
     from trl.trainer.reward_trainer import RewardTrainer  # pyright: ignore[reportMissingImports]
 
+    # Not a part of TRL, but the same memory for both ways.
+    keep_freed_memory()
     seed_everything(SEED, verbose=False)
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokens: Callable[[str], list[int]] = lambda text: tokenizer(text)["input_ids"] + [tokenizer.eos_token_id]  # noqa: E731
@@ -162,6 +165,7 @@ def train_with_trl(model: Path, pairs: Groups) -> float:
             num_train_epochs=2,
             per_device_train_batch_size=BATCH_PAIRS,
             learning_rate=RATE,
+            max_grad_norm=CLIP,
             max_length=None,
             use_cpu=True,
             bf16=False,
