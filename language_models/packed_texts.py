@@ -145,6 +145,8 @@ class PackedTexts:
         """
         # Gathered for all parts at once: the backward pass of each gathering fills the gradient of the whole sequence.
         query, key, value = query[:, self._own], key[:, self._seen], value[:, self._seen]
+        # With a mask and fewer heads of keys, PyTorch has no fast attention on GPUs and holds all weights in memory.
+        key, value = (each.repeat_interleave(len(query) // len(each), dim=0) for each in (key, value))
         queries = query.split([part.own.numel() for part in self._parts], dim=1)
         sizes = [part.seen.numel() for part in self._parts]
         found = []
@@ -156,7 +158,6 @@ class PackedTexts:
                 k.unflatten(1, part.seen.shape).transpose(0, 1),
                 v.unflatten(1, part.seen.shape).transpose(0, 1),
                 attn_mask=self._mask(number, causal, window),
-                enable_gqa=len(query) != len(key),
                 **options,
             )
             found.append(output.transpose(1, 2).flatten(0, 1))

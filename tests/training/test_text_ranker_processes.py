@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from test_processes import REPOSITORY, train_in_processes
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import train as script
 from registry import load_config
@@ -79,6 +80,26 @@ def test_a_resumed_run_of_shards_ends_with_the_weights_of_one_process(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     check_same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_a_ready_made_head_and_its_frozen_backbone_in_bfloat16_are_sharded(
+    store: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(tiny_bert, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "model")
+    options = {"template": "pair", "head": "pretrained", "lora": {"rank": 4, "alpha": 8}}
+    for dtype in ("float32", "bfloat16"):
+        backbone = {"model": str(tmp_path / "model"), "dtype": dtype}
+        file = reward_config(store, tiny_bert, tmp_path / f"{dtype}.yaml", **options, backbone=backbone)
+        train_in_processes(file, tmp_path / dtype, "trainer.devices=2", "trainer.strategy=fsdp2")
+    train_alone(tmp_path / "float32.yaml", tmp_path / "alone", monkeypatch)
+    check_same(tmp_path / "alone", tmp_path / "float32")
+    weights = torch.load(tmp_path / "bfloat16" / "last.ckpt", weights_only=True)["state_dict"]
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert any(name.startswith("head.") for name in weights) and any(".lora_" in name for name in weights)
 
 
 def test_rankers_that_cannot_be_sharded_are_refused(
