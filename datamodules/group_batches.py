@@ -227,11 +227,15 @@ class EvaluationBatches:
     ) -> None:
         self._maker = maker
         self._groups, self._drawn = groups[rank::world], drawn[rank::world]
+        self._most_groups = -(-len(groups) // world)
         self._size = maker.num_at_once(drawn.shape[1])
 
     def num_steps(self) -> int:
-        """At least one step, which may be empty: every process must take part in gathering results."""
-        return max(1, -(-len(self._groups) // self._size))
+        """As many steps as every other process and at least one, the last of which may be empty.
+
+        Every process must take part in gathering results, and in gathering weights that are shared out.
+        """
+        return max(1, -(-self._most_groups // self._size))
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of one step, the same in every epoch."""

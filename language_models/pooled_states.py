@@ -21,6 +21,8 @@ Pooling = Literal["first", "last", "mean"]
 _PROBE = (Conversation((1, 2, 3), ((4, 5), (6,))), Conversation((7, 8), ((9, 10, 11),)))
 # Spreads the tokens over the vocabulary: its first tokens are often special.
 _SPREAD = 7919
+# What a pass reads that is only there because other processes make one more.
+_SPARE = [Conversation((1,), ((1,),))]
 # What models raise if they do not support packed texts.
 _REFUSALS = (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, KeyError, IndexError)
 
@@ -47,6 +49,7 @@ class PooledStates:
         self._model = base_of(model)
         self._batch_tokens, self._typed, self._recompute = batch_tokens, typed, recompute
         self._first_position = first_position_of(model)
+        self._processes: Any = None
         training = model.training
         model.eval()
         try:
@@ -69,21 +72,45 @@ class PooledStates:
             return self._in_passes(self._packed_passes(conversations), partial(self._packed, pooling=pooling))
         return self._in_passes(self._padded_passes(conversations), partial(self._padded, pooling=pooling))
 
+    def keep_in_step(self, processes: Any) -> None:
+        """Make as many passes as the other processes, which gather sharded weights together in each pass.
+
+        Args:
+            processes: The process group that shares the weights.
+        """
+        self._processes = processes
+
     def _in_passes(
         self,
         passes: Iterator[tuple[list[Conversation], list[int]]],
         read: Callable[[list[Conversation]], Float[Tensor, "n H"]],
     ) -> Float[Tensor, "N H"]:
-        found, places = [], []
+        found: list[Float[Tensor, "n H"]] = []
+        places: list[int] = []
         for part, rows in passes:
-            if self._recompute and torch.is_grad_enabled():
-                found.append(checkpoint(read, part, use_reentrant=False))
-            else:
-                found.append(read(part))
+            found.append(self._in_pass(read, part))
             places += rows
-        if not found:
-            return torch.zeros(0, self._model.config.hidden_size, device=self._model.device)
-        return torch.cat(found)[torch.tensor(places).argsort().to(self._model.device)]
+        states = (
+            torch.cat(found) if found else torch.zeros(0, self._model.config.hidden_size, device=self._model.device)
+        )
+        for _ in range(self._most_passes(len(found)) - len(found)):
+            states = states + 0 * self._in_pass(read, _SPARE).sum()
+        return states[torch.tensor(places, dtype=torch.long).argsort().to(states.device)]
+
+    def _in_pass(
+        self, read: Callable[[list[Conversation]], Float[Tensor, "n H"]], part: list[Conversation]
+    ) -> Float[Tensor, "n H"]:
+        if self._recompute and torch.is_grad_enabled():
+            return checkpoint(read, part, use_reentrant=False)  # type: ignore[return-value]
+        return read(part)
+
+    def _most_passes(self, own: int) -> int:
+        """The largest number of passes of any process."""
+        if self._processes is None:
+            return own
+        most = torch.tensor(own, device=self._model.device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX, group=self._processes)
+        return int(most)
 
     def _packed(self, part: list[Conversation], pooling: Pooling) -> Float[Tensor, "n H"]:
         packed = PackedTexts(part, shared=self.causal, device=self._model.device)

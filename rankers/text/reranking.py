@@ -107,16 +107,23 @@ class RerankJudging(PoolJudging):
         """The ranker's scores of each query's candidates, -inf where there is none; processes share the queries."""
         pool, strategy = self.data.pool, self.trainer.strategy
         found = torch.zeros(rows.shape, device=self.ranker.device)
-        mine = range(self.trainer.global_rank, len(rows), self.trainer.world_size)
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        # Equally many steps in each process, because the processes may share the weights as well.
+        steps = range(rank, -(-len(rows) // world) * world, world)
         with (
             self.trainer.precision_plugin.forward_context(),
-            self.progress(len(mine), doing="Reranking", done="Reranked", unit="queries") as progress,
+            self.progress(len(steps), doing="Reranking", done="Reranked", unit="queries") as progress,
         ):
-            for query in mine:
-                known = rows[query][rows[query] >= 0].tolist()
-                text = pool.queries.text(int(self._queries[query]))
-                found[query, : len(known)] = self.ranker.score([text], [[pool.text(row) for row in known]])
+            for query in steps:
+                known = rows[query][rows[query] >= 0].tolist() if query < len(rows) else []
+                texts = [pool.queries.text(int(self._queries[query]))] if known else []
+                scores = self.ranker.score(texts, [[pool.text(row) for row in known]] if known else [])
+                if known:
+                    found[query, : len(known)] = scores
                 progress.report(1)
         whole = strategy.reduce(found, reduce_op="sum")
         assert isinstance(whole, Tensor)
+        if bool((broken := whole.isnan().any(dim=1)).any()):
+            queries = self._queries[broken.cpu()].tolist()
+            raise ValueError(f"{self.ranker.name} scored candidates of queries {queries[:5]} as nan")
         return whole.float().cpu().masked_fill(rows < 0, -torch.inf)

@@ -196,7 +196,7 @@ class TextRanker(Ranker[TextBatch]):
         from torch.distributed.fsdp import fully_shard
 
         # Look at the model while every process still has it whole.
-        _ = self.reader
+        self.reader.keep_in_step(mesh.get_group())
         owner, name = place_of_blocks(self.backbone)
         blocks = owner.get_submodule(name)
         for module in [*blocks.children(), base_of(self.backbone), self.head]:

@@ -168,6 +168,17 @@ def test_evaluation_has_each_drawn_group_once_over_all_processes(
     assert sorted(found) == sorted(expected)
 
 
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_all_processes_evaluate_in_equally_many_steps(
+    store: GroupStore, world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datamodules.group_batches._EVALUATION_BYTES", 4 * K * store.feature_dim)
+    slots, groups = all_usable(store), torch.arange(1, 10)
+    drawn = draw_slots(slots.offsets, groups, K, torch.Generator())
+    sources = [EvaluationBatches(FeatureMaker(slots, [0]), groups, drawn, rank=r, world=world) for r in range(world)]
+    assert {source.num_steps() for source in sources} == {-(-9 // world)}
+
+
 def test_a_process_without_a_query_still_takes_part(store: GroupStore) -> None:
     slots, groups = all_usable(store), torch.tensor([5])
     drawn = draw_slots(slots.offsets, groups, K, torch.Generator())

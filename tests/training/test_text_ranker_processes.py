@@ -83,6 +83,18 @@ def test_a_resumed_run_of_shards_ends_with_the_weights_of_one_process(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_processes_with_shards_that_need_different_numbers_of_passes_wait_for_each_other(
+    store: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gradient_checkpointing: bool
+) -> None:
+    options: dict[str, Any] = {"batch_tokens": 90, "gradient_checkpointing": gradient_checkpointing}
+    config = reward_config(store, tiny_llama, tmp_path / "run.yaml", lora={"rank": 4, "alpha": 8}, **options)
+    train_alone(config, tmp_path / "one", monkeypatch)
+    train_in_processes(config, tmp_path / "two", "trainer.devices=2", "trainer.strategy=fsdp2")
+    check_same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
 def test_a_ready_made_head_and_its_frozen_backbone_in_bfloat16_are_sharded(
     store: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

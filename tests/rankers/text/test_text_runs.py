@@ -12,6 +12,7 @@ import train
 from datamodules.grouped_features import GroupedFeatures
 from datamodules.text_groups import TextGroups
 from rankers.checkpoint import load_ranker
+from rankers.text.cross_encoder import CrossEncoder
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.group_store import GroupStore
 
@@ -153,6 +154,32 @@ runs: {tmp_path / "runs"}
             vectors = pool.features(torch.arange(pool.num_candidates)).float()
             best = (vectors @ pool.queries.features(torch.tensor([number])).float()[0]).topk(20).indices.tolist()
             assert {numbers[candidate] for candidate, _ in ranked[:20]} == set(best)
+
+
+def test_scores_of_nan_have_no_order_in_a_pool(
+    pool: CandidatePool, bert_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(ranker: CrossEncoder, queries: list[str], candidates: list[list[str]]) -> torch.Tensor:
+        return torch.full((sum(map(len, candidates)),), torch.nan)
+
+    monkeypatch.setattr(CrossEncoder, "score", score)
+    config = write(
+        tmp_path,
+        f"""
+ranker:
+  name: cross_encoder
+  backbone: {{model: {bert_classifier}, dtype: float32}}
+  head: pretrained
+  train: nothing
+  max_length: 64
+  rerank: {{first: encoder, top: 5}}
+datamodule: {{name: partitioned_candidates, path: {pool.path}, num_partitions: 2}}
+trainer: {{accelerator: cpu, enable_progress_bar: false}}
+runs: {tmp_path / "runs"}
+""",
+    )
+    with pytest.raises(ValueError, match=r"cross_encoder scored candidates of queries \[.*\] as nan"):
+        train.main(["--config", str(config)])
 
 
 def test_a_cross_encoder_is_trained_on_mined_negatives_of_a_pool(
