@@ -1,4 +1,4 @@
-"""Checker: the process that holds the tests and evaluates them on the program's answers.
+"""Checker: the process that watches programs, and evaluates tests on their answers unless programs are trusted.
 
 Program and checker are two processes, and neither was forked from the other. A name that the tests use but do not
 define stands for the program's object of that name. A call of it is sent to the program, and plain results come back as
@@ -17,12 +17,16 @@ import socket
 import struct
 import sys
 import time
+import types
+from collections.abc import Sequence
 from contextlib import suppress
-from types import CodeType
 from typing import Any
 
-from sandbox.messages import Closed, read_message, write_message
-from sandbox.remote import Link, Remote, Undecidable, ask, message_of
+from sandbox.messages import Closed, message_of, read_message, write_message
+from sandbox.plan import ANYTHING
+from sandbox.pytest_names import Refused
+from sandbox.remote import Link, Remote, Undecidable, ask
+from sandbox.runner import run_tests
 
 BEGUN, DONE, ENDED = b"b", b"d", b"e"
 """What a checker tells its worker: it has a job, it has written the result, or the program has ended."""
@@ -69,35 +73,30 @@ def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
     """Run a program and its tests, and return the result as plain values.
 
     Args:
-        job: `code`, `tests`, and what the tests need: `setup`, `prelude` and `entry_point`.
+        job: `code`, what the tests need (`setup`, `prelude`, `entry_point`, and the fields of their `Plan`), and
+            `trust`: whether the process of the program runs its tests too, or this process does.
         link: The link to the process that will run the code.
     """
+    if job["trust"] == "program":
+        return _result(link, *link.judge(job))
     random.seed(0)
-    sources = [job["setup"], *job["tests"]]
-    try:
-        setup, *tests = [compile(source, "<test>", "exec", dont_inherit=True) for source in sources]
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return _result(link, [], undecided=f"a test cannot be read: {message_of(error)}")
-    try:
-        namespace = _namespace(job, link, _names(setup, *tests))
-        exec(setup, namespace)
-    except Undecidable as error:
-        return _result(link, [], undecided=str(error))
-    except BaseException as error:  # a test that calls sys.exit has not passed
-        reason = link.ended or message_of(error)
-        return _result(link, [reason] * len(tests), error=reason)
-    failures = []
-    for test in tests:
-        failure = ""
-        try:
-            exec(test, namespace)
-        except BaseException as error:
-            if isinstance(error, ModuleNotFoundError) and error.name:
-                return _result(link, [], undecided=f"a test imports {error.name}, which is not installed")
-            failure = message_of(error)
+    failures: list[str] = []
+
+    def tell(failure: str) -> None:
         if link.undecidable:
-            return _result(link, [], undecided=link.undecidable)
+            raise Refused(link.undecidable)
         failures.append(link.ended or failure)
+
+    try:
+        names, own = _namespace(job, link)
+        module = _Module("program")
+        module.__dict__["_names"] = names
+        run_tests(job, module, names, own, tell)
+    except (Refused, Undecidable) as error:
+        return _result(link, [], undecided=str(error))
+    except BaseException as error:  # tests that call sys.exit have not passed
+        reason = link.ended or message_of(error)
+        return _result(link, [reason] * len(job["pieces"]), error=reason)
     return _result(link, failures, error=link.ended)
 
 
@@ -117,13 +116,26 @@ class _Names(dict[str, Any]):
         return ask("value", value.remote) if isinstance(value, _Global) else value
 
 
-def _namespace(job: dict[str, Any], link: Link, used: set[str]) -> dict[str, Any]:
-    """The names that the tests can use: the prelude's definitions, modules, and the program's objects.
+class _Module(types.ModuleType):
+    """What tests that import the program get."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_names"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def _namespace(job: dict[str, Any], link: Link) -> tuple[dict[str, Any], set[str]]:
+    """The names that the tests can use, and those that the program defines.
+
+    They can use the prelude's definitions, modules, and the program's objects.
 
     The checker imports modules itself, because the program may have changed those that it imported.
     """
     namespace = _Names({"__name__": _TESTS})
     defined, entry_point = link.run(job["code"]), job["entry_point"]
+    used = set(defined if ANYTHING in job["reached"] else job["used"])
     with suppress(Exception):
         exec(compile(job["prelude"], "<prelude>", "exec", dont_inherit=True), namespace)
     if entry_point is None:
@@ -147,28 +159,22 @@ def _namespace(job: dict[str, Any], link: Link, used: set[str]) -> dict[str, Any
                 namespace[name] = importlib.import_module(module)
         elif name in defined:
             namespace[name] = _Global(Remote(link, ["global", name]))
-    if entry_point is None and used and all(hasattr(builtins, name) for name in used):
-        raise Undecidable("the tests use nothing of the program; entry_point must say what they test")
-    return namespace
-
-
-def _names(*codes: CodeType) -> set[str]:
-    """Every name that some code uses, including names of attributes."""
-    found: set[str] = set()
-    for code in codes:
-        found.update(code.co_names, _names(*(each for each in code.co_consts if isinstance(each, CodeType))))
-    return found
+    return namespace, {name for name, module in defined.items() if module is None and name[:2] != "__"}
 
 
 def _is_only_owner(name: str, job: dict[str, Any]) -> bool:
     """Whether the tests use a name only to read attributes of it, as they would use a module."""
-    nodes = [node for source in (job["setup"], *job["tests"]) for node in ast.walk(ast.parse(source))]
+    nodes = [
+        node
+        for source in (job["setup"], *(piece["source"] for piece in job["pieces"]))
+        for node in ast.walk(ast.parse(source))
+    ]
     owners = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
     places = [id(node) for node in nodes if isinstance(node, ast.Name) and node.id == name]
     return bool(places) and owners.issuperset(places)
 
 
-def _result(link: Link, failures: list[str], error: str = "", undecided: str = "") -> dict[str, Any]:
+def _result(link: Link, failures: Sequence[str], error: str = "", undecided: str = "") -> dict[str, Any]:
     link.drain()
     shown, room = [], _MOST_MESSAGES
     for failure in failures:

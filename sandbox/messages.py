@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 _LENGTH = 4
+_MOST_OF_AN_ERROR = 200
 
 
 class Closed(Exception):
@@ -68,6 +69,15 @@ class MessageBuffer:
 
     def _length(self) -> int:
         return int.from_bytes(self._parts[:_LENGTH], "big")
+
+
+def message_of(error: BaseException) -> str:
+    """The class and message of an exception in one line."""
+    try:
+        message = f"{type(error).__name__}: {error}".rstrip(": ")[:_MOST_OF_AN_ERROR]
+        return message.encode(errors="backslashreplace").decode()
+    except Exception:
+        return type(error).__name__
 
 
 def _read(file: int, count: int) -> bytes:

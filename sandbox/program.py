@@ -1,12 +1,14 @@
-"""Program: the process that runs untrusted code and answers the checker's requests.
+"""Program: the process that runs untrusted code.
 
-It knows no tests and reports no verdict. It receives the code, then calls to make, and answers with what they return.
+If the program is trusted not to fake its verdict, the process runs its tests too, and tells which fail. Otherwise it
+knows no tests and reports no verdict: it receives the code, then calls to make, and answers with what they return.
 Whatever the code does to this process, it can only change these answers.
 """
 
 import builtins
 import fcntl
 import gc
+import linecache
 import operator
 import os
 import random
@@ -16,7 +18,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sandbox.messages import Closed, read_message, write_message
+from sandbox.messages import Closed, message_of, read_message, write_message
+from sandbox.pytest_names import Refused
+from sandbox.runner import run_tests
 from sandbox.values import MUTABLE, decode, encode, named_builtin
 
 REQUESTS, REPLIES = 3, 4
@@ -32,7 +36,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     **{each.__name__: each for each in (getattr, setattr, delattr, iter, next, len, bool, str, repr, hash, isinstance)},
     **{name: getattr(operator, name) for name in ("getitem", "setitem", "delitem", *UNARY, *COMPARISONS, *ARITHMETIC)},
 }
-_NAME = "program"
+_NAME, _FILE = "program", "<program>"
 _ABOVE = 32
 
 
@@ -53,16 +57,60 @@ def serve(output: int, requests: int, replies: int) -> None:
     gc.enable()
     sys.argv = [_NAME]
     module = types.ModuleType(_NAME)
+    module.__file__ = _FILE
     sys.modules[_NAME] = module
     with suppress(Closed, BrokenPipeError):
         server = _Server(module)
         while True:
-            server.answer(read_message(REQUESTS))
+            request = read_message(REQUESTS)
+            if request[0] == "judge":
+                return server.judge(request[1])
+            server.answer(request)
 
 
 class _Server:
     def __init__(self, module: types.ModuleType) -> None:
         self.module, self.kept = module, []
+
+    def judge(self, job: dict[str, Any]) -> None:
+        """Run code and its tests in this process, which is trusted to tell what became of them."""
+        names, said = self.module.__dict__, ["done", ""]
+        try:
+            self._run(job["code"])
+            if job["entry_point"] not in (None, *names):
+                raise NameError(f"name {job['entry_point']!r} is not defined")
+            own = {name for name, value in names.items() if name[:2] != "__" and type(value) is not types.ModuleType}
+            run_tests(
+                job,
+                self.module,
+                self._with_helpers(job, own),
+                own,
+                lambda failure: write_message(REPLIES, ["test", failure]),
+            )
+        except Refused as refused:
+            said = ["undecided", str(refused)]
+        except BaseException as error:  # a program's sys.exit is an error like any other
+            said = ["error", message_of(error)]
+        for stream in (sys.__stdout__, sys.__stderr__):
+            with suppress(Exception):
+                stream.flush()  # type: ignore[union-attr]
+        write_message(REPLIES, said)
+
+    def _with_helpers(self, job: dict[str, Any], own: set[str]) -> dict[str, Any]:
+        """The program's names; a helper of the prelude that the tests use is the prelude's, not the program's."""
+        names = self.module.__dict__
+        used = {name for name in own.intersection(job["reached"]) if f"def {name}(" in job["prelude"]}
+        if not used - {job["entry_point"]}:
+            return names
+        helpers: dict[str, Any] = {}
+        with suppress(Exception):
+            exec(compile(job["prelude"], _FILE, "exec", dont_inherit=True), helpers)
+        changed = {
+            name: helpers[name]
+            for name in used - {job["entry_point"]}
+            if name in helpers and getattr(names[name], "__code__", None) != getattr(helpers[name], "__code__", None)
+        }
+        return {**names, **changed} if changed else names
 
     def answer(self, request: list[Any]) -> None:
         """Execute a request and write the reply."""
@@ -81,7 +129,8 @@ class _Server:
             write_message(REPLIES, ["raise", [type(error).__name__, "Exception"], "of the result"])
 
     def _run(self, code: str) -> list[Any]:
-        exec(compile(code, f"<{_NAME}>", "exec", dont_inherit=True), self.module.__dict__)
+        linecache.cache[_FILE] = len(code), None, code.splitlines(keepends=True), _FILE  # for inspect.getsource
+        exec(compile(code, _FILE, "exec", dont_inherit=True), self.module.__dict__)
         defined = [(name, value) for name, value in self.module.__dict__.items() if type(name) is str]
         pairs = [[name, value.__name__ if type(value) is types.ModuleType else None] for name, value in defined]
         return ["value", ["list", *(["tuple", *pair] for pair in pairs)]]

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sandbox.messages import MessageBuffer, write_message
+from sandbox.messages import MessageBuffer, message_of, write_message
 from sandbox.program import ARITHMETIC, COMPARISONS, UNARY
 from sandbox.values import MUTABLE, decode, encode, named_builtin
 
 _MOST_RESULT = 1 << 24
-_MOST_MESSAGE = 200
 _KEPT_OUTPUT = 1 << 13
+_MOST_OF_A_TEXT = 200
+_MOST_TESTS = 1 << 16
 _READ = 1 << 16
 
 
@@ -60,6 +61,27 @@ class Link:
         self._send(["run", code])
         return dict(self._answer({}))
 
+    def judge(self, job: dict[str, Any]) -> tuple[list[str], str, str]:
+        """Make the program run its tests too; return why each failed, and what prevented them or any verdict."""
+        failures: list[str] = []
+        try:
+            self._send(["judge", job])
+            while True:
+                match self._receive():
+                    case ["test", str(failure)] if len(failures) < _MOST_TESTS:
+                        failures.append(failure)
+                    case ["undecided", str(reason)]:
+                        return [], "", reason
+                    case ["error", str(error)]:
+                        return [error] * len(job["pieces"]), error, ""
+                    case ["done", _]:
+                        return failures, "", ""
+                    case _:
+                        raise self._end("gave a result that cannot be read")
+        except Ended:
+            left = max(len(job["pieces"]) - len(failures), 1)
+            return [*failures, *[self.ended] * left], self.ended, ""
+
     def ask(self, operation: str, *arguments: Any) -> Any:
         """Make the program execute an operation.
 
@@ -76,7 +98,7 @@ class Link:
             if operation == "next":
                 raise
             # StopIteration would silently end a loop of the test that makes this call.
-            raise ProgramError(f"StopIteration: {error}") from None
+            raise _program_error("StopIteration", error) from None
 
     def drain(self) -> None:
         """Read the rest of the output."""
@@ -140,7 +162,7 @@ class Link:
         except StopIteration:
             reply = ["stop"]
         except Exception as error:
-            reply = ["raise", type(error).__name__, message_of(error), str(error)[:_MOST_MESSAGE]]
+            reply = ["raise", type(error).__name__, message_of(error), str(error)[:_MOST_OF_A_TEXT]]
         self._send(reply)
 
     def _change(self, arguments: Mapping[Any, Any], changes: Any) -> None:
@@ -189,11 +211,15 @@ class Link:
                 with suppress(Exception):
                     given = decode(args, self._find) if place == 0 else [f"{kinds[0]}: {text}"]
                     return kind(*given)
-        return ProgramError(f"{kinds[0]}: {text}")
+        return _program_error(kinds[0], text)
 
     def _end(self, reason: str) -> Ended:
         self.ended = reason
         return Ended()
+
+
+def _program_error(name: str, text: object) -> ProgramError:
+    return type(name, (ProgramError,), {})(text)
 
 
 class Remote:
@@ -281,14 +307,3 @@ for _operation in UNARY:
     setattr(Remote, f"__{_operation}__", _of_one(_operation))
 for _operation in (*COMPARISONS, *ARITHMETIC):
     setattr(Remote, f"__{_operation.strip('_')}__", _between_remotes(_operation))
-
-
-def message_of(error: BaseException) -> str:
-    """The class and message of an exception in one line."""
-    if isinstance(error, ProgramError):
-        return str(error)[:_MOST_MESSAGE]
-    try:
-        message = f"{type(error).__name__}: {error}".rstrip(": ")[:_MOST_MESSAGE]
-        return message.encode(errors="backslashreplace").decode()
-    except Exception:
-        return type(error).__name__

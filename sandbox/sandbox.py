@@ -54,11 +54,13 @@ from typing import Any, Literal, TypeVar
 from registry import ConfigError
 from registry.ranges import Count, Few, Positive
 from sandbox.isolation.confinement import LANDLOCK, LAYERS, NAMESPACES, SECCOMP
+from sandbox.plan import Plan, plan_of
 from sandbox.worker_process import LayerMissing, WorkerLost, WorkerProcess
 
 S = TypeVar("S", bound="Sandbox")
 
 Isolation = Literal["required", "auto", "off"]
+Trust = Literal["program", "tests"]
 
 _PROTECTED_BY = {
     "network": {NAMESPACES, SECCOMP},
@@ -114,9 +116,9 @@ class Program:
     entry_point: str | None = None
 
     @property
-    def judged_by(self) -> dict[str, Any]:
-        """Everything but the code; programs that are equal in this share a checker."""
-        return {name: value for name, value in vars(self).items() if name != "code"}
+    def plan(self) -> Plan:
+        """What its tests ask."""
+        return plan_of(self.setup, tuple(self.tests), self.entry_point)
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,22 @@ class Outcome:
 
 @dataclass
 class _Task:
-    """A program, and its outcome once it is known."""
+    """A program, whose process runs its tests, and its outcome once it is known."""
 
     program: Program
+    trust: Trust
     outcome: Outcome | None = None
+
+    @property
+    def shared(self) -> Any:
+        """Equal for tasks that can share a checker: all, unless it holds their tests."""
+        program = self.program
+        return None if self.trust == "program" else (program.plan, program.prelude, program.entry_point)
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """What the checker needs."""
+        return {**vars(self.program), **self.program.plan.fields, "trust": self.trust}
 
 
 class Sandbox:
@@ -159,6 +173,8 @@ class Sandbox:
         isolation: What to do if protections are missing: `required` refuses to start, `auto` warns, `off` ignores it.
         workers: How many programs run at a time; None for one more than the number of CPU cores, as workers also wait.
         path: Where the options stand in the yaml, for error messages.
+        trust: Whether to trust the `program`, whose process then runs its tests too, or only the `tests`, which then
+            run in another process.
 
     Raises:
         ConfigError: If a protection is required but missing, or no worker starts.
@@ -170,9 +186,10 @@ class Sandbox:
         isolation: Isolation = "auto",
         workers: int | None = None,
         path: str = "features.verifier",
+        trust: Trust = "program",
     ) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self.limits, self.path = limits, path
+        self.limits, self.path, self.trust = limits, path, trust
         self.layers = [SECCOMP] if isolation == "off" else list(LAYERS)
         self.missing: dict[str, str] = {}
         self._ready = selectors.DefaultSelector()
@@ -207,9 +224,9 @@ class Sandbox:
         try:
             while True:
                 missing = _AHEAD * len(self._workers) - len(pending)
-                read = [_Task(program) for program in islice(left, max(missing, 0))]
+                read = [self._task(program) for program in islice(left, max(missing, 0))]
                 pending += read
-                waiting += read
+                waiting += (task for task in read if task.outcome is None)
                 for place, worker in enumerate(self._workers):
                     if worker.job is None and waiting:
                         self._give(place, waiting.pop(self._next(worker, waiting)))
@@ -278,17 +295,21 @@ class Sandbox:
             raise ConfigError(f"{self.path}.isolation", problem, cure=cure)
         warnings.warn(f"{self.path}: {problem}", RuntimeWarning, stacklevel=3)
 
+    def _task(self, program: Program) -> _Task:
+        problem = program.plan.problem
+        return _Task(program, self.trust, Outcome(undecided=problem) if problem else None)
+
     def _next(self, worker: WorkerProcess, waiting: list[_Task]) -> int:
         """The index of a worker's next task: best one with the same tests as its last, else with no other worker's."""
         others = [other.tests for other in self._workers if other is not worker]
         places = range(len(waiting))
-        own = (place for place in places if waiting[place].program.judged_by == worker.tests)
-        free = (place for place in places if waiting[place].program.judged_by not in others)
+        own = (place for place in places if waiting[place].shared == worker.tests)
+        free = (place for place in places if waiting[place].shared not in others)
         return next(own, next(free, 0))
 
     def _give(self, place: int, task: "_Task") -> None:
         try:
-            self._workers[place].give(task, task.program.code, task.program.judged_by)
+            self._workers[place].give(task, task.shared, task.message)
         except WorkerLost as lost:
             self._lose(place, lost)
 

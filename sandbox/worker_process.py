@@ -51,7 +51,7 @@ class WorkerProcess:
 
     def __init__(self, limits: dict[str, Any], layers: Sequence[str]) -> None:
         self.job: Any = None
-        self.tests: dict[str, Any] = {}
+        self.tests: Any = None
         self._buffer = MessageBuffer(_MOST_RESULT)
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = ExitStack()
@@ -99,13 +99,13 @@ class WorkerProcess:
             # The worker mounted its root there and has moved it away; only an empty folder remains.
             remove_folder(place)
 
-    def give(self, job: Any, code: str, tests: dict[str, Any]) -> None:
+    def give(self, job: Any, tests: Any, message: dict[str, Any]) -> None:
         """Give the worker a job.
 
         Args:
             job: The caller's record of the job, kept in the attribute `job` until the job is done.
-            code: The code of the program.
-            tests: What the checker needs, by name.
+            tests: Equal for jobs that can share a checker.
+            message: What the checker needs, by name.
 
         Raises:
             WorkerLost: If the worker has ended.
@@ -113,7 +113,7 @@ class WorkerProcess:
         self.job = job
         try:
             os.write(self.orders, SAME if tests == self.tests else FRESH)
-            write_message(self.jobs, {"code": code, **tests})
+            write_message(self.jobs, message)
         except BrokenPipeError:
             raise WorkerLost("it has ended") from None
         self.tests = tests

@@ -1,35 +1,32 @@
 """unit_tests: whether the code in a response passes the tests of its task, run in the sandbox."""
 
-import ast
+import builtins
 import platform
-import re
-import textwrap
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from features.texts.tasks import Task
-from features.verification.answers import without_thoughts
+from features.verification.programs import code_of, completed, names_needed
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 from registry.ranges import Few
-from sandbox.sandbox import DEFAULT_LIMITS, Isolation, Limits, Outcome, Program, Sandbox
-
-_MARKED = re.compile(
-    r"^[^\S\n]*#[^\S\n]*START OF CODE[^\n]*\n(.*?)(?=^[^\S\n]*#[^\S\n]*END OF CODE|\Z)", re.DOTALL | re.MULTILINE | re.I
-)
-_FENCED = re.compile(r"^[^\S\n]*(```|~~~)[^\n]*\n(.*?)(?=^[^\S\n]*\1|\Z)(?:^[^\S\n]*\1)?", re.DOTALL | re.MULTILINE)
+from sandbox.plan import plan_of
+from sandbox.sandbox import DEFAULT_LIMITS, Isolation, Limits, Outcome, Program, Sandbox, Trust
 
 
 @VERIFIERS.register("unit_tests")
 class UnitTests:
     """1 if the code in a response passes all tests of its task, else 0.
 
-    The code is the text between `#START OF CODE` and `#END OF CODE`, else the last fenced block, else the whole
-    response; of several blocks, the last one that defines the function under test. A model's thoughts before its answer
-    are ignored. A program that exceeds a limit fails. There is no verdict if a task has no tests, the tests cannot
-    run in the sandbox, or the sandbox fails.
+    The code is the text between `#START OF CODE` and `#END OF CODE`, else the blocks that define what the tests use,
+    with those that they need, else the code in the prose, else the whole response. A model's thoughts before its answer
+    are ignored. Tests are statements, pytest's functions and classes (without fixtures), or unittest's classes. A
+    program that exceeds a limit fails. There is no verdict if a task has no tests, they ask nothing of the program or
+    cannot run in the sandbox, or the sandbox fails.
 
     Args:
         partial: Whether the label is the share of tests that pass, instead of 1 only if all pass.
@@ -37,6 +34,9 @@ class UnitTests:
         isolation: What to do if the sandbox cannot protect network, files and other processes from programs:
             `required` refuses to start, `auto` warns; `off` never protects files and does not warn.
         processes: How many programs run at a time; null for one more than the number of CPU cores.
+        trust: What a verdict relies on. `program` runs the tests where the program runs, as a plain interpreter does; a
+            program made to fake its verdict can do so. `tests` runs them in another process, where no program can fake
+            a pass; programs whose objects cannot pass between the two may get no verdict.
     """
 
     def __init__(
@@ -45,14 +45,17 @@ class UnitTests:
         limits: Limits = DEFAULT_LIMITS,
         isolation: Isolation = "auto",
         processes: Few | None = None,
+        trust: Trust = "program",
     ) -> None:
+        self.trust: Trust = trust
         self.partial, self.limits, self.processes = partial, limits, processes
         self.isolation: Isolation = isolation
 
     def settings(self) -> dict[str, Any]:
         """The options, and the version of Python that runs the code."""
         version = platform.python_version()
-        return {"name": "unit_tests", "partial": self.partial, "limits": asdict(self.limits), "python": version}
+        options = {"partial": self.partial, "limits": asdict(self.limits), "trust": self.trust}
+        return {"name": "unit_tests", **options, "python": version}
 
     def verify(self, responses: Iterable[tuple[Task, str]]) -> Iterator[Verdict]:
         """Yield a verdict for each response in order.
@@ -73,7 +76,7 @@ class UnitTests:
                 if isinstance(found, Program):
                     yield found
 
-        with Sandbox(self.limits, self.isolation, self.processes) as sandbox:
+        with Sandbox(self.limits, self.isolation, self.processes, trust=self.trust) as sandbox:
             for outcome in sandbox.run(programs()):
                 yield from _ahead(early)
                 early.popleft()
@@ -98,57 +101,27 @@ def program_of(response: str, reference: Any) -> Program | Verdict:
         return Verdict(None, "tests are not a list of texts")
     if not all(isinstance(text, str) for text in (*tests, setup, prelude, entry_point or "")):
         return Verdict(None, "tests, setup, prelude or entry_point are not texts")
-    code = code_of(response, entry_point)
+    code = code_of(response, *_names_of(setup, tuple(tests), entry_point))
     if not code.strip():
         return Verdict(0.0, "no code")
     whole = completed(code, prelude, entry_point)
     return Program(whole, tuple(tests), setup, prelude, entry_point)
 
 
-def code_of(response: str, entry_point: str | None = None) -> str:
-    """The code in a response.
-
-    >>> code_of("Sure!\\n#START OF CODE\\nx = 1\\n#END OF CODE\\nDone.")
-    'x = 1\\n'
-    """
-    text = response.replace("\r\n", "\n")
-    text = text if _is_python(text) else without_thoughts(text)
-    marked = _chosen(_MARKED.findall(text), entry_point)
-    text = text if marked is None else marked
-    fenced = _chosen([block for _, block in _FENCED.findall(text)], entry_point)
-    # If the whole text is Python, its fences are inside docstrings.
-    return text if fenced is None or _is_python(text) else fenced
+@lru_cache(maxsize=256)
+def _names_of(setup: str, tests: tuple[str, ...], entry_point: str | None) -> tuple[list[str], list[str]]:
+    """The names that a program must define, and others that tests use and it may define."""
+    used = names_needed("\n".join((setup, *tests)))
+    used = used or {name for source in (setup, *tests) for name in names_needed(source)}
+    used |= {
+        name for module, names in plan_of(setup, tests, entry_point).imports for name in names if not _exists(module)
+    }
+    own = sorted(name for name in used if not hasattr(builtins, name)) or sorted(used)
+    return ([entry_point], own) if entry_point else (own, [])
 
 
-def completed(code: str, prelude: str, entry_point: str | None) -> str:
-    """Put the prelude before code: its imports and helpers, or the signature if the code is only a function body."""
-    if not prelude.strip():
-        return code
-    if entry_point is not None and not defines(code, entry_point):
-        return prelude + code
-    return f"{prelude}\n\n{code}" if _is_python(prelude) else code
-
-
-def defines(code: str, name: str) -> bool:
-    """Whether code defines this name at the top level, judged line by line."""
-    name = re.escape(name)
-    return re.search(rf"^(?:(?:async +)?def|class) +{name}\b|^{name}\b[^=\n]*=(?!=)", code, re.MULTILINE) is not None
-
-
-def _is_python(text: str) -> bool:
-    try:
-        ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
-
-
-def _chosen(blocks: list[str], entry_point: str | None) -> str | None:
-    """The last block that defines the function, else the last block; None if there are no blocks."""
-    flush = [textwrap.dedent(block) for block in blocks]
-    if entry_point is None:
-        return next(reversed(flush), None)
-    return next(reversed([block for block in flush if defines(block, entry_point)] or blocks), None)
+def _exists(module: str) -> bool:
+    return module.partition(".")[0] in {*sys.stdlib_module_names, "pytest"}
 
 
 def _ahead(early: deque[Verdict | None]) -> Iterator[Verdict]:

@@ -26,6 +26,12 @@ def sandbox() -> Iterator[Sandbox]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Sandbox]:
+    with Sandbox(SMALL, workers=2, trust="tests") as made:
+        yield made
+
+
 def run(sandbox: Sandbox, code: str, *tests: str, **more: Any) -> Outcome:
     return next(sandbox.run([Program(code, tests, **more)]))
 
@@ -52,7 +58,7 @@ def test_each_test_passes_or_fails_by_itself(sandbox: Sandbox) -> None:
         ("def f(:", "SyntaxError: invalid syntax (<program>, line 1)"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("class Own(Exception): pass\nraise Own('mine')", "Own: mine"),
-        ("class Own(ValueError): pass\nraise Own('mine')", "ValueError: Own: mine"),
+        ("class Own(ValueError): pass\nraise Own('mine')", "Own: mine"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("def g(x): return x", "NameError: name 'f' is not defined"),
         ("\0", "source code string cannot contain null bytes"),
@@ -71,7 +77,7 @@ def test_a_program_without_tests_passes_if_it_runs(sandbox: Sandbox) -> None:
     assert not run(sandbox, "raise ValueError").passed
 
 
-def test_plain_values_come_back_as_they_are(sandbox: Sandbox) -> None:
+def test_plain_values_come_back_as_they_are(apart: Sandbox) -> None:
     values = [
         "None", "True", "-7", "10**5000", "0.1", "-0.0", "float('inf')", "1j", "'a\\ud800\\n'", "b'\\xff'",
         "bytearray(b'x')", "[1, (2, {3}), {}]", "{'a': [1], (1, 2): frozenset({3})}", "range(1, 9, 2)",
@@ -84,12 +90,12 @@ def test_plain_values_come_back_as_they_are(sandbox: Sandbox) -> None:
         "from fractions import Fraction\n"
     )
     tests = [f"assert same({value}) == {value} and type(same({value})) is type({value})" for value in values]
-    outcome = run(sandbox, "def same(x): return x", *tests, "assert repr(same(-0.0)) == '-0.0'", setup=imports)
+    outcome = run(apart, "def same(x): return x", *tests, "assert repr(same(-0.0)) == '-0.0'", setup=imports)
     assert [test for test, failure in zip(tests, outcome.failures, strict=False) if failure] == []
     assert outcome.passed
 
 
-def test_objects_of_the_program_can_be_built_changed_and_compared(sandbox: Sandbox) -> None:
+def test_objects_of_the_program_can_be_built_changed_and_compared(apart: Sandbox) -> None:
     code = """
 class Node:
     count = 0
@@ -112,7 +118,7 @@ def evens():
 def power(n): return lambda x: x ** n
 """
     outcome = run(
-        sandbox,
+        apart,
         code,
         "assert depth(root) == 2 and root.left.value == 2",
         "assert depth([root][0]) == 2",
@@ -132,7 +138,7 @@ def power(n): return lambda x: x ** n
     assert list(outcome.failures) == [""] * 12
 
 
-def test_programs_may_change_and_call_what_they_are_given(sandbox: Sandbox) -> None:
+def test_programs_may_change_and_call_what_they_are_given(apart: Sandbox) -> None:
     code = """
 def grow(numbers, seen, names, raw):
     numbers.append(numbers[0]); seen.add(1); names['a'] = [1]; raw[0] = 7
@@ -144,7 +150,7 @@ def put(mapping, key, value): mapping[key] = value
 def kinds(*types, **named): return [kind.__name__ for kind in types], named
 """
     outcome = run(
-        sandbox,
+        apart,
         code,
         "a, b, c, d = [5], {0}, {}, bytearray(b'x')\ngrow(a, b, c, d)\n"
         "assert (a, b, c, d) == ([5, 5], {0, 1}, {'a': [1]}, bytearray(b'\\x07'))",
@@ -163,21 +169,21 @@ def kinds(*types, **named): return [kind.__name__ for kind in types], named
     assert list(outcome.failures) == [""] * 8
 
 
-def test_exceptions_of_the_program_can_be_caught_by_the_tests(sandbox: Sandbox) -> None:
+def test_exceptions_of_the_program_can_be_caught_by_the_tests(apart: Sandbox) -> None:
     code = "class Own(KeyError): pass\ndef f(x):\n    raise {1: ValueError('one'), 2: Own('two'), 3: SystemExit(0)}[x]"
     caught = "try:\n    f({})\nexcept {} as error:\n    assert '{}' in str(error)\nelse:\n    assert False"
     tests = [caught.format(1, "ValueError", "one"), caught.format(2, "KeyError", "two"), "try: f(3)\nexcept OSError: 0"]
     tests += ["try:\n    f(4)\nexcept KeyError as error:\n    assert error.args == (4,)\nelse:\n    assert False"]
-    outcome = run(sandbox, code, *tests)
+    outcome = run(apart, code, *tests)
     assert [bool(failure) for failure in outcome.failures] == [False, False, True, False]
     assert outcome.failures[2] == "SystemExit: 0"
 
 
-def test_names_stand_for_the_function_under_test_then_for_the_checkers_own(sandbox: Sandbox) -> None:
+def test_names_stand_for_the_function_under_test_then_for_the_checkers_own(apart: Sandbox) -> None:
     code = "import math as m, math\nmath.fabs = lambda x: 0.0\ncmath = 5\n"
     code += "def sum(a, b): return a * b\ndef helper(x): return 0"
     outcome = run(
-        sandbox,
+        apart,
         code,
         "assert sum(2, 5) == 10",
         "assert math.fabs(-2) == 2",
@@ -192,10 +198,10 @@ def test_names_stand_for_the_function_under_test_then_for_the_checkers_own(sandb
     assert list(outcome.failures) == [""] * 6 + ["NameError: name 'undefined' is not defined"]
 
 
-def test_names_that_the_program_gives_other_values_have_them(sandbox: Sandbox) -> None:
+def test_names_that_the_program_gives_other_values_have_them(apart: Sandbox) -> None:
     code = "count, seen = 0, []\ndef f(x):\n    global count\n    count += 1\n    seen.append(x)"
     outcome = run(
-        sandbox,
+        apart,
         code,
         "assert count == 0 and seen == []\nf(5)\nassert count == 1 and seen == [5]",
         "assert [count for _ in range(2)] == [1, 1]\ndef later():\n    return count\nf(6)\nassert later() == 2",
@@ -217,12 +223,12 @@ def test_names_that_the_program_gives_other_values_have_them(sandbox: Sandbox) -
             ["class A: pass\ntry:\n    f(lambda: A())\nexcept Exception:\n    pass"],
             "an object of the tests' own (A) cannot",
         ),
-        (["import nowhere_to_be_found"], "a test imports nowhere_to_be_found, which is not installed"),
-        (["assert sum([1, 2]) == 3"], "the tests use nothing of the program; entry_point must say what they test"),
+        (["import nowhere_to_be_found\nf(1)"], "a test imports nowhere_to_be_found, which is not installed"),
+        (["assert sum([1, 2]) == 3"], "the tests use nothing of the program"),
     ],
 )
-def test_tests_that_cannot_be_run_leave_a_program_undecided(sandbox: Sandbox, tests: list[str], reason: str) -> None:
-    outcome = run(sandbox, "def f(x): return x() if callable(x) else x", *tests)
+def test_tests_that_cannot_be_run_leave_a_program_undecided(apart: Sandbox, tests: list[str], reason: str) -> None:
+    outcome = run(apart, "def f(x): return x() if callable(x) else x", *tests)
     assert outcome.undecided.startswith(reason)
     assert not outcome.passed and not outcome.failures
 
@@ -235,12 +241,12 @@ def test_tests_that_cannot_be_run_leave_a_program_undecided(sandbox: Sandbox, te
     ],
 )
 def test_a_name_that_two_have_is_no_pass_where_nobody_says_which_is_meant(
-    sandbox: Sandbox, code: str, test: str, prelude: str
+    apart: Sandbox, code: str, test: str, prelude: str
 ) -> None:
-    outcome = run(sandbox, code, test, prelude=prelude)
+    outcome = run(apart, code, test, prelude=prelude)
     assert outcome.undecided.endswith("is the program's and another's; entry_point must say what is tested")
     name = code.removeprefix("def ").partition("(")[0]
-    assert not run(sandbox, code, test, prelude=prelude, entry_point=name).passed
+    assert not run(apart, code, test, prelude=prelude, entry_point=name).passed
 
 
 def test_outcomes_keep_the_order_of_programs_and_are_the_same_each_time(sandbox: Sandbox) -> None:

@@ -14,7 +14,7 @@ import pytest
 from sandbox import sandbox as sandbox_module
 from sandbox.isolation.confinement import LANDLOCK, NAMESPACES, SECCOMP
 from sandbox.isolation.syscalls import number
-from sandbox.sandbox import Limits, Outcome, Program, Sandbox
+from sandbox.sandbox import Limits, Outcome, Program, Sandbox, Trust
 
 SMALL = Limits(seconds=60.0, cpu_seconds=1, memory_mb=400, threads=8, file_mb=1, folder_mb=2, output_kb=100)
 TESTS = ["assert answer(20) == 'a9f3c1'", "assert answer(21) == 'b8e2d0'"]
@@ -24,7 +24,7 @@ TESTS = ["assert answer(20) == 'a9f3c1'", "assert answer(21) == 'b8e2d0'"]
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox_module, "LAYERS", request.param)
-        with Sandbox(SMALL, "required", workers=2) as made:
+        with Sandbox(SMALL, "required", workers=2, trust="tests") as made:
             if made.layers != list(request.param):
                 pytest.skip(f"not to be had here: {made.missing}")
             yield made
@@ -327,13 +327,14 @@ def f(): return 1
     assert {outcome.output for outcome in looked} == {"[] 1\n"}
 
 
-def test_the_clock_on_the_wall_ends_programs_and_tests_that_wait() -> None:
-    with Sandbox(Limits(seconds=4.0, cpu_seconds=30), workers=2) as sandbox:
+@pytest.mark.parametrize("trust", ["program", "tests"])
+def test_the_clock_on_the_wall_ends_programs_and_tests_that_wait(trust: Trust) -> None:
+    with Sandbox(Limits(seconds=4.0, cpu_seconds=30), workers=2, trust=trust) as sandbox:
         asleep = "import time\ndef f(): time.sleep(100)\ndef g(): return 1"
         programs = [
             Program("import time\ntime.sleep(100)", ["assert True"]),
             Program(asleep, ["assert g() == 1", "f()", "assert g() == 1"]),
-            Program("pass", ["import time\ntime.sleep(100)"]),
+            Program("def g(): return 1", ["import time\ntime.sleep(100 * g())"]),
             Program("import itertools\nf = itertools.count", ["for x in f(): pass"]),
             Program("def f(): return 1", ["assert f() == 1"]),
         ]

@@ -7,7 +7,7 @@ import pytest
 from features.texts.tasks import Task
 from features.verification.verdict import Verdict, Verifier
 from features.verification.workers import build_verifier
-from features.verifiers.unit_tests import UnitTests, code_of, completed, defines
+from features.verifiers.unit_tests import UnitTests
 from registry import VERIFIERS, ConfigError
 
 DOUBLE: dict[str, Any] = {
@@ -90,24 +90,6 @@ def test_without_code_the_label_is_0_with_that_reason(response: str) -> None:
     assert verdicts(DOUBLE, response) == [Verdict(0.0, "no code")]
 
 
-def test_fences_in_a_docstring_are_not_taken_for_the_code() -> None:
-    code = 'def f():\n    """\n    ```\n    g()\n    ```\n    """\n    return 1\n'
-    assert code_of(code, "f") == code_of(code) == code
-    assert code_of(f"#START OF CODE\n{code}#END OF CODE", "f") == code
-
-
-def test_code_that_a_model_only_thought_of_is_left_out() -> None:
-    thought = "<think>\n#START OF CODE\ndef f(): return 1\n#END OF CODE\n```\ndef f(): return 2\n```\n"
-    assert code_of(f"{thought}</think>\n```\ndef f(): return 3\n```", "f") == "def f(): return 3\n"
-    assert code_of(thought, "f").strip() == ""
-    code = 'def f(text):\n    return text.split("</think>")\n'
-    assert code_of(code, "f") == code
-
-
-def test_an_invalid_function_name_is_not_found() -> None:
-    assert not defines("def f(x): return 1", "f)")
-
-
 def test_tests_that_cannot_be_run_give_no_label() -> None:
     found = verdicts({"tests": ["assert f( == 1"]}, "def f(): return 1")
     assert found[0].label is None and found[0].reason.startswith("a test cannot be read")
@@ -140,57 +122,13 @@ def test_a_prelude_gives_signature_imports_and_helpers(response: str, label: flo
     assert verdicts(HALVES, response)[0].label == label
 
 
-@pytest.mark.parametrize(
-    ("response", "code"),
-    [
-        ("x = 1", "x = 1"),
-        ("a\r\n#START OF CODE\r\nx = 1\r\n#END OF CODE\r\nb", "x = 1\n"),
-        ("# start of code (Python)\nx = 1", "x = 1"),
-        ("#START OF CODE\nx = 1\n#END OF CODE\n#START OF CODE\nx = 2\n#END OF CODE", "x = 2\n"),
-        ("#START OF CODE\n```python\nx = 1\n```\n#END OF CODE", "x = 1\n"),
-        ("```python\n#START OF CODE\nx = 1\n#END OF CODE\n```", "x = 1\n"),
-        ("```\nx = 1\n```\nThen:\n```py\nx = 2\n```\nas above", "x = 2\n"),
-        ("1. So:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1\n"),
-        ("```\n    return 1\n```", "    return 1\n"),
-        ("```python\nx = 1", "x = 1"),
-        ("Say `x = 1`.", "Say `x = 1`."),
-        ("```\ndef f(): pass\n```\n```\nf()\n```", "def f(): pass\n"),
-        ("```\nf = 1\n```\n```\ndef g(): pass\n```\n```\n1\n```", "f = 1\n"),
-    ],
-)
-def test_code_is_found_between_marks_or_in_the_last_block_that_will_do(response: str, code: str) -> None:
-    assert code_of(response, "f") == code
-
-
-def test_the_last_block_is_taken_where_no_function_is_named() -> None:
-    assert code_of("```\ndef f(): pass\n```\n```\nf()\n```") == "f()\n"
-    assert code_of("1. So:\n  ```\n  f()\n  ```") == "f()\n"
-
-
-@pytest.mark.parametrize(
-    ("code", "found"),
-    [
-        ("def f(x): pass", True), ("async def f(): pass", True), ("class f: pass", True), ("f = 1", True),
-        ("f: int = 1", True), ("x = 1\ndef  f (): pass", True), ("def ff(x): pass", False), ("f == 1", False),
-        ("f(1)", False), ("    def f(): pass", False),
-    ],
-)  # fmt: skip
-def test_what_defines_a_function(code: str, found: bool) -> None:
-    assert defines(code, "f") is found
-
-
-def test_a_prelude_that_is_no_code_by_itself_is_left_out() -> None:
-    assert completed("def f(): pass", "def f():\n", "f") == "def f(): pass"
-    assert completed("    pass", "def f():\n", "f") == "def f():\n    pass"
-
-
 def test_faked_passes_do_not_pass() -> None:
     fakes = [
         "import sys\nsys.exit(0)",
         "import os\ndef double(x): os._exit(0)",
         "class All:\n    def __eq__(self, other): return True\ndef double(x): return All()",
     ]
-    assert [verdict.label for verdict in verdicts(DOUBLE, *fakes)] == [0, 0, 0]
+    assert [verdict.label for verdict in verdicts(DOUBLE, *fakes, trust="tests")] == [0, 0, 0]
 
 
 def test_settings_are_all_that_verdicts_depend_on() -> None:

@@ -1,0 +1,251 @@
+"""Programs: the Python program in a response, wherever the response puts it."""
+
+import ast
+import builtins
+import html
+import re
+import symtable
+import textwrap
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+
+from features.verification.answers import without_thoughts
+
+_MARKED = re.compile(
+    r"^[^\S\n]*#[^\S\n]*START OF CODE[^\n]*\n(.*?)(?=^[^\S\n]*#[^\S\n]*END OF CODE|\Z)", re.DOTALL | re.MULTILINE | re.I
+)
+_TAGGED = re.compile(
+    r"\[(?:BEGIN|PYTHON|CODE|ANSWER)\](.*?)(?:\[(?:DONE|END|/PYTHON|/CODE|/ANSWER)\]|\Z)"
+    r"|<(code|python|answer|solution|pre)\b[^>\n]*>(.*?)(?:</\2>|\Z)",
+    re.DOTALL | re.I,
+)
+_RUN_ON = re.compile(r"^[^\S\n]*\[(?:DONE|END|/PYTHON|/CODE)\]", re.MULTILINE)
+_FENCE = re.compile(r"^(?P<before>[^`~\n]*)(?P<mark>`{3,}|~{3,})(?P<info>[^`\n]*)$")
+_INFO = re.compile(r"\s*(?:python3?|py)?\b:?(?P<code>.*)", re.I)
+_QUOTED = re.compile(r"(`+)(?:python3?\b|py\b)?\s*([^`]+?)\1", re.I)
+_PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.|In \[\d+\]:) ?", re.MULTILINE)
+_BEGINNING = re.compile(
+    r"(?:from|import|def|class|async|if|for|while|try|with)\b|@"
+    r"|[A-Za-z_][\w., ]*(?:\[[^]]*\]|: *[\w\[\], .|]+)? *[-+*/]?=[^=]"
+    r"|[A-Za-z_][\w.]*\("
+)
+_DEFINITION = re.compile(r"^(?:(?:async +)?def|class) +(\w+)|^(\w+)\b[^=\n]*=(?!=)", re.MULTILINE)
+_MOST_FENCES, _MOST_CHUNKS = 6, 40
+_INDENT = "    "
+
+
+def code_of(response: str, names: Collection[str] = (), others: Collection[str] = ()) -> str:
+    """The code in a response that defines names.
+
+    The code is the text between `#START OF CODE` and `#END OF CODE`, else the blocks of Python that define the names,
+    with the other blocks that those need, else code that stands in prose, else the last block, else the whole response.
+    Of several blocks that define a name, the last counts. A model's thoughts before its answer are ignored.
+
+    Args:
+        response: The text that a model has written.
+        names: What the code must define; one of them is enough.
+        others: What it may define.
+
+    >>> code_of("Sure!\\n#START OF CODE\\nx = 1\\n#END OF CODE\\nDone.")
+    'x = 1\\n'
+    >>> code_of("```python\\ndef f(): return 1\\n```\\nTry it:\\n```python\\nprint(f())\\n```", ["f"])
+    'def f(): return 1\\n'
+    """
+    text = response.replace("\r\n", "\n").replace("\ufeff", "")
+    text = text if is_python(text) else without_thoughts(text)
+    if marked := _MARKED.findall(text):
+        text = _together(marked, names, others) or textwrap.dedent(marked[-1])
+    if is_python(text):
+        # If the whole text is Python, its fences are inside docstrings.
+        return _without_remarks(text)
+    blocks = list(_blocks(text))
+    found = _together(blocks, names, others) or _together([*blocks, *_in_prose(text)], names, others)
+    return _without_remarks(found if found is not None else _repaired(blocks[-1]) if blocks else text)
+
+
+def completed(code: str, prelude: str, entry_point: str | None) -> str:
+    """Put the prelude before code: its imports and helpers, or the signature if the code is only a function body."""
+    if not prelude.strip():
+        return code
+    if entry_point is None or defines(code, entry_point):
+        return f"{prelude}\n\n{code}" if is_python(prelude) else code
+    return next((prelude + body for body in _bodies(code) if is_python(prelude + body)), prelude + code)
+
+
+def defines(code: str, name: str) -> bool:
+    """Whether code defines this name at the top level, judged line by line."""
+    name = re.escape(name)
+    return re.search(rf"^(?:(?:async +)?def|class) +{name}\b|^{name}\b[^=\n]*=(?!=)", code, re.MULTILINE) is not None
+
+
+def is_python(text: str) -> bool:
+    """Whether a text can be compiled."""
+    try:
+        compile(text, "<code>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """The blocks that a text marks as code, in order."""
+    tagged = [bracketed or other for bracketed, _, other in _TAGGED.findall(text)]
+    if run_on := _RUN_ON.search(text):
+        before = text[: run_on.start()]
+        tagged = tagged if _TAGGED.search(before) else [before, *tagged]
+    if tagged:
+        for block in tagged:
+            yield from list(_fenced(block)) or [_repaired(block.strip("\n") + "\n")]
+    else:
+        yield from _fenced(text)
+
+
+def _fenced(text: str) -> Iterator[str]:
+    lines = text.split("\n")
+    fences = [(place, found) for place, line in enumerate(lines) if (found := _FENCE.match(line))]
+    after = 0
+    for number, (first, opening) in enumerate(fences):
+        info, own = opening["info"], _INFO.match(opening["info"])
+        if first < after or (opening["before"].strip(" \t>-*.0123456789") and not info.lower().startswith("py")):
+            continue
+        head = [own["code"]] if own and own["code"].strip() else []
+        ends = [(place, found["before"]) for place, found in fences[number + 1 :]] or [(len(lines), "")]
+        choices = []
+        for last, end in ends[:_MOST_FENCES]:
+            body = [*lines[first + 1 : last], *([end] if end.strip() else [])]
+            choices += [("\n".join([*some, *body, ""]), last) for some in ([head, []] if head else [[]])]
+        if last_is_open := len(ends) == 1 and ends[0][0] == len(lines):
+            choices = [(block.removesuffix("\n"), last) for block, last in choices]
+        good = ((block, last) for block, last in choices if is_python(_repaired(block)))
+        block, last = next(good, choices[bool(head)])
+        following = dict(fences).get(last)
+        after = last if last_is_open or (following is not None and following["info"].strip()) else last + 1
+        yield block
+
+
+def _repaired(block: str) -> str:
+    """A block without its indentation, quotes, prompts or escapes, if that makes it Python; else as it is."""
+    if is_python(flush := textwrap.dedent(block)):
+        with suppress(SyntaxError, ValueError):
+            value = ast.literal_eval(flush.strip())
+            if isinstance(value, str) and "\n" in value and is_python(value):
+                return value
+        return flush
+    bare = block.strip()
+    tries = [html.unescape(flush), flush.replace("\u00a0", " ")]
+    if bare[:1] in ("'", '"') and bare[-1:] == bare[:1]:
+        tries.append(bare.strip(bare[0]))
+    if _PROMPT.match(bare):
+        tries.append("\n".join(_PROMPT.sub("", line) for line in bare.split("\n") if _PROMPT.match(line)))
+    if "\n" not in bare:
+        tries.append(bare.strip("'\"").replace("\\n", "\n").replace("\\t", "\t"))
+    return next((each for each in tries if each != flush and is_python(each)), block)
+
+
+def _in_prose(text: str) -> Iterator[str]:
+    """Code that stands between sentences, or between backquotes inside them."""
+    lines = [line for line in text.split("\n") if not _FENCE.match(line)]
+    starts = [place for place, line in enumerate(lines) if line.strip() and not line[0].isspace()]
+    ends = [*starts[1:], len(lines)]
+    run: list[str] = []
+    after = 0
+    for number, start in enumerate(starts):
+        if start < after:
+            continue
+        tries = (
+            [lines[start:end] for end in ends[number : number + _MOST_CHUNKS]] if _BEGINNING.match(lines[start]) else []
+        )
+        chunk = next((part for part in tries if is_python("\n".join(part))), None)
+        if chunk is not None:
+            run += chunk
+            after = start + len(chunk)
+            continue
+        yield "\n".join(run)
+        run = []
+        yield textwrap.dedent("\n".join(lines[start + 1 : ends[number]]))
+    yield "\n".join(run)
+    yield from (code for _, code in _QUOTED.findall(text))
+
+
+def _together(blocks: Sequence[str], names: Collection[str], others: Collection[str]) -> str | None:
+    """The last blocks that define the names, with those that they or the tests need; None if none defines a name."""
+    flush = [_repaired(block) for block in blocks]
+    known, good = [_defined(block) for block in flush], [is_python(block) for block in flush]
+    chosen: set[int] = set()
+
+    def choose(name: str, before: int) -> None:
+        places = [place for place, defined in enumerate(known) if name in defined]
+        if places and not chosen.intersection(places):
+            chosen.add(max(places, key=lambda place: (good[place], place < before, place)))
+
+    for name in names:
+        choose(name, len(flush))
+    if not chosen:
+        return None
+    for name in others:
+        choose(name, len(flush))
+    seen: set[int] = set()
+    while left := chosen - seen:
+        seen.add(place := max(left))
+        for name in sorted(names_needed(flush[place])):
+            choose(name, place)
+    if len(chosen) == 1:
+        return flush[chosen.pop()]
+    return "\n\n".join(flush[place].strip("\n") for place in sorted(chosen)) + "\n"
+
+
+def _defined(code: str) -> set[str]:
+    """The names that code defines or imports at its top level; a built-in name only if it is a function or class."""
+    try:
+        table = symtable.symtable(code, "<code>", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {name for pair in _DEFINITION.findall(code) for name in pair if name}
+    found = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    spaces = {child.get_name() for child in table.get_children()}
+    return {name for name in found if name in spaces or not hasattr(builtins, name)}
+
+
+def names_needed(code: str) -> set[str]:
+    """The names that code uses and does not define itself; built-in names too."""
+    try:
+        tables = [symtable.symtable(code, "<code>", "exec")]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    top, used = tables[0], set[str]()
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (table is top or symbol.is_global()):
+                used.add(symbol.get_name())
+    return used - {each.get_name() for each in top.get_symbols() if each.is_assigned() or each.is_imported()}
+
+
+def _without_remarks(code: str) -> str:
+    """Code without statements such as `[DONE]` or `Done`, which do nothing but name what does not exist."""
+    if not is_python(code):
+        return code
+    inert = ast.Name | ast.List | ast.Tuple | ast.expr_context | ast.Attribute
+    remarks = [
+        node
+        for node in ast.parse(code).body
+        if isinstance(node, ast.Expr)
+        and not isinstance(node.value, ast.Constant)
+        and all(isinstance(each, inert) for each in ast.walk(node.value))
+    ]
+    if not remarks:
+        return code
+    gone = {line for node in remarks for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+    kept = "\n".join(line for number, line in enumerate(code.split("\n"), 1) if number not in gone)
+    return kept if is_python(kept) else code
+
+
+def _bodies(code: str) -> Iterator[str]:
+    """A function's body in each way that it may have lost its indentation, the likeliest first."""
+    even = textwrap.dedent(code.expandtabs(4))
+    whole = [textwrap.indent(even, _INDENT), _INDENT + code.expandtabs(4).lstrip()]
+    whole = [code, code.expandtabs(4), *whole] if code[:1].isspace() else [*whole, code]
+    yield from whole
+    for each in whole:
+        # What follows the function may have been cut off in the middle.
+        yield re.split(r"^(?=\S)", each, maxsplit=1, flags=re.MULTILINE)[0]
