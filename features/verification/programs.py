@@ -24,13 +24,15 @@ _FENCE = re.compile(r"^(?P<before>[^`~\n]*)(?P<mark>`{3,}|~{3,})(?P<info>[^`\n]*
 _INFO = re.compile(r"\s*(?:python3?|py)?\b:?(?P<code>.*)", re.I)
 _QUOTED = re.compile(r"(`+)(?:python3?\b|py\b)?\s*([^`]+?)\1", re.I)
 _PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.|In \[\d+\]:) ?", re.MULTILINE)
+_GOES_ON = re.compile(r"(?:else|elif|except|finally)\b|[])}]")
+_QUOTE = re.compile(r"^[ \t]*> ?", re.MULTILINE)
 _BEGINNING = re.compile(
     r"(?:from|import|def|class|async|if|for|while|try|with)\b|@"
     r"|[A-Za-z_][\w., ]*(?:\[[^]]*\]|: *[\w\[\], .|]+)? *[-+*/]?=[^=]"
     r"|[A-Za-z_][\w.]*\("
 )
 _DEFINITION = re.compile(r"^(?:(?:async +)?def|class) +(\w+)|^(\w+)\b[^=\n]*=(?!=)", re.MULTILINE)
-_MOST_FENCES, _MOST_CHUNKS = 6, 40
+_MOST_FENCES, _MOST_LINES = 6, 300
 _INDENT = "    "
 
 
@@ -57,10 +59,13 @@ def code_of(response: str, names: Collection[str] = (), others: Collection[str] 
         text = _together(marked, names, others) or textwrap.dedent(marked[-1])
     if is_python(text):
         # If the whole text is Python, its fences are inside docstrings.
-        return _without_remarks(text)
+        return _without_remarks(_repaired(text))
     blocks = list(_blocks(text))
     found = _together(blocks, names, others) or _together([*blocks, *_in_prose(text)], names, others)
-    return _without_remarks(found if found is not None else _repaired(blocks[-1]) if blocks else text)
+    if found is None and re.match(r"\s*\n[ \t]|[ \t]", text):
+        # A function's body; a fence after it ends what came before the response.
+        return re.split(r"^\s*```", text, maxsplit=1, flags=re.MULTILINE)[0] or text
+    return _without_remarks(found if found is not None else _repaired(blocks[-1] if blocks else text))
 
 
 def completed(code: str, prelude: str, entry_point: str | None) -> str:
@@ -95,7 +100,7 @@ def _blocks(text: str) -> Iterator[str]:
         tagged = tagged if _TAGGED.search(before) else [before, *tagged]
     if tagged:
         for block in tagged:
-            yield from list(_fenced(block)) or [_repaired(block.strip("\n") + "\n")]
+            yield from list(_blocks(block)) or [_repaired(block.strip("\n") + "\n")]
     else:
         yield from _fenced(text)
 
@@ -108,18 +113,17 @@ def _fenced(text: str) -> Iterator[str]:
         info, own = opening["info"], _INFO.match(opening["info"])
         if first < after or (opening["before"].strip(" \t>-*.0123456789") and not info.lower().startswith("py")):
             continue
-        head = [own["code"]] if own and own["code"].strip() else []
-        ends = [(place, found["before"]) for place, found in fences[number + 1 :]] or [(len(lines), "")]
+        head = own["code"] if own else ""
+        ends = [(place, found["before"], bool(found["info"].strip())) for place, found in fences[number + 1 :]]
         choices = []
-        for last, end in ends[:_MOST_FENCES]:
-            body = [*lines[first + 1 : last], *([end] if end.strip() else [])]
-            choices += [("\n".join([*some, *body, ""]), last) for some in ([head, []] if head else [[]])]
-        if last_is_open := len(ends) == 1 and ends[0][0] == len(lines):
-            choices = [(block.removesuffix("\n"), last) for block, last in choices]
-        good = ((block, last) for block, last in choices if is_python(_repaired(block)))
-        block, last = next(good, choices[bool(head)])
-        following = dict(fences).get(last)
-        after = last if last_is_open or (following is not None and following["info"].strip()) else last + 1
+        for last, end, opens in ends[:_MOST_FENCES] or [(len(lines), "", True)]:
+            body = [*lines[first + 1 : last], *([end] if end.strip() else []), *([""] if ends else [])]
+            next_line = last if opens else last + 1
+            choices += [
+                ("\n".join([*some, *body]), next_line) for some in ([head], []) if "".join(some).strip() or not some
+            ]
+        good = (choice for choice in choices if is_python(_repaired(choice[0])))
+        block, after = next(good, choices[-1 if len(choices) == 1 else bool(head.strip())])
         yield block
 
 
@@ -132,7 +136,7 @@ def _repaired(block: str) -> str:
                 return value
         return flush
     bare = block.strip()
-    tries = [html.unescape(flush), flush.replace("\u00a0", " ")]
+    tries = [html.unescape(flush), flush.replace("\u00a0", " "), _QUOTE.sub("", flush)]
     if bare[:1] in ("'", '"') and bare[-1:] == bare[:1]:
         tries.append(bare.strip(bare[0]))
     if _PROMPT.match(bare):
@@ -145,26 +149,34 @@ def _repaired(block: str) -> str:
 def _in_prose(text: str) -> Iterator[str]:
     """Code that stands between sentences, or between backquotes inside them."""
     lines = [line for line in text.split("\n") if not _FENCE.match(line)]
-    starts = [place for place, line in enumerate(lines) if line.strip() and not line[0].isspace()]
-    ends = [*starts[1:], len(lines)]
+    chunks: list[list[str]] = []
+    for line in lines:
+        goes_on = not line.strip() or line[0].isspace() or _GOES_ON.match(line)
+        if not chunks or not (goes_on or chunks[-1][0].startswith("@") or _is_open("\n".join(chunks[-1]))):
+            chunks.append([])
+        chunks[-1].append(line)
     run: list[str] = []
-    after = 0
-    for number, start in enumerate(starts):
-        if start < after:
-            continue
-        tries = (
-            [lines[start:end] for end in ends[number : number + _MOST_CHUNKS]] if _BEGINNING.match(lines[start]) else []
-        )
-        chunk = next((part for part in tries if is_python("\n".join(part))), None)
-        if chunk is not None:
+    for chunk in [*chunks, [""]]:
+        if _BEGINNING.match(chunk[0]) and is_python("\n".join(chunk)):
             run += chunk
-            after = start + len(chunk)
             continue
         yield "\n".join(run)
         run = []
-        yield textwrap.dedent("\n".join(lines[start + 1 : ends[number]]))
-    yield "\n".join(run)
+        yield textwrap.dedent("\n".join(chunk[1:]))
     yield from (code for _, code in _QUOTED.findall(text))
+
+
+def _is_open(chunk: str) -> bool:
+    """Whether a chunk of code ends inside a bracket, a text or a statement, and is short enough to go on."""
+    if not _BEGINNING.match(chunk) or chunk.count("\n") > _MOST_LINES:
+        return False
+    try:
+        compile(chunk, "<code>", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return any(words in error.msg for words in ("was never closed", "unterminated triple", "expected 'except'"))
+    except (ValueError, RecursionError, MemoryError):
+        return False
+    return False
 
 
 def _together(blocks: Sequence[str], names: Collection[str], others: Collection[str]) -> str | None:
@@ -225,7 +237,7 @@ def _without_remarks(code: str) -> str:
     """Code without statements such as `[DONE]` or `Done`, which do nothing but name what does not exist."""
     if not is_python(code):
         return code
-    inert = ast.Name | ast.List | ast.Tuple | ast.expr_context | ast.Attribute
+    inert = ast.Name | ast.List | ast.Tuple | ast.expr_context
     remarks = [
         node
         for node in ast.parse(code).body

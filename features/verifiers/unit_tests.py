@@ -116,8 +116,8 @@ def _names_of(setup: str, tests: tuple[str, ...], entry_point: str | None) -> tu
     used |= {
         name for module, names in plan_of(setup, tests, entry_point).imports for name in names if not _exists(module)
     }
-    own = sorted(name for name in used if not hasattr(builtins, name)) or sorted(used)
-    return ([entry_point], own) if entry_point else (own, [])
+    own = {name for name in used if not hasattr(builtins, name) and not _exists(name)} or used
+    return ([entry_point], sorted(own)) if entry_point else (sorted(own), sorted(used - own))
 
 
 def _exists(module: str) -> bool:
