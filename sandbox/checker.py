@@ -96,8 +96,8 @@ def evaluate(job: dict[str, Any], link: Link) -> dict[str, Any]:
         return _result(link, [], undecided=str(error))
     except BaseException as error:  # tests that call sys.exit have not passed
         reason = link.ended or message_of(error)
-        return _result(link, [reason] * len(job["pieces"]), error=reason)
-    return _result(link, failures, error=link.ended)
+        return _result(link, [reason] * len(job["pieces"]), error=reason, plain=job["plain"] and link.plain)
+    return _result(link, failures, error=link.ended, plain=job["plain"] and link.plain)
 
 
 class _Global:
@@ -174,7 +174,9 @@ def _is_only_owner(name: str, job: dict[str, Any]) -> bool:
     return bool(places) and owners.issuperset(places)
 
 
-def _result(link: Link, failures: Sequence[str], error: str = "", undecided: str = "") -> dict[str, Any]:
+def _result(
+    link: Link, failures: Sequence[str], error: str = "", undecided: str = "", plain: bool = True
+) -> dict[str, Any]:
     link.drain()
     shown, room = [], _MOST_MESSAGES
     for failure in failures:
@@ -185,6 +187,7 @@ def _result(link: Link, failures: Sequence[str], error: str = "", undecided: str
         "error": error,
         "undecided": undecided,
         "output": link.printed.decode(errors="replace"),
+        "plain": plain,
         "seconds": time.monotonic() - link.begun,
     }
 

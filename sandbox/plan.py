@@ -12,6 +12,11 @@ ANYTHING = "*"
 """Stands in `reached` for names that the tests look up as texts, and in `imports` for every name of a module."""
 
 _LOOKUPS = {"eval", "exec", "globals", "locals", "vars", "getattr", "__import__", "importlib"}
+_PLAIN_MODULES = {
+    "array", "bisect", "cmath", "collections", "datetime", "decimal", "fractions", "functools", "heapq", "itertools",
+    "json", "math", "operator", "pytest", "random", "re", "statistics", "string", "typing", "unittest",
+}  # fmt: skip
+_STREAMS = {"input", "open", "print"}
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _INERT = (
     ast.Name, ast.Attribute, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Lambda, ast.arguments, ast.Load,
@@ -43,6 +48,7 @@ class Plan:
         used: All names in the tests and their setup.
         reached: Those that the tests use when they run.
         imports: The names that they use of each module they import.
+        plain: Whether they only compare values, so that it does not matter in which process they do.
         problem: Why the tests cannot be read; empty if they can.
     """
 
@@ -50,6 +56,7 @@ class Plan:
     used: Sequence[str] = ()
     reached: Sequence[str] = ()
     imports: tuple[tuple[str, Sequence[str]], ...] = ()
+    plain: bool = True
     problem: str = ""
 
     @cached_property
@@ -102,7 +109,8 @@ def plan_of(setup: str, tests: tuple[str, ...], entry_point: str | None) -> Plan
             imports.setdefault(module, set()).update(names)
     listed = tuple((module, sorted(names)) for module, names in sorted(imports.items()))
     used = {entry_point or "", *(name for tree in trees for name in _names(tree))}.union(*imports.values())
-    return Plan(pieces, sorted(used), sorted(reached), listed)
+    plain = imports.keys() <= _PLAIN_MODULES and not used & _STREAMS and not any(map(_is_of_identity, trees))
+    return Plan(pieces, sorted(used), sorted(reached), listed, plain)
 
 
 def _names(node: ast.AST) -> set[str]:
@@ -117,6 +125,16 @@ def _bound(node: ast.stmt) -> Iterator[str]:
         yield from (
             each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
         )
+
+
+def _is_of_identity(tree: ast.Module) -> bool:
+    """Whether tests ask if two objects are the same, other than None, True and False."""
+    return any(
+        isinstance(operator, ast.Is | ast.IsNot) and not isinstance(right, ast.Constant)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        for operator, right in zip(node.ops, node.comparators, strict=True)
+    )
 
 
 def _asks(node: ast.stmt) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 from sandbox.messages import Closed, message_of, read_message, write_message
 from sandbox.pytest_names import Refused
 from sandbox.runner import run_tests
-from sandbox.values import MUTABLE, decode, encode, named_builtin
+from sandbox.values import LOSSY, MUTABLE, decode, encode, named_builtin
 
 REQUESTS, REPLIES = 3, 4
 """The file descriptors of the program's two pipes."""
@@ -138,12 +138,17 @@ class _Server:
     def _operate(self, name: str, data: list[Any]) -> list[Any]:
         arguments = [decode(each, self._find) for each in data]
         if name != "call":
-            return ["value", self._encode(_OPERATIONS[name](*arguments))]
+            return ["value", self._encode(_OPERATIONS[name](*arguments)), [], not LOSSY]
         given = {**dict(enumerate(arguments[1])), **arguments[2]}
         before = {place: encode(each, self._keep) for place, each in given.items() if type(each) in MUTABLE}
         result = self._encode(_OPERATIONS[name](*arguments))
         after = {place: encode(given[place], self._keep) for place in before}
-        return ["value", result, [[place, after[place]] for place in before if after[place] != before[place]]]
+        return [
+            "value",
+            result,
+            [[place, after[place]] for place in before if after[place] != before[place]],
+            not LOSSY,
+        ]
 
     def _args(self, error: BaseException) -> Any:
         try:

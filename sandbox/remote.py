@@ -12,7 +12,7 @@ from typing import Any
 
 from sandbox.messages import MessageBuffer, message_of, write_message
 from sandbox.program import ARITHMETIC, COMPARISONS, UNARY
-from sandbox.values import MUTABLE, decode, encode, named_builtin
+from sandbox.values import LOSSY, MUTABLE, decode, encode, named_builtin
 
 _MOST_RESULT = 1 << 24
 _KEPT_OUTPUT = 1 << 13
@@ -41,6 +41,8 @@ class Link:
         exit_reason: Returns how the program ended, if it did.
         seconds: How long the program may take in total.
         most_output: How many bytes the program may print.
+
+    `plain` says whether all that passed until now were calls with plain values, which lose nothing between processes.
     """
 
     def __init__(self, files: Sequence[int], exit_reason: Callable[[], str], seconds: float, most_output: int) -> None:
@@ -50,6 +52,7 @@ class Link:
         self.deadline = self.begun + seconds
         self.printed, self.num_printed = bytearray(), 0
         self.ended = self.undecidable = ""
+        self.plain = True
         self._functions: list[Callable[..., Any]] = []
         self._buffer = MessageBuffer(_MOST_RESULT)
         self._poll = select.poll()
@@ -90,7 +93,9 @@ class Link:
             Undecidable: If an argument cannot be passed.
             Ended: If the program has ended.
         """
+        LOSSY.clear()
         self._send([operation, *(encode(each, self._keep) for each in arguments)])
+        self.plain = self.plain and not LOSSY and operation in ("call", "value")
         given = {**dict(enumerate(arguments[1])), **arguments[2]} if operation == "call" else {}
         try:
             return self._answer(given)
@@ -123,8 +128,9 @@ class Link:
             elif kind == "raise":
                 raise self._exception(*data)
             else:
-                value, changes = decode(data[0], self._find), data[1] if len(data) > 1 else ()
+                value, changes, plain = decode(data[0], self._find), *(data[1:] or ((), True))
                 self._change(arguments, changes)
+                self.plain = self.plain and plain is True
                 return value
 
     def _receive(self) -> list[Any]:
@@ -169,6 +175,8 @@ class Link:
         """Apply the changes that a call made to its arguments, which are keyed by position or name."""
         for place, data in changes:
             changed, value = arguments[place], decode(data, self._find)
+            if any(type(part) in MUTABLE for part in changed):
+                self.plain = False  # the tests may hold the part, too
             if type(changed) not in MUTABLE or type(value) is not type(changed):
                 raise self._end("gave a result that cannot be read")
             if isinstance(changed, list | bytearray | array):
@@ -185,6 +193,7 @@ class Link:
             return reference_of(value)
         if reference := named_builtin(value):
             return reference
+        self.plain = False
         if isinstance(value, Iterator):
             self._functions.append(value.__next__)
             return ["iterator", len(self._functions) - 1]
@@ -201,6 +210,7 @@ class Link:
             return found
         if kind != "kept" or not isinstance(name, int):
             raise ValueError(f"a reference of kind {kind}")
+        self.plain = False
         return Remote(self, ["kept", name])
 
     def _exception(self, kinds: Any, text: Any, args: Any = None) -> Exception:
@@ -211,6 +221,7 @@ class Link:
                 with suppress(Exception):
                     given = decode(args, self._find) if place == 0 else [f"{kinds[0]}: {text}"]
                     return kind(*given)
+        self.plain = False
         return _program_error(kinds[0], text)
 
     def _end(self, reason: str) -> Ended:

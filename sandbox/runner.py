@@ -41,10 +41,10 @@ def run_tests(
         Refused: If there can be no verdict, through no fault of the program.
         BaseException: What the setup raises.
     """
-    names["__name__"] = _MAIN
     sys.modules["pytest"] = build_pytest()
     unittest.main = lambda *args, **options: None  # type: ignore[assignment,misc]  # its tests run anyway
     imported = _stand_for_program(job["imports"], module, own)
+    names["__name__"] = _MAIN
     if job["pieces"] and not (imported or ANYTHING in job["reached"] or any(name in own for name in job["reached"])):
         raise Refused("the tests use nothing of the program")
     try:

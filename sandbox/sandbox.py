@@ -67,6 +67,7 @@ _PROTECTED_BY = {
     "files": {NAMESPACES, LANDLOCK},
     "processes": {NAMESPACES, SECCOMP},
 }
+_PASSES_TOGETHER = "passes only in one process with its tests"
 _AHEAD = 32
 _IN_A_ROW = 5
 
@@ -147,11 +148,12 @@ class Outcome:
 
 @dataclass
 class _Task:
-    """A program, whose process runs its tests, and its outcome once it is known."""
+    """A program, where its tests run, its outcome once it is known, and an earlier one with its tests apart."""
 
     program: Program
     trust: Trust
     outcome: Outcome | None = None
+    apart: Outcome | None = None
 
     @property
     def shared(self) -> Any:
@@ -194,6 +196,7 @@ class Sandbox:
         self.missing: dict[str, str] = {}
         self._ready = selectors.DefaultSelector()
         self._workers: list[WorkerProcess] = []
+        self._again: list[_Task] = []
         self._lost = 0
         try:
             self._workers.append(self._first_worker())
@@ -227,6 +230,8 @@ class Sandbox:
                 read = [self._task(program) for program in islice(left, max(missing, 0))]
                 pending += read
                 waiting += (task for task in read if task.outcome is None)
+                waiting[:0] = self._again
+                self._again.clear()
                 for place, worker in enumerate(self._workers):
                     if worker.job is None and waiting:
                         self._give(place, waiting.pop(self._next(worker, waiting)))
@@ -240,6 +245,7 @@ class Sandbox:
                     yield outcome
         except GeneratorExit:
             # The caller needs no more outcomes: drop the running programs, but keep the sandbox usable.
+            self._again.clear()
             for place, worker in enumerate(self._workers):
                 if worker.job is not None:
                     self._replace(place)
@@ -325,7 +331,16 @@ class Sandbox:
             return
         task, worker.job, self._lost = worker.job, None, 0
         late = Outcome(["timed out"] * len(task.program.tests), "timed out", seconds=self.limits.seconds)
-        task.outcome = late if "late" in result else Outcome(**result)
+        plain = result.pop("plain", True)
+        outcome = late if "late" in result else Outcome(**result)
+        if task.apart is not None:
+            task.outcome = Outcome(undecided=_PASSES_TOGETHER) if outcome.passed else task.apart
+        elif plain or outcome.passed or outcome.undecided:
+            task.outcome = outcome
+        else:
+            # The program may have failed only because an object of it cannot pass between two processes.
+            task.trust, task.apart = "program", outcome
+            self._again.append(task)
 
     def _lose(self, place: int, lost: WorkerLost) -> None:
         """Record that a program has no verdict, and start another worker."""

@@ -62,6 +62,9 @@ _KINDS = {kind.__name__: read for kind, (_, read) in _COPIED.items()}
 _BASES = (list, tuple, dict, set, frozenset)
 _PLAIN: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__index__, float: float.__float__}
 
+LOSSY: list[type] = []
+"""The classes derived from plain ones whose objects were copied as plain ones, since the list was last cleared."""
+
 MUTABLE = (list, dict, set, bytearray, deque, Counter, OrderedDict, defaultdict, array)
 """The types of arguments that a call may have changed."""
 
@@ -78,11 +81,13 @@ def encode(value: Any, keep: Keep) -> Any:
     if kind not in _COPIED:
         if isinstance(value, Enum):
             return keep(value)
+        LOSSY.append(kind)
         for base, plain in _PLAIN.items():
             if isinstance(value, base):
                 return encode(plain(value), keep)
         kind = next((base for base in _BASES if isinstance(value, base)), None)
         if kind is None:
+            LOSSY.pop()
             return keep(value)
     return [kind.__name__, *[encode(part, keep) for part in _COPIED[kind][0](value)]]
 

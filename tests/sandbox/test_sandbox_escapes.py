@@ -87,11 +87,18 @@ FAKES = {
 }
 
 
-@pytest.mark.parametrize("code", FAKES.values(), ids=FAKES)
-def test_no_program_fakes_a_pass(sandbox: Sandbox, code: str) -> None:
-    outcome = run(sandbox, code, TESTS, entry_point="answer")
+LIKE_HONEST = {"equal to all", "text equal to all", "equality from the right"}
+"""Objects that say they are equal to plain values, as those of honest programs may."""
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_no_program_fakes_a_pass(sandbox: Sandbox, name: str) -> None:
+    outcome = run(sandbox, FAKES[name], TESTS, entry_point="answer")
     assert not outcome.passed
-    assert not outcome.undecided and len(outcome.failures) == 2 and all(outcome.failures)
+    if name in LIKE_HONEST:
+        assert outcome.undecided == "passes only in one process with its tests"
+    else:
+        assert not outcome.undecided and len(outcome.failures) == 2 and all(outcome.failures)
     assert "a9f3c1" not in outcome.output and "b8e2d0" not in outcome.output
 
 
@@ -107,7 +114,7 @@ def f(x): return Near()
     outcome = run(
         sandbox, code, ["assert abs(f(1) - 3.25) < 1e-6", "assert math.isclose(f(1), 3.25)", "assert f(1) < 9"]
     )
-    assert all(outcome.failures) and "seen" not in outcome.output
+    assert not outcome.passed and "seen" not in outcome.output
 
 
 @pytest.mark.parametrize(

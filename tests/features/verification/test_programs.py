@@ -116,7 +116,8 @@ ANSWERS = {
     "a fence without an end": f"Here:\n```python\n{SQUARE}",
     "a fence without a beginning": f"{SQUARE}```\nThis squares.",
     "four backquotes": f"````python\n{SQUARE}````",
-    "a docstring with a fence": '```python\ndef square(n):\n    """Square.\n\n    ```\n    square(3)\n    ```\n    """\n'
+    "a docstring with a fence": '```python\ndef square(n):\n    """Square.\n\n    ```\n    square(3)\n'
+    '    ```\n    """\n'
     "    return n ** 2\n```\nOutput:\n```\n9\n```",
     "a byte-order mark": "\ufeff" + SQUARE,
     "a byte-order mark in a fence": f"```python\n\ufeff{SQUARE}```",
