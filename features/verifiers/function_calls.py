@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from features.texts.tasks import Task
-from features.verification.calls import Call, calls_in
+from features.verification.call_forms.call import Call
+from features.verification.calls import calls_in
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
@@ -30,9 +31,9 @@ def function_calls(response: str, task: Task, /, *, texts: Literal["auto", "exac
     if not isinstance(reference, Mapping) or not ("calls" in reference or "accepted" in reference):
         return Verdict(None, "no reference calls")
     loose = "accepted" in reference if texts == "auto" else texts == "loose"
-    called = calls_in(response, reference.get("parameters"))
-    answer = json.dumps(sorted(map(_canonical, called))) if called else None
     expected, fits = (reference["accepted"], _fits) if "accepted" in reference else (reference["calls"], _equal)
+    called = calls_in(response, reference.get("parameters"), {call["name"] for call in expected})
+    answer = json.dumps(sorted(map(_canonical, called))) if called else None
     if not called and expected:
         return Verdict(0.0, "no call", answer)
     choices = [

@@ -12,7 +12,7 @@ from features.reading.records import RecordFile, find_files
 from features.texts.groups import Split
 from features.texts.prompts import PromptName, prompted
 from features.texts.tasks import Response, Task
-from features.verification.calls import parameter_names
+from features.verification.call_forms.call import parameter_types
 from language_models.chat_template import Message
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath
@@ -130,7 +130,7 @@ def _reference(record: Record) -> Any:
         functions = record.get("functions") or []
         if not isinstance(functions, list) or not all(map(_is_function, functions)):
             raise unexpected("functions", functions, "a list of functions {name, parameters}")
-        return {key: _calls(key, value), "parameters": parameter_names(functions)}
+        return {key: _calls(key, value), "parameters": parameter_types(functions)}
     return value
 
 

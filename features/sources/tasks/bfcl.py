@@ -10,7 +10,7 @@ from features.reading.fields import Record, text_field, unexpected
 from features.reading.published import PublishedData
 from features.texts.prompts import function_calling
 from features.texts.tasks import Task
-from features.verification.calls import parameter_names
+from features.verification.call_forms.call import parameter_types
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath
 
@@ -96,7 +96,7 @@ class Bfcl:
             for id, query, functions, place in self.data.rows(name, _read_task):
                 if id not in accepted:
                     raise ConfigError(place, f"task {id!r} has no answer in possible_answer/{name}.")
-                reference = {"accepted": accepted[id], "parameters": parameter_names(functions)}
+                reference = {"accepted": accepted[id], "parameters": parameter_types(functions)}
                 messages = function_calling(query, functions)
                 split = "test" if self.splits == "published" else None
                 yield Task(f"bfcl-{id}", query, messages, reference, (), split, place)

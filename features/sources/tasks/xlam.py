@@ -11,7 +11,7 @@ from features.texts.groups import Split
 from features.texts.prompts import function_calling
 from features.texts.subsets import draw_key
 from features.texts.tasks import Task
-from features.verification.calls import parameter_names
+from features.verification.call_forms.call import parameter_types
 from registry import SOURCES
 from registry.ranges import Few, FilePath, Limit, Seed
 
@@ -62,7 +62,7 @@ class Xlam:
         splits: dict[str, Split] = {row[0]: "train" if n < self.num_train else "test" for n, row in enumerate(order)}
         for id, query, functions, calls, place in rows:
             if id in splits:
-                reference = {"calls": calls, "parameters": parameter_names(functions)}
+                reference = {"calls": calls, "parameters": parameter_types(functions)}
                 yield Task(id, query, function_calling(query, functions), reference, (), splits[id], place)
 
 

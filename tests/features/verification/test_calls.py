@@ -1,10 +1,15 @@
 """Function calls are found in whatever is around them, written as JSON or as Python."""
 
+import doctest
 import json
+from typing import Any
 
 import pytest
 
-from features.verification.calls import Call, calls_in, parameter_names
+from benchmarks.verdicts.call_notations import NOTATIONS
+from features.verification.call_forms import brackets, call
+from features.verification.call_forms.call import Call, parameter_types
+from features.verification.calls import calls_in
 
 ONE = Call("get_weather", {"city": "Rome", "days": 3})
 TWO = Call("math.add", {"a": 1.5, "b": [1, {"c": None}], "exact": True})
@@ -12,7 +17,10 @@ BOTH = [{"name": "get_weather", "arguments": {"city": "Rome", "days": 3}}]
 BOTH += [{"name": "math.add", "arguments": {"a": 1.5, "b": [1, {"c": None}], "exact": True}}]
 TEXT, (FIRST, SECOND) = json.dumps(BOTH), map(json.dumps, BOTH)
 PYTHON = "get_weather(city='Rome', days=3), math.add(a=1.5, b=[1, {'c': None}], exact=True)"
-PARAMETERS = {"get_weather": ["city", "days"], "math.add": ["a", "b", "exact"]}
+PARAMETERS = {
+    "get_weather": {"city": "string", "days": "integer"},
+    "math.add": {"a": "float", "b": "array", "exact": "boolean"},
+}
 
 
 @pytest.mark.parametrize("text", [
@@ -94,9 +102,85 @@ def test_endless_repetitions_hold_no_call_and_come_to_an_end(text: str) -> None:
 
 
 def test_parameters_are_named_as_xlam_bfcl_and_openai_describe_them() -> None:
-    bfcl = {"name": "f", "parameters": {"type": "dict", "properties": {"a": {}, "b": {}}, "required": ["a"]}}
-    xlam = {"name": "g", "parameters": {"type": {"type": "str"}, "properties": {"type": "int"}}}
-    openai = {"type": "function", "function": {"name": "h", "parameters": {"type": "object", "properties": {"c": {}}}}}
-    assert parameter_names([bfcl, xlam, openai, {"name": "none"}]) == {
-        "f": ["a", "b"], "g": ["type", "properties"], "h": ["c"], "none": [],
+    bfcl = {"name": "f", "parameters": {"type": "dict", "properties": {"a": {}, "b": {"type": ["string", "null"]}}}}
+    xlam = {"name": "g", "parameters": {"type": {"type": "str"}, "properties": "int"}}
+    properties = {"c": {"type": "integer"}}
+    openai = {"type": "function", "function": {"name": "h", "parameters": {"type": "object", "properties": properties}}}
+    assert parameter_types([bfcl, xlam, openai, {"name": "none"}]) == {
+        "f": {"a": "", "b": "string|null"}, "g": {"type": "str", "properties": "int"}, "h": {"c": "integer"},
+        "none": {},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_published_notations_say_the_same(notation: str) -> None:
+    assert calls_in(NOTATIONS[notation]([ONE, TWO]), PARAMETERS) == [ONE, TWO]
+    assert calls_in(NOTATIONS[notation]([TWO]), PARAMETERS) == [TWO]
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_texts_arrive_as_they_were_written(notation: str) -> None:
+    texts = {
+        "city": 'Zürich, "Old {Town}" (it\'s [1])',
+        "note": "C:\\temp",
+        "number": "5",
+        "empty": "",
+        "lines": "a\nb",
+    }
+    parameters = {"math.add": dict.fromkeys(texts, "string"), "math_add2": {}}
+    assert calls_in(NOTATIONS[notation]([Call("math.add", texts)]), parameters) == [Call("math.add", texts)]
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_a_call_without_arguments_is_a_call_in_every_notation(notation: str) -> None:
+    assert calls_in(NOTATIONS[notation]([Call("now", {})]), {"now": {}}) == [Call("now", {})]
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_a_call_of_a_function_that_nobody_offered_is_not_lost(notation: str) -> None:
+    calls = [ONE, Call("get_weathers", {"city": "Rome"})]
+    # In prose and code, an unknown name may be anything.
+    expected = calls[:1] if notation in ("code", "Gemini, code", "Llama 3, method") else calls
+    found = calls_in(NOTATIONS[notation](calls), PARAMETERS)
+    assert [(each.name.removeprefix("functions.").removesuffix(":0"), each.arguments) for each in found] == [
+        (each.name, each.arguments) for each in expected
+    ]
+
+
+@pytest.mark.parametrize(("text", "arguments"), [
+    ('{"name": "f", "arguments": null}', {}), ('{"name": "f", "arguments": ""}', {}), ('{"name": "f"}', {}),
+    ('{"name": "f", "arguments": "{}\\"\\""}', {}), ('{"id": "1", "type": "function", "name": "f"}', {}),
+    ('{"name": "f", "arguments": {"a": "one\ntwo\t"}}', {"a": "one\ntwo\t"}), ("f({'a': 1})", {"a": 1}), ("f({})", {}),
+    ("f(**{'a': 1})", {"a": 1}), ("f(a=dict(b=1, c=list([2])))", {"a": {"b": 1, "c": [2]}}),
+    ("x = await f(a=1)", {"a": 1}),
+    ('{"name": "f", "arguments": "\\"{\\\\\\"a\\\\\\": 1}\\""}', {"a": 1}), ('{"f": null}', {}),
+    ('{"f": "{\\"a\\": 1}"}', {"a": 1}),
+    ("<function=f>\n<parameter=a>1\n<parameter=b>\ntwo\n</function>", {"a": 1, "b": "two"}),
+    ('<invoke name="f"><parameter name="a">[1, True]</parameter>', {"a": [1, True]}),
+    ('<｜DSML｜invoke name="f">\n<｜DSML｜parameter name="a" string="true">5</｜DSML｜parameter>\n</｜DSML｜invoke>',
+     {"a": "5"}),
+    ("<tool_name>f</tool_name>\n<parameters>\n<a>5</a>\n</parameters>", {"a": 5}),
+    ('<|tool_call>call:f{a:<|"|>x, y:z<|"|>,b:[1,2]}<tool_call|>', {"a": "x, y:z", "b": [1, 2]}),
+    ('<|channel|>analysis<|message|>Perhaps f(a=2)?<|end|><|start|>assistant<|channel|>commentary to=functions.f'
+     ' <|constrain|>json<|message|>{"a": 1}<|call|>', {"a": 1}),
+    ("[THINK]f(a=2)[/THINK][TOOL_CALLS]f[ARGS]{\"a\": 1}", {"a": 1}),
+])  # fmt: skip
+def test_arguments_may_be_missing_or_written_in_odd_ways(text: str, arguments: dict[str, object]) -> None:
+    assert calls_in(text, {"f": {}}) == [Call("f", arguments)]
+
+
+@pytest.mark.parametrize("text", [
+    '{"name": "Alice"}', '{"name": "f", "description": "does it"}', '{"g": {"a": 1}}', '[{"g": "{}"}]',
+    'Action: f\nAction Input: Rome', "<function=f", "to=f",
+])  # fmt: skip
+def test_what_only_looks_like_a_call_is_none(text: str) -> None:
+    assert calls_in(text, {"f": {}}) == []
+
+
+def test_names_that_two_functions_have_when_dots_become_underscores_stay_as_they_are() -> None:
+    assert calls_in("[a_b()]", {"a.b": {}, "a/b": {}}) == [Call("a_b", {})]
+
+
+@pytest.mark.parametrize("module", [brackets, call])
+def test_the_examples_in_the_documentation_hold(module: Any) -> None:
+    assert doctest.testmod(module).attempted > 0 and doctest.testmod(module).failed == 0

@@ -52,7 +52,7 @@ def test_messages_are_taken_as_they_are(path: Path) -> None:
     ),
     (
         {"calls": [{"name": "f", "arguments": {"a": 1}}], "functions": [{"name": "f", "parameters": {"a": {}}}]},
-        {"calls": [{"name": "f", "arguments": {"a": 1}}], "parameters": {"f": ["a"]}},
+        {"calls": [{"name": "f", "arguments": {"a": 1}}], "parameters": {"f": {"a": ""}}},
     ),
     (
         {"accepted": [{"name": "f", "arguments": {"a": [1, ""]}}]},

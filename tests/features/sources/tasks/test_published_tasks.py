@@ -246,7 +246,7 @@ def test_xlam_draws_tasks_that_offer_more_than_three_functions(tmp_path: Path) -
     assert all(number % 6 + 1 > 3 for number in numbers) and numbers == sorted(numbers)
     one, row = found[0], rows[numbers[0]]
     assert one.reference["calls"] == json.loads(row["answers"])
-    assert one.reference["parameters"]["f3"] == ["a"]
+    assert one.reference["parameters"]["f3"] == {"a": "int"}
     assert one.messages == function_calling(row["query"], json.loads(row["tools"]))
     assert len(read("xlam", tmp_path, min_functions=1)) == 60
     assert {each.query_id for each in read("xlam", tmp_path, num_train=12, num_test=6, seed=1)} != {
@@ -287,7 +287,7 @@ def test_bfcl_joins_tasks_and_accepted_values(tmp_path: Path) -> None:
     assert len(found) == 8 and {each.split for each in found} == {"test"}
     assert found[1].reference == {
         "accepted": [{"name": "area", "arguments": {"base": [1], "unit": ["m", ""]}}],
-        "parameters": {"area": ["base", "unit"]},
+        "parameters": {"area": {"base": "", "unit": ""}},
     }  # fmt: skip
     assert found[1].messages == function_calling("Do 1.", [FUNCTION])
     assert [each.query_id for each in read("bfcl", tmp_path, categories=["parallel"])] == [

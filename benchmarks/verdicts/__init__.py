@@ -1,0 +1,1 @@
+"""Verdicts: how often verifiers agree with what is known of public answers."""

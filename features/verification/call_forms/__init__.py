@@ -1,0 +1,1 @@
+"""Call forms: the notations of function calls, one in each file."""

@@ -1,0 +1,66 @@
+"""Python calls: calls written as `name(parameter=value)`, alone or in lists, in any text."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from features.verification.call_forms.brackets import end_of
+from features.verification.call_forms.call import Call, Parameters, offered_name
+from features.verification.call_forms.python_values import NO_PYTHON, value_of
+
+_CALL = re.compile(r"(?:\[\s*)?\b[A-Za-z_][\w.]*\s*\(")
+
+
+def python_calls(text: str, parameters: Parameters) -> Iterator[Call]:
+    """Yield calls of known functions, in lists or single as `name(a=1)`; unknown ones may be parentheses in prose.
+
+    Args:
+        text: A response.
+        parameters: The parameters of the offered functions; where it is empty, every single call counts.
+    """
+    place = 0
+    while (found := _CALL.search(text, place)) is not None:
+        listed = found[0].startswith("[")
+        start = found.start() if listed else found.end() - 1
+        end = end_of(text, start)
+        calls = _calls_of_code(text[found.start() : end], parameters) if end else []
+        if not listed and parameters:
+            calls = [call for call in calls if call.name in parameters]
+        yield from calls
+        place = end if end and calls else found.start() + 1 if listed else found.end()
+
+
+def _calls_of_code(code: str, parameters: Parameters) -> list[Call]:
+    """The calls of an expression that is a call or a list of calls; empty for any other expression."""
+    try:
+        node = ast.parse(code.strip(), mode="eval").body
+        nodes = node.elts if isinstance(node, ast.List) else [node]
+        calls = [_call_of(each, parameters) for each in nodes]
+    except NO_PYTHON:
+        return []
+    return [] if None in calls else [call for call in calls if call]
+
+
+def _call_of(node: ast.expr, parameters: Parameters) -> Call | None:
+    if not isinstance(node, ast.Call):
+        return None
+    name = offered_name(ast.unparse(node.func), parameters)
+    names = list(parameters.get(name, ()))
+    arguments = {}
+    for keyword in node.keywords:
+        if keyword.arg is None and not isinstance(keyword.value, ast.Dict):
+            return None
+        value = value_of(keyword.value)
+        arguments |= value if keyword.arg is None else {keyword.arg: value}
+    match node.args:
+        case [ast.Dict() as given] if not arguments and _names_parameters(given, names):
+            return Call(name, value_of(given))
+        case _ if len(node.args) > len(names):
+            return None
+    return Call(name, dict(zip(names, map(value_of, node.args), strict=False)) | arguments)
+
+
+def _names_parameters(given: ast.Dict, names: list[str]) -> bool:
+    """Whether an object as the only argument has all arguments by name: f({"a": 1}) for f(a=1)."""
+    keys = [key.value for key in given.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
+    return len(keys) == len(given.keys) and (not names or set(keys) <= set(names))
