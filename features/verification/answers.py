@@ -1,38 +1,108 @@
 r"""Answers: finds the final answer that a text states, in \boxed{}, after #### or `answer:`, or in a JSON field."""
 
+import itertools
 import re
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from features.verification.phrases import answer_at, is_definite, is_none, said_in
 
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*")
-_FIELD = re.compile(r"""["'](?:final_)?answer["']\s*:\s*("(?:[^"\\]|\\.)*"|-?[\d.,]+|\[[^\]]*\])""", re.DOTALL)
-_MARKED = re.compile(r"^[ \t]*(?:####|A:)[ \t]*(\S.*)$", re.MULTILINE)
-_SAID = re.compile(r"(?i:\banswers?\b)(?:\*\*)?(?:[^.:=\n]{0,60}?\b(?:is|are)\b|\s*[:=])(?:\*\*)?:?[ \t]*(\S.*)")
-_SENTENCE_END = re.compile(r"\.?(?:\*\*|\s)*(?:\.\s|\n|$)")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_TAGGED = re.compile(
+    r"<\|begin_of_box\|>(?P<box>.*?)(?:<\|end_of_box\|>|\Z)|(?P<mark><(?:final_)?answer>|\[ANSWER\])"
+    r"(?P<in>.*?)(?:</(?:final_)?answer>|\[/ANSWER\]|(?=<(?:final_)?answer>)|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+_KEY = r"""["'](?i:(?:final|correct)?[_ ]?answer)["']\s*:\s*"""
+_TEXT = r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\\n]|\\.)*'(?=\s*[,}\]])|-?[\d.,]+(?:[eE/]-?\d+)?|\[[^\]]*\]|(?:null|None)\b)"""
+_FIELD = re.compile(_KEY + _TEXT, re.DOTALL)
+_REST = re.compile(rf"""(?:\s*,\s*["']\w+["']\s*:\s*{_TEXT})*\s*\}}?""", re.DOTALL)
+_MARKED = re.compile(r"^[ \t]*(?P<mark>####|A:)[ \t]*(?P<in>\S.*)$", re.MULTILINE)
+_HEADING = re.compile(
+    r"^[ \t]*(?:\#{1,6}[ \t]*)?(?:\*\*|__)?[ \t]*(?:\d+\.[ \t]*)?(?:the[ \t]+)?(?:final|correct)?[ \t]*answer[ \t]*:?"
+    r"(?:\*\*|__)?[ \t]*:?[ \t]*\n\s*(?:[-*][ \t]+)?(?=\S)",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+class Statement(NamedTuple):
+    """An answer that a text states.
+
+    Args:
+        place: Position in the text; a later one counts more.
+        text: The answer.
+        by: What states it: the `answer` field of JSON; a mark, which is a box, a tag, #### or a heading; or words.
+    """
+
+    place: int
+    text: str
+    by: Literal["field", "mark", "words"]
 
 
 def stated_answer(text: str) -> str | None:
     r"""The last answer that a text states as its answer; None if it states none, or an empty one.
 
-    A box has priority, then an `answer` field of complete or incomplete JSON, then a line that begins with `####` or
-    `A:`, then words such as `the answer is`.
-
     >>> stated_answer(r"So it is $\boxed{\frac{1}{2}}$, isn't it?")
     '\\frac{1}{2}'
     >>> stated_answer('{"reasoning": "7 + 8", "answer": "15"}')
     '15'
-    >>> stated_answer("7 + 8 = 15. The answer is 15.")
+    >>> stated_answer("7 + 8 = 15. The answer is 15, not 16.")
     '15'
     """
-    if boxed := last_boxed(text):
-        return boxed
-    if fields := _FIELD.findall(text):
-        value = _unquoted(fields[-1])
-        return stated_answer(value) or value or None
-    if marked := _MARKED.findall(text):
-        return marked[-1].strip()
-    said = None
-    while (found := _SAID.search(text)) is not None:
-        said = text = text[found.start(1) :]
-    return _SENTENCE_END.split(said, maxsplit=1)[0].strip().strip("*").strip() or None if said else None
+    found = statement(text)
+    return found.text if found else None
+
+
+def statement(text: str) -> Statement | None:
+    """The last statement of an answer in a text.
+
+    Fields and marks have priority over words such as `the answer is`, unless the words come after a mark and a number
+    or formula follows them. What is in other fields of JSON does not count if there is an `answer` field.
+    """
+    marked = max(_marked(text), default=None)
+    if marked is None:
+        said = next(said_in(text), None)
+        return Statement(said.start, said.text, "words") if said else _under_mark(text)
+    if marked.by == "field":
+        return marked
+    for said in said_in(text, marked.place):
+        if said.plain and is_definite(said.text):
+            # `60`, then `60 of them`, says it once more.
+            return marked if said.text.startswith(marked.text) else Statement(said.start, said.text, "words")
+    return marked
+
+
+def _marked(text: str) -> Iterator[Statement]:
+    boxes = list(_boxes(text))
+    for field in _FIELD.finditer(text):
+        if value := _unquoted(field[1]):
+            end = rest.end() if (rest := _REST.match(text, field.end())) else field.end()
+            # The field counts more than boxes anywhere in its object, also in fields after it.
+            yield Statement(end, stated_answer(value) or value, "field")
+    for place, box in boxes:
+        yield Statement(place, box, "mark")
+    for found in _TAGGED.finditer(text):
+        inside = (found["box"] or found["in"] or "").strip()
+        if inside:
+            yield Statement(found.end(), stated_answer(inside) or inside, "mark")
+    for found in _MARKED.finditer(text):
+        if found["mark"] == "A:" or not _is_heading(found["in"], text[found.end() :]):
+            yield Statement(found.start("in"), found["in"].strip(), "mark")
+    for found in _HEADING.finditer(text):
+        if answer := answer_at(text, found.end(), alone=True):
+            yield Statement(found.end(), stated_answer(answer) or answer, "mark")
+
+
+def _is_heading(line: str, after: str) -> bool:
+    """Whether a line after #### is the heading of what follows it, rather than an answer."""
+    return bool(after.strip()) and line[:1].isalpha() and not is_none(line)
+
+
+def _under_mark(text: str) -> Statement | None:
+    """The last line after ####, if it may be a heading or an answer, and the text states no other."""
+    last = max(_MARKED.finditer(text), key=re.Match.start, default=None)
+    return Statement(last.start("in"), last["in"].strip(), "mark") if last else None
 
 
 def last_boxed(text: str) -> str | None:
@@ -41,40 +111,54 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"\boxed{1} or \boxed{\{2, 3\}}")
     '\\{2, 3\\}'
     """
-    for found in reversed(list(_BOXED.finditer(text))):
-        start = found.end()
+    return next((box for _, box in reversed(list(_boxes(text)))), None)
+
+
+def _boxes(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the position and content of each box that is not empty."""
+    opened = [found.end() for found in _BOXED.finditer(text)]
+    closed = _closed(text, opened[0]) if opened else {}
+    for start in opened:
         if start == len(text):
             continue
         if text[start] != "{":
             # Without a brace, TeX takes the next token: \boxed 5.
-            return re.match(r"\\[a-zA-Z]+|.", text[start:], re.DOTALL)[0]  # type: ignore[index]
-        end = _closing(text, start)
-        if end is not None:
-            return text[start + 1 : end].strip()
-    return None
+            yield start, re.match(r"\\[a-zA-Z]+|.", text[start:], re.DOTALL)[0]  # type: ignore[index]
+        elif (end := closed.get(start)) is not None and (inside := text[start + 1 : end].strip()):
+            yield end, inside
 
 
-def _closing(text: str, start: int) -> int | None:
-    """The position where the brace at `start` is closed; None if it is not."""
-    depth, place = 0, start
-    while place < len(text):
-        if text[place] == "\\":
-            place += 1
-        elif text[place] == "{":
-            depth += 1
-        elif text[place] == "}":
-            depth -= 1
-            if depth == 0:
-                return place
-        place += 1
-    return None
+def _closed(text: str, start: int) -> dict[int, int]:
+    """The position where each brace from `start` on is closed."""
+    opened: list[int] = []
+    closed = {}
+    for found in _BRACE.finditer(text, start):
+        if found[0] == "{":
+            opened.append(found.start())
+        elif found[0] == "}" and opened:
+            closed[opened.pop()] = found.start()
+    return closed
 
 
 def _unquoted(value: str) -> str:
-    """A JSON value as text; models do not always escape the backslashes of LaTeX."""
-    if not value.startswith('"'):
-        return value.strip().rstrip(",")
-    return re.sub(r'\\(["\\])', r"\1", value[1:-1]).strip()
+    """A JSON value as text; models do not always escape the backslashes of LaTeX, or write Python instead."""
+    if value[0] not in "\"'":
+        return "" if value in ("null", "None") else value.strip().rstrip(",")
+    return re.sub(r"\\([\"'\\])", r"\1", value[1:-1]).strip()
+
+
+# Each pair is what comes before and after thoughts; without an end, only the first of them are sure to be thoughts.
+_THOUGHTS = [
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+]
+_CLOSED = re.compile(r"<(thinking|thoughts?|reasoning|scratchpad)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_ANALYSIS = re.compile(r"<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|(?=<\|start\|>)|\Z)", re.DOTALL)
+_FINAL = "<|channel|>final<|message|>"
+_BARE_FINAL = "assistantfinal"
 
 
 def without_thoughts(text: str) -> str:
@@ -83,4 +167,34 @@ def without_thoughts(text: str) -> str:
     >>> without_thoughts("<think>Is it 4? No.</think>It is 5.")
     'It is 5.'
     """
-    return text.rpartition("</think>")[2].partition("<think>")[0]
+    for start, end in _THOUGHTS:
+        text = text.rpartition(end)[2].partition(start)[0]
+    if text.startswith("analysis") and _BARE_FINAL in text:
+        text = text.rpartition(_BARE_FINAL)[2]  # Harmony, decoded without its special tokens
+    return _ANALYSIS.sub("", _CLOSED.sub("", text.rpartition(_FINAL)[2]))
+
+
+_TURN_END = re.compile(
+    r"<\|(?:im_end|eot_id|end_of_text|endoftext|end|return|im_start|user)\|>|</s>|<(?:end_of_turn|eos)>"
+)
+_NEXT_QUESTION = re.compile(
+    r"^[ \t]*(?:\#+[ \t]*|\*\*|<\|?)?(?:Question|Q|Problem|Human|User|Instruction)(?:\|?>)?[ \t]*(?:\*\*)?:",
+    re.MULTILINE,
+)
+_MOST_QUESTIONS = 20
+
+
+def first_answer(text: str) -> str:
+    """The text up to where a model that does not stop goes on with a next question.
+
+    >>> first_answer("A: 5\\n\\nQ: What is 3 + 4?\\nA: 7")
+    'A: 5\\n\\n'
+    """
+    for found in _TURN_END.finditer(text):
+        if before := text[: found.start()].strip():
+            text = before
+            break
+    for found in itertools.islice(_NEXT_QUESTION.finditer(text), _MOST_QUESTIONS):
+        if statement(before := text[: found.start()]):
+            return before
+    return text

@@ -1,9 +1,17 @@
 """exact_match: whether a response equals the reference text."""
 
+import re
+
 from features.texts.tasks import Task
-from features.verification.answers import stated_answer, without_thoughts
+from features.verification.answers import first_answer, stated_answer, without_thoughts
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
+
+_AROUND = re.compile(
+    r"""^(?:\\(?:text|textbf|mathrm|textit)\s*\{(?P<text>[^{}]*)\}|(?P<mark>\$\$?|["'`*]{1,2})(?P<inner>.*)(?P=mark)
+    |\\[(\[](?P<math>.*)\\[)\]])\.?$|(?<=\w)\.$""",
+    re.DOTALL | re.VERBOSE,
+)
 
 
 @VERIFIERS.register("exact_match")
@@ -15,17 +23,25 @@ def exact_match(response: str, task: Task, /, *, ignore_case: bool = False, stat
 
     Args:
         ignore_case: Whether to ignore upper and lower case.
-        stated: Whether to compare only the answer that the response states, in \boxed{}, after #### and so on.
+        stated: Whether to compare only the answer that the response states, in \boxed{}, after #### and so on, without
+            quotes, dollars and a full stop around it.
     """
     references = [task.reference] if isinstance(task.reference, str) else task.reference
     if not isinstance(references, list) or not references or not all(isinstance(each, str) for each in references):
         return Verdict(None, "no reference text")
     response = without_thoughts(response)
-    text = stated_answer(response) if stated else response
+    text = stated_answer(first_answer(response)) if stated else response
     if text is None:
         return Verdict(0.0, "no answer")
-    answer = _simple(text, ignore_case)
-    return Verdict(float(answer in {_simple(each, ignore_case) for each in references}), "", answer)
+    answer, *accepted = (_simple(_bare(each) if stated else each, ignore_case) for each in (text, *references))
+    return Verdict(float(answer in accepted), "", answer)
+
+
+def _bare(answer: str) -> str:
+    r"""An answer without dollars, quotes, stars, a full stop, or \text{} around it."""
+    for _ in range(3):
+        answer = _AROUND.sub(lambda found: found["text"] or found["inner"] or found["math"] or "", answer).strip()
+    return answer
 
 
 def _simple(text: str, ignore_case: bool) -> str:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from features.texts.tasks import Task
-from features.verification.answers import stated_answer, without_thoughts
+from features.verification.answers import first_answer, stated_answer, without_thoughts
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
@@ -38,7 +38,7 @@ def final_number(response: str, task: Task, /, *, stated: bool = False) -> Verdi
     """
     if (expected := last_number(str(task.reference))) is None:
         return Verdict(None, "no reference number")
-    response = without_thoughts(response)
+    response = first_answer(without_thoughts(response))
     answer = stated_answer(response)
     found = _stated_number(answer or "")
     if found is None and not stated:

@@ -9,7 +9,7 @@ import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 
 from features.texts.tasks import Task
-from features.verification.answers import stated_answer, without_thoughts
+from features.verification.answers import first_answer, stated_answer, without_thoughts
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
@@ -28,6 +28,10 @@ _PLAIN = [
 _AROUND = re.compile(
     r"^\s*(?P<mark>[\"'$]*)\s*(?P<in>.*?)\s*(?<!\\)(?:(?P=mark)|\$*)\s*(?:(?<=[\d)}\]])\.)?\s*$", re.DOTALL
 )
+_OPTION = re.compile(
+    r"\s*(?:\\(?:text|mathrm|textbf)\s*\{\s*)?\(?(?P<letter>[A-Z])(?:\)|\}|\)\}|[.:](?=\s|$)|\s*$)(?!\w)"
+)
+"""The letter of an option, such as C, (C) or C) 12."""
 _LAST = 1000
 
 # math-verify's own timeouts use SIGALRM and count a timeout as a wrong answer; here the worker is killed instead.
@@ -47,8 +51,10 @@ def math_answer(response: str, task: Task, /, *, last_expression: bool = False) 
     """
     if not isinstance(task.reference, str) or not (expected := _parsed(task.reference)):
         return Verdict(None, "no reference answer" if task.reference is None else "reference cannot be parsed")
-    response = without_thoughts(response)
+    response = first_answer(without_thoughts(response))
     stated = stated_answer(response)
+    if (right := _OPTION.fullmatch(task.reference)) and (chosen := _OPTION.match(stated or "")):
+        return Verdict(float(chosen["letter"] == right["letter"]), "", chosen["letter"])
     found = _parsed(stated) if stated is not None else _last_expression(response) if last_expression else []
     if not found:
         return Verdict(0.0, "no answer" if stated is None else "answer cannot be parsed", stated)

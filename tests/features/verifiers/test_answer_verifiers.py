@@ -46,6 +46,14 @@ def test_answers_are_equal_as_mathematics(reference: str, answer: str, label: in
     assert verdict.label == label
 
 
+@pytest.mark.parametrize(("reference", "answer", "label"), [
+    ("C", "C", 1), ("C", r"\text{C}", 1), ("C", "(C)", 1), ("C", r"\text{(C)}", 1), ("C", "C) 12", 1), ("C", "(C) 12", 1),
+    ("C", "C. 12", 1), ("C", "B) 12", 0), (r"\text{(C)}", "C", 1), ("(C)", "D", 0), ("C", "12", 0), ("C", "Cat", 0),
+])  # fmt: skip
+def test_options_are_their_letters(reference: str, answer: str, label: int) -> None:
+    assert math_answer(rf"The answer is {answer}", task(reference)).label == label
+
+
 def test_random_numbers_are_equal_as_fractions_are() -> None:
     draw = random.Random(0)
     for _ in range(60):
@@ -150,6 +158,18 @@ def test_a_text_matches_but_for_blanks() -> None:
     assert exact_match("The answer is Rome.", task("Rome"), stated=True).label == 1
     assert exact_match("Perhaps.", task("Rome"), stated=True) == Verdict(0.0, "no answer")
     assert exact_match("a", task(None)) == exact_match("a", task([])) == Verdict(None, "no reference text")
+
+
+@pytest.mark.parametrize("response", [
+    "The answer is Rome.", 'The answer is "Rome".', "<answer>Rome</answer>", r"\boxed{\text{Rome}}", "### Answer\n\nRome",
+    "{'answer': 'Rome'}", '{"reasoning": "Paris", "answer": "Rome"}', "The answer is Rome, not Paris.", "**Answer:** **Rome**",
+    "Answer: `Rome`", "#### Rome\n", "The answer is $Rome$.", "Die Antwort ist Rome.", "The answer is not Paris but Rome.",
+    "The answer is Paris. No, the answer is Rome.", "The answer is Rome.\n\nQuestion: And in France?\nThe answer is Paris.",
+])  # fmt: skip
+def test_a_stated_text_is_the_text_without_what_is_around_it(response: str) -> None:
+    assert exact_match(response, task("Rome"), stated=True) == Verdict(1.0, "", "Rome")
+    assert exact_match(response, task("Paris"), stated=True).label == 0
+    assert exact_match(response, task([r"\text{Rome}."]), stated=True).label == 1
 
 
 def test_given_labels_are_found_by_the_responses_text() -> None:

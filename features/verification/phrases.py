@@ -1,0 +1,150 @@
+r"""Phrases: the words that announce an answer, such as `the answer is`, in several languages, and where it ends."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+
+class Said(NamedTuple):
+    """What a text says after words that announce an answer.
+
+    Args:
+        start: Position in the text.
+        text: The answer.
+        plain: Whether the text says that this is the answer, not that it would be.
+    """
+
+    start: int
+    text: str
+    plain: bool
+
+
+_LINKS = r"is|are|was|equals?|becomes|comes\s+(?:out\s+)?to(?:\s+be)?|turns\s+out\s+to\s+be"
+_BE = r"would\s+be|will\s+be|should\s+be|must\s+be|has\s+to\s+be"
+# Words for `answer`, each with what comes between it and the answer; MGSM's languages and more.
+_ABROAD = {
+    "答案": r"答案\s*(?:(?:[应應](?:该|該)?|就)?\s*(?:是|[为為]|等于)\s*[:：]?|[:：])",
+    "答え": r"答え\s*(?:は[、:：]?|[:：])",
+    "답": r"(?:정답|답)\s*(?:은|는|[:：])\s*[:：]?",
+    "antwort": r"\bantwort(?:\s+(?!ist\b)\w+){0,5}\s*(?:(?:ist|lautet|beträgt)\b\s*:?|:)",
+    "réponse": r"\bréponse(?:\s+(?!est\b)\w+){0,5}\s*(?:est\b\s*:?|:)",
+    "respuesta": r"\brespuesta(?:\s+(?!es\b)\w+){0,5}\s*(?:es\b\s*:?|:)",
+    "risposta": r"\brisposta(?:\s+(?!è)\w+){0,5}\s*(?:è\b\s*:?|:)",
+    "resposta": r"\bresposta(?:\s+(?!é)\w+){0,5}\s*(?:é\b\s*:?|:)",
+    "antwoord": r"\bantwoord(?:\s+(?!is\b)\w+){0,5}\s*(?:is\b\s*:?|:)",
+    "odpowied": r"\bodpowied(?:ź|zi[ąa])\s*(?:to\b|jest\b|:)",
+    "cevap": r"\bcevap\s*:",
+    "ответ": r"\bответ\w*\s*(?:[:—–]|-(?=\s)|равен\b|будет\b)",
+    "đáp": r"\bđáp\s+(?:án|số)(?:\s+\w+){0,4}?\s*(?:là\b|:)\s*:?",
+    "câu trả lời": r"\bcâu\s+trả\s+lời(?:\s+\w+){0,4}?\s*(?:là\b|:)\s*:?",
+    "คำตอบ": r"คำตอบ\s*(?:คือ|:)",
+    "jibu": r"\bjibu\s*(?:ni\b|:)",
+    "উত্তর": r"উত্তর\s*(?:হলো|হল|:)",
+    "సమాధానం": r"సమాధానం\s*:?",
+    "उत्तर": r"उत्तर\s*(?:है|:)?",
+    "الجواب": r"الجواب\s*(?:هو|هي|:)",
+    "الإجابة": r"الإجابة\s*(?:هي|هو|:)",
+}
+_ENGLISH = (
+    rf"\b[aA](?:nswers?|NSWERS?)\b(?:\*\*)?(?i:[^.:=\n]{{0,60}}?\b(?:(?P<plain>{_LINKS})|{_BE})\b|\s*(?P<sign>[:=]))"
+)
+_AFTER = r"(?:\*\*)?:?(?P<blank>\s*)(?=\S)"
+
+
+@cache
+def _announced(words: tuple[str, ...]) -> re.Pattern[str]:
+    """The pattern for these words; that for all would take longer than everything else."""
+    abroad = "".join(f"|(?i:{_ABROAD[word]})" for word in words)
+    return re.compile(rf"(?:{_ENGLISH}{abroad}){_AFTER}")
+
+
+_UNDECIDED = re.compile(
+    r"""\b(?:answers?|it|this|that|problem|question|value|number|amount|price|total|result)\s+(?:is\s+)?
+    (?P<text>(?:can\s?not|can['’]t|could\s+not)\s+be\s+(?:uniquely\s+|exactly\s+|precisely\s+)?
+    (?:determined|found|known|answered|calculated|computed|solved|given|decided)
+    |(?:unknown|undetermined|impossible\s+to\s+(?:determine|say|tell|know|find|calculate|answer|solve)|indeterminable)\b)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_DIGIT = re.compile(r"\d")
+_RARE = ("not be ", "t be ", "unknown", "determin", "impossible")
+_NO_ANSWER = re.compile(
+    r"""(?:can\s?not|can['’]t|could\s+not)\s+(?:be|say|tell|know|determine)|not\s+(?:enough|sufficient)|insufficient
+    |impossible|un(?:known|determined|decidable|clear|defined|solvable)|indetermina|not\s+(?:possible|given|known|defined)
+    |no\s+(?:answer|solution|such|valid)|none\b|n/a\b|missing""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_FILLERS = re.compile(
+    r"""(?:(?:approximately|approx\.|about|roughly|around|nearly|exactly|simply|just|therefore|thus|hence|then|indeed|
+    actually|clearly|equal\s+to|given\s+by|found\s+to\s+be|約|约|大约|约为|etwa|environ|aproximadamente|примерно)\b[\s,:]*
+    |[≈~:→⇒}]\s*|-?->\s*)+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_DISPLAY = re.compile(r"\\\[(?P<bracket>.*?)\\\]|\$\$(?P<dollars>.*?)\$\$|\\\((?P<round>.*?)\\\)", re.DOTALL)
+_SENTENCE_END = re.compile(r"\.?(?:\*\*|\s)*(?:\.\s|(?<![\d)}])!\s|\n|[。．！]|$)")
+_REASON = re.compile(
+    r"(?<=\S)(?:\s*,\s*(?:and\s+)?(?:not|because|since|so|which|but|as|rather)\b|\s+(?:not|rather\s+than|instead\s+of|because|since)\s).*",
+    re.IGNORECASE | re.DOTALL,
+)
+_CONTRAST = re.compile(r"not\s+[^,;]{1,40}?\s*(?:[,;]\s*|\s)(?:but(?:\s+rather)?|it(?:['’]s|\s+is))\s+", re.IGNORECASE)
+_PARTICLES = re.compile(r"\s*(?:です|だ|である|となります|입니다|이다|है|৷|।)\s*$")
+_DEFINITE = re.compile(r"[\s*({\[]*[-+−–±]?\s*(?:[\d.$€£¥√π∞½⅓¼¾]|\\(?!text)[a-zA-Z(\[])")
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
+_LONGEST, _LONGEST_LINE = 2000, 60
+_MOST_WORDS = 3
+
+
+def said_in(text: str, start: int = 0) -> Iterator[Said]:
+    """Yield what a text says after each announcement from a position on, the last first."""
+    lower = text.lower()
+    pattern = _announced(tuple(word for word in _ABROAD if word in lower))
+    for found in _UNDECIDED.finditer(text, start) if any(word in lower for word in _RARE) else ():
+        if not _DIGIT.search(text, found.end()):
+            yield Said(found.start("text"), found["text"], True)
+    for found in reversed(list(pattern.finditer(text, start))):
+        given = answer_at(text, found.end(), alone="\n" in found["blank"])
+        if given and not (given.lower().startswith("not ") and not is_none(given)):
+            yield Said(found.end(), given, bool(found["plain"] or found["sign"]))
+
+
+def answer_at(text: str, start: int, *, alone: bool = False) -> str:
+    """The answer that begins at a position: the formula there, or the rest of the sentence without its reason.
+
+    Args:
+        text: The text.
+        start: Where the answer begins.
+        alone: Whether the answer begins a line, where it counts only if the line has nothing else: text that goes on
+            is no answer, unless it is a number or a formula.
+    """
+    text = text[start : start + _LONGEST]
+    for opening in (_FILLERS, _CONTRAST):
+        text = text[found.end() :] if (found := opening.match(text)) else text
+    if shown := _DISPLAY.match(text):
+        rest = _SENTENCE_END.split(text[shown.end() :], maxsplit=1)[0]
+        return shown[0] if alone or not rest.strip(" .*,") else _cut(text)
+    given = _cut(text)
+    if alone:
+        line, _, rest = text.partition("\n")
+        last = not rest.strip() or rest.startswith("\n")
+        if not last or len(line) > _LONGEST_LINE or (rest.strip() and not is_definite(given)):
+            return ""
+    return given
+
+
+def is_definite(answer: str) -> bool:
+    """Whether an answer is a number or formula with a few words at most, rather than a sentence.
+
+    >>> is_definite("$12$ apples"), is_definite("the sum of 3 and 5")
+    (True, False)
+    """
+    return bool(_DEFINITE.match(answer)) and len(_WORD.findall(answer)) <= _MOST_WORDS
+
+
+def is_none(answer: str) -> bool:
+    """Whether an answer says that there is none, such as `cannot be determined`."""
+    return bool(_NO_ANSWER.search(answer))
+
+
+def _cut(text: str) -> str:
+    sentence = _SENTENCE_END.split(text, maxsplit=1)[0]
+    return _PARTICLES.sub("", _REASON.sub("", sentence)).strip().strip("*").strip()
