@@ -1,11 +1,13 @@
 """final_number: whether the final number of a response equals that of the reference."""
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
 from features.texts.tasks import Task
-from features.verification.answers import first_answer, stated_answer, without_thoughts
+from features.verification.answers import first_answer, statement, without_thoughts
+from features.verification.phrases import is_none
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
@@ -21,6 +23,14 @@ _PLAIN = [
     (re.compile(r"\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))"), r"\1\2/\3\4"),
     (re.compile(r"(?<=[^\d\s])\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d)"), ""),  # the exponent of a unit
 ]
+_AT_THE_START: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+    (re.compile(r"^([-−–])\s+(?=[$\d.])"), r"\1"),  # - 3
+    (re.compile(r"^([-−–]?)\\?([$€£¥])\s*(?=[-−–\d.])"), r"\1"),
+    (
+        re.compile(r"^[-−–]?\d{1,3}(?: \d{3})+(?!\d|\s?/)(?![^\S\n]*[-+*/×÷=])"),  # 70 000
+        lambda found: found[0].replace(" ", ""),
+    ),
+]
 _MOST_BITS = 10_000
 _GOES_ON = re.compile(r"\s*(?:[-−–+/×÷=^]|\*(?!\*)|\\(?:times|cdot|div|frac)\b|[x%]\s*\d)")
 
@@ -31,16 +41,19 @@ def final_number(response: str, task: Task, /, *, stated: bool = False) -> Verdi
 
     The number is in the answer that the response states, in \boxed{}, after ####, `A:` or words such as `the answer
     is`: the number at its beginning, as in `18 for 3 days`, else the last number in it, as in `9 * 2 = 18`. If no
-    answer is stated, it is the last number of the response. A model's thoughts before its answer are ignored.
+    answer is stated, it is the last number of the response. A stated answer without a number, such as `cannot be
+    determined`, is wrong. A model's thoughts before its answer are ignored, and so is a next question after it.
 
     Args:
         stated: Whether a number counts only if the response states it as the answer.
     """
-    if (expected := last_number(str(task.reference))) is None:
+    if (expected := last_number(_with_signs(str(task.reference)))) is None:
         return Verdict(None, "no reference number")
     response = first_answer(without_thoughts(response))
-    answer = stated_answer(response)
-    found = _stated_number(answer or "")
+    answer = statement(response)
+    found = _stated_number(answer.text) if answer else None
+    if found is None and answer and (answer.by != "words" or is_none(answer.text)):
+        return Verdict(0.0, "answer is no number", answer.text)
     if found is None and not stated:
         found = last_number(response)
     if found is None:
@@ -59,11 +72,19 @@ def last_number(text: str) -> Fraction | None:
 
 
 def _stated_number(answer: str) -> Fraction | None:
-    plain = _plain(answer).lstrip(r" \(*:")
+    plain = _with_signs(answer)
     first = _NUMBER.match(plain)
     if first and not _GOES_ON.match(plain, first.end()) and (number := _value(first)) is not None:
         return number
-    return last_number(answer)
+    return last_number(plain)
+
+
+def _with_signs(answer: str) -> str:
+    """An answer that begins with a number, with its sign and its thousands together: - 3 and 70 000."""
+    plain = _plain(answer).lstrip(r" \(*:$")
+    for pattern, written in _AT_THE_START:
+        plain = pattern.sub(written, plain)
+    return plain
 
 
 def _plain(text: str) -> str:

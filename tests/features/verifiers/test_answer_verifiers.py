@@ -24,8 +24,10 @@ def task(reference: Any) -> Task:
 
 @pytest.mark.parametrize(("reference", "answer", "label"), [
     ("5", "5", 1), ("5", "5.0", 1), ("5", "x = 5", 1), ("5", "6", 0), ("-5", "5", 0), ("5", "−5", 0), ("-5", "−5", 1),
-    (r"\frac{1}{2}", "0.5", 1), (r"\frac{1}{2}", "1/2", 1), (r"\frac12", r"\dfrac{2}{4}", 1), (r"\frac{1}{2}", "2", 0),
-    (r"\frac{3}{2}", "1 1/2", 1), ("1", "1 1/2", 0), ("1000", "1,000", 1), (r"10,\!000", "10000", 1), ("5", r"\$5", 1),
+    (r"\frac{1}{2}", "0.5", 1), (r"\frac{1}{2}", "1/2", 1), (r"\frac12", r"\dfrac{2}{4}", 1),
+    (r"\frac{1}{2}", "2", 0),
+    (r"\frac{3}{2}", "1 1/2", 1), ("1", "1 1/2", 0), ("1000", "1,000", 1), (r"10,\!000", "10000", 1),
+    ("5", r"\$5", 1),
     ("10", r"10\$", 1),
     ("5", "5.", 1), ("5", "'5'", 1), ("5", "$5$", 1),
     (r"50\%", "50", 1), (r"90^\circ", "90", 1), ("47", "47 feet", 1), (r"6\text{ cm}^2", "6", 1),
@@ -47,7 +49,8 @@ def test_answers_are_equal_as_mathematics(reference: str, answer: str, label: in
 
 
 @pytest.mark.parametrize(("reference", "answer", "label"), [
-    ("C", "C", 1), ("C", r"\text{C}", 1), ("C", "(C)", 1), ("C", r"\text{(C)}", 1), ("C", "C) 12", 1), ("C", "(C) 12", 1),
+    ("C", "C", 1), ("C", r"\text{C}", 1), ("C", "(C)", 1), ("C", r"\text{(C)}", 1), ("C", "C) 12", 1),
+    ("C", "(C) 12", 1),
     ("C", "C. 12", 1), ("C", "B) 12", 0), (r"\text{(C)}", "C", 1), ("(C)", "D", 0), ("C", "12", 0), ("C", "Cat", 0),
 ])  # fmt: skip
 def test_options_are_their_letters(reference: str, answer: str, label: int) -> None:
@@ -97,7 +100,8 @@ def test_an_answer_that_takes_forever_is_stopped_and_does_not_count_as_wrong() -
 
 
 @pytest.mark.parametrize(("text", "number"), [
-    ("18", "18"), ("-18", "-18"), ("−18", "-18"), ("$1,250.50 each", "1250.5"), ("1,000,000", "1000000"), (".5", "1/2"),
+    ("18", "18"), ("-18", "-18"), ("−18", "-18"), ("$1,250.50 each", "1250.5"), ("1,000,000", "1000000"),
+    (".5", "1/2"),
     ("18.", "18"), ("18.00", "18"), ("3/4 of it", "3/4"), ("10-3 = 7", "7"), ("it is 5-3", "3"), ("-$5", "-5"),
     ("2 and 3", "3"), ("1,00", "0"), ("1,00,000", "100000"), ("2 1/2", "5/2"), ("1.5e3", "1500"),
     ("-2 1/2 cups", "-5/2"),
@@ -120,6 +124,40 @@ def test_the_last_number_is_read_exactly(text: str, number: str | None) -> None:
     (r"The answer is \( 6 \times 3 = 18 \).", "18", 1), ("The answer is **18**, not 3.", "18", 1),
 ])  # fmt: skip
 def test_the_number_that_is_stated_counts_else_the_last(response: str, reference: str, label: int) -> None:
+    assert final_number(response, task(reference)).label == label
+
+
+@pytest.mark.parametrize("response", [
+    '{"reasoning": "480 in all", "answer": "unknown"}', "We get 480.\n#### cannot be determined",
+    r"480 \boxed{\text{none}}",
+    "We get 480. The answer cannot be determined.", "480 in all. The answer is unknown.",
+    "<answer>not enough information</answer> 480",
+    "480?\nA: impossible to say", "It may be 480, but it can't be determined.",
+    "480. The answer is: there is no solution.",
+    "480\n### Answer\n\nUndefined", "480. The answer is none of these.",
+    '{"reasoning": "480", "answer": "insufficient data"}',
+])  # fmt: skip
+def test_a_stated_answer_without_a_number_is_wrong(response: str) -> None:
+    verdict = final_number(response, task("480"))
+    assert verdict.label == 0 and verdict.reason == "answer is no number"
+
+
+@pytest.mark.parametrize(("response", "reference", "label"), [
+    ("#### - 3", "-3", 1), ("#### - 3", "3", 0), ("The answer is − 3.", "-3", 1), (r"\boxed{- 3}", "-3", 1),
+    ("#### 5 - 3", "-3", 0),
+    ("#### 5 - 3 = 2", "2", 1), ("#### -$ 3", "-3", 1), (r"A: \$ 3", "3", 1), ("#### 70 000", "70000", 1),
+    ("#### 1 070 000 km", "1070000", 1),
+    ("The answer is 70 000.", "70000", 1), ("The answer is 70 000.", "70", 0), ("#### 7", "7 000", 0),
+    ("#### 7000", "7 000", 1),
+    ("#### 70 0000", "70", 1), ("#### 5 100/2", "55", 1), ("#### €70 000", "70000", 1),
+    ("The answer is as follows:\n\n3 + 4 = 7", "7", 1),
+    ("The answer is the sum of both. 3 + 4 = 7", "7", 1), ("#### 18\n\nQuestion: And?\n#### 7", "18", 1),
+    ("A: 18\n\nQ: And?\nA: 7", "7", 0), ("The answer is 18.<|im_end|>\n<|im_start|>user\n7", "18", 1),
+    ("It is 18.</s>7", "18", 1),
+    (r"\boxed{18}\n\nProblem: And?\nSo \boxed{7}".replace("\\n", "\n"), "18", 1),
+    ("18 in all.\n#### eighteen", "18", 0),
+])  # fmt: skip
+def test_numbers_with_blanks_and_next_questions(response: str, reference: str, label: int) -> None:
     assert final_number(response, task(reference)).label == label
 
 
@@ -161,10 +199,14 @@ def test_a_text_matches_but_for_blanks() -> None:
 
 
 @pytest.mark.parametrize("response", [
-    "The answer is Rome.", 'The answer is "Rome".', "<answer>Rome</answer>", r"\boxed{\text{Rome}}", "### Answer\n\nRome",
-    "{'answer': 'Rome'}", '{"reasoning": "Paris", "answer": "Rome"}', "The answer is Rome, not Paris.", "**Answer:** **Rome**",
-    "Answer: `Rome`", "#### Rome\n", "The answer is $Rome$.", "Die Antwort ist Rome.", "The answer is not Paris but Rome.",
-    "The answer is Paris. No, the answer is Rome.", "The answer is Rome.\n\nQuestion: And in France?\nThe answer is Paris.",
+    "The answer is Rome.", 'The answer is "Rome".', "<answer>Rome</answer>", r"\boxed{\text{Rome}}",
+    "### Answer\n\nRome",
+    "{'answer': 'Rome'}", '{"reasoning": "Paris", "answer": "Rome"}', "The answer is Rome, not Paris.",
+    "**Answer:** **Rome**",
+    "Answer: `Rome`", "#### Rome\n", "The answer is $Rome$.", "Die Antwort ist Rome.",
+    "The answer is not Paris but Rome.",
+    "The answer is Paris. No, the answer is Rome.",
+    "The answer is Rome.\n\nQuestion: And in France?\nThe answer is Paris.",
 ])  # fmt: skip
 def test_a_stated_text_is_the_text_without_what_is_around_it(response: str) -> None:
     assert exact_match(response, task("Rome"), stated=True) == Verdict(1.0, "", "Rome")
