@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from features.texts.tasks import Response, Task
+from features.verification import mathematics
 from features.verification.verdict import Verdict
 from features.verification.workers import Workers, build_verifier
 from features.verifiers import final_number as final_number_module
-from features.verifiers import math_answer as math_answer_module
 from features.verifiers.exact_match import exact_match
 from features.verifiers.final_number import final_number, last_number
 from features.verifiers.math_answer import math_answer
@@ -46,6 +46,58 @@ def task(reference: Any) -> Task:
 def test_answers_are_equal_as_mathematics(reference: str, answer: str, label: int) -> None:
     verdict = math_answer(rf"Therefore it is $\boxed{{{answer}}}$.", task(reference))
     assert verdict.label == label
+
+
+@pytest.mark.parametrize(("reference", "answer", "label"), [
+    (r"1 - \frac{1}{\mathrm{e}}", "1-e^{-1}", 1), ("9500", "9 500", 1), ("9500", "9 500", 1), ("9500", "9~500", 1),
+    (r"45^\circ", r"45 \text{ degrees}", 1), (r"45^\circ", r"45^{\circ}", 1), ("36", "36 USD", 1), ("36", "€36", 1),
+    (r"\frac13", r"0.\overline{3}", 1), (r"\frac16", r"0.1\overline6", 1), (r"\frac{1}{7}", "0.142857142857...", 1),
+    (r"\frac{1}{3}", r"0.\dot{3}", 1), (r"\emptyset", r"\varnothing", 1), (r"\emptyset", "∅", 1),
+    (r"3\times10^8", "3e8", 1), (r"3\times10^8", "3E+8", 1), (r"3\times10^{-8}", "3e-8", 1), ("-5", "–5", 1),
+    ("x^2", "x²", 1), ("x^{12}", "x¹²", 1), (r"\infty", "∞", 1), (r"\infty", "infinity", 1), (r"\frac12", "½", 1),
+    (r"\frac32", "1½", 1), ("5", r"\color{red}5", 1), ("5", r"{\color{blue}5}", 1), ("5", r"\textcolor{red}{5}", 1),
+    ("12", "12 cm", 1), ("12", "12 square units", 1), ("12", r"12\,\mathrm{cm}^2", 1), ("12", "12 km/h", 1),
+    ("12", r"12\text{ meters per second}", 1), (r"\frac{1}{2}", r"\frac{1}{2} hours", 1),
+    ("(2,5]", r"2 < x \le 5", 1), (r"[2,\infty)", r"x \geq 2", 1), (r"(-\infty,2)", "x<2", 1),
+    (r"(-\infty,2)\cup(2,\infty)", r"x \neq 2", 1), (r"(-\infty,2)\cup(2,\infty)", "x≠2", 1),
+    ("[2,5)", r"x \in [2,5)", 1), (r"x<3 \text{ or } x>5", r"(-\infty,3)\cup(5,\infty)", 1),
+    (r"x<3 \text{ or } x>5", r"x>5 \text{ or } x<3", 1), (r"2\le x<5", "[2,5)", 1),
+    (r"2 \le x < 5", r"x \ge 2 \text{ and } x < 5", 1), ("[2,5)", r"\{x : 2 \le x < 5\}", 1),
+    ("52_8", r"52_{\text{eight}}", 1), ("2A_{16}", r"\text{2A}_{16}", 1), (r"\frac{1}{10^{30}}", "10^{-30}", 1),
+    (r"\frac{1}{3\cdot 10^{20}}", "3.33333e-21", 1), (r"\sqrt2-1", r"\frac{1}{\sqrt2+1}", 1),
+    ("0", r"\sin(\pi)", 1), ("0", r"\sqrt{2}+\sqrt{3}-\sqrt{5+2\sqrt{6}}", 1), (r"(\frac12,3)", "(0.5,3)", 1),
+    (r"50\%", r"\frac12", 1), (r"50\%", "0.5", 1), (r"\{1,2\}", r"\{2,1\}", 1), (r"2\sqrt{3}", "2√3", 1),
+    (r"2\pi", "2π", 1), ("(3,4)", "(3,4)", 1), ("y=3", "3", 1), ("5", r"\(5\)", 1), ("7", r"\approx 7", 1),
+    ("1,234,567", "1 234 567", 1), (r"11,\! 111", "11111", 1), (r"6\frac12", "6 1/2", 1), ("x^2", "x**2", 1),
+    (r"\sqrt{10}", "sqrt10", 1), ("2^{2006}", "2^{2006}", 1), (r"(-\infty,\infty)", r"\mathbb{R}", 1),
+    ("12,34", "12, 34", 1), ("1,2,3", "1, 2, 3", 1), (r"\text{Monday}", "Monday", 1), (r"\frac{\pi}{6}", "π/6", 1),
+    (r"x\in[-1,1]", "[-1,1]", 1), (r"\boxed{5}", "5", 1),
+])  # fmt: skip
+def test_notations_of_the_same_answer_are_equal(reference: str, answer: str, label: int) -> None:
+    assert math_answer(rf"Therefore it is $\boxed{{{answer}}}$.", task(reference)).label == label
+
+
+@pytest.mark.parametrize(("reference", "answer", "label"), [
+    (r"\frac{1}{2004!}", r"\frac{1}{2005!}", 0), ("10^{-20}", r"2\cdot 10^{-20}", 0), ("0", "10^{-20}", 0),
+    ("1e-7", "2e-7", 0), (r"\frac{1}{2^{99}}", r"\frac{1}{2^{98}}", 0), ("e^{-200}", "e^{-201}", 0),
+    ("52_8", "52_9", 0), ("101_2", "101_3", 0), ("(3,4)", r"\{3,4\}", 0), (r"\{3,4\}", "(3,4)", 0),
+    (r"(\frac{1}{10^{20}},1)", r"(\frac{2}{10^{20}},1)", 0), ("1+10^{-20}", "1", 0), ("9500", "9,50", 0),
+    ("9500", "9 50", 0), (r"\frac13", "0.3", 0), ("[2,5)", "2 < x < 5", 0), ("(2,5)", r"x<2 \text{ or } x>5", 0),
+    ("x<5", "y<5", 0), ("36", "36x", 0), (r"45^\circ", "46°", 0), (r"\emptyset", r"\{0\}", 0), ("3e8", "3e7", 0),
+    ("-5", "5", 0), (r"\frac13", r"0.\overline{4}", 0), ("x^2", "x^3", 0), (r"\frac12", "⅓", 0), ("2.5", "25", 0),
+    ("5", r"5 \text{ or } 6", 0),
+    (r"\begin{pmatrix}10^{-20}\\1\end{pmatrix}", r"\begin{pmatrix}10^{-21}\\1\end{pmatrix}", 0),
+    ("1.00000000000000000001", "1", 0),
+])  # fmt: skip
+def test_answers_that_look_alike_differ(reference: str, answer: str, label: int) -> None:
+    assert math_answer(rf"Therefore it is $\boxed{{{answer}}}$.", task(reference)).label == label
+
+
+def test_tiny_answers_have_different_names_for_majority_votes() -> None:
+    names = [
+        math_answer(rf"\boxed{{{each}}}", task("7")).answer for each in (r"\frac{1}{2004!}", r"\frac{1}{2006!}", "0")
+    ]
+    assert len(set(names)) == 3
 
 
 @pytest.mark.parametrize(("reference", "answer", "label"), [
@@ -230,6 +282,6 @@ def test_given_labels_are_found_by_the_responses_text() -> None:
     assert [verdict.reason for verdict in found] == reasons
 
 
-@pytest.mark.parametrize("module", [math_answer_module, final_number_module])
+@pytest.mark.parametrize("module", [mathematics, final_number_module])
 def test_the_examples_in_the_documentation_hold(module: Any) -> None:
     assert doctest.testmod(module).attempted > 0 and doctest.testmod(module).failed == 0

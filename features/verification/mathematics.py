@@ -1,0 +1,235 @@
+r"""Mathematics: answers in LaTeX, plain text and Unicode as one notation, and which of them are equal.
+
+math-verify parses and compares; what it takes for equal or cannot read is mended here: see `latex` and `equal`.
+"""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import sympy
+from math_verify import LatexExtractionConfig, parse, verify
+from math_verify.grader import unwrap_fcs
+
+# math-verify's own timeouts use SIGALRM and count a timeout as a wrong answer; here the worker is killed instead.
+_ALONE: Any = {"parsing_timeout": None}
+
+_FRACTIONS = {
+    "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5), "⅗": (3, 5),
+    "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8), "⅞": (7, 8),
+}  # fmt: skip
+_SIGNS = {
+    **dict.fromkeys("−–—‒‐﹣－", "-"), **dict.fromkeys("\u00a0\u2009\u202f\u2002\u2003", " "),
+    "×": r"\times ", "÷": "/", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "∞": r"\infty ", "π": r"\pi ", "°": r"^\circ ",
+    "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
+    "∅": r"\emptyset ", "±": r"\pm ", "…": "...", "ℝ": r"\mathbb{R}", "∣": "|", "∧": r"\land ", "∨": r"\lor ",
+    "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "’": "'", "′": "'",
+    **{sign: rf"\frac{{{above}}}{{{below}}}" for sign, (above, below) in _FRACTIONS.items()},
+}  # fmt: skip
+_TRANSLATED = str.maketrans(_SIGNS)
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
+_DOTS = r"(?:\\[lc]?dots\b|\.\.\.)"
+_UNITS = (
+    r"(?:cm|mm|km|kg|mg|lbs?|oz|ft|inch(?:es)?|in|mi|yd|sec|min|hrs?|mph|km/h|m/s|USD|EUR|GBP|dollars?|cents?|euros?|"
+    r"pounds?|degrees?|deg|radians?|rad|units?|square|cubic|sq\.?|per|percent|[a-z]+(?:meters?|metres?|grams?|liters?)|"
+    r"meters?|metres?|grams?|liters?|litres?|feet|foot|yards?|miles?|seconds?|minutes?|hours?|days?|weeks?|months?|years?)"
+)
+
+
+def _repeated(found: re.Match[str]) -> str:
+    r"""A repeating decimal as a fraction: 0.1\overline{6} is (16 - 1) / 90."""
+    whole, once, again = found["whole"] or "0", found["once"], found["again"]
+    numerator = int(whole + once + again) - int(whole + once)
+    return rf"\frac{{{numerator}}}{{{10 ** len(once) * (10 ** len(again) - 1)}}}"
+
+
+_Written = str | Callable[[re.Match[str]], str]
+_NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
+    (re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+"), lambda found: f"^{{{found[0].translate(_RAISED)}}}"),
+    (re.compile(r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:phantom|hspace|vspace)\s*\{[^{}]*\}|\\(?:displaystyle|bf|rm)\b"),
+     ""),
+    (re.compile(r"\\(?:mathrm|operatorname|text|textit|mathit|textrm)\s*\{\s*([ei])\s*\}"), r"\1"),
+    (re.compile(r"\\(?:text|textbf|mathbf|mathrm|boldsymbol)\s*\{\s*([-+]?[\d.,/]+)\s*\}"), r"\1"),
+    (re.compile(r"\\(?:nicefrac|sfrac|cfrac|tfrac|dfrac)\b"), r"\\frac"),
+    (re.compile(r"\\varnothing\b|\\empty\b"), r"\\emptyset"),
+    (re.compile(r"\\lbrace\b"), r"\\{"),
+    (re.compile(r"\\rbrace\b"), r"\\}"),
+    (re.compile(r"^\s*(?:\\approx|≈|\\thickapprox|\\simeq)\s*"), ""),
+    (re.compile(r"^([-+]?)\s*(?:[€£¥₹]|\\(?:pounds|euro)\b)\s*(?=[-+\d.])"), r"\1"),
+    (re.compile(r"(?<![\\a-zA-Z])(?:positive\s+)?infinity\b", re.IGNORECASE), r"\\infty"),
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"√\s*(\([^()]*\)|\{[^{}]*\}|\w+)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\\a-zA-Z])sqrt\s*(\([^()]*\)|\{[^{}]*\}|\d+|[a-z]\b)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])"), r"\\pi"),
+    (re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|~)(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"(?<![\d.,/^_{}])\d{1,3}(?: \d{3})+(?![\d/]| *\\?/)"), lambda found: found[0].replace(" ", "")),
+    (re.compile(r"(?<![\d./^_{}])(\d+)\s+(\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
+    (re.compile(r"(?<![\w.}])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])"), r"\1 \\times 10^{\2}"),
+    (re.compile(r"(?P<whole>\d*)\.(?P<once>\d*)\\(?:overline|bar|overbar)\s*\{?(?P<again>\d+)\}?"), _repeated),
+    (re.compile(r"(?P<whole>\d*)\.(?P<once>\d*)\\dot\s*\{?(?P<again>\d)\}?(?!\d*\\dot)"), _repeated),
+    (re.compile(rf"(?P<whole>\d*)\.(?P<once>\d*?)(?P<again>\d{{1,6}}?)(?P=again){{2,}}{_DOTS}"), _repeated),
+    (re.compile(rf"(?P<whole>\d*)\.(?P<once>\d*?)(?P<again>\d{{2,6}})(?P=again){_DOTS}"), _repeated),
+    (re.compile(rf"(?<=\d){_DOTS}"), ""),
+    (re.compile(
+        rf"(?<=[\d}}])(?:\s|\\[,;: ]|~)+(?:{_UNITS}\b(?:\s*\^\s*\{{?[23]\}}?)?\s*\.?\s*)+$", re.IGNORECASE
+    ), ""),
+]  # fmt: skip
+# Quotes and dollars on both sides, or a dollar on one; not \\$, and not the primes of a derivative.
+_AROUND = re.compile(
+    r"^\s*(?P<mark>[\"'$]*)\s*(?P<in>.*?)\s*(?<!\\)(?:(?P=mark)|\$*)\s*(?:(?<=[\d)}\]])\.)?\s*$", re.DOTALL
+)
+_DISPLAYED = re.compile(r"^\s*\\[\[(](?P<in>.*)\\[\])]\s*\.?\s*$", re.DOTALL)
+_BASE = re.compile(
+    r"^\W*(?:\\text\s*\{\s*)?(?P<digits>[\dA-Z]+)\s*\}?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(?P<base>\d+|[a-z]+)\s*\}*\W*$"
+)
+_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+          "eleven": 11, "twelve": 12, "sixteen": 16}  # fmt: skip
+_RELATION = re.compile(r"[<>]|\\(?:[lg]e?q?|n(?:e|eq)|leqslant|geqslant)\b(?!ft)")
+_OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*\}|\bor\b|\\lor\b|\\vee\b", re.IGNORECASE)
+_AND = re.compile(r"\\text\s*\{\s*,?\s*and\s*\}|\band\b|\\land\b|\\wedge\b|,", re.IGNORECASE)
+_BUILDER = re.compile(
+    r"^\s*\\?\{\s*[a-zA-Z]\s*(?:\\in\s*\\?(?:mathbb)?\s*\{?R\}?\s*)?(?:\\mid|\\vert|\||:|\\colon)\s*(?P<in>.*?)\s*\\?\}\s*$",
+    re.DOTALL,
+)
+_MEMBER = re.compile(r"^\s*[a-zA-Z]\s*\\in\b")
+_EXACT, _DIGITS = sympy.Rational(1, 10**25), 40
+# The rule of 6 decimals is coarser than this only for numbers below 0.0001.
+_ROUNDED = sympy.Rational(1, 200)
+
+
+def latex(answer: str) -> str:
+    r"""An answer in LaTeX, whatever notation it is in.
+
+    >>> latex("1 1/2 + √(3)")
+    '1\\frac{1}{2} + \\sqrt{(3)}'
+    >>> latex(r"9\,500 cm²"), latex(r"0.1\overline{6}"), latex("3e8")
+    ('9,500', '\\frac{15}{90}', '3 \\times 10^{8}')
+    """
+    if shown := _DISPLAYED.match(answer):
+        answer = shown["in"]
+    answer = _AROUND.sub(lambda found: found["in"], answer).translate(_TRANSLATED)
+    for pattern, written in _NOTATIONS:
+        answer = pattern.sub(written, answer)
+    return answer.strip()
+
+
+@lru_cache(maxsize=64)
+def parsed(answer: str) -> list[Any]:
+    """The answer as math-verify parses it: an expression and its text, or only the text."""
+    return parse(rf"\boxed{{{latex(answer)}}}", [LatexExtractionConfig(boxed_match_priority=0)], **_ALONE)
+
+
+def last_expression(text: str) -> list[Any]:
+    """The last formula or number in a text, as math-verify finds it."""
+    return parse(text, **_ALONE)
+
+
+def equal(reference: str, answer: str | None, found: list[Any]) -> bool:
+    r"""Whether an answer equals the reference.
+
+    math-verify compares to 15 decimals, so it takes 1/2004! and 1/2006! for equal: numbers are compared here to 25
+    digits, or to six decimals and 0.5 % if one of them is a decimal. It also drops the base of a numeral, and takes the
+    set {3,4} for the point (3,4). An inequality equals the interval of its solutions.
+
+    Args:
+        reference: The reference.
+        answer: The answer as written; None for an expression found in a text.
+        found: The answer, parsed.
+    """
+    if answer is not None:
+        numerals = [_numeral(each) for each in (reference, answer)]
+        if None not in numerals:
+            return numerals[0] == numerals[1]
+        if (_is_set(reference) and _is_point(answer)) or (_is_point(reference) and _is_set(answer)):
+            return False
+        sets = [solutions for each in (reference, answer) if (solutions := _solutions(each))]
+        if len(sets) == 2 and (None in (variables := [each.variable for each in sets]) or len(set(variables)) == 1):
+            one, other = (each.numbers for each in sets)
+            return verify(one, other, timeout_seconds=None) and not _differ(one, other)
+    expected = parsed(reference)
+    return verify(expected, found, timeout_seconds=None) and not _differ(_bare(expected[0]), _bare(found[0]))
+
+
+def _bare(value: Any) -> Any:
+    """The value of an assignment such as x = 5."""
+    is_assignment = isinstance(value, sympy.Eq) and (isinstance(value.lhs, sympy.Symbol) or value.lhs.is_number)
+    return value.rhs if is_assignment else value
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two values that math-verify takes for equal are different numbers, or have such numbers in them."""
+    if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
+        return any(_differ(*pair) for pair in zip(one.flat(), other.flat(), strict=True))
+    if isinstance(one, sympy.Tuple) and isinstance(other, sympy.Tuple):
+        return any(_differ(*pair) for pair in zip(one.args, other.args, strict=True))
+    if isinstance(one, sympy.Interval) and isinstance(other, sympy.Interval):
+        return _differ(one.start, other.start) or _differ(one.end, other.end)
+    if not (isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr) and one.is_number and other.is_number):
+        return False
+    one, other = (value.doit() for value in (one, other))
+    if one == other or not (one.is_finite and other.is_finite):
+        return False
+    if one.is_Rational and other.is_Rational and not _is_percent(one, other):
+        return True
+    rounded = one.has(sympy.Float) or other.has(sympy.Float)
+    size = max(abs(one.evalf(_DIGITS)), abs(other.evalf(_DIGITS)))
+    distance = abs((one - other).evalf(_DIGITS))
+    if min(abs(one), abs(other)).is_zero and not rounded:
+        return (one - other).equals(0) is False
+    return bool(distance > size * (_ROUNDED if rounded else _EXACT)) and not _is_percent(one, other)
+
+
+def _is_percent(one: sympy.Expr, other: sympy.Expr) -> bool:
+    """Whether one is the other in percent, which math-verify accepts: 50% for 50 and for 1/2."""
+    large, small = (one, other) if abs(one) > abs(other) else (other, one)
+    return bool(abs((large - 100 * small).evalf(_DIGITS)) <= _EXACT * abs(large.evalf(_DIGITS)))
+
+
+def _numeral(answer: str) -> int | None:
+    """The value of a numeral with its base, such as 52_8; None if it is none."""
+    found = _BASE.match(answer.strip().strip("$"))
+    base = None if found is None else int(found["base"]) if found["base"].isdigit() else _BASES.get(found["base"])
+    try:
+        return None if found is None or base is None else int(found["digits"], base)
+    except ValueError:
+        return None
+
+
+def _is_set(answer: str) -> bool:
+    return latex(answer).removeprefix(r"\left").startswith((r"\{", "{"))
+
+
+def _is_point(answer: str) -> bool:
+    text = latex(answer).replace(r"\left", "").replace(r"\right", "")
+    return text.startswith("(") and text.endswith(")") and "," in text
+
+
+class _Solutions(NamedTuple):
+    """The numbers that an interval has, or that solve inequalities in a variable."""
+
+    numbers: sympy.Set
+    variable: str | None
+
+
+def _solutions(answer: str) -> _Solutions | None:
+    """The solutions of inequalities in one variable, or an interval; None for other answers."""
+    text = latex(answer)
+    if builder := _BUILDER.match(text):
+        text = builder["in"]
+    text = _MEMBER.sub("", text)
+    if not _RELATION.search(text):
+        value = next(iter(parsed(text)), None)
+        return _Solutions(value, None) if isinstance(value, sympy.Interval | sympy.Union) else None
+    solved, names = [], set()
+    for either in _OR.split(text):
+        both = []
+        for part in filter(str.strip, _AND.split(either)):
+            relation = next(iter(parsed(part)), None)
+            try:
+                names |= {symbol.name for symbol in relation.free_symbols}  # type: ignore[union-attr]
+                both.append(unwrap_fcs(relation).as_set())  # type: ignore[arg-type]
+            except Exception:  # sympy raises any exception for what it cannot solve
+                return None
+        solved.append(sympy.Intersection(*both))
+    return _Solutions(sympy.Union(*solved), None if builder else names.pop()) if len(names) == 1 else None
