@@ -2,12 +2,12 @@
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
-import torch
 from rich import get_console
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -25,7 +25,10 @@ _FIRST_LINE_AFTER, _SECONDS_BETWEEN_LINES = 5.0, 30.0
 
 def is_first_process() -> bool:
     """Whether no other process of the same work says the same, or shows its progress."""
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else os.environ.get("LOCAL_RANK", "0")
+    # Only code that has loaded torch can have joined other processes; loading it here takes seconds.
+    distributed = sys.modules.get("torch.distributed")
+    joined = distributed is not None and distributed.is_initialized()
+    rank = distributed.get_rank() if distributed is not None and joined else os.environ.get("LOCAL_RANK", "0")
     return multiprocessing.parent_process() is None and int(rank) == 0
 
 
