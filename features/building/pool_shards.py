@@ -43,10 +43,13 @@ class ShardWork:
 def embed(
     texts: Sequence[PoolText] | Sequence[PoolQuery], encoder: Encoder | None, prompt: str, report: Report
 ) -> tuple[Float[Tensor, "N D"], int]:
-    """The vectors of candidates or queries, given or by the encoder, and the number of truncated texts."""
+    """The vectors of candidates or queries, given or by the encoder, and the number of truncated texts.
+
+    Without an encoder and given vectors, the vectors have size 0.
+    """
     if encoder is None:
         report(len(texts), 0, 0)
-        return torch.tensor([each.feature for each in texts], dtype=torch.float32), 0
+        return torch.tensor([each.feature or [] for each in texts], dtype=torch.float32), 0
     counts = []
 
     def note(batch: int, tokens: int, cut: int) -> None:

@@ -31,6 +31,7 @@ def summary(pool: CandidatePool) -> dict[str, str]:
         offsets.diff() for offsets in (queries.relevant_offsets, queries.history_offsets, queries.own_offsets)
     )
     length = "of length one" if pool.normalized else "of any length"
+    vectors = f"{pool.feature_dim} x {pool.manifest['dtype']}, {length}" if pool.feature_dim else "none"
     size = sum(record["bytes"] for records in shards.values() for record in records)
     cut = {table: sum(record["cut"] for record in shards[table]) for table in ("candidates", "queries")}
     listed = int((own > 0).sum())
@@ -43,7 +44,7 @@ def summary(pool: CandidatePool) -> dict[str, str]:
         "labels": _labels(queries.label),
         "history": f"{_spread(history)}; none for {int((history == 0).sum()):,} queries",
         "own candidates": f"{_spread(own[own > 0])}; {queries.num_queries - listed:,} queries rank the whole pool",
-        "features": f"{pool.feature_dim} x {pool.manifest['dtype']}, {length}",
+        "features": vectors,
         "size": f"{size / 1e6:,.1f} MB in {sum(map(len, shards.values())):,} shards",
         "cut": f"{cut['candidates']:,} candidates and {cut['queries']:,} queries were too long for the encoder",
         "encoder": encoder_line(pool.encoder),

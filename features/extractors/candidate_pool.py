@@ -16,7 +16,7 @@ from features.building.pool_shards import ShardWork, embed
 from features.building.processes import share_out
 from features.texts.equal_texts import DistinctPool
 from features.texts.groups import Source
-from features.texts.pools import PoolQuery, PoolSource, PoolText, pool_source
+from features.texts.pools import Noting, PoolQuery, PoolSource, PoolText, pool_source
 from features.texts.survey import Duplicates, PoolSurvey, Unknown, survey
 from language_models.encoder import Encoder
 from ranking.stores.candidate_pool import CandidatePool
@@ -34,7 +34,8 @@ class CandidatePoolExtractor(Extractor):
 
     Args:
         source: The source of candidates and queries; all candidates of a source of groups become one pool.
-        encoder: The model that embeds candidates and queries; null if the source gives vectors for all of them.
+        encoder: The model that embeds candidates and queries; null if the source gives vectors for all of them, or for
+            a pool without vectors, which recommenders and text rankers can use.
         path: The folder of the pool; by default `data/<source>-<encoder>-pool-<hash of all settings>`.
         dtype: Number format of the stored vectors.
         chunk_size: Number of texts between two saves; so many are in memory at a time.
@@ -146,6 +147,8 @@ class CandidatePoolExtractor(Extractor):
             kept = f"({found.equal.examples}); features.duplicates=drop keeps the first of each."
             dropped = f"and were dropped ({found.equal.examples}); judgements of them count for the first of each."
             _say(console, f"{lead} {dropped if self.duplicates == 'drop' else kept}")
+        for note in self.source.notes() if isinstance(self.source, Noting) else ():
+            _say(console, note)
         if found.left_out:
             _say(console, f"{found.left_out:,} ids in histories are not in the pool and were left out.")
         if found.without_relevant:
@@ -221,6 +224,7 @@ class _Build:
             judged=torch.tensor([query.relevant is not None for query in run]),
             missing_offsets=torch.nn.functional.pad(sizes.cumsum(0), (1, 0)) - relevant_offsets,
             missing=label[~known],
+            users=[query.user or query.id for query in run],
             cut=cut,
         )
 

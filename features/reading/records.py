@@ -30,6 +30,8 @@ ENDINGS: dict[str, Form] = {
     ".ndjson": "json",
     ".tsv": "tsv",
     ".txt": "tsv",
+    ".inter": "tsv",
+    ".item": "tsv",
     ".csv": "csv",
     ".parquet": "parquet",
 }

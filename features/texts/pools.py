@@ -39,6 +39,7 @@ class PoolQuery:
         history: Ids of candidates that the query's user has seen, oldest first.
         candidates: Ids of the candidates that the query ranks; None for the whole pool.
         feature: A vector computed elsewhere, to use instead of the encoder's.
+        user: Whose query it is, if several queries may be of the same user; None for a user of its own.
         origin: The place in the source, for error messages.
     """
 
@@ -49,6 +50,7 @@ class PoolQuery:
     history: Sequence[str] = ()
     candidates: Sequence[str] | None = None
     feature: list[float] | None = None
+    user: str | None = None
     origin: str = ""
 
 
@@ -77,6 +79,15 @@ class PoolSource(Protocol):
         Raises:
             ConfigError: If some data is wrong; names every place.
         """
+        ...
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A source that counts what it leaves out or has to assume."""
+
+    def notes(self) -> list[str]:
+        """One line for each kind of such data."""
         ...
 
 

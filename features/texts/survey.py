@@ -57,7 +57,7 @@ def survey(
 
     Args:
         source: The source of candidates and queries.
-        with_features: Whether each candidate and query must have a vector.
+        with_features: Whether vectors come with the source: each candidate and query has one, or none has.
         unknown_ids: Whether ids that are not in the pool are an error.
         duplicates: Whether candidates with equal texts are only counted (`keep`), or all found (`drop`).
         report: Called with the number of candidates and queries that were read.
@@ -91,7 +91,13 @@ class _Look:
     """Checks each candidate and query separately."""
 
     def __init__(self, with_features: bool) -> None:
-        self.with_features, self.feature_dim = with_features, 0
+        self.with_features = with_features
+        self._dim: int | None = None
+
+    @property
+    def feature_dim(self) -> int:
+        """Size of the vectors, 0 if there are none."""
+        return self._dim or 0
 
     def at_candidates(self, run: list[PoolText], report: Callable[[int], None]) -> NDArray[np.int64]:
         """Check candidates; return the hashes of their ids."""
@@ -120,13 +126,14 @@ class _Look:
             raise _wrong(each, f"the text of {what} {each.id!r} is empty")
         if not self.with_features:
             return
-        if not each.feature:
+        size = len(each.feature or ())
+        self._dim = size if self._dim is None else self._dim
+        if self._dim and not size:
             raise _wrong(each, f"{what} {each.id!r} has no feature, and there is no encoder to make it")
-        self.feature_dim = self.feature_dim or len(each.feature)
-        if len(each.feature) != self.feature_dim:
-            sizes = f"{len(each.feature)} numbers, those before it {self.feature_dim}"
+        if size != self._dim:
+            sizes = f"{size} numbers, those before it {self._dim or 'have none'}"
             raise _wrong(each, f"the feature of {what} {each.id!r} has {sizes}")
-        if not np.isfinite(np.asarray(each.feature, dtype=np.float64)).all():
+        if each.feature and not np.isfinite(np.asarray(each.feature, dtype=np.float64)).all():
             raise _wrong(each, f"the feature of {what} {each.id!r} has a number that is not finite")
 
 

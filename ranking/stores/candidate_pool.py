@@ -49,6 +49,7 @@ POOL = StoreFormat(
     optional={
         "queries": {
             "judged": (torch.uint8, ("rows",)),
+            "user": (torch.int64, ("rows",)),
             "missing": (torch.float32, ("any",)),
             "missing_offsets": (torch.int64, ("rows+1",)),
         }
@@ -64,6 +65,7 @@ class PoolQueries:
 
     Args:
         table: The table of queries.
+        no_vectors: A vector of size 0 in the pool's dtype, if the pool has no vectors; else None.
 
     Attributes:
         split: 0 train, 1 val, 2 test, 255 where the source names no split.
@@ -71,6 +73,7 @@ class PoolQueries:
         relevant_offsets: Query q has the judged candidates relevant_offsets[q] to relevant_offsets[q + 1].
         relevant: The rows of judged candidates in the pool.
         label: The grades of judged candidates, above 0.
+        user: A number for each query's user, equal in queries of the same user.
         missing_offsets: Offsets as above, of judged candidates that the pool lacks.
         missing: The grades of these candidates, above 0.
         history_offsets: Offsets as above, of histories.
@@ -81,6 +84,7 @@ class PoolQueries:
 
     split: UInt8[Tensor, " Q"]
     judged: Bool[Tensor, " Q"]
+    user: Int[Tensor, " Q"]
     relevant_offsets: Int[Tensor, " Q+1"]
     relevant: Int[Tensor, " R"]
     label: Float[Tensor, " R"]
@@ -91,9 +95,9 @@ class PoolQueries:
     own_offsets: Int[Tensor, " Q+1"]
     own: Int[Tensor, " O"]
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, no_vectors: Tensor | None) -> None:
         self.num_queries = len(table)
-        self._table = table
+        self._table, self._no_vectors = table, no_vectors
         for name in ("split", "label", *_LISTS, *(f"{each}_offsets" for each in _LISTS)):
             setattr(self, name, table.joined(name))
         if table.has("missing"):
@@ -102,6 +106,7 @@ class PoolQueries:
         else:  # a pool written before these columns existed
             self.judged = torch.ones(len(table), dtype=torch.bool)
             self.missing, self.missing_offsets = torch.zeros(0), torch.zeros(len(table) + 1, dtype=torch.int64)
+        self.user = table.joined("user") if table.has("user") else torch.arange(len(table))
 
     def id(self, query: int) -> str:
         """The id of a query."""
@@ -113,11 +118,15 @@ class PoolQueries:
 
     def features(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
         """The vectors of these queries, in the stored dtype."""
+        if self._no_vectors is not None:
+            return self._no_vectors.expand(len(rows), 0)
         return self._table.features(rows)
 
 
 class CandidatePool:
     """A finished pool, open for reading. N candidates have vectors of size D; a read returns n of them.
+
+    In a pool without vectors, D is 0.
 
     Args:
         path: The folder of the pool.
@@ -138,7 +147,8 @@ class CandidatePool:
         self.normalized: bool = manifest["normalized"]
         self.min_label: float = manifest["source"].get("min_label") or 0
         self.num_candidates = len(tables["candidates"])
-        self.queries = PoolQueries(tables["queries"])
+        self._no_vectors = None if self.feature_dim else torch.empty(0, dtype=self.dtype)
+        self.queries = PoolQueries(tables["queries"], self._no_vectors)
         self._candidates, self._tables = tables["candidates"], tables
         self._index = IdIndex(tables["index"], self.id)
 
@@ -173,10 +183,15 @@ class CandidatePool:
         for shard, first in zip(self._candidates.shards, self._candidates.starts, strict=False):
             last = min(stop - first, shard.sizes["rows"])
             for begin in range(max(start - first, 0), last, size):
+                if self._no_vectors is not None:
+                    yield self._no_vectors.expand(min(size, last - begin), 0)
+                    continue
                 yield shard.tensors["features"][begin : min(begin + size, last)]
 
     def features(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
         """The vectors of these rows, in the stored dtype."""
+        if self._no_vectors is not None:
+            return self._no_vectors.expand(len(rows), 0)
         return self._candidates.features(rows)
 
     def id(self, row: int) -> str:
@@ -198,7 +213,8 @@ class CandidatePool:
 
     def __repr__(self) -> str:
         counts = f"{self.num_candidates:,} candidates, {self.queries.num_queries:,} queries"
-        return f"CandidatePool({str(self.path)!r}: {counts}, {self.feature_dim} x {self.manifest['dtype']})"
+        vectors = f"{self.feature_dim} x {self.manifest['dtype']}" if self.feature_dim else "no vectors"
+        return f"CandidatePool({str(self.path)!r}: {counts}, {vectors})"
 
     def _check(self) -> None:
         queries, manifest = self.queries, self.path / MANIFEST

@@ -25,7 +25,7 @@ class CandidateShards:
 
     Args:
         folder: The folder of the build.
-        feature_dim: Size D of each vector.
+        feature_dim: Size D of each vector; 0 for a pool without vectors.
         dtype: Number format of the stored vectors.
     """
 
@@ -40,7 +40,9 @@ class CandidateShards:
         if len(ids) != len(texts):
             raise ValueError(f"there are {len(ids)} ids, but {len(texts)} texts")
         vectors = stored(features, (len(ids), self.feature_dim), self.dtype, "candidate", self.folder)
-        tensors = {"features": vectors, **pack_texts("id", ids), **pack_texts("text", texts)}
+        tensors = {**pack_texts("id", ids), **pack_texts("text", texts)}
+        if self.feature_dim:
+            tensors["features"] = vectors
         tensors |= {"id_hash": torch.from_numpy(hash_ids(ids))}
         unit = _all_of_length_one(vectors)
         return write_shard(self.folder, "candidates", number, tensors, rows=len(ids), cut=cut, unit=unit)
@@ -74,7 +76,7 @@ class CandidatePoolWriter(StoreWriter):
 
     Args:
         path: The folder of the finished pool.
-        feature_dim: Size D of each vector.
+        feature_dim: Size D of each vector; 0 for a pool without vectors.
         dtype: float16, bfloat16 or float32.
         settings: All settings that the content depends on; an unfinished build continues only with equal settings.
         encoder: The description of the encoder, to embed new texts in the same way.
@@ -187,6 +189,7 @@ class CandidatePoolWriter(StoreWriter):
         judged: Bool[Tensor, " Q"] | None = None,
         missing_offsets: Int[Tensor, " Q+1"] | None = None,
         missing: Float[Tensor, " M"] | None = None,
+        users: Sequence[str] | None = None,
         cut: int = 0,
     ) -> None:
         """Write one shard of queries; add all candidates before.
@@ -206,6 +209,7 @@ class CandidatePoolWriter(StoreWriter):
             judged: Whether each query's candidates were judged; all by default.
             missing_offsets: Where each query's judged candidates that the pool lacks begin; by default there are none.
             missing: Grades of these candidates, above 0.
+            users: The id of each query's user; by default each query has a user of its own.
             cut: How many of the texts were too long for the encoder.
 
         Raises:
@@ -220,7 +224,8 @@ class CandidatePoolWriter(StoreWriter):
             "history": _list(history_offsets, history, len(ids)),
             "own": _list(own_offsets, own, len(ids)),
         }
-        if {len(texts), len(split)} != {len(ids)} or len(label) != len(relevant):
+        users = ids if users is None else users
+        if {len(texts), len(split), len(users)} != {len(ids)} or len(label) != len(relevant):
             raise ValueError(f"{len(ids)} queries with {len(relevant)} relevant candidates do not fit the other sizes")
         for name, (offsets, rows) in lists.items():
             self._check_list(name, offsets, rows, len(ids))
@@ -232,11 +237,13 @@ class CandidatePoolWriter(StoreWriter):
             raise ValueError("a label of a relevant candidate is not a finite number above 0")
         if unknown := set(split).difference(SPLITS):
             raise ValueError(f"no such split: {unknown}; there are train, val, test and None")
+        vectors = self._stored(features, (len(ids), self._manifest["feature_dim"]), "query")
         tensors = {
-            "features": self._stored(features, (len(ids), self._manifest["feature_dim"]), "query"),
+            **({"features": vectors} if self._manifest["feature_dim"] else {}),
             "split": torch.tensor([SPLITS[name] for name in split], dtype=torch.uint8),
             "label": label.to(torch.float32).contiguous(),
             "judged": torch.ones(len(ids), dtype=torch.uint8) if judged is None else judged.to(torch.uint8),
+            "user": torch.from_numpy(hash_ids(users)),
             "missing": missing.to(torch.float32).contiguous(),
             "missing_offsets": missing_offsets.to(torch.int64, copy=True).contiguous(),
             **{name: rows.to(torch.int64, copy=True).contiguous() for name, (_, rows) in lists.items()},

@@ -109,6 +109,10 @@ class AmazonReviews:
                 titles[id] = _line(product.get("title")) or id
         yield from self._histories.queries(self.windows, lambda item: titles.get(item, item))
 
+    def notes(self) -> list[str]:
+        """What was left out of the reviews."""
+        return self._histories.notes(self.windows)
+
     @cached_property
     def _histories(self) -> Histories:
         return Histories(self._reviews())

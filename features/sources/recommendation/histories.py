@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Interval
+from numpy.typing import NDArray
 
 from features.texts.groups import Split
 from features.texts.pools import PoolQuery
@@ -71,9 +72,10 @@ class Histories:
     Args:
         interactions: User, item and time of each interaction. Interactions at equal times keep their order. If a user
             has several interactions with an item, only the first counts.
+        min_interactions: Users and items with fewer are left out, repeatedly, until each has so many: a k-core.
     """
 
-    def __init__(self, interactions: Iterable[tuple[str, str, float]]) -> None:
+    def __init__(self, interactions: Iterable[tuple[str, str, float]], min_interactions: int = 1) -> None:
         users: dict[str, int] = {}
         items: dict[str, int] = {}
         user_codes, item_codes, times = array("q"), array("q"), array("d")
@@ -81,17 +83,46 @@ class Histories:
             user_codes.append(users.setdefault(user, len(users)))
             item_codes.append(items.setdefault(item, len(items)))
             times.append(time)
-        self.users, self.items = list(users), list(items)
-        user, item = np.asarray(user_codes), np.asarray(item_codes)
-        order = np.lexsort((np.asarray(times), user))
+        user, item, time = np.asarray(user_codes), np.asarray(item_codes), np.asarray(times)
+        order = np.lexsort((time, user))
         _, first = np.unique(user[order] * max(1, len(items)) + item[order], return_index=True)
-        order = order[np.sort(first)]
-        self._items = item[order]
-        self._offsets = np.searchsorted(user[order], np.arange(len(users) + 1))
+        distinct = order[np.sort(first)]
+        kept = distinct[_core(user[distinct], item[distinct], min_interactions)]
+        left_users, user = np.unique(user[kept], return_inverse=True)
+        left_items, self._items = np.unique(item[kept], return_inverse=True)
+        self.users, self.items = _chosen(list(users), left_users), _chosen(list(items), left_items)
+        self._offsets = np.searchsorted(user, np.arange(len(self.users) + 1))
+        at_equal_times = (user[1:] == user[:-1]) & (time[kept][1:] == time[kept][:-1])
+        self._counts = {
+            "interactions": len(order),
+            "repeated": len(order) - len(distinct),
+            "rare": len(distinct) - len(kept),
+            "equal_times": int(at_equal_times.sum()),
+        }
 
     def of(self, user: int) -> list[str]:
         """The items of one user, in the order of time."""
         return [self.items[code] for code in self._items[self._offsets[user] : self._offsets[user + 1]]]
+
+    def notes(self, windows: Windows) -> list[str]:
+        """What was left out or had to be assumed, one line each.
+
+        Args:
+            windows: The selection of windows.
+        """
+        sizes, counts = np.diff(self._offsets), self._counts
+        kept = "interactions are at the time of the one before them: they keep the order of the file"
+        lines = {
+            f"of {counts['interactions']:,} interactions repeat an earlier one: only the first counts": "repeated",
+            "interactions are left out, of users or items with fewer than min_interactions": "rare",
+            kept: "equal_times",
+        }
+        found = [f"{counts[name]:,} {line}." for line, name in lines.items() if counts[name]]
+        if short := int((sizes <= windows.fewest).sum()):
+            found.append(
+                f"{short:,} of {len(sizes):,} users have fewer than {windows.fewest + 1} interactions: no query."
+            )
+        return found
 
     def queries(self, windows: Windows, title: Callable[[str], str]) -> Iterator[PoolQuery]:
         """Yield each user's windows as queries, with the id `<user>-<position of the item to predict>`.
@@ -114,5 +145,26 @@ class Histories:
                 history = items[max(0, place - windows.history) : place]
                 text = _TEXT.format("; ".join(map(title, reversed(history))))
                 yield PoolQuery(
-                    f"{user}-{place + 1}", text, {items[place]: 1.0}, split, history=history, origin=f"user {user}"
+                    f"{user}-{place + 1}",
+                    text,
+                    {items[place]: 1.0},
+                    split,
+                    history=history,
+                    user=user,
+                    origin=f"user {user}",
                 )
+
+
+def _core(user: NDArray[np.int64], item: NDArray[np.int64], least: int) -> NDArray[np.int64]:
+    """The places of interactions whose users and items have `least` interactions among these."""
+    kept = np.arange(len(user))
+    while len(kept):
+        enough = [np.bincount(codes[kept])[codes[kept]] >= least for codes in (user, item)]
+        if (both := enough[0] & enough[1]).all():
+            break
+        kept = kept[both]
+    return kept
+
+
+def _chosen(names: list[str], places: NDArray[np.int64]) -> list[str]:
+    return [names[place] for place in places.tolist()]

@@ -80,6 +80,10 @@ class MovieLens:
         films = self._films
         yield from self._histories.queries(self.windows, lambda item: films[item].title)
 
+    def notes(self) -> list[str]:
+        """What was left out of the ratings."""
+        return self._histories.notes(self.windows)
+
     @cached_property
     def _histories(self) -> Histories:
         return Histories(self._ratings())

@@ -433,3 +433,12 @@ def test_an_error_in_a_process_is_shown_as_it_is(
     monkeypatch.setattr(CandidatePoolExtractor, "_survey", remove_after)
     with pytest.raises(ConfigError, match="is damaged"):
         build.run()
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_pool_needs_no_vectors_but_some_without_vectors_are_refused(tmp_path: Path) -> None:
+    bare = [candidate("a", feature=None), candidate("b", feature=None)]
+    pool = CandidatePool.open(given(bare, [query(feature=None)], tmp_path).run())
+    assert pool.feature_dim == 0 and pool.num_candidates == 2
+    with pytest.raises(ConfigError, match="'c' has 2 numbers, those before it have none"):
+        given([*bare, candidate("c")], [], tmp_path / "other").run()

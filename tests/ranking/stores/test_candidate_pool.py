@@ -115,7 +115,7 @@ def test_different_ids_with_equal_hashes_are_distinguished_in_many_buckets(
     from ranking.stores import candidate_pool_writer, id_index
 
     def poor(ids: list[str]) -> object:
-        return id_index.np.array([(len(each) % 3 - 1) << 62 for each in ids])
+        return id_index.np.array([(len(each) % 3 - 1) << 62 for each in ids], dtype="int64")
 
     monkeypatch.setattr(id_index, "BUCKET_ROWS", 40)
     for module in (id_index, candidate_pool_writer):
@@ -129,6 +129,23 @@ def test_different_ids_with_equal_hashes_are_distinguished_in_many_buckets(
     assert len(pool.manifest["shards"]["index"]) == 8
     assert pool.rows_of(ids[::-1]).tolist() == list(range(300))[::-1]
     assert pool.rows_of(["1ff", "x"]).tolist() == [-1, -1]
+
+
+def test_a_pool_needs_no_vectors_and_knows_the_users_of_its_queries(tmp_path: Path) -> None:
+    with CandidatePoolWriter(tmp_path / "pool", feature_dim=0, dtype="float32", settings={}) as writer:
+        writer.add_candidates(["a", "b"], ["text", "more"], torch.empty(2, 0))
+        offsets = torch.arange(4)
+        queries = {"ids": ["x1", "x2", "y"], "texts": ["q"] * 3, "users": ["x", "x", "y"]}
+        writer.add_queries(
+            **queries, features=torch.empty(3, 0), relevant_offsets=offsets, relevant=torch.tensor([0, 1, 1])
+        )
+        pool = CandidatePool.open(writer.finish(), verify=True)
+    assert pool.features(torch.tensor([1, 0, 1])).shape == (3, 0)
+    assert pool.queries.features(torch.tensor([2])).shape == (1, 0)
+    assert [block.shape for block in pool.blocks(size=1)] == [(1, 0), (1, 0)]
+    assert "no vectors" in repr(pool)
+    one, two, other = pool.queries.user.tolist()
+    assert one == two != other
 
 
 def test_a_pool_needs_no_queries(tmp_path: Path) -> None:

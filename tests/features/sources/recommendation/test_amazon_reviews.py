@@ -86,7 +86,7 @@ def test_every_edition_gives_the_same_products_and_queries(tmp_path: Path, editi
         ("P4", "P4"),
     ]
     expected = PoolQuery(
-        "A-3", "Newest to oldest: P3; Toy & P2's", {"P1": 1.0}, "test", history=["P2", "P3"], origin="user A"
+        "A-3", "Newest to oldest: P3; Toy & P2's", {"P1": 1.0}, "test", history=["P2", "P3"], user="A", origin="user A"
     )
     assert list(source.queries()) == [expected] == list(source.queries())
 

@@ -70,7 +70,7 @@ def test_every_form_gives_the_same_films_and_queries(tmp_path: Path, edition: st
         ("4", "Unseen"),
     ]
     text = "Newest to oldest: Postino, Il (1994); Heat (1995)"
-    expected = PoolQuery("7-3", text, {"1": 1.0}, "test", history=["2", "3"], origin="user 7")
+    expected = PoolQuery("7-3", text, {"1": 1.0}, "test", history=["2", "3"], user="7", origin="user 7")
     assert list(source.queries()) == [expected] == list(source.queries())
 
 
