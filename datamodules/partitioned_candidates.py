@@ -1,39 +1,28 @@
 """PartitionedCandidates: queries with right candidates in one pool, trained on random parts of it."""
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Gt, Interval, Le
 from jaxtyping import Int
-from rich.console import Console
 from torch import Tensor
 
-from datamodules.base import RankingData
 from datamodules.epoch_loader import EpochLoader
-from datamodules.pools.judgements import Judgements
+from datamodules.pool_data import PoolRankingData
 from datamodules.pools.mining import MinedLists
 from datamodules.pools.negative_samples import FromMined, FromOwn, FromParts, no_sample
 from datamodules.pools.negatives import CandidateTable, Negatives, OneTable, Sampled, WholeParts
-from datamodules.pools.pool_batches import EvaluationPoolBatches, TrainingPoolBatches
-from datamodules.pools.token_lists import TokenLists
-from datamodules.splits import SPLIT_CODES, assign_splits
-from ranking.batch import Batch
+from datamodules.pools.pool_batches import TrainingPoolBatches
 from ranking.pool_batch import PoolBatch
-from ranking.pool_data import Reading, Tokenize
-from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.files import StoreError
 from ranking.vectors.partitions import Partitions
 from registry import DATAMODULES, ConfigError
 from registry.ranges import Count, Few, FilePath, NonNegative, Rank, Seed, Text
 
-STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
-
 
 @DATAMODULES.register("partitioned_candidates")
-class PartitionedCandidates(RankingData):
+class PartitionedCandidates(PoolRankingData):
     """Queries over a shared pool of candidates, as used to train LRanker (section 3.2, Eqs. 11-12).
 
     The pool is split at random into parts, several times. Each step draws one of these splits, and each query of the
@@ -73,8 +62,6 @@ class PartitionedCandidates(RankingData):
         StoreError: If the pool cannot be opened, or its vectors come from another encoder.
     """
 
-    batch_type: ClassVar[type[Batch]] = PoolBatch
-
     def __init__(
         self,
         path: FilePath,
@@ -96,39 +83,28 @@ class PartitionedCandidates(RankingData):
         num_workers: Annotated[int, Interval(ge=0, le=1000)] = 0,
         verify: bool = True,
     ) -> None:
-        super().__init__()
-        self.pool = CandidatePool.open(Path(path), verify=verify)
+        super().__init__(
+            path,
+            exclude_history=exclude_history,
+            own_lists=candidates == "own",
+            split_shares=split_shares,
+            eval_batch_size=eval_batch_size,
+            verify=verify,
+        )
         self._check_encoder(encoder)
-        self._own = candidates == "own"
-        self._batch_size, self._eval_batch_size, self._num_workers = batch_size, eval_batch_size, num_workers
+        self._batch_size, self._num_workers = batch_size, num_workers
         self._negatives, self._num_negatives, self._in_batch = negatives, num_negatives, in_batch
         self._known_only, self._mine_depth, self._mine_margin = known_only, mine_depth, mine_margin
         self._num_partitions, self._seed = num_partitions, seed or 0
-        self._judgements = Judgements(self.pool, exclude_history)
-        self._splits = self._assign_splits(split_shares)
         self._check_negatives()
         self.partitions = None if self._own else self._partition(num_splits)
-        self._tokens: dict[str, TokenLists] = {}
-        self._candidate_tokens: TokenLists | None = None
-        self._history: TokenLists | None = None
-        self._read_by: Any = None
         self._table: CandidateTable | None = None
         self._on_device: Tensor | None = None
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Facts about the data that set options of the ranker: the size of the vectors and of the pool."""
-        return {"feature_dim": self.pool.feature_dim, "num_items": self.pool.num_candidates}
 
     @property
     def default_references(self) -> list[str]:
         """The references `bm25` and `encoder`."""
         return ["bm25", "encoder"]
-
-    @property
-    def encoder(self) -> dict[str, Any] | None:
-        """The model that computed the pool's vectors."""
-        return self.pool.encoder
 
     @property
     def shared_negatives(self) -> bool:
@@ -140,85 +116,22 @@ class PartitionedCandidates(RankingData):
         """The largest number of steps in an epoch; several processes may leave out some queries."""
         return -(-self.num_queries("train") // self._batch_size)
 
-    def steps(self, split: str) -> int:
-        """How many batches validation or test has in one process."""
-        return -(-self.num_queries(split) // self._eval_batch_size)
-
-    def num_queries(self, split: str) -> int:
-        """How many queries a split has."""
-        return len(self._splits[split])
-
-    def queries(self, split: str) -> Int[Tensor, " Q"]:
-        """The numbers of a split's queries in the pool."""
-        return self._splits[split]
-
-    def query_id(self, query: int) -> str:
-        """The query's id, for messages and result files."""
-        return self.pool.queries.id(query)
-
-    def query_text(self, query: int) -> str:
-        """The query's text, for display."""
-        return self.pool.queries.text(query)
-
-    def candidate_id(self, row: int) -> str:
-        """The candidate's id."""
-        return self.pool.id(row)
-
-    def candidate_text(self, row: int) -> str:
-        """The candidate's text, for display."""
-        return self.pool.text(row)
-
-    def restrictions(self, queries: Int[Tensor, " Q"]) -> tuple[Int[Tensor, "Q L"] | None, Int[Tensor, "R 2"] | None]:
-        """The limits on the candidates that queries rank.
-
-        Returns:
-            The rows of each query's own list, padded with -1, or None if queries rank the whole pool; and pairs (place
-            in `queries`, row) that are not candidates, or None.
-        """
-        if self._own:
-            return self._judgements.own(queries), None
-        return None, self._judgements.removed(queries)
-
-    def setup(self, stage: str) -> None:
-        """Read the inputs that the ranker needs of the queries, once for each split."""
-        assert self.trainer is not None
-        self.read_for(self.trainer.lightning_module, *STAGES[stage])
-
     def check_ranker(self, ranker: Any) -> None:
         """Refuse a ranker that cannot be trained on these batches.
 
         Raises:
-            ConfigError: If the ranker would read the whole pool in each step, or reads histories and the pool has none.
+            ConfigError: If the ranker would read the whole pool in each step, reads histories and the pool has none, or
+                learns from whole sequences.
         """
+        super().check_ranker(ranker)
         reading = ranker.reading()
+        if reading.sequences is not None:
+            problem = f"{ranker.name} learns from the sequences of users, not from queries with negatives."
+            raise ConfigError("datamodule.name", problem, given="partitioned_candidates", cure="user_sequences")
         if reading.candidates is not None and not self._own and self._negatives in ("all", "pool"):
             problem = f"{self._negatives!r} with ranker.candidates=encoded encodes too much of the pool in each step."
             cure = "partition, batch or mined, or ranker.candidates=cached"
             raise ConfigError("datamodule.negatives", problem, cure=cure)
-        if reading.histories and not len(self.pool.queries.history):
-            problem = f"{ranker.name} reads histories of items, and the queries of {self.pool.path} have none."
-            raise ConfigError("ranker.name", problem, cure="a pool of a recommendation data set, or another ranker")
-
-    def read_for(self, ranker: Any, *splits: str) -> None:
-        """Read the inputs that a ranker and its references need of the queries of these splits.
-
-        Args:
-            ranker: Its `reading()` returns which inputs it needs.
-            splits: The splits of the queries.
-        """
-        if ranker is not self._read_by:
-            self._tokens, self._candidate_tokens, self._history, self._read_by = {}, None, None, ranker
-        reading: Reading = ranker.reading()
-        for split in splits:
-            if split not in self._tokens:
-                what, text = f"{split} queries", self.pool.queries.text
-                self._tokens[split] = self._read(what, self._splits[split], text, reading.queries, reading)
-        if splits and reading.candidates is not None and self._candidate_tokens is None:
-            every = torch.arange(self.pool.num_candidates)
-            self._candidate_tokens = self._read("candidates", every, self.pool.text, reading.candidates, reading)
-        if any(each.reading().histories for each in (ranker, *ranker.references.values())):
-            known = self.pool.queries
-            self._history = TokenLists(torch.arange(known.num_queries), known.history, known.history_offsets)
 
     def train_dataloader(self) -> EpochLoader:
         """Batches of training queries, shuffled and drawn anew in each epoch."""
@@ -242,14 +155,6 @@ class PartitionedCandidates(RankingData):
         pin_memory = torch.cuda.is_available() and self._table is None
         return EpochLoader(source, num_workers=self._num_workers, pin_memory=pin_memory)
 
-    def val_dataloader(self) -> EpochLoader:
-        """Each validation query once."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> EpochLoader:
-        """Each test query once."""
-        return self._evaluation_loader("test")
-
     def transfer_batch_to_device(self, batch: PoolBatch, device: torch.device, dataloader_idx: int) -> PoolBatch:
         """Copy a batch; a candidate table that all training batches share is copied only once."""
         if device.type != "cpu" and self._table is not None and torch.equal(batch.rows, self._table.rows):
@@ -257,35 +162,6 @@ class PartitionedCandidates(RankingData):
                 self._on_device = self._table.features.to(device)
             batch = dataclasses.replace(batch, candidates=self._on_device)
         return batch.to(device)
-
-    def _read(
-        self, what: str, index: Int[Tensor, " n"], text: Callable[[int], str], tokenize: Tokenize | None, by: Reading
-    ) -> TokenLists:
-        """Tokenize texts and print how many were cut; no tokens if the ranker does not read these texts."""
-        if tokenize is None:
-            return TokenLists(index, torch.empty(0, dtype=torch.int32), torch.zeros(len(index) + 1, dtype=torch.int64))
-        cut = by.num_cut()
-        try:
-            tokens = TokenLists.read(index, text, tokenize)
-        except ValueError as error:
-            raise ConfigError(str(self.pool.path), f"{what}: {error}.") from error
-        if by.num_cut() > cut and self.process()["rank"] == 0:
-            message = f"{by.num_cut() - cut:,} of {len(index):,} {what} are cut: they are too long for the ranker"
-            Console(stderr=True).print(message, style="yellow", soft_wrap=True)
-        return tokens
-
-    def _evaluation_loader(self, split: str) -> EpochLoader:
-        source = EvaluationPoolBatches(
-            self.pool,
-            self._judgements,
-            self._tokens[split],
-            own=self._own,
-            candidate_tokens=self._candidate_tokens,
-            history=self._history,
-            batch_size=self._eval_batch_size,
-            **self.process(),
-        )
-        return EpochLoader(source)
 
     def _choice(self) -> Negatives:
         known, count = self._known(), self._num_negatives
@@ -358,19 +234,3 @@ class PartitionedCandidates(RankingData):
             problem = f"a list of {smallest} candidates in {self._num_partitions} parts leaves nothing to compare."
             cure = f"{max(1, smallest // 2)} or less"
             raise ConfigError("datamodule.num_partitions", problem, cure=cure)
-
-    def _assign_splits(self, shares: tuple[float, float, float]) -> dict[str, Tensor]:
-        queries = self.pool.queries
-        if not queries.num_queries:
-            problem = "the pool has no queries."
-            raise ConfigError(str(self.pool.path), problem, cure="build it from a source with queries")
-        split = assign_splits(queries.split, queries.text, shares)
-        has_relevant = self._judgements.num_relevant > 0
-        found = {name: ((split == code) & queries.judged).nonzero().flatten() for name, code in SPLIT_CODES.items()}
-        for name, index in found.items():
-            if not bool(has_relevant[index].any()):
-                counts = ", ".join(f"{key} {len(value)}" for key, value in found.items())
-                cure = "more queries, another datamodule.split_shares, or a `split` in the data"
-                problem = f"no query with a right candidate for {name} (queries: {counts})."
-                raise ConfigError(str(self.pool.path), problem, cure=cure)
-        return {**found, "train": found["train"][has_relevant[found["train"]]]}

@@ -168,6 +168,18 @@ class Ranker(LightningModule, Generic[AnyBatch]):
             ConfigError: In the same cases as `configure_model`.
         """
 
+    def training_loss(self, batch: AnyBatch) -> Float[Tensor, ""]:
+        """The loss of a batch; a ranker that computes it without all scores at once overrides this.
+
+        Raises:
+            ConfigError: If the loss refuses the labels.
+        """
+        scores, labels, mask = self.training_scores(batch)
+        try:
+            return self.loss(scores.float(), labels, mask)
+        except ValueError as error:
+            raise ConfigError("ranker.loss", f"{error}.", cure="a loss for such labels") from error
+
     def training_step(self, batch: AnyBatch, batch_idx: int) -> Tensor:
         """The loss of one batch.
 
@@ -175,11 +187,7 @@ class Ranker(LightningModule, Generic[AnyBatch]):
             NonFiniteLossError: If the loss is NaN or infinite; the weights have not changed.
             ConfigError: If the loss refuses the labels.
         """
-        scores, labels, mask = self.training_scores(batch)
-        try:
-            loss = self.loss(scores.float(), labels, mask)
-        except ValueError as error:
-            raise ConfigError("ranker.loss", f"{error}.", cure="a loss for such labels") from error
+        loss = self.training_loss(batch)
         if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(loss))):
             raise NonFiniteLossError(self.global_step, batch.group.tolist())
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.group), sync_dist=True)

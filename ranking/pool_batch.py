@@ -41,7 +41,8 @@ class PoolBatch(Batch):
         own: Rows of each query's own candidate list, -1 where there is none; None where queries rank the whole pool.
         removed: Pairs (query of the batch, row of the pool): no candidates for that query, such as its history.
         history: Rows of what each query's user has seen, oldest first, filled up with -1 on the right; None for a
-            ranker that does not read histories.
+            ranker that does not read histories. In training on sequences, the last one is to be predicted, too.
+        user: A number for each query's user, equal in queries of the same user.
     """
 
     rows: Int[Tensor, " K"]
@@ -54,6 +55,7 @@ class PoolBatch(Batch):
     own: Int[Tensor, "B L"] | None = None
     removed: Int[Tensor, "R 2"] | None = None
     history: Int[Tensor, "B H"] | None = None
+    user: Int[Tensor, " B"] | None = None
 
     def only(self, index: Int[Tensor, " b"]) -> "PoolBatch":
         """The same batch with some of its queries."""
@@ -63,6 +65,6 @@ class PoolBatch(Batch):
             place[index] = torch.arange(len(index), device=pairs.device)
             pairs = torch.stack([place[pairs[:, 0]], pairs[:, 1]], dim=1)
             pairs = pairs[pairs[:, 0] >= 0]
-        rowwise = ("labels", "mask", "group", "slot", "tokens", "lengths", "partition", "own", "history")
+        rowwise = ("labels", "mask", "group", "slot", "tokens", "lengths", "partition", "own", "history", "user")
         chosen = {name: getattr(self, name)[index] for name in rowwise if getattr(self, name) is not None}
         return dataclasses.replace(self, **chosen, removed=pairs)

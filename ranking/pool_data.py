@@ -15,6 +15,20 @@ Tokenize = Callable[[Sequence[str]], list[list[int]]]
 
 
 @dataclass(frozen=True)
+class Sequences:
+    """How a ranker learns from the sequence of all items of each user.
+
+    Args:
+        longest: The most items to predict in one piece of a sequence; longer sequences are cut into several pieces.
+            None to keep them whole.
+        in_lanes: Whether a step has one item of each of many sequences, and the next step the items after these.
+    """
+
+    longest: int | None = None
+    in_lanes: bool = False
+
+
+@dataclass(frozen=True)
 class Reading:
     """What a ranker over a pool reads of a query and of the candidates; by default nothing but their stored vectors.
 
@@ -23,12 +37,14 @@ class Reading:
         candidates: Makes tokens of candidates; None for a ranker that takes their stored vectors, or only their rows.
         num_cut: How many texts had to be cut so far.
         histories: Whether it reads the rows of each query's history.
+        sequences: How it learns from users' sequences; None if it learns from queries with right candidates.
     """
 
     queries: Tokenize | None = None
     candidates: Tokenize | None = None
     num_cut: Callable[[], int] = lambda: 0
     histories: bool = False
+    sequences: Sequences | None = None
 
 
 @runtime_checkable

@@ -50,7 +50,7 @@ _KINDS = {
 }
 # Sizes to try a ranker with before its features are built, because the data gives the true ones only then, and a
 # mistake should not wait for that. Any usual number of heads divides this size.
-_ANY_FACTS = {"feature_dim": 2**10 * 3**2 * 5 * 7 * 11 * 13, "num_depths": 1, "num_items": 2**20}
+_ANY_FACTS = {"feature_dim": 2**10 * 3**2 * 5 * 7 * 11 * 13, "num_depths": 1, "num_items": 2**20, "num_users": 2**10}
 
 
 def check(config: RunConfig, *, new: bool = True) -> None:

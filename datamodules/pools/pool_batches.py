@@ -111,6 +111,7 @@ class TrainingPoolBatches:
             own=draw.own,
             weight=len(mine) * self._world / min(self._batch_size, self._num_queries),
             history=_padded(self._history, draw.queries),
+            user=self._pool.queries.user[draw.queries],
             **_encoded(self._candidate_tokens, table),
         )
 
@@ -210,6 +211,7 @@ class EvaluationPoolBatches:
             own=self._judgements.own(queries) if self._own else None,
             removed=None if self._own else self._judgements.removed(queries),
             history=_padded(self._history, queries),
+            user=self._pool.queries.user[queries],
             **_encoded(self._candidate_tokens, table),
         )
 

@@ -118,7 +118,7 @@ def test_mistakes_are_named_with_their_places(tmp_path: Path, case: str) -> None
 def test_options_that_do_not_fit_the_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("user,item\nu,a\nu,b\n")
     path = str(tmp_path / "x.csv")
-    with pytest.raises(ConfigError, match=r"no column is known as that of the rating.*columns.rating"):
+    with pytest.raises(ConfigError, match=r"(?s)no column is known as that of the rating.*columns.rating"):
         list(Interactions(path, min_rating=3.0).queries())
     with pytest.raises(ConfigError, match=r"has no column 'usr'"):
         list(Interactions(path, columns=InteractionColumns(user="usr")).queries())

@@ -1,0 +1,49 @@
+"""Full softmax: the cross-entropy over all items, computed in blocks, with its gradients in the same pass."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_SCORES = 2**23
+"""The most scores in memory at once."""
+
+
+def full_softmax_loss(
+    states: Float[Tensor, "R E"], items: Float[Tensor, "N E"], targets: Int[Tensor, " R"]
+) -> Float[Tensor, ""]:
+    """Sum over states of -log softmax(items . state)[target].
+
+    Needs no R x N matrix: each block of scores is turned into gradients and forgotten.
+
+    Example:
+        >>> full_softmax_loss(torch.zeros(1, 2), torch.ones(4, 2), torch.tensor([3]))  # ln 4
+        tensor(1.3863)
+    """
+    return _FullSoftmax.apply(states, items, targets)  # type: ignore[return-value]
+
+
+class _FullSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(states.device.type, enabled=False):
+            states, items = states.float(), items.float()
+            by_state, by_item = torch.empty_like(states), torch.zeros_like(items)
+            total = states.new_zeros(())
+            size = max(1, _SCORES // len(items))
+            for start in range(0, len(states), size):
+                some, right = states[start : start + size], targets[start : start + size].unsqueeze(1)
+                log_probability = (some @ items.T).log_softmax(dim=1)
+                total -= log_probability.gather(1, right).sum()
+                gradient = log_probability.exp_()
+                gradient.scatter_add_(1, right, gradient.new_full(right.shape, -1.0))
+                by_state[start : start + size] = gradient @ items
+                by_item.addmm_(gradient.T, some)
+        ctx.save_for_backward(by_state, by_item)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        by_state, by_item = ctx.saved_tensors
+        return outer * by_state, outer * by_item, None

@@ -1,0 +1,179 @@
+"""Recommender: a ranker of items whose scores are inner products of users' states and a table of items."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypedDict, Unpack
+
+import torch
+from annotated_types import Interval
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rankers.pool_ranker import PoolRanker
+from rankers.recommenders.full_softmax import full_softmax_loss
+from ranking.pool_batch import PoolBatch
+from ranking.pool_data import Reading, Sequences
+from registry import LOSSES, METRICS, OPTIMIZERS, SCHEDULES, ConfigError, Node
+
+_DRAWS = 8
+"""How often a negative that is in the user's own sequence is drawn again."""
+
+Negatives = Annotated[int, Interval(ge=1, le=100_000)]
+
+
+class Learning(TypedDict, total=False):
+    """The training and evaluation options of all recommenders.
+
+    Args:
+        loss: What training minimises; null for the recommender's default loss.
+        num_negatives: How many items are drawn for each item to predict, all equally likely, none of them from the
+            user's sequence. Null for the cross-entropy over all items.
+        optimizer: How the weights are updated from their gradients.
+        schedule: How the learning rate changes from step to step.
+        metrics: The metrics that validation and test report; with one right item, `recall@10` is the hit rate.
+    """
+
+    loss: Annotated[Node, LOSSES] | None
+    num_negatives: Negatives | None
+    optimizer: Annotated[Node, OPTIMIZERS]
+    schedule: Annotated[Node, SCHEDULES]
+    metrics: list[Annotated[Node, METRICS]]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """P items to predict of each of B sequences.
+
+    Args:
+        states: The user's state before each item.
+        targets: The row of each item.
+        mask: True where there is one.
+    """
+
+    states: Float[Tensor, "B P E"]
+    targets: Int[Tensor, "B P"]
+    mask: Bool[Tensor, "B P"]
+
+
+class Recommender(PoolRanker):
+    """Base class of recommenders that score an item i for a user as <state of the user, vector of item i>.
+
+    A subclass implements `item_table`, `user_states` for evaluation, and `positions` for training.
+
+    Args:
+        num_items: Number of items in the pool.
+        loss: What training minimises; null for the recommender's default loss.
+        num_negatives: How many items are drawn for each item to predict; null for the cross-entropy over all items.
+        optimizer: How the weights are updated from their gradients.
+        schedule: How the learning rate changes from step to step.
+        metrics: The metrics that validation and test report.
+
+    Raises:
+        ConfigError: If the loss cannot be computed over all items.
+    """
+
+    default_num_negatives: ClassVar[int | None] = None
+    sequences: ClassVar[Sequences] = Sequences()
+    normalize: bool = False
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        loss: Annotated[Node, LOSSES] | None = None,
+        num_negatives: Negatives | None = None,
+        optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.0},  # noqa: B006
+        schedule: Annotated[Node, SCHEDULES] = "constant",
+        metrics: list[Annotated[Node, METRICS]] = ["mrr", "ndcg@10", "recall@10"],  # noqa: B006
+    ) -> None:
+        super().__init__(loss=loss, optimizer=optimizer, schedule=schedule, metrics=metrics)
+        self.num_items, self.num_negatives = num_items, num_negatives
+        named = loss if isinstance(loss, str) or loss is None else loss["name"]
+        if num_negatives is None and (named or self.default_loss) != "infonce":
+            problem = f"{named or self.default_loss} compares items with drawn ones, and none are drawn."
+            raise ConfigError("ranker.num_negatives", problem, cure="1 or more, or ranker.loss=infonce for all items")
+
+    @abstractmethod
+    def item_table(self) -> Float[Tensor, "N E"]:
+        """The vector of each item."""
+
+    @abstractmethod
+    def user_states(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
+        """The state of each user after the whole history."""
+
+    @abstractmethod
+    def positions(self, batch: PoolBatch) -> Positions:
+        """The items to predict of a batch of sequences."""
+
+    def reading(self) -> Reading:
+        """Read histories; learn from users' sequences."""
+        return Reading(histories=True, sequences=self.sequences)
+
+    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B 1 E"]:
+        """The state of each user."""
+        return self.user_states(batch).unsqueeze(1)
+
+    def candidates_to_rank(self) -> Any:
+        """The table of items."""
+        return self.item_table().detach()
+
+    def training_loss(self, batch: PoolBatch) -> Float[Tensor, ""]:
+        """The mean loss of all items to predict, over all processes."""
+        found = self.positions(batch)
+        states, targets = found.states[found.mask], found.targets[found.mask]
+        count = torch.tensor(float(len(targets)), device=targets.device)
+        mean = self.trainer.strategy.reduce(count, reduce_op="mean")
+        items = self.item_table()
+        if self.num_negatives is None:
+            return full_softmax_loss(states, items, targets) / mean
+        drawn, allowed = self.draw_negatives(batch, found.targets, self.num_negatives)
+        rows = torch.cat([targets.unsqueeze(1), drawn[found.mask]], dim=1)
+        there = torch.nn.functional.pad(allowed[found.mask], (1, 0), value=True)
+        scores = (items[rows] @ states.unsqueeze(2)).squeeze(2)
+        labels = torch.zeros_like(scores)
+        labels[:, 0] = 1
+        return self.loss(scores.float(), labels, there) * len(targets) / mean
+
+    def draw_negatives(
+        self, batch: PoolBatch, targets: Int[Tensor, "B P"], count: int
+    ) -> tuple[Int[Tensor, "B P n"], Bool[Tensor, "B P n"]]:
+        """Items that are not in a user's sequence, and which of them are certain not to be."""
+        assert batch.history is not None
+        own, shape = batch.history.sort(dim=1).values, (len(targets), targets.shape[1] * count)
+        drawn, wrong = torch.zeros(shape, dtype=torch.int64, device=own.device), None
+        for _ in range(_DRAWS):
+            again = torch.randint(self.num_items, shape, device=own.device)
+            drawn = again if wrong is None else torch.where(wrong, again, drawn)
+            place = torch.searchsorted(own, drawn).clamp(max=own.shape[1] - 1)
+            wrong = own.gather(1, place) == drawn
+            if not bool(wrong.any()):
+                break
+        assert wrong is not None
+        return drawn.view(*targets.shape, count), ~wrong.view(*targets.shape, count)
+
+
+def learning(options: Learning, **defaults: Unpack[Learning]) -> Learning:
+    """The options of training, with a recommender's own defaults."""
+    return {**defaults, **options}
+
+
+def last_items(history: Int[Tensor, "B H"], longest: int) -> Int[Tensor, "B h"]:
+    """The last items of each history, padded with -1 on the right.
+
+    Example:
+        >>> last_items(torch.tensor([[4, 5, 6], [7, -1, -1]]), 2)
+        tensor([[ 5,  6],
+                [ 7, -1]])
+    """
+    sizes = (history >= 0).sum(dim=1, keepdim=True)
+    width = min(longest, history.shape[1])
+    place = (sizes - width).clamp(min=0) + torch.arange(width, device=history.device)
+    there = place < sizes
+    return history.gather(1, place.clamp(max=max(0, history.shape[1] - 1))).masked_fill(~there, -1)
+
+
+def last_states(states: Float[Tensor, "B H E"], history: Int[Tensor, "B H"]) -> Float[Tensor, "B E"]:
+    """The state at the last item of each history; zero if it is empty."""
+    sizes = (history >= 0).sum(dim=1)
+    last = (sizes - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, states.shape[2])
+    return states.gather(1, last).squeeze(1) * (sizes > 0).unsqueeze(1)
