@@ -65,7 +65,7 @@ class UserSequences(PoolRankingData):
         if not len(self.pool.queries.history):
             problem = "the queries of this pool have no histories, so there are no sequences."
             raise ConfigError(str(self.pool.path), problem, cure="a pool of a recommendation data set")
-        self._batch_size, self._seed, self._num_workers = batch_size, seed or 0, num_workers
+        self._batch_size, self.seed, self._num_workers = batch_size, seed or 0, num_workers
         self._wanted = Sequences()
 
     @property
@@ -76,7 +76,7 @@ class UserSequences(PoolRankingData):
     @property
     def users(self) -> Int[Tensor, " U"]:
         """The numbers of the users to learn from, ascending."""
-        return self.pool.queries.user[self._sequences.index].unique()
+        return self.pool.queries.user[self.sequences.index].unique()
 
     @property
     def default_references(self) -> list[str]:
@@ -111,11 +111,12 @@ class UserSequences(PoolRankingData):
         return EpochLoader(self._source(**self.process()), num_workers=self._num_workers)
 
     @cached_property
-    def _sequences(self) -> TokenLists:
+    def sequences(self) -> TokenLists:
+        """The sequence of each user, named by the user's last training query."""
         return sequences_of_users(self.pool, self._splits["train"])
 
     def _source(self, *, rank: int, world: int) -> SequenceBatches | LaneBatches:
-        shares = {"batch_size": self._batch_size, "seed": self._seed, "rank": rank, "world": world}
+        shares = {"batch_size": self._batch_size, "seed": self.seed, "rank": rank, "world": world}
         if self._wanted.in_lanes:
-            return LaneBatches(self.pool, self._sequences, **shares)
-        return SequenceBatches(self.pool, pieces_of(self._sequences, self._wanted.longest), **shares)
+            return LaneBatches(self.pool, self.sequences, **shares)
+        return SequenceBatches(self.pool, pieces_of(self.sequences, self._wanted.longest), **shares)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from torch import nn
-from torch.optim import SGD, AdamW
+from torch.optim import SGD, Adagrad, AdamW
 
 from registry import OPTIMIZERS
 from registry.ranges import Dropout, NonNegative, Positive
@@ -28,6 +28,25 @@ def adamw(
         weight_decay: Each step subtracts learning rate * weight_decay * weight from each weight.
     """
     return AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+@OPTIMIZERS.register("adagrad")
+def adagrad(
+    params: Iterable[nn.Parameter],
+    /,
+    *,
+    lr: Positive = 0.05,
+    eps: Positive = 1e-6,
+    weight_decay: NonNegative = 0.0,
+) -> Adagrad:
+    """Steps that shrink with the sum of the squares of each weight's gradients so far (Duchi et al. 2011).
+
+    Args:
+        lr: The learning rate at the schedule's peak.
+        eps: A small number added to the denominator, against division by zero.
+        weight_decay: Weight of the L2 penalty.
+    """
+    return Adagrad(params, lr=lr, eps=eps, weight_decay=weight_decay)
 
 
 @OPTIMIZERS.register("sgd")

@@ -231,6 +231,41 @@ def infonce(
     return _mean(losses.sum(dim=-1) / count.clamp(min=1), (count > 0) & negative.any(dim=-1))
 
 
+@LOSSES.register("bpr_max")
+def bpr_max(
+    scores: Float[Tensor, "B K"],
+    labels: Float[Tensor, "B K"],
+    mask: Bool[Tensor, "B K"],
+    /,
+    *,
+    regularization: NonNegative = 1.0,
+) -> Float[Tensor, ""]:
+    """Pairwise loss against the negatives that score highest (Hidasi and Karatzoglou 2018, arXiv 1706.03847, eq. 11).
+
+    -log(sum_j w_j sigmoid(s_i - s_j)) + regularization sum_j w_j s_j^2, with w the softmax of the scores of the
+    negatives j, averaged over the positives i of a group; 0 for a group that has no positive or no negative.
+
+    Args:
+        regularization: Weight of the penalty on high scores of negatives.
+
+    Example:
+        >>> yes = torch.ones(1, 2, dtype=torch.bool)
+        >>> bpr_max(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]]), yes)  # ln 2
+        tensor(0.6931)
+    """
+    positive = mask & (labels > 0)
+    negative = mask & ~positive
+    wrong = _keep(scores, negative, _NEVER)
+    log_weights = wrong.log_softmax(dim=-1)
+    penalty = (log_weights.exp() * _keep(scores, negative, 0.0).square()).sum(dim=-1, keepdim=True)
+    above = F.logsigmoid(_keep(scores, positive, 0.0).unsqueeze(-1) - _keep(scores, negative, 0.0).unsqueeze(-2))
+    pairs = torch.where(negative, log_weights, -torch.inf).unsqueeze(-2) + above
+    has_both = positive.any(dim=-1) & negative.any(dim=-1)
+    likely = torch.where(has_both[:, None, None], pairs, 0).logsumexp(dim=-1)
+    losses = torch.where(positive, regularization * penalty - likely, 0)
+    return _mean(losses.sum(dim=-1) / positive.sum(dim=-1).clamp(min=1), has_both)
+
+
 def _keep(values: Float[Tensor, "B K"], kept: Bool[Tensor, "B K"], other: float) -> Float[Tensor, "B K"]:
     """The values in fp32, with another in place of those not kept; no gradient reaches these, even if they are nan."""
     return torch.where(kept, values.float(), other)

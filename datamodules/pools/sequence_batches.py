@@ -1,5 +1,7 @@
 """Sequence batches: pieces of users' sequences, or one step of many sequences at a time."""
 
+import dataclasses
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -62,8 +64,8 @@ class LaneBatches:
     """One step of `batch_size` lanes: an item of each and the next one (Hidasi et al. 2016, figure 2).
 
     The sequences of all users, shuffled in each epoch, follow one another; this stream is cut into lanes of equal
-    length, so that at most one sequence per lane is divided. `group` has the query of each lane's sequence: where it
-    differs from that of the step before, a new sequence begins.
+    length, so that at most one sequence per lane is divided. `rows` has the next items of all lanes of all processes.
+    `group` has the query of each lane's sequence: where it differs from that of the step before, a new one begins.
 
     Args:
         pool: The pool of items.
@@ -96,11 +98,12 @@ class LaneBatches:
         """The items of this process's lanes at one step, and the items after them."""
         if epoch != self._epoch:
             self._plan(epoch)
-        mine = torch.arange(self._rank, self._batch_size, self._world)
-        first = self._first[mine * self.num_steps() + step]
+        first = self._first[torch.arange(self._batch_size) * self.num_steps() + step]
         items = self._sequences.flat[first.unsqueeze(1) + torch.arange(2)].long()
         sequence = torch.searchsorted(self._sequences.offsets, first, right=True) - 1
-        return _batch(self._pool, self._sequences.index[sequence], items)
+        mine = slice(self._rank, None, self._world)
+        batch = _batch(self._pool, self._sequences.index[sequence[mine]], items[mine])
+        return dataclasses.replace(batch, rows=items[:, 1])
 
     def _plan(self, epoch: int) -> None:
         offsets = self._sequences.offsets

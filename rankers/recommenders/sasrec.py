@@ -10,7 +10,7 @@ from rankers.recommenders.recommender import Learning, Positions, Recommender, l
 from ranking.pool_batch import PoolBatch
 from ranking.pool_data import Reading, Sequences
 from registry import RANKERS
-from registry.ranges import Count, Dropout, Few, Width
+from registry.ranges import Dropout, Few, Rows, Width
 
 
 @RANKERS.register("sasrec")
@@ -35,7 +35,7 @@ class SASRec(Recommender):
 
     def __init__(
         self,
-        num_items: Count,
+        num_items: Rows,
         dim: Width = 64,
         num_blocks: Few = 2,
         num_heads: Few = 1,
