@@ -1,0 +1,72 @@
+"""Semantic ids: items as short lists of codes, alike for items with similar vectors, by residual k-means."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from torch import Tensor
+
+_MANY = 100_000
+"""From so many items on, k-means reads them in batches."""
+
+
+def residual_codes(
+    vectors: Float[Tensor, "N D"], num_levels: int, num_codes: int, seed: int = 0
+) -> Int[Tensor, "N levels"]:
+    """The codes of items by residual k-means, and a last code that tells items with the same codes apart.
+
+    Each level clusters what the centroids of the levels before it leave of the vectors.
+
+    Args:
+        vectors: The vectors of the items.
+        num_levels: Number of levels of clusters.
+        num_codes: Number of clusters in each level; fewer if there are fewer items.
+        seed: The seed of the first centroids.
+
+    Raises:
+        ValueError: If more than `num_codes` items have the same codes.
+    """
+    rest, codes = vectors.double().cpu().numpy().copy(), []
+    count = min(num_codes, len(rest))
+    for level in range(num_levels):
+        kind = MiniBatchKMeans if len(rest) > _MANY else KMeans
+        means = kind(count, n_init=1, random_state=seed + level, **_BATCHES[kind]).fit(rest)
+        codes.append(torch.from_numpy(means.labels_).long())
+        rest -= means.cluster_centers_[means.labels_]
+    found = torch.stack(codes, dim=1)
+    _, group = found.unique(dim=0, return_inverse=True)
+    order = group.argsort(stable=True)
+    sizes = torch.bincount(group)
+    if int(sizes.max()) > num_codes:
+        raise ValueError(f"{int(sizes.max())} items have the same codes, and {num_codes} codes cannot tell them apart")
+    last = torch.empty_like(group)
+    last[order] = torch.arange(len(group)) - (sizes.cumsum(0) - sizes)[group[order]]
+    return torch.cat([found, last.unsqueeze(1)], dim=1)
+
+
+class CodeTree:
+    """The tree of all items' codes: which codes may follow which prefix.
+
+    Args:
+        codes: The codes of each item, all different.
+        num_codes: Number of codes in each level.
+    """
+
+    def __init__(self, codes: Int[Tensor, "N levels"], num_codes: int) -> None:
+        self._num_codes = num_codes
+        self._keys: list[Tensor] = []
+        node = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
+        for level in range(codes.shape[1]):
+            keys, node = (node * num_codes + codes[:, level]).unique(return_inverse=True)
+            self._keys.append(keys)
+        self.rows = torch.empty_like(node)
+        """The item of each leaf."""
+        self.rows[node] = torch.arange(len(codes), device=codes.device)
+
+    def children(self, level: int, nodes: Int[Tensor, "*n"]) -> tuple[Int[Tensor, "*n C"], Bool[Tensor, "*n C"]]:
+        """For each node of a level, the node that each code leads to, and whether there is one."""
+        wanted = nodes.unsqueeze(-1) * self._num_codes + torch.arange(self._num_codes, device=nodes.device)
+        found = torch.searchsorted(self._keys[level], wanted).clamp(max=len(self._keys[level]) - 1)
+        return found, self._keys[level][found] == wanted
+
+
+_BATCHES: dict[type, dict[str, int]] = {KMeans: {}, MiniBatchKMeans: {"batch_size": 10_000}}
