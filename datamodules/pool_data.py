@@ -138,6 +138,8 @@ class PoolRankingData(RankingData):
         reading: Reading = ranker.reading()
         for split in splits:
             if split not in self._tokens:
+                if split != "train" or reading.sequences is None:
+                    self._tell_long_histories(split, reading.longest_history)
                 what, text = f"{split} queries", self.pool.queries.text
                 self._tokens[split] = self._read(what, self._splits[split], text, reading.queries, reading)
         if splits and reading.candidates is not None and self._candidate_tokens is None:
@@ -154,6 +156,14 @@ class PoolRankingData(RankingData):
     def test_dataloader(self) -> EpochLoader:
         """Each test query once."""
         return self._evaluation_loader("test")
+
+    def _tell_long_histories(self, split: str, longest: int | None) -> None:
+        queries = self._splits[split]
+        num_long = int((self.pool.queries.history_offsets.diff()[queries] > longest).sum()) if longest else 0
+        if num_long and self.process()["rank"] == 0:
+            counts = f"{num_long:,} of {len(queries):,} {split} queries have"
+            message = f"{counts} histories of more than {longest} items: the ranker reads the latest"
+            Console(stderr=True).print(message, style="yellow", soft_wrap=True)
 
     def _read(
         self, what: str, index: Int[Tensor, " n"], text: Callable[[int], str], tokenize: Tokenize | None, by: Reading

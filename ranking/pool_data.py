@@ -37,6 +37,7 @@ class Reading:
         candidates: Makes tokens of candidates; None for a ranker that takes their stored vectors, or only their rows.
         num_cut: How many texts had to be cut so far.
         histories: Whether it reads the rows of each query's history.
+        longest_history: The most items that it reads of a history, the latest ones; None for all.
         sequences: How it learns from users' sequences; None if it learns from queries with right candidates.
     """
 
@@ -44,6 +45,7 @@ class Reading:
     candidates: Tokenize | None = None
     num_cut: Callable[[], int] = lambda: 0
     histories: bool = False
+    longest_history: int | None = None
     sequences: Sequences | None = None
 
 

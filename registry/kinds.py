@@ -2,7 +2,7 @@
 
 from registry.registry import Registry
 
-RANKERS = Registry("rankers", "rankers", provided=("feature_dim", "num_depths", "num_items"))
+RANKERS = Registry("rankers", "rankers", provided=("feature_dim", "num_depths", "num_items", "num_users"))
 BLOCKS = Registry("blocks", "rankers.language_ranker.blocks", provided=("dim",))
 PROJECTIONS = Registry("projections", "rankers.language_ranker.projections", provided=("feature_dim",))
 SIMILARITIES = Registry("similarities", "rankers.language_ranker.similarities", provided=("dim",))

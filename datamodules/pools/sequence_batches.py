@@ -1,9 +1,7 @@
 """Sequence batches: pieces of users' sequences, or one step of many sequences at a time."""
 
-import dataclasses
-
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from datamodules.pools.length_buckets import length_buckets
@@ -57,7 +55,8 @@ class SequenceBatches:
         there = place < end.unsqueeze(1)
         items = torch.full(place.shape, -1)
         items[there] = self._pieces.flat[place[there]].long()
-        return _batch(self._pool, self._pieces.index[mine], items)
+        no_rows = torch.zeros(0, dtype=torch.int64)
+        return _batch(self._pool, self._pieces.index[mine], items, no_rows, torch.zeros(len(mine), 0))
 
 
 class LaneBatches:
@@ -102,8 +101,8 @@ class LaneBatches:
         items = self._sequences.flat[first.unsqueeze(1) + torch.arange(2)].long()
         sequence = torch.searchsorted(self._sequences.offsets, first, right=True) - 1
         mine = slice(self._rank, None, self._world)
-        batch = _batch(self._pool, self._sequences.index[sequence[mine]], items[mine])
-        return dataclasses.replace(batch, rows=items[:, 1])
+        labels = torch.eye(self._batch_size)[mine]
+        return _batch(self._pool, self._sequences.index[sequence[mine]], items[mine], items[:, 1], labels)
 
     def _plan(self, epoch: int) -> None:
         offsets = self._sequences.offsets
@@ -127,17 +126,21 @@ def _check_shares(pool: CandidatePool, batch_size: int, count: int, world: int, 
         raise ConfigError(str(pool.path), problem, cure="a smaller datamodule.batch_size, or more data")
 
 
-def _batch(pool: CandidatePool, queries: Int[Tensor, " B"], items: Int[Tensor, "B T"]) -> PoolBatch:
-    nothing = torch.zeros(len(queries), 0)
-    rows = nothing.long()
+def _batch(
+    pool: CandidatePool,
+    queries: Int[Tensor, " B"],
+    items: Int[Tensor, "B T"],
+    rows: Int[Tensor, " K"],
+    labels: Float[Tensor, "B K"],
+) -> PoolBatch:
     return PoolBatch(
-        labels=nothing,
-        mask=nothing.bool(),
+        labels=labels,
+        mask=torch.ones(labels.shape, dtype=torch.bool),
         group=queries,
-        slot=rows,
-        rows=rows.flatten(),
-        candidates=pool.features(rows.flatten()),
-        tokens=rows,
+        slot=rows.expand(labels.shape),
+        rows=rows,
+        candidates=pool.features(rows),
+        tokens=torch.zeros(len(queries), 0, dtype=torch.int64),
         lengths=torch.zeros_like(queries),
         partition=torch.full_like(queries, -1),
         history=items,

@@ -1,15 +1,15 @@
 """BERT4Rec: a bidirectional transformer fills in masked items of a sequence (Sun et al. 2019)."""
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from rankers.recommenders.recommender import Learning, Positions, Recommender, last_items, learning
+from rankers.recommenders.recommender import Learning, Negatives, Positions, Recommender, last_items
 from ranking.pool_batch import PoolBatch
 from ranking.pool_data import Reading, Sequences
-from registry import RANKERS
+from registry import OPTIMIZERS, RANKERS, Node
 from registry.ranges import Dropout, Few, Probability, Rows, Width
 
 
@@ -47,9 +47,11 @@ class BERT4Rec(Recommender):
         max_length: Few = 50,
         mask: Probability = 0.2,
         only_last: Dropout = 0.1,
+        num_negatives: Negatives | None = None,
+        optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.0},  # noqa: B006
         **training: Unpack[Learning],
     ) -> None:
-        super().__init__(num_items, **learning(training))
+        super().__init__(num_items, num_negatives=num_negatives, optimizer=optimizer, **training)
         if dim % num_heads:
             raise ValueError(f"num_heads: {num_heads} heads cannot share a dim of {dim} evenly")
         self.max_length, self.mask, self.only_last = max_length, mask, only_last
@@ -65,7 +67,8 @@ class BERT4Rec(Recommender):
 
     def reading(self) -> Reading:
         """Read histories; learn from users' sequences."""
-        return Reading(histories=True, sequences=Sequences(self.max_length - 1))
+        longest = self.max_length - 1
+        return Reading(histories=True, longest_history=longest, sequences=Sequences(longest))
 
     def item_table(self) -> Float[Tensor, "N E"]:
         """The embeddings of the items, and their biases as a last column."""

@@ -1,15 +1,15 @@
 """BPR: matrix factorisation that ranks a user's items above others (Rendle et al. 2009)."""
 
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rankers.recommenders.recommender import Learning, Positions, Recommender, learning
+from rankers.recommenders.recommender import Learning, Negatives, Positions, Recommender
 from rankers.recommenders.user_vectors import UserVectors
 from ranking.pool_batch import PoolBatch
-from registry import RANKERS, Node
+from registry import OPTIMIZERS, RANKERS, Node
 from registry.ranges import Rows, Width
 
 
@@ -25,13 +25,20 @@ class BPR(Recommender):
         num_users: Number of users to learn from.
         dim: Size of the vectors.
         loss: What training minimises; null for `pairwise_logistic`, which is the paper's.
-        num_negatives: How many items are drawn for each item of a user, all equally likely.
     """
 
     default_loss: ClassVar[Node] = "pairwise_logistic"
 
-    def __init__(self, num_items: Rows, num_users: Rows, dim: Width = 64, **training: Unpack[Learning]) -> None:
-        super().__init__(num_items, **learning(training, num_negatives=1, optimizer=_ADAM))
+    def __init__(
+        self,
+        num_items: Rows,
+        num_users: Rows,
+        dim: Width = 64,
+        num_negatives: Negatives = 1,
+        optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2},  # noqa: B006
+        **training: Unpack[Learning],
+    ) -> None:
+        super().__init__(num_items, num_negatives=num_negatives, optimizer=optimizer, **training)
         self.items, self.bias = nn.Embedding(num_items, dim), nn.Parameter(torch.zeros(num_items))
         self.users = UserVectors(num_users, dim)
         nn.init.normal_(self.items.weight, std=0.1)
@@ -54,6 +61,3 @@ class BPR(Recommender):
         assert batch.history is not None
         states = self.user_states(batch).unsqueeze(1).expand(-1, batch.history.shape[1], -1)
         return Positions(states, batch.history.clamp(min=0), batch.history >= 0)
-
-
-_ADAM = {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2}

@@ -1,15 +1,15 @@
 """FM: a factorisation machine over user, last items and candidate (Rendle 2010)."""
 
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from rankers.recommenders.recommender import Learning, Positions, Recommender, learning
+from rankers.recommenders.recommender import Learning, Negatives, Positions, Recommender
 from rankers.recommenders.user_vectors import UserVectors
 from ranking.pool_batch import PoolBatch
-from registry import RANKERS, Node
+from registry import OPTIMIZERS, RANKERS, Node
 from registry.ranges import Few, Rows, Width
 
 
@@ -27,7 +27,6 @@ class FM(Recommender):
         dim: Size of the vectors.
         num_last: How many of the latest items are read.
         loss: What training minimises; null for `bce`.
-        num_negatives: How many items are drawn for each item to predict, all equally likely.
 
     Note:
         The papers that use it as a rival do not say their fields; these are ours. The item as something that was seen
@@ -42,9 +41,11 @@ class FM(Recommender):
         num_users: Rows,
         dim: Width = 64,
         num_last: Few = 5,
+        num_negatives: Negatives = 4,
+        optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2},  # noqa: B006
         **training: Unpack[Learning],
     ) -> None:
-        super().__init__(num_items, **learning(training, num_negatives=4, optimizer=_ADAM))
+        super().__init__(num_items, num_negatives=num_negatives, optimizer=optimizer, **training)
         self.num_last = num_last
         self.items, self.bias = nn.Embedding(num_items, dim), nn.Parameter(torch.zeros(num_items))
         self.seen, self.users = nn.Embedding(num_items, dim), UserVectors(num_users, dim)
@@ -82,6 +83,3 @@ class FM(Recommender):
         count = (place - first).clamp(min=1).view(1, -1, 1)
         mean = (before[:, place] - before[:, first]) / count
         return nn.functional.pad(self.users(batch.user).unsqueeze(1) + mean, (0, 1), value=1.0)
-
-
-_ADAM = {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2}

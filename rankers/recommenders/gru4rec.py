@@ -1,16 +1,16 @@
 """GRU4Rec: a GRU over sessions, trained one item at a time on many sessions side by side (Hidasi et al. 2016)."""
 
-from typing import Annotated, Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rankers.recommenders.recommender import Learning, Positions, Recommender, last_states, learning
+from rankers.recommenders.recommender import Positions, Recommender, last_items, last_states
 from ranking.pool_batch import PoolBatch
 from ranking.pool_data import Sequences
-from registry import RANKERS
+from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, Node
 from registry.ranges import Dropout, Few, Fraction, Rows, Width
 
 
@@ -51,9 +51,12 @@ class GRU4Rec(Recommender):
         num_samples: Annotated[int, Interval(ge=0, le=1_000_000)] = 2048,
         alpha: Fraction = 0.5,
         logq: Fraction = 1.0,
-        **training: Unpack[Learning],
+        loss: Annotated[Node, LOSSES] | None = None,
+        optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adagrad", "lr": 0.05},  # noqa: B006
+        schedule: Annotated[Node, SCHEDULES] = "constant",
+        metrics: list[Annotated[Node, METRICS]] = ["mrr", "ndcg@10", "recall@10"],  # noqa: B006
     ) -> None:
-        super().__init__(num_items, **learning(training, num_negatives=1, optimizer=_ADAGRAD))
+        super().__init__(num_items, loss=loss, num_negatives=1, optimizer=optimizer, schedule=schedule, metrics=metrics)
         self.num_samples, self.alpha, self.logq = num_samples, alpha, logq
         self.items, self.bias = nn.Embedding(num_items, dim), nn.Parameter(torch.zeros(num_items))
         nn.init.xavier_uniform_(self.items.weight)
@@ -75,9 +78,7 @@ class GRU4Rec(Recommender):
     def user_states(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
         """The state after the whole history, and a one for the biases."""
         assert batch.history is not None
-        history = batch.history
-        if not history.shape[1]:
-            history = history.new_full((len(history), 1), -1)
+        history = last_items(batch.history, batch.history.shape[1])
         states = last_states(self.gru(self.items(history.clamp(min=0)))[0], history)
         return nn.functional.pad(states, (0, 1), value=1.0)
 
@@ -145,6 +146,3 @@ class GRU4Rec(Recommender):
             for power, some in ((1.0, rows[: len(batch.rows)]), (self.alpha, rows[len(batch.rows) :]))
         ]
         return torch.cat(chances).clamp(min=1e-12).log()
-
-
-_ADAGRAD = {"name": "adagrad", "lr": 0.05}

@@ -1,15 +1,14 @@
 """GRUPrefix: a GRU over a user's items predicts the next one; what many papers call GRU4Rec."""
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from rankers.recommenders.recommender import Learning, Positions, Recommender, last_items, last_states, learning
+from rankers.recommenders.recommender import Learning, Negatives, Positions, Recommender, last_items, last_states
 from ranking.pool_batch import PoolBatch
 from ranking.pool_data import Reading, Sequences
-from registry import RANKERS
+from registry import OPTIMIZERS, RANKERS, Node
 from registry.ranges import Dropout, Few, Rows, Width
 
 
@@ -38,9 +37,11 @@ class GRUPrefix(Recommender):
         num_layers: Few = 1,
         dropout: Dropout = 0.3,
         max_length: Few = 50,
+        num_negatives: Negatives | None = None,
+        optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.0},  # noqa: B006
         **training: Unpack[Learning],
     ) -> None:
-        super().__init__(num_items, **learning(training))
+        super().__init__(num_items, num_negatives=num_negatives, optimizer=optimizer, **training)
         self.max_length = max_length
         self.items, self.drop = nn.Embedding(num_items, dim), nn.Dropout(dropout)
         nn.init.xavier_normal_(self.items.weight)
@@ -52,7 +53,7 @@ class GRUPrefix(Recommender):
 
     def reading(self) -> Reading:
         """Read histories; learn from users' sequences."""
-        return Reading(histories=True, sequences=Sequences(self.max_length))
+        return Reading(histories=True, longest_history=self.max_length, sequences=Sequences(self.max_length))
 
     def item_table(self) -> Float[Tensor, "N E"]:
         """The embeddings of the items."""
@@ -72,6 +73,4 @@ class GRUPrefix(Recommender):
 
     def states(self, history: Int[Tensor, "B H"]) -> Float[Tensor, "B H E"]:
         """The state after each item; padding on the right does not change the states before it."""
-        if not history.numel():
-            return torch.zeros(*history.shape, self.out.out_features, device=history.device)
         return self.out(self.gru(self.drop(self.items(history.clamp(min=0))))[0])

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypedDict, Unpack
+from typing import Annotated, Any, ClassVar, TypedDict
 
 import torch
 from annotated_types import Interval
@@ -22,20 +22,9 @@ Negatives = Annotated[int, Interval(ge=1, le=100_000)]
 
 
 class Learning(TypedDict, total=False):
-    """The training and evaluation options of all recommenders.
-
-    Args:
-        loss: What training minimises; null for the recommender's default loss.
-        num_negatives: How many items are drawn for each item to predict, all equally likely, none of them from the
-            user's sequence. Null for the cross-entropy over all items.
-        optimizer: How the weights are updated from their gradients.
-        schedule: How the learning rate changes from step to step.
-        metrics: The metrics that validation and test report; with one right item, `recall@10` is the hit rate.
-    """
+    """The training and evaluation options of all recommenders that have the same defaults."""
 
     loss: Annotated[Node, LOSSES] | None
-    num_negatives: Negatives | None
-    optimizer: Annotated[Node, OPTIMIZERS]
     schedule: Annotated[Node, SCHEDULES]
     metrics: list[Annotated[Node, METRICS]]
 
@@ -62,17 +51,17 @@ class Recommender(PoolRanker):
 
     Args:
         num_items: Number of items in the pool.
-        loss: What training minimises; null for the recommender's default loss.
-        num_negatives: How many items are drawn for each item to predict; null for the cross-entropy over all items.
+        num_negatives: How many items are drawn for each item to predict, all equally likely, none of them from the
+            user's sequence. Null for the cross-entropy over all items.
         optimizer: How the weights are updated from their gradients.
+        loss: What training minimises; null for the recommender's default loss.
         schedule: How the learning rate changes from step to step.
-        metrics: The metrics that validation and test report.
+        metrics: The metrics that validation and test report; with one right item, `recall@10` is the hit rate.
 
     Raises:
         ConfigError: If the loss cannot be computed over all items.
     """
 
-    default_num_negatives: ClassVar[int | None] = None
     sequences: ClassVar[Sequences] = Sequences()
     normalize: bool = False
 
@@ -80,9 +69,9 @@ class Recommender(PoolRanker):
         self,
         num_items: int,
         *,
+        num_negatives: Negatives | None,
+        optimizer: Annotated[Node, OPTIMIZERS],
         loss: Annotated[Node, LOSSES] | None = None,
-        num_negatives: Negatives | None = None,
-        optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.0},  # noqa: B006
         schedule: Annotated[Node, SCHEDULES] = "constant",
         metrics: list[Annotated[Node, METRICS]] = ["mrr", "ndcg@10", "recall@10"],  # noqa: B006
     ) -> None:
@@ -152,24 +141,21 @@ class Recommender(PoolRanker):
         return drawn.view(*targets.shape, count), ~wrong.view(*targets.shape, count)
 
 
-def learning(options: Learning, **defaults: Unpack[Learning]) -> Learning:
-    """The options of training, with a recommender's own defaults."""
-    return {**defaults, **options}
-
-
 def last_items(history: Int[Tensor, "B H"], longest: int) -> Int[Tensor, "B h"]:
-    """The last items of each history, padded with -1 on the right.
+    """The last items of each history, padded with -1 on the right; one column if nobody has a history.
 
     Example:
         >>> last_items(torch.tensor([[4, 5, 6], [7, -1, -1]]), 2)
         tensor([[ 5,  6],
                 [ 7, -1]])
     """
+    if not history.shape[1]:
+        return history.new_full((len(history), 1), -1)
     sizes = (history >= 0).sum(dim=1, keepdim=True)
     width = min(longest, history.shape[1])
     place = (sizes - width).clamp(min=0) + torch.arange(width, device=history.device)
     there = place < sizes
-    return history.gather(1, place.clamp(max=max(0, history.shape[1] - 1))).masked_fill(~there, -1)
+    return history.gather(1, place.clamp(max=history.shape[1] - 1)).masked_fill(~there, -1)
 
 
 def last_states(states: Float[Tensor, "B H E"], history: Int[Tensor, "B H"]) -> Float[Tensor, "B E"]:

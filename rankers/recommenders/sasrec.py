@@ -1,15 +1,15 @@
 """SASRec: self-attention over a user's items predicts the next one (Kang and McAuley 2018)."""
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from rankers.recommenders.recommender import Learning, Positions, Recommender, last_items, last_states, learning
+from rankers.recommenders.recommender import Learning, Negatives, Positions, Recommender, last_items, last_states
 from ranking.pool_batch import PoolBatch
 from ranking.pool_data import Reading, Sequences
-from registry import RANKERS
+from registry import OPTIMIZERS, RANKERS, Node
 from registry.ranges import Dropout, Few, Rows, Width
 
 
@@ -41,9 +41,16 @@ class SASRec(Recommender):
         num_heads: Few = 1,
         dropout: Dropout = 0.5,
         max_length: Few = 50,
+        num_negatives: Negatives | None = None,
+        optimizer: Annotated[Node, OPTIMIZERS] = {  # noqa: B006
+            "name": "adamw",
+            "lr": 1e-3,
+            "betas": [0.9, 0.98],
+            "weight_decay": 0.0,
+        },
         **training: Unpack[Learning],
     ) -> None:
-        super().__init__(num_items, **learning(training, optimizer=_ADAM))
+        super().__init__(num_items, num_negatives=num_negatives, optimizer=optimizer, **training)
         if dim % num_heads:
             raise ValueError(f"num_heads: {num_heads} heads cannot share a dim of {dim} evenly")
         self.dim, self.max_length = dim, max_length
@@ -55,7 +62,7 @@ class SASRec(Recommender):
 
     def reading(self) -> Reading:
         """Read histories; learn from users' sequences."""
-        return Reading(histories=True, sequences=Sequences(self.max_length))
+        return Reading(histories=True, longest_history=self.max_length, sequences=Sequences(self.max_length))
 
     def item_table(self) -> Float[Tensor, "N E"]:
         """The embeddings of the items."""
@@ -107,6 +114,3 @@ class _Block(nn.Module):
         attended = self.between(asked + found.transpose(1, 2).flatten(2))
         inner = self.drop(self.wide(attended).relu())
         return attended + self.drop(self.narrow(inner))
-
-
-_ADAM = {"name": "adamw", "lr": 1e-3, "betas": [0.9, 0.98], "weight_decay": 0.0}

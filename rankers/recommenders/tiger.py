@@ -102,7 +102,7 @@ class Tiger(PoolRanker):
 
     def reading(self) -> Reading:
         """Read histories; learn from users' sequences."""
-        return Reading(histories=True, sequences=Sequences())
+        return Reading(histories=True, longest_history=self.max_length, sequences=Sequences())
 
     def learn_from(self, data: Any) -> None:
         """Compute the codes of all items from their vectors."""

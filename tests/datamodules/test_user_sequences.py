@@ -13,7 +13,7 @@ from datamodules.pools.token_lists import TokenLists
 from datamodules.user_sequences import UserSequences
 from features.extractors.candidate_pool import CandidatePoolExtractor
 from ranking.pool_batch import PoolBatch
-from ranking.pool_data import Sequences
+from ranking.pool_data import Reading, Sequences
 from ranking.stores.candidate_pool import CandidatePool
 from registry import ConfigError
 
@@ -37,7 +37,9 @@ def users_items(pool: CandidatePool, sequences: TokenLists) -> dict[str, list[in
     return found
 
 
-@pytest.mark.parametrize("windows", [{"history": 9, "max_windows": 1}, {"history": 2}, {"history": 3, "stride": 2}])
+@pytest.mark.parametrize(
+    "windows", [{"history": 9}, {"history": 2, "max_windows": None}, {"history": 3, "stride": 2, "max_windows": None}]
+)
 def test_a_users_sequence_is_the_same_however_its_queries_overlap(
     tmp_path: Path, windows: dict[str, int | None]
 ) -> None:
@@ -111,10 +113,24 @@ class Reader:
 
     name, is_trained, references = "reader", True, {}
 
-    def reading(self) -> Any:
-        from ranking.pool_data import Reading
+    def reading(self) -> Reading:
+        return Reading()
 
-        return Reading(sequences=None)
+
+class Short(Reader):
+    """A ranker that reads the latest two items."""
+
+    def reading(self) -> Reading:
+        return Reading(histories=True, longest_history=2, sequences=Sequences(2))
+
+
+def test_histories_that_are_longer_than_what_is_read_are_counted(
+    pool: CandidatePool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    UserSequences(str(pool.path)).read_for(Short(), "test")
+    assert "3 of 4 test queries have histories of more than 2 items: the ranker reads the latest" in (
+        capsys.readouterr().err
+    )
 
 
 def test_what_does_not_fit_is_refused(pool: CandidatePool, tmp_path: Path) -> None:
