@@ -60,33 +60,25 @@ class PackedTexts:
 
     def __init__(self, conversations: Sequence[Conversation], *, shared: bool, device: torch.device) -> None:
         ids: list[int] = []
-        positions: list[int] = []
         types: list[int] = []
         pieces: list[_Piece] = []
-        texts: list[list[int]] = []
+        texts: list[_Piece] = []
 
         def add(prompt: Sequence[int], response: Sequence[int], before: _Piece | None) -> _Piece:
-            start, past = len(ids), before.length if before else 0
-            length = len(prompt) + len(response)
+            piece = _Piece(len(ids), len(prompt) + len(response), *(before[:2] if before else (0, 0)))
             ids.extend([*prompt, *response])
-            positions.extend(range(past, past + length))
             types.extend([0] * len(prompt) + [1] * len(response))
-            piece = _Piece(start, length, before.start if before else 0, past)
-            if length:
+            if piece.length:
                 pieces.append(piece)
             return piece
 
         for prompt, responses in conversations:
             before = add(prompt, (), None) if shared else None
-            for response in responses:
-                piece = add(() if shared else prompt, response, before)
-                prompt_places = range(piece.prompt_start, piece.prompt_start + piece.prompt_length)
-                texts.append([*prompt_places, *range(piece.start, piece.start + piece.length)])
-        self.ids, self.positions, self.types = (
-            torch.tensor(each, dtype=torch.long, device=device) for each in (ids, positions, types)
-        )
-        self.texts = _filled(texts).to(device)
-        self._parts = [_Part(*(each.to(device) for each in part)) for part in _parts(pieces)]
+            texts += [add(() if shared else prompt, response, before) for response in responses]
+        self.ids, self.types = (torch.tensor(each, dtype=torch.long, device=device) for each in (ids, types))
+        self.positions = torch.cat([torch.arange(each.length) + each.prompt_length for each in pieces]).to(device)
+        self.texts = _part(texts).seen.to(device)
+        self._parts = [_Part(*(each.to(device) for each in _part(joined))) for joined in _alike(pieces)]
         own = torch.cat([part.own.flatten() for part in self._parts])
         seen = torch.cat([part.seen.flatten() for part in self._parts])
         self._own, self._seen = own.clamp(min=0), seen.clamp(min=0)
@@ -177,8 +169,8 @@ class PackedTexts:
         return self._visible[number, causal, window]
 
 
-def _parts(pieces: Sequence[_Piece]) -> Iterator[tuple[Int[Tensor, "N R"], Int[Tensor, "N S"]]]:
-    """Join pieces of similar length: the places of their own tokens, and of all tokens that these attend to."""
+def _alike(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
+    """Pieces of similar length together, those with a prompt elsewhere apart from the others."""
     rows = sorted(pieces, key=lambda piece: (piece.prompt_length > 0, piece.length, piece.prompt_length), reverse=True)
     start = 0
     while start < len(rows):
@@ -187,17 +179,20 @@ def _parts(pieces: Sequence[_Piece]) -> Iterator[tuple[Int[Tensor, "N R"], Int[T
             if rows[end].length < _ALIKE * first.length:
                 break
             end += 1
-        joined = rows[start:end]
-        own = [range(each.start, each.start + each.length) for each in joined]
-        before = [range(each.prompt_start, each.prompt_start + each.prompt_length) for each in joined]
-        yield _filled(own), _filled([[*past, *now] for past, now in zip(before, own, strict=True)])
+        yield rows[start:end]
         start = end
 
 
-def _filled(rows: Sequence[Sequence[int]]) -> Int[Tensor, "N R"]:
-    """Rows of places, filled up with -1 on the right."""
-    width = max(map(len, rows), default=0)
-    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows], dtype=torch.long).view(len(rows), width)
+def _part(pieces: Sequence[_Piece]) -> _Part:
+    """The places of the pieces' own tokens, and of all tokens that these attend to."""
+    table = torch.tensor(pieces, dtype=torch.long).view(len(pieces), 4, 1)
+    start, length, prompt_start, prompt_length = table.unbind(dim=1)
+    own, seen = (torch.arange(int(each.amax()) if len(pieces) else 0) for each in (length, prompt_length + length))
+    response = torch.where(seen < prompt_length + length, start + seen - prompt_length, -1)
+    return _Part(
+        torch.where(own < length, start + own, -1),
+        torch.where(seen < prompt_length, prompt_start + seen, response),
+    )
 
 
 def _attend(

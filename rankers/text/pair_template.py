@@ -140,7 +140,7 @@ class PairTemplate:
         if self._text is not None:
             start, _ = self._around_text
             tokens = self._tokens([self._text.partition(_QUERY)[0] + query])[0]
-            # Your own template may begin with the special token itself.
+            # A template may begin with the special token itself.
             return tokens if start and tokens[: len(start)] == start else [*start, *tokens]
         return self._chat.prompt([{"role": "user", "content": query}])
 
