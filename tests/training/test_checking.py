@@ -248,6 +248,10 @@ def test_extra_inputs_that_the_store_lacks_or_negatives_make_meaningless_are_ref
     path = with_responses(store, tmp_path / "sampled")
     found = refused("ranker.extra=[num_tokens, agreement]", f"datamodule.path={path}")
     assert found.startswith("ranker.extra: the store has no agreement of its candidates; it has num_tokens.")
+    found = refused("ranker.extra=[num_tokens]", f"datamodule.path={path}", f"datamodule.replay={{path: {store}}}")
+    assert found.startswith(
+        "ranker.extra: the store of datamodule.replay has no num_tokens of its candidates; it has none"
+    )
     shared = ("ranker={name: point_ranker, extra: [num_tokens]}", "datamodule.negatives=batch")
     assert refused(*shared, f"datamodule.path={path}").startswith("ranker.extra: is normalised within a group")
 
