@@ -22,11 +22,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from sandbox.messages import Closed, message_of, read_message, write_message
-from sandbox.plan import ANYTHING
-from sandbox.pytest_names import Refused
+from sandbox.messages import Closed, Refused, message_of, read_message, write_message
 from sandbox.remote import Link, Remote, Undecidable, ask
-from sandbox.runner import run_tests
+from sandbox.runner import ANYTHING, run_tests
 
 BEGUN, DONE, ENDED = b"b", b"d", b"e"
 """What a checker tells its worker: it has a job, it has written the result, or the program has ended."""

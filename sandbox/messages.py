@@ -12,6 +12,10 @@ class Closed(Exception):
     """The other side closed the pipe before the end of a message."""
 
 
+class Refused(BaseException):
+    """There can be no verdict, with the reason; tests cannot catch it as an `Exception`."""
+
+
 def write_message(file: int, value: Any) -> None:
     """Write a value; wait until the pipe has room for all of it."""
     text = json.dumps(value, separators=(",", ":")).encode()

@@ -7,16 +7,14 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from sandbox.messages import message_of
-
-ANYTHING = "*"
-"""Stands in `reached` for names that the tests look up as texts, and in `imports` for every name of a module."""
+from sandbox.runner import ANYTHING
 
 _LOOKUPS = {"eval", "exec", "globals", "locals", "vars", "getattr", "__import__", "importlib"}
 _PLAIN_MODULES = {
     "array", "bisect", "cmath", "collections", "datetime", "decimal", "fractions", "functools", "heapq", "itertools",
     "json", "math", "operator", "pytest", "random", "re", "statistics", "string", "typing", "unittest",
 }  # fmt: skip
-_STREAMS = {"input", "open", "print"}
+_TOUCHING = {"input", "mock", "open", "patch", "print"}
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _INERT = (
     ast.Name, ast.Attribute, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Lambda, ast.arguments, ast.Load,
@@ -109,7 +107,7 @@ def plan_of(setup: str, tests: tuple[str, ...], entry_point: str | None) -> Plan
             imports.setdefault(module, set()).update(names)
     listed = tuple((module, sorted(names)) for module, names in sorted(imports.items()))
     used = {entry_point or "", *(name for tree in trees for name in _names(tree))}.union(*imports.values())
-    plain = imports.keys() <= _PLAIN_MODULES and not used & _STREAMS and not any(map(_is_of_identity, trees))
+    plain = imports.keys() <= _PLAIN_MODULES and not used & _TOUCHING and not any(map(_is_of_identity, trees))
     return Plan(pieces, sorted(used), sorted(reached), listed, plain)
 
 

@@ -18,8 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sandbox.messages import Closed, message_of, read_message, write_message
-from sandbox.pytest_names import Refused
+from sandbox.messages import Closed, Refused, message_of, read_message, write_message
 from sandbox.runner import run_tests
 from sandbox.values import LOSSY, MUTABLE, decode, encode, named_builtin
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-
-class Refused(BaseException):
-    """There can be no verdict, with the reason; tests cannot catch it as an `Exception`."""
+from sandbox.messages import Refused
 
 
 @dataclass(frozen=True)
