@@ -101,7 +101,7 @@ class _Approx:
         self.expected, self.options = expected, {"rel": rel, "abs": abs, "nan_ok": nan_ok}
 
     def __eq__(self, actual: Any) -> bool:
-        expected = self.expected
+        expected: Any = self.expected
         if isinstance(expected, Mapping):
             return actual.keys() == expected.keys() and all(
                 _Approx(value, **self.options) == actual[key] for key, value in expected.items()
@@ -111,14 +111,15 @@ class _Approx:
                 _Approx(value, **self.options) == other for value, other in zip(expected, actual, strict=True)
             )
         rel, least, nan_ok = self.options["rel"], self.options["abs"], self.options["nan_ok"]
+        number: Any = expected
         try:
-            if expected == actual or (nan_ok and expected != expected and actual != actual):
+            if number == actual or (nan_ok and number != number and actual != actual):
                 return True
-            if abs(expected) == inf:
+            if abs(number) == inf:
                 return False
             relative = (1e-6 if least is None else 0.0) if rel is None else rel
-            within = max(relative * abs(expected), 1e-12 if least is None else least)
-            return bool(abs(expected - actual) <= within)
+            within = max(relative * abs(number), 1e-12 if least is None else least)
+            return bool(abs(number - actual) <= within)
         except TypeError:
             return False
 
@@ -131,7 +132,7 @@ def build_pytest() -> types.ModuleType:
     module = types.ModuleType("pytest")
 
     def skip(*args: Any, **options: Any) -> Any:
-        raise unittest.SkipTest
+        raise unittest.SkipTest(*args)
 
     def fail(reason: str = "", pytrace: bool = True) -> Any:
         raise AssertionError(reason)

@@ -1,15 +1,20 @@
 """Sandbox: runs untrusted code that a language model has written, and says whether it passes tests.
 
 Each program gets its own process, forked from a small interpreter that has never run a program, and killed afterwards.
-Another process, the checker, holds the tests of one problem; it too is forked from that interpreter. The checker asks
-the program to make the calls that the tests make, and compares the results as plain values. So a program passes only if
-it gives the right results.
+Another process, the checker, watches it, and reads what became of the tests from a private pipe.
+
+With `trust="program"`, the tests run in the program's process, as in a plain interpreter, and so do pytest's functions
+and unittest's classes. A program that was made to fake its verdict can do so there; one that only ends itself, prints
+or breaks things does not pass. With `trust="tests"`, only the checker holds the tests. It asks the program to make the
+calls that the tests make, and compares the results as plain values. So a program passes only if it gives the right
+results. If it fails with anything but plain values, its tests run once more in its own process: if they fail there too,
+it has failed; if they pass, there is no verdict. It never passes that way.
 
 Protections where the kernel has user namespaces and seccomp:
 
-- Faked passes. The program's process never holds the tests or the expected results. Nothing that it prints, patches,
-  exits with or raises is a verdict. The checker rebuilds its results from JSON, as built-in types only. An object of a
-  class that the program defines is never equal to a plain value.
+- Faked passes, with `trust="tests"`. The program's process never holds the expected results before its verdict is
+  settled. Nothing that it prints, patches, exits with or raises is a pass. The checker rebuilds its results from JSON,
+  as built-in types only. An object of a class that the program defines is never equal to a plain value.
 - Processes. A program cannot start, see, trace or signal any process but itself. CPU time and wall-clock time are
   limited. When a program ends, the kernel kills everything in its namespace.
 - Memory (the address space of the process), threads, open files, the size of each file, the size of all files together,
@@ -28,17 +33,19 @@ without a warning. Without seccomp, as on any system but Linux, only the limits 
 of all descendants that can be found; a program could then manipulate the checker.
 
 Not covered: faults of the kernel; side channels (time, caches, load); a program that knows the tests from elsewhere and
-returns memorized answers; and tests that let the program decide what is right. Such tests compare two objects of the
-program's classes, ask an object for its type, length or truth, compare with an argument that the program may change
-(`f(x) == sorted(x)`), or state `not abs(f() - 3) > 1e-6`, which NaN passes anywhere.
+returns memorized answers; and, with `trust="tests"`, tests that let the program decide what is right. Such tests compare
+two objects of the program's classes, ask an object for its type, length or truth, compare with an argument that the
+program may change (`f(x) == sorted(x)`), or state `not abs(f() - 3) > 1e-6`, which NaN passes anywhere.
 
 Honest programs fail if they import packages outside the standard library, start other programs or print more than the
-limit. Only plain values pass between the two processes, so tests also fail if they catch exceptions of classes that the
-program defines, use attributes of named tuples or of other classes derived from plain ones, compare an object of the
-program's classes with a plain value, look for a plain value in such an object, expect a result to be the same object as
-an argument, or see a change to a value inside an argument in any other way than through the argument. All published
-solutions of MBPP pass nevertheless. Tests get no verdict if they import a package that is not installed, pass objects
-of classes that they define, or use nothing of the program.
+limit. Tests get no verdict if they cannot be read, import a package that is not installed, need a fixture of pytest, or
+ask nothing of the program.
+
+Bubblewrap (0.8 and 0.11) was tried in place of our namespaces. Around each program it costs a new interpreter for each:
+26 programs a second where this ran 82 to 207 (two busy cores). Around a worker, it leaves open to programs what then is
+shared: fork, execve, ptrace, memfd_create, shmget, new user namespaces; so our seccomp filter, a namespace of process
+numbers and an emptied `/tmp` for each program must stay, and Landlock where user namespaces are forbidden, for there
+bubblewrap does not start either. It would save about 100 lines and add a binary.
 """
 
 import os
@@ -191,7 +198,8 @@ class Sandbox:
         trust: Trust = "program",
     ) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self.limits, self.path, self.trust = limits, path, trust
+        self.limits, self.path = limits, path
+        self.trust: Trust = trust
         self.layers = [SECCOMP] if isolation == "off" else list(LAYERS)
         self.missing: dict[str, str] = {}
         self._ready = selectors.DefaultSelector()
