@@ -33,9 +33,9 @@ without a warning. Without seccomp, as on any system but Linux, only the limits 
 of all descendants that can be found; a program could then manipulate the checker.
 
 Not covered: faults of the kernel; side channels (time, caches, load); a program that knows the tests from elsewhere and
-returns memorized answers; and, with `trust="tests"`, tests that let the program decide what is right. Such tests compare
-two objects of the program's classes, ask an object for its type, length or truth, compare with an argument that the
-program may change (`f(x) == sorted(x)`), or state `not abs(f() - 3) > 1e-6`, which NaN passes anywhere.
+returns memorized answers; and, with `trust="tests"`, tests that let the program decide what is right. Such tests
+compare two objects of the program's classes, ask an object for its type, length or truth, compare with an argument that
+the program may change (`f(x) == sorted(x)`), or state `not abs(f() - 3) > 1e-6`, which NaN passes anywhere.
 
 Honest programs fail if they import packages outside the standard library, start other programs or print more than the
 limit. Tests get no verdict if they cannot be read, import a package that is not installed, need a fixture of pytest, or

@@ -15,16 +15,16 @@ _MARKED = re.compile(
     r"^[^\S\n]*#[^\S\n]*START OF CODE[^\n]*\n(.*?)(?=^[^\S\n]*#[^\S\n]*END OF CODE|\Z)", re.DOTALL | re.MULTILINE | re.I
 )
 _TAGGED = re.compile(
-    r"\[(?:BEGIN|PYTHON|CODE|ANSWER)\](.*?)(?:\[(?:DONE|END|/PYTHON|/CODE|/ANSWER)\]|\Z)"
-    r"|<(code|python|answer|solution|pre)\b[^>\n]*>(.*?)(?:</\2>|\Z)",
-    re.DOTALL | re.I,
+    r"^[^\S\n]*\[(?:BEGIN|PYTHON|CODE|ANSWER)\](.*?)(?:\[(?:DONE|/PYTHON|/CODE|/ANSWER)\]|^\[END\]|\Z)"
+    r"|<((?i:code|python|answer|solution|pre))\b[^>\n]*>(.*?)(?:</\2>|\Z)",
+    re.DOTALL | re.MULTILINE,
 )
 _RUN_ON = re.compile(r"^[^\S\n]*\[(?:DONE|END|/PYTHON|/CODE)\]", re.MULTILINE)
 _FENCE = re.compile(r"^(?P<before>[^`~\n]*)(?P<mark>`{3,}|~{3,})(?P<info>[^`\n]*)$")
 _INFO = re.compile(r"\s*(?:python3?|py)?\b:?(?P<code>.*)", re.I)
 _QUOTED = re.compile(r"(`+)(?:python3?\b|py\b)?\s*([^`]+?)\1", re.I)
 _PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.|In \[\d+\]:) ?", re.MULTILINE)
-_GOES_ON = re.compile(r"(?:else|elif|except|finally)\b|[])}]")
+_GOES_ON = re.compile(r"(?:else|elif|except|finally)\b|[])}#]")
 _QUOTE = re.compile(r"^[ \t]*> ?", re.MULTILINE)
 _BEGINNING = re.compile(
     r"(?:from|import|def|class|async|if|for|while|try|with)\b|@"
@@ -113,7 +113,7 @@ def _fenced(text: str) -> Iterator[str]:
         info, own = opening["info"], _INFO.match(opening["info"])
         if first < after or (opening["before"].strip(" \t>-*.0123456789") and not info.lower().startswith("py")):
             continue
-        head = own["code"] if own else ""
+        head = own["code"].strip() if own else ""
         ends = [(place, found["before"], bool(found["info"].strip())) for place, found in fences[number + 1 :]]
         choices = []
         for last, end, opens in ends[:_MOST_FENCES] or [(len(lines), "", True)]:
@@ -173,7 +173,7 @@ def _is_open(chunk: str) -> bool:
     try:
         compile(chunk, "<code>", "exec", dont_inherit=True)
     except SyntaxError as error:
-        return any(words in error.msg for words in ("was never closed", "unterminated triple", "expected 'except'"))
+        return any(words in error.msg for words in ("was never closed", "unterminated triple", "expected "))
     except (ValueError, RecursionError, MemoryError):
         return False
     return False

@@ -132,6 +132,10 @@ ANSWERS = {
     "a lambda": "```python\nsquare = lambda n: n ** 2\n```\n```python\nprint(square(3))\n```",
     "two functions, one asked for": f"{FENCED}\n```python\ndef cube(n):\n    return undefined\n```",
     "protected spaces": "```python\ndef square(n):\n\u00a0\u00a0\u00a0\u00a0return n ** 2\n```",
+    "the fence's line, and more": "```python POWER = 2\ndef square(n):\n    return n ** POWER\n```",
+    "PYTHON tags on the line": "[PYTHON]def square(n): return n ** 2[/PYTHON]",
+    "a name like a tag": "[BEGIN]\ndef square(n):\n    ends, end = [n * n], 0\n    return ends[end]\n[DONE]",
+    "a comment at the margin": "So:\n\ndef square(n):\n# the square\n    return n ** 2\n\nDone, as you see.",
     "a remark at the end": f"{SQUARE}Done",
 }  # fmt: skip
 
