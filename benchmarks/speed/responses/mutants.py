@@ -20,7 +20,7 @@ from sandbox.sandbox import Limits, Outcome, Program, Sandbox
 
 LIMITS = Limits(seconds=10.0, cpu_seconds=2, memory_mb=1000)
 WAYS = {
-    "sandbox": "one process forked for each program, tests in another",
+    "sandbox": "one process forked for each program with its tests",
     "interpreters": "one new interpreter for each program with its tests, as many at a time as cores; no protection",
 }
 RATIOS = [Ratio("interpreters", "sandbox")]

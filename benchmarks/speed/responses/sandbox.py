@@ -31,7 +31,7 @@ class Case:
 
 FULL, SMALL = Case(), Case(3, 4)
 WAYS = {
-    "sandbox": "one process forked for each program, in namespaces and with a filter of system calls; tests in another",
+    "sandbox": "one process forked for each program, with its tests, in namespaces and with a filter of system calls",
     "interpreters": "one new interpreter for each program with its tests, as many at a time as cores; no protection",
     "bare interpreters": "the same without site packages (-I -S), which load more slowly where there are more",
     "no process": "each program with its tests in this process, one after the other: the checked work itself",
