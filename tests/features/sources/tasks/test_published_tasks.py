@@ -14,13 +14,13 @@ import pytest
 from pyarrow import parquet
 
 from features.reading import downloads
-from features.sources.tasks import alpaca_eval, bfcl, dolly, gsm8k, humaneval, math, mbpp, xlam
+from features.sources.tasks import alpaca_eval, bfcl, dolly, gsm8k, humaneval, humaneval_plus, math, mbpp, mbpp_plus, xlam
 from features.texts.prompts import coding, function_calling, instruction, mathematics
 from features.texts.tasks import Task, TaskSource
 from registry import SOURCES, ConfigError
 
 Rows = Sequence[dict[str, Any]]
-MODULES = [alpaca_eval, bfcl, dolly, gsm8k, humaneval, math, mbpp, xlam]
+MODULES = [alpaca_eval, bfcl, dolly, gsm8k, humaneval, humaneval_plus, math, mbpp, mbpp_plus, xlam]
 
 
 def read(name: str, path: Path | None, **options: Any) -> list[Task]:
@@ -346,7 +346,10 @@ def test_what_is_downloaded_is_named_with_its_terms(module: Any) -> None:
         assert download.hash is None or len(download.hash) == 64
 
 
-@pytest.mark.parametrize("name", ["alpaca_eval", "bfcl", "dolly", "gsm8k", "humaneval", "math", "mbpp", "xlam"])
+@pytest.mark.parametrize(
+    "name",
+    ["alpaca_eval", "bfcl", "dolly", "gsm8k", "humaneval", "humaneval_plus", "math", "mbpp", "mbpp_plus", "xlam"],
+)
 def test_without_network_or_files_it_says_what_to_put_where(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
