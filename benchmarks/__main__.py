@@ -41,6 +41,7 @@ SPEED = {
     },
 }
 COUNTS = {"parameters": "how many weights the paper's rankers and reward models train, from their shapes alone"}
+CHECKS = {"verdicts": "verdicts on public answers against what is known of them; data=FOLDER with the answers"}
 BENCHMARKS = {name: what for kind in SPEED.values() for name, what in kind.items()}
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -53,7 +54,7 @@ def tables() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the named benchmarks; exit status 1 if a ratio misses its target, or a benchmark cannot run here."""
-    known = COUNTS | tables()
+    known = COUNTS | CHECKS | tables()
     listing, listed = ("\n".join(f"  {name:20} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, known))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -97,6 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
             if name in COUNTS:
                 print_table(console, importlib.import_module(f"benchmarks.{name}").table())
                 continue
+            if name in CHECKS:
+                holds &= _run_verdicts(overrides, chosen, console)
+                continue
             if is_table.get(name):
                 if status := _run_table(name, overrides, chosen, console):
                     return status
@@ -113,6 +117,19 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(f"written: {found.write(chosen.results)}\n")
             holds &= all(ratio["holds"] for ratio in found.results()["ratios"].values())
     return 0 if holds else 1
+
+
+def _run_verdicts(overrides: list[str], chosen: argparse.Namespace, console: Console) -> bool:
+    """Judge public answers; return whether it could be done. Verdicts that differ are counted, not a failure."""
+    from benchmarks.verdicts.command import run_verdicts
+
+    data = next((each.partition("=")[2] for each in overrides if each.startswith("data=")), chosen.data or "data")
+    try:
+        run_verdicts(Path(data), chosen.results, console)
+    except ConfigError as error:
+        console.print(f"verdicts has not run. {error}\n", style="red", markup=False)
+        return False
+    return True
 
 
 def _run_table(name: str, overrides: list[str], chosen: argparse.Namespace, console: Console) -> int:

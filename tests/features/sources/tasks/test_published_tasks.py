@@ -14,7 +14,18 @@ import pytest
 from pyarrow import parquet
 
 from features.reading import downloads
-from features.sources.tasks import alpaca_eval, bfcl, dolly, gsm8k, humaneval, humaneval_plus, math, mbpp, mbpp_plus, xlam
+from features.sources.tasks import (
+    alpaca_eval,
+    bfcl,
+    dolly,
+    gsm8k,
+    humaneval,
+    humaneval_plus,
+    math,
+    mbpp,
+    mbpp_plus,
+    xlam,
+)
 from features.texts.prompts import coding, function_calling, instruction, mathematics
 from features.texts.tasks import Task, TaskSource
 from registry import SOURCES, ConfigError
