@@ -178,7 +178,7 @@ _TURN_END = re.compile(
     r"<\|(?:im_end|eot_id|end_of_text|endoftext|end|return|im_start|user)\|>|</s>|<(?:end_of_turn|eos)>"
 )
 _NEXT_QUESTION = re.compile(
-    r"^[ \t]*(?:\#+[ \t]*|\*\*|<\|?)?(?:Question|Q|Problem|Human|User|Instruction)(?:\|?>)?[ \t]*(?:\*\*)?:",
+    r"^[ \t]*(?:\#+[ \t]*|\*\*|<\|?)?(?:Question|Q|Problem|(?P<turn>Human|User|Instruction))(?:\|?>)?[ \t]*(?:\*\*)?:",
     re.MULTILINE,
 )
 _MOST_QUESTIONS = 20
@@ -195,6 +195,8 @@ def first_answer(text: str) -> str:
             text = before
             break
     for found in itertools.islice(_NEXT_QUESTION.finditer(text), _MOST_QUESTIONS):
-        if statement(before := text[: found.start()]):
+        before = text[: found.start()]
+        last = before.rstrip().rpartition("\n")[2]
+        if before.strip() and (found["turn"] or any(sign.isdigit() for sign in last) or statement(before)):
             return before
     return text

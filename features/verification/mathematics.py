@@ -20,8 +20,10 @@ _FRACTIONS = {
     "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8), "⅞": (7, 8),
 }  # fmt: skip
 _SIGNS = {
-    **dict.fromkeys("−–—‒‐﹣－", "-"), **dict.fromkeys("\u00a0\u2009\u202f\u2002\u2003", " "),
+    **dict.fromkeys("−–—‒‐﹣－", "-"),
+    **dict.fromkeys("\u00a0\u2009\u202f\u2002\u2003", " "),
     "×": r"\times ", "÷": "/", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "∞": r"\infty ", "π": r"\pi ", "°": r"^\circ ",
+    "º": r"^\circ ",
     "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
     "∅": r"\emptyset ", "±": r"\pm ", "…": "...", "ℝ": r"\mathbb{R}", "∣": "|", "∧": r"\land ", "∨": r"\lor ",
     "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "’": "'", "′": "'",
@@ -71,6 +73,7 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(rf"(?P<whole>\d*)\.(?P<once>\d*?)(?P<again>\d{{1,6}}?)(?P=again){{2,}}{_DOTS}"), _repeated),
     (re.compile(rf"(?P<whole>\d*)\.(?P<once>\d*?)(?P<again>\d{{2,6}})(?P=again){_DOTS}"), _repeated),
     (re.compile(rf"(?<=\d){_DOTS}"), ""),
+    (re.compile(r"(?<=\d)\s*\((?:[a-zA-Z]{2,}[ ,-]*)+\)$"), ""),
     (re.compile(
         rf"(?<=[\d}}])(?:\s|\\[,;: ]|~)+(?:{_UNITS}\b(?:\s*\^\s*\{{?[23]\}}?)?\s*\.?\s*)+$", re.IGNORECASE
     ), ""),

@@ -63,20 +63,22 @@ _UNDECIDED = re.compile(
     r"""\b(?:answers?|it|this|that|problem|question|value|number|amount|price|total|result)\s+(?:is\s+)?
     (?P<text>(?:can\s?not|can['’]t|could\s+not)\s+be\s+(?:uniquely\s+|exactly\s+|precisely\s+)?
     (?:determined|found|known|answered|calculated|computed|solved|given|decided)
-    |(?:unknown|undetermined|impossible\s+to\s+(?:determine|say|tell|know|find|calculate|answer|solve)|indeterminable)\b)""",
+    |(?:unknown|undetermined|impossible\s+to\s+(?:determine|say|tell|know|find|calculate|answer|solve)|indeterminable)\b)
+    |\b(?P<told>(?:we|i|one)\s+(?:can\s?not|can['’]t|are\s+unable\s+to|am\s+unable\s+to)\s+(?:determine|know|answer|say|tell)
+    |(?:not\s+enough|insufficient)\s+(?:information|data)\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
 _DIGIT = re.compile(r"\d")
-_RARE = ("not be ", "t be ", "unknown", "determin", "impossible")
+_RARE = ("not be ", "t be ", "unknown", "determin", "impossible", "enough", "insufficient", "cannot", "can't", "unable")
 _NO_ANSWER = re.compile(
-    r"""(?:can\s?not|can['’]t|could\s+not)\s+(?:be|say|tell|know|determine)|not\s+(?:enough|sufficient)|insufficient
+    r"""(?:can\s?not|can['’]t|could\s+not)\s+(?:be|say|tell|know|determine)|not\s+(?:enough|sufficient)|insufficient|unable\s+to
     |impossible|un(?:known|determined|decidable|clear|defined|solvable)|indetermina|not\s+(?:possible|given|known|defined)
     |no\s+(?:answer|solution|such|valid)|none\b|n/a\b|missing""",
     re.IGNORECASE | re.VERBOSE,
 )
 _FILLERS = re.compile(
     r"""(?:(?:approximately|approx\.|about|roughly|around|nearly|exactly|simply|just|therefore|thus|hence|then|indeed|
-    actually|clearly|equal\s+to|given\s+by|found\s+to\s+be|約|约|大约|约为|etwa|environ|aproximadamente|примерно)\b[\s,:]*
+    actually|clearly|probably|likely|donc|daher|also|equal\s+to|given\s+by|found\s+to\s+be|約|约|大约|约为|etwa|environ|aproximadamente|примерно)\b[\s,:]*
     |[≈~:→⇒}]\s*|-?->\s*)+""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -100,7 +102,7 @@ def said_in(text: str, start: int = 0) -> Iterator[Said]:
     pattern = _announced(tuple(word for word in _ABROAD if word in lower))
     for found in _UNDECIDED.finditer(text, start) if any(word in lower for word in _RARE) else ():
         if not _DIGIT.search(text, found.end()):
-            yield Said(found.start("text"), found["text"], True)
+            yield Said(found.start(), found["text"] or found["told"], True)
     for found in reversed(list(pattern.finditer(text, start))):
         given = answer_at(text, found.end(), alone="\n" in found["blank"])
         if given and not (given.lower().startswith("not ") and not is_none(given)):

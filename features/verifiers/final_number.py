@@ -17,13 +17,15 @@ _NUMBER = re.compile(
     r"(?P<digits>(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,2}(?!\d))?|\.\d+)"
     r"(?:\s?/\s?(?P<denominator>\d+)(?![\d.]))?"
 )
-_PLAIN = [
+_Written = str | Callable[[re.Match[str]], str]
+_PLAIN: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))"), ","),  # 1{,}000 and 1\,000
+    (re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})* 000(?!\d|\.\d)"), lambda found: found[0].replace(" ", "")),  # 70 000
     (re.compile(r"(?<=\d)\s*(?=\\[dt]?frac)"), " "),
     (re.compile(r"\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))"), r"\1\2/\3\4"),
     (re.compile(r"(?<=[^\d\s])\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d)"), ""),  # the exponent of a unit
 ]
-_AT_THE_START: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+_AT_THE_START: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(r"^([-−–])\s+(?=[$\d.])"), r"\1"),  # - 3
     (re.compile(r"^([-−–]?)\\?([$€£¥])\s*(?=[-−–\d.])"), r"\1"),
     (

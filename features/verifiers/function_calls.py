@@ -19,6 +19,9 @@ _IGNORED = re.compile(r"[ ,./\-_*^]")
 def function_calls(response: str, task: Task, /, *, texts: Literal["auto", "exact", "loose"] = "auto") -> Verdict:
     """1 if the response has exactly the calls of the reference, each once, in any order.
 
+    Calls may be written as JSON, as Python, with the tags of models' chat templates, or as in the result files of BFCL
+    and of servers' APIs.
+
     Values are compared as in JSON: 1 and 1.0 are equal, "1" and 1 are not, true is not 1; lists are ordered, objects
     are not. A reference with `calls` has one value for each argument. A reference with `accepted` has a list of
     accepted values, as in BFCL, where "" means that the argument is optional; objects among them have such lists, too.

@@ -7,7 +7,7 @@ from typing import Any
 import sympy
 
 from features.texts.tasks import Task
-from features.verification.answers import first_answer, stated_answer, without_thoughts
+from features.verification.answers import first_answer, statement, without_thoughts
 from features.verification.mathematics import equal, last_expression, parsed
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
@@ -39,7 +39,8 @@ def math_answer(response: str, task: Task, /, *, last_expression: bool = False) 
     if not isinstance(task.reference, str) or not parsed(task.reference):
         return Verdict(None, "no reference answer" if task.reference is None else "reference cannot be parsed")
     response = first_answer(without_thoughts(response))
-    stated = stated_answer(response)
+    answer = statement(response)
+    stated = answer.text if answer else None
     if (right := _OPTION.fullmatch(task.reference)) and (chosen := _OPTION.match(stated or "")):
         return Verdict(float(chosen["letter"] == right["letter"]), "", chosen["letter"])
     found = parsed(stated) if stated is not None else _last(response) if last_expression else []
@@ -47,6 +48,11 @@ def math_answer(response: str, task: Task, /, *, last_expression: bool = False) 
         return Verdict(0.0, "no answer" if stated is None else "answer cannot be parsed", stated)
     if equal(task.reference, stated, found):
         return Verdict(1.0, "", canonical(found[0]))
+    if answer and answer.by == "words" and answer.text.endswith("!"):
+        # `The answer is 12!` may be joy or a factorial.
+        said = answer.text[:-1]
+        if equal(task.reference, said, parsed(said)):
+            return Verdict(1.0, "", canonical(parsed(said)[0]))
     return Verdict(0.0, "answer cannot be parsed" if isinstance(found[0], str) else "", canonical(found[0]))
 
 

@@ -97,7 +97,9 @@ def test_an_answer_stands_under_a_heading_or_on_the_next_line(text: str, answer:
     ("The answer is 4! / 2 = 12.", "4! / 2 = 12"), ("The answer is $12$ or $13$.", "$12$ or $13$"),
     ("The answer cannot be determined.", "cannot be determined"),
     ("We get 12, so it can't be determined.", "can't be determined"),
-    ("The value is unknown. Call it x. Then x = 12.", None),
+    ("The value is unknown. Call it x. Then x = 12.", None), ("The answer is probably 12.", "12"),
+    ("We get 12. We cannot determine the answer.", "We cannot determine"), ("La réponse est donc 12.", "12"),
+    ("There is not enough information.", "not enough information"), ("We can't say yet, but 3 * 4 = 12.", None),
 ])  # fmt: skip
 def test_an_answer_is_said_in_many_words(text: str, answer: str | None) -> None:
     assert stated_answer(text) == answer
@@ -150,6 +152,7 @@ def test_the_last_statement_counts(text: str, answer: str) -> None:
     ("\\boxed{5}<|im_end|>\n<|im_start|>user", "\\boxed{5}"),
     ("The answer is 5.\nHuman: thanks", "The answer is 5.\n"), ("#### 5\n## Instruction: more", "#### 5\n"),
     ("5</s>6", "5"),
+    ("18\n\nUser: And 7?", "18\n\n"), ("It is 18.\n\nQuestion: And 7?\nIt is 7.", "It is 18.\n\n"),
     ("Question: What is 3 + 2?\nThe answer is 5.", None), ("Let me repeat.\nProblem: 3 + 2\nAnswer: 5", None),
     ("Answer 1: The answer is 4.\nQuestion 2: And then?\nThe answer is 5.", None),
     ("<|im_start|>The answer is 5.", None),

@@ -93,6 +93,13 @@ def test_answers_that_look_alike_differ(reference: str, answer: str, label: int)
     assert math_answer(rf"Therefore it is $\boxed{{{answer}}}$.", task(reference)).label == label
 
 
+def test_an_exclamation_mark_is_joy_or_a_factorial() -> None:
+    assert math_answer("The answer is 12!", task("12")) == Verdict(1.0, "", "12")
+    assert math_answer("The answer is 3!", task("6")) == Verdict(1.0, "", "6")
+    assert math_answer(r"\boxed{5!}", task("5")).label == 0
+    assert math_answer(r"\boxed{(n-1)!}", task("n!")).label == 0
+
+
 def test_tiny_answers_have_different_names_for_majority_votes() -> None:
     names = [
         math_answer(rf"\boxed{{{each}}}", task("7")).answer for each in (r"\frac{1}{2004!}", r"\frac{1}{2006!}", "0")
@@ -206,6 +213,7 @@ def test_a_stated_answer_without_a_number_is_wrong(response: str) -> None:
     ("The answer is the sum of both. 3 + 4 = 7", "7", 1), ("#### 18\n\nQuestion: And?\n#### 7", "18", 1),
     ("A: 18\n\nQ: And?\nA: 7", "7", 0), ("The answer is 18.<|im_end|>\n<|im_start|>user\n7", "18", 1),
     ("It is 18.</s>7", "18", 1),
+    ("It is 70 000 in all.", "70000", 1), ("Of 5 100 dollar bills 3 are left.", "3", 1),
     (r"\boxed{18}\n\nProblem: And?\nSo \boxed{7}".replace("\\n", "\n"), "18", 1),
     ("18 in all.\n#### eighteen", "18", 0),
 ])  # fmt: skip
