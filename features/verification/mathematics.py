@@ -64,7 +64,7 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(r"√\s*(\([^()]*\)|\{[^{}]*\}|\w+)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![\\a-zA-Z])sqrt\s*(\([^()]*\)|\{[^{}]*\}|\d+|[a-z]\b)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])"), r"\\pi"),
-    (re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|~)(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\[,!;: ]|~)(?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<![\d.,/^_{}])\d{1,3}(?: \d{3})+(?![\d/]| *\\?/)"), lambda found: found[0].replace(" ", "")),
     (re.compile(r"(?<![\d./^_{}])(\d+)\s+(\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
     (re.compile(r"(?<![\w.}])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])"), r"\1 \\times 10^{\2}"),
