@@ -1,5 +1,7 @@
 """Semantic ids: items as short lists of codes, alike for items with similar vectors, by residual k-means."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from sklearn.cluster import KMeans, MiniBatchKMeans
@@ -28,10 +30,12 @@ def residual_codes(
     rest, codes = vectors.double().cpu().numpy().copy(), []
     count = min(num_codes, len(rest))
     for level in range(num_levels):
-        kind = MiniBatchKMeans if len(rest) > _MANY else KMeans
-        means = kind(count, n_init=1, random_state=seed + level, **_BATCHES[kind]).fit(rest)
-        codes.append(torch.from_numpy(means.labels_).long())
-        rest -= means.cluster_centers_[means.labels_]
+        means: Any = KMeans(count, n_init=1, random_state=seed + level)
+        if len(rest) > _MANY:
+            means = MiniBatchKMeans(count, n_init=1, random_state=seed + level, batch_size=10_000)
+        labels = means.fit_predict(rest)
+        codes.append(torch.from_numpy(labels).long())
+        rest -= means.cluster_centers_[labels]
     found = torch.stack(codes, dim=1)
     _, group = found.unique(dim=0, return_inverse=True)
     order = group.argsort(stable=True)
@@ -67,6 +71,3 @@ class CodeTree:
         wanted = nodes.unsqueeze(-1) * self._num_codes + torch.arange(self._num_codes, device=nodes.device)
         found = torch.searchsorted(self._keys[level], wanted).clamp(max=len(self._keys[level]) - 1)
         return found, self._keys[level][found] == wanted
-
-
-_BATCHES: dict[type, dict[str, int]] = {KMeans: {}, MiniBatchKMeans: {"batch_size": 10_000}}

@@ -93,10 +93,10 @@ class Tiger(PoolRanker):
             num_decoder_layers=num_layers,
             num_heads=num_heads,
             dropout_rate=dropout,
-            decoder_start_token_id=0,
             eos_token_id=None,
             use_cache=False,
         )
+        config.decoder_start_token_id = 0
         self.model: Any = T5ForConditionalGeneration(config)
         self._tree: tuple[int, CodeTree] | None = None
 
