@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_SCORES = 2**23
-"""The most scores in memory at once."""
+_CACHED, _MEMORY = 2**18, 2**25
+"""The most scores at once: so many fit a processor's cache, and a GPU's memory."""
 
 
 def full_softmax_loss(
@@ -31,12 +31,16 @@ class _FullSoftmax(torch.autograd.Function):
             states, items = states.float(), items.float()
             by_state, by_item = torch.empty_like(states), torch.zeros_like(items)
             total = states.new_zeros(())
-            size = max(1, _SCORES // len(items))
+            size = max(1, (_CACHED if states.device.type == "cpu" else _MEMORY) // len(items))
             for start in range(0, len(states), size):
                 some, right = states[start : start + size], targets[start : start + size].unsqueeze(1)
-                log_probability = (some @ items.T).log_softmax(dim=1)
-                total -= log_probability.gather(1, right).sum()
-                gradient = log_probability.exp_()
+                scores = some @ items.T
+                scores -= scores.amax(dim=1, keepdim=True)
+                score = scores.gather(1, right)
+                gradient = scores.exp_()  # in place: this is most of the work
+                sums = gradient.sum(dim=1, keepdim=True)
+                total += (sums.log() - score).sum()
+                gradient /= sums
                 gradient.scatter_add_(1, right, gradient.new_full(right.shape, -1.0))
                 by_state[start : start + size] = gradient @ items
                 by_item.addmm_(gradient.T, some)
