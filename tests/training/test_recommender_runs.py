@@ -82,6 +82,40 @@ def test_each_recommender_learns_from_yaml_alone_and_comes_back_from_disk(
         assert not history & seen[pool.queries.id(query)]
 
 
+def test_tiger_runs_from_yaml_on_a_pool_with_vectors(
+    pool: CandidatePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "ranker": {
+            "name": "tiger",
+            "num_codes": 16,
+            "num_levels": 2,
+            "dim": 16,
+            "num_layers": 1,
+            "num_heads": 2,
+            "head_dim": 8,
+            "hidden_dim": 16,
+            "num_beams": 30,
+        },
+        "datamodule": {"name": "user_sequences", "path": str(pool.path), "batch_size": 8},
+        "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
+        "logger": ["csv"],
+        "runs": str(tmp_path / "runs"),
+    }
+    (tmp_path / "run.yaml").write_text(to_yaml(config))
+    for more in (["--check"], []):
+        assert script.main(["--config", "run.yaml", *more]) == 0
+    (run,) = (tmp_path / "runs" / "run").iterdir()
+    found: dict[str, list[str]] = {}
+    for line in (run / "run.trec").read_text().splitlines():
+        found.setdefault(line.split()[0], []).append(line.split()[2])
+    assert len(found) == int((pool.queries.split == 2).sum())
+    assert all(len(ids) == len(set(ids)) == 30 for ids in found.values())
+    codes = load_ranker(run).get_buffer("codes")
+    assert codes.shape == (pool.num_candidates, 3) and len(codes.unique(dim=0)) == pool.num_candidates
+
+
 def test_what_does_not_fit_is_refused_by_check(config: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     file = str(config("sasrec"))
     assert script.main(["--config", file, "ranker={name: sasrec, num_heads: 7}", "--check"]) == 1
