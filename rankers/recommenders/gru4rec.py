@@ -108,8 +108,8 @@ class GRU4Rec(Recommender):
             states, group, epoch = self._lanes
             if self.trainer.world_size > 1:
                 # Lane l belongs to process l % world.
-                states = self.all_gather(states).permute(1, 2, 0, 3).flatten(1, 2)
-                group = self.all_gather(group).T.flatten()
+                gathered: Any = self.all_gather((states, group))
+                states, group = gathered[0].permute(1, 2, 0, 3).flatten(1, 2), gathered[1].T.flatten()
             checkpoint["lanes"] = [states.cpu(), group.cpu(), epoch]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -30,9 +30,9 @@ def residual_codes(
     rest, codes = vectors.double().cpu().numpy().copy(), []
     count = min(num_codes, len(rest))
     for level in range(num_levels):
-        means: Any = KMeans(count, n_init=1, random_state=seed + level)
+        means: Any = KMeans(count, random_state=seed + level)
         if len(rest) > _MANY:
-            means = MiniBatchKMeans(count, n_init=1, random_state=seed + level, batch_size=10_000)
+            means = MiniBatchKMeans(count, random_state=seed + level, batch_size=10_000)
         labels = means.fit_predict(rest)
         codes.append(torch.from_numpy(labels).long())
         rest -= means.cluster_centers_[labels]

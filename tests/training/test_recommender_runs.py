@@ -1,12 +1,14 @@
 """Whole runs of recommenders, from a file of sequences to a report; stopped, resumed and shared by processes."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from test_processes import train_here, train_in_processes
 from test_resuming import KILLER, run_all
 
@@ -80,6 +82,23 @@ def test_each_recommender_learns_from_yaml_alone_and_comes_back_from_disk(
         start, end = pool.queries.history_offsets[query : query + 2].tolist()
         history = {pool.id(row) for row in pool.queries.history[start:end].tolist()}
         assert not history & seen[pool.queries.id(query)]
+
+
+@pytest.mark.usefixtures("outside")
+def test_the_recommender_of_the_documentation_is_one_file_outside_of_the_repository(
+    config: Callable[..., Path], tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "recommenders.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "last_item.py").write_text(code)
+    ranker = {"name": "last_item", "dim": 16}
+    file = config("sasrec", imports=["last_item"])
+    (tmp_path / "run.yaml").write_text(to_yaml({**yaml.safe_load(file.read_text()), "ranker": ranker}))
+    assert script.main(["--config", str(file), "--check"]) == 0
+    assert script.main(["--config", str(file)]) == 0
+    (run,) = (tmp_path / "runs" / "run").iterdir()
+    found = json.loads((run / "metrics.json").read_text())["test"]["scorers"]
+    assert found["last_item"]["mrr"]["mean"] > 0.9
 
 
 def test_tiger_runs_from_yaml_on_a_pool_with_vectors(
