@@ -20,6 +20,7 @@ class Known:
         num_tokens: The number of tokens of each candidate.
         self_certainties: The self-certainty of the language model in each candidate.
         beams: The results of a beam search for the queries.
+        performances: How well the candidates, which are models, answer the queries.
     """
 
     answers: bool = False
@@ -27,6 +28,7 @@ class Known:
     num_tokens: bool = False
     self_certainties: bool = False
     beams: bool = False
+    performances: bool = False
 
     @property
     def extra(self) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.drawing import draw_slots, has_relevant, slots_of
 from ranking.batch import Batch, FeatureBatch, TextBatch
 from ranking.stores.group_store import GroupStore
-from ranking.stores.group_tables import RESPONSES
+from ranking.stores.group_tables import KNOWN
 from registry import ConfigError
 
 _EVALUATION_BYTES = 1 << 26
@@ -52,8 +52,8 @@ class UsableSlots:
         """The fields of any batch with these groups and their drawn slots."""
         mask = drawn >= 0
         real = self.slot[drawn.clamp(min=0)]
-        sampled = {name: getattr(self.store, name) for name in RESPONSES}
-        known = {name: values[real] for name, values in sampled.items() if values is not None}
+        further = {name: getattr(self.store, name) for name in KNOWN}
+        known = {name: values[real] for name, values in further.items() if values is not None}
         return {
             "labels": self.labels(drawn),
             "mask": mask,

@@ -130,6 +130,7 @@ class GroupData(RankingData):
             "majority": answers,
             "weighted_majority": answers,
             "likeliest": probabilities,
+            "best_single": self.known.performances,
         }
         return [name for name in self.all_references if known.get(name, True)]
 
@@ -253,6 +254,7 @@ def _known(store: GroupStore) -> Known:
         num_tokens=num_tokens is not None and bool((num_tokens >= 0).any()),
         self_certainties=self_certainty is not None and not bool(self_certainty.isnan().all()),
         beams=store.beam_label is not None,
+        performances=store.performance is not None,
     )
 
 

@@ -40,7 +40,8 @@ class GroupedFeatures(GroupData):
 
     batch_type: ClassVar[type[Batch]] = FeatureBatch
     all_references: ClassVar[tuple[str, ...]] = (
-        "beam", "first", "random", "stored", "cosine", "majority", "weighted_majority", "likeliest", "oracle",
+        "beam", "first", "random", "stored", "cosine", "majority", "weighted_majority", "likeliest", "best_single",
+        "oracle",
     )  # fmt: skip
 
     def __init__(

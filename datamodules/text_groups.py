@@ -25,7 +25,7 @@ class TextGroups(GroupData):
 
     batch_type: ClassVar[type[Batch]] = TextBatch
     all_references: ClassVar[tuple[str, ...]] = (
-        "beam", "first", "random", "stored", "majority", "weighted_majority", "likeliest", "oracle",
+        "beam", "first", "random", "stored", "majority", "weighted_majority", "likeliest", "best_single", "oracle",
     )  # fmt: skip
 
     def __init__(self, path: FilePath, eval_batch_size: Count = 32, **drawing: Unpack[Drawing]) -> None:

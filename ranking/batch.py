@@ -26,6 +26,8 @@ class Batch:
         log_probability: Where it is known, that of each response, in nats; nan for single responses without one.
         num_tokens: Where it is known, that of each response; -1 for single responses without one.
         self_certainty: Where it is known, that of each response, in nats; nan for single responses without one.
+        performance: Where candidates are models to choose from, how well each answers the query.
+        cost: Where candidates are models to choose from, what the answer of each costs; nan where it is unknown.
         beam: Where a beam search was made, the label of what it found for each query, nan where there is none.
     """
 
@@ -38,6 +40,8 @@ class Batch:
     log_probability: Float[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
     num_tokens: Int[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
     self_certainty: Float[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
+    performance: Float[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
+    cost: Float[Tensor, "B K"] | None = dataclasses.field(default=None, kw_only=True)
     beam: Float[Tensor, " B"] | None = dataclasses.field(default=None, kw_only=True)
 
     def to(self: B, device: torch.device | str) -> B:

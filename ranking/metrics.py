@@ -172,6 +172,26 @@ def precision(
     return _found(above, tied, relevant, k) / k
 
 
+@METRICS.register("chosen")
+def chosen(
+    above: Float[Tensor, "B P"],
+    tied: Float[Tensor, "B P"],
+    labels: Float[Tensor, "B P"],
+    relevant: Bool[Tensor, "B P"],
+    /,
+) -> Float[Tensor, " B"]:
+    """The label of the top candidate: what a router earns with the model that it chooses.
+
+    Example:
+        >>> yes = torch.ones(1, 3, dtype=torch.bool)
+        >>> above, tied, labels = torch.tensor([[0.0, 0.0, 2.0], [1.0, 1.0, 0.0], [0.2, -0.6, 1.0]]).unsqueeze(1)
+        >>> chosen(above, tied, labels, yes)  # (0.2 - 0.6) / 2
+        tensor([-0.2000])
+    """
+    above, tied = _checked(above, tied, torch.ones_like(relevant))
+    return torch.where(above < 1, labels.double() / (tied + 1), 0).sum(dim=1).float()
+
+
 @METRICS.register("win_rate")
 def win_rate(
     above: Float[Tensor, "B P"],

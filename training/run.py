@@ -26,6 +26,7 @@ from datamodules.base import RankingData
 from datamodules.group_data import GroupData
 from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import CONFIG_FILE, describe_anew, save_pretrained, write_checkpoint
+from ranking.evaluation import Evaluation
 from ranking.response_analysis import Analysis
 from ranking.stores.files import lock_folder, write_file
 from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
@@ -54,6 +55,7 @@ from training.progress import progress_callback
 from training.results.by_k import ByK
 from training.results.provenance import provenance
 from training.results.report import Report, write_json, write_per_query, write_trec_run
+from training.results.routing import RoutingReport
 from training.resuming import (
     BEST,
     LAST,
@@ -373,6 +375,11 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
     }
     if isinstance(datamodule, GroupData) and datamodule.responses is not None:
         metrics["by_k"] = _report_responses(folder, trainer, ranker, datamodule)
+    routing = None
+    if isinstance(datamodule, GroupData) and datamodule.known.performances:
+        assert isinstance(ranker.evaluation, Evaluation)
+        routing = RoutingReport.of(name, ranker.evaluation, datamodule.store)
+        metrics["routing"] = routing.results()
     forgetting = None
     if begun.start is not None and isinstance(datamodule, GroupData):
         forgetting = Forgetting.of(ranker, begun.start, datamodule)
@@ -388,6 +395,8 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
     print_table(console, test.table("test"))
+    if routing is not None:
+        print_table(console, routing.table())
     if forgetting is not None:
         print_table(console, forgetting.table())
     files = f"in {folder}: {METRICS}, per_query.csv, run.trec{f', {BEST}' if (folder / BEST).is_file() else ''}"

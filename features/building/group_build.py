@@ -13,6 +13,7 @@ from features.building.group_rows import Item, Slot, given_slots, in_chunks, ite
 from features.texts.groups import TextGroup
 from language_models.encoder import Encoder
 from ranking.stores.group_store_writer import GroupStoreWriter
+from ranking.stores.group_tables import ROUTES
 from registry import ConfigError
 
 
@@ -73,6 +74,7 @@ class GroupBuild:
             injected=torch.tensor([slot.injected for slot in slots]),
             slot_ids=[slot.id for slot in slots],
             split=[group.split for group in chunk],
+            known=_routes(chunk, slots),
         )
 
     def _vectors(self, items: list[Item], prompt: str) -> Float[Tensor, "N D"] | None:
@@ -109,6 +111,13 @@ def survey(groups: Iterable[TextGroup], chunk_size: int, *, to_train: bool) -> t
         cure = "give candidates a `label`; only python -m features builds a store without labels"
         raise ConfigError("features.source", "no candidate has a label: there is nothing to learn.", cure=cure)
     return total, feature_dim
+
+
+def _routes(chunk: list[TextGroup], slots: list[Slot]) -> dict[str, torch.Tensor]:
+    """Performance and cost of each slot, if the candidates are models to choose from."""
+    if all(each.performance is None for group in chunk for each in group.candidates):
+        return {}
+    return {name: torch.tensor([getattr(slot, name) for slot in slots]) for name in ROUTES}
 
 
 def _with_depth(vectors: Float[Tensor, "N D"] | None) -> Float[Tensor, "N 1 D"] | None:

@@ -16,12 +16,14 @@ class Item(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """A candidate in its group: its row in the store, and its data in the group; the label is nan if unknown."""
+    """A candidate in its group: its row in the store, and its data in the group; numbers are nan if unknown."""
 
     row: int
     id: str
     label: float
     injected: bool = False
+    performance: float = math.nan
+    cost: float = math.nan
 
 
 def item_of(text: TextGroup | Candidate) -> Item:
@@ -41,7 +43,16 @@ def number_items(groups: Iterable[TextGroup], first: int = 0) -> dict[Item, int]
 
 def given_slots(group: TextGroup, rows: Mapping[Item, int]) -> list[Slot]:
     """The slots of a group as its source gives it."""
-    return [Slot(rows[item_of(each)], each.id, _label(each)) for each in group.candidates]
+    return [
+        Slot(
+            rows[item_of(each)],
+            each.id,
+            _number(each.label),
+            performance=_number(each.performance),
+            cost=_number(each.cost),
+        )
+        for each in group.candidates
+    ]
 
 
 def retrieved_slots(
@@ -94,5 +105,5 @@ def in_chunks(groups: Iterable[TextGroup], size: int) -> Iterator[list[TextGroup
         yield chunk
 
 
-def _label(candidate: Candidate) -> float:
-    return math.nan if candidate.label is None else candidate.label
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

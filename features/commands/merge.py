@@ -15,7 +15,7 @@ from features.texts.subsets import draw_key
 from ranking.stores.format import SPLITS
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
-from ranking.stores.group_tables import GROUP_STORE, RESPONSES
+from ranking.stores.group_tables import GROUP_STORE, KNOWN
 from registry import ConfigError
 
 _CHUNK = 256
@@ -113,7 +113,7 @@ def _check_query(stores: Sequence[GroupStore], query: str, parts: Sequence[_Part
 
 def _write(stores: list[GroupStore], queries: list[list[_Part]], into: str | Path, settings: dict[str, Any]) -> Path:
     first = stores[0].manifest
-    known = [name for name in RESPONSES if all(getattr(store, name) is not None for store in stores)]
+    known = [name for name in KNOWN if all(getattr(store, name) is not None for store in stores)]
     writer = GroupStoreWriter(
         into,
         feature_dim=first["feature_dim"],
@@ -195,7 +195,7 @@ def _add_groups(
         injected=torch.cat([store.injected[some] for store, some in slots]),
         slot_ids=[store.slot_id(slot) for store, some in slots for slot in some.tolist()],
         split=[_SPLIT_NAMES[int(store.split[at])] for store, at in zip(first, index, strict=True)],
-        responses={name: torch.cat([getattr(store, name)[some] for store, some in slots]) for name in known},
+        known={name: torch.cat([getattr(store, name)[some] for store, some in slots]) for name in known},
         beams=[_beam(stores, group) for group in chunk]
         if any(store.beam_label is not None for store in stores)
         else None,

@@ -249,7 +249,7 @@ class ResponseBuild:
             slot_ids=[response.id for response in responses],
             beams=beams or None,
             split=[each.task.split for each in chunk],
-            responses={
+            known={
                 "answer": torch.tensor([_answer(verdict.answer) for verdict in verdicts]),
                 "log_probability": torch.tensor(
                     [nan if each.log_probability is None else each.log_probability for each in responses]

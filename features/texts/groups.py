@@ -19,12 +19,16 @@ class Candidate:
         text: The text that rankers read.
         label: Relevance, higher is better; None if it is unknown.
         feature: A vector computed elsewhere, to use instead of the encoder's.
+        performance: How well the candidate answers the query, if it is a model to choose.
+        cost: What its answer costs; None if it is unknown.
     """
 
     id: str
     text: str
     label: float | None = None
     feature: list[float] | None = None
+    performance: float | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True)

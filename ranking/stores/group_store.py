@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ranking.stores.files import StoreError, damaged
 from ranking.stores.format import MANIFEST, SPLITS, check_hashes
-from ranking.stores.group_tables import GROUP_STORE, RESPONSES
+from ranking.stores.group_tables import GROUP_STORE, KNOWN
 from ranking.stores.shard import DTYPES, Table
 
 S = TypeVar("S", bound="GroupStore")
@@ -45,6 +45,9 @@ class GroupStore:
         num_tokens: Number of tokens of a slot's response; -1 where it is unknown, None if it is unknown for all slots.
         self_certainty: Mean over a response's tokens of KL(uniform || model), in nats (Kang et al. 2025); nan where it
             is unknown, None if it is unknown for all slots.
+        performance: How well each slot's model answered the query; None in a store that is not for routing.
+        cost: What the answer of each slot's model cost; nan where it is unknown, None in a store that is not for
+            routing.
     """
 
     offsets: Int[Tensor, " G+1"]
@@ -57,6 +60,8 @@ class GroupStore:
     log_probability: Float[Tensor, " S"] | None
     num_tokens: Int[Tensor, " S"] | None
     self_certainty: Float[Tensor, " S"] | None
+    performance: Float[Tensor, " S"] | None
+    cost: Float[Tensor, " S"] | None
 
     def __init__(self, path: Path, manifest: dict[str, Any], candidates: Table, groups: Table) -> None:
         self.path, self.manifest = path, manifest
@@ -69,7 +74,7 @@ class GroupStore:
         self.num_slots = len(self._slots)
         for name in ("offsets", "candidate", "label", "valid", "injected", "split"):
             setattr(self, name, groups.joined(name))
-        for name in RESPONSES:
+        for name in KNOWN:
             setattr(self, name, groups.joined(name) if groups.has(name) else None)
 
     @classmethod

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ranking.stores.files import StoreError
 from ranking.stores.format import SPLITS
-from ranking.stores.group_tables import GROUP_STORE, RESPONSES
+from ranking.stores.group_tables import GROUP_STORE, KNOWN
 from ranking.stores.shard import Table, pack_texts
 from ranking.stores.writer import StoreWriter, check_settings
 
@@ -103,7 +103,7 @@ class GroupStoreWriter(StoreWriter):
         valid: Bool[Tensor, " S"] | None = None,
         injected: Bool[Tensor, " S"] | None = None,
         split: Sequence[str | None] | None = None,
-        responses: Mapping[str, Tensor] | None = None,
+        known: Mapping[str, Tensor] | None = None,
         beams: Sequence[tuple[str, float]] | None = None,
     ) -> None:
         """Write one shard of groups; add their candidates before.
@@ -119,7 +119,7 @@ class GroupStoreWriter(StoreWriter):
             valid: Whether each slot's candidate may be used; all by default.
             injected: Whether each slot has a relevant candidate that retrieval missed; none by default.
             split: `train`, `val`, `test` or None for each group.
-            responses: Data on sampled candidates, with the names in `RESPONSES`: one value per slot.
+            known: Further data on candidates, with the names in `KNOWN`: one value per slot.
             beams: What a beam search found for each query, with its label, nan where it is not known; an empty text
                 where it found nothing.
 
@@ -142,15 +142,15 @@ class GroupStoreWriter(StoreWriter):
             raise ValueError(f"an infinite label, in slot {int(label.isinf().nonzero()[0])}")
         if unknown := set(split).difference(SPLITS):
             raise ValueError(f"no such split: {unknown}; there are train, val, test and None")
-        known = {name: values.to(RESPONSES[name][0]).contiguous() for name, values in (responses or {}).items()}
-        if any(len(values) != num_slots for values in known.values()):
-            raise ValueError(f"the columns of responses do not fit {num_slots} slots")
+        further = {name: values.to(KNOWN[name][0]).contiguous() for name, values in (known or {}).items()}
+        if any(len(values) != num_slots for values in further.values()):
+            raise ValueError(f"the further columns do not fit {num_slots} slots")
         found = {}
         if beams is not None:
             labels = torch.tensor([value for _, value in beams], dtype=torch.float32)
             found = {**pack_texts("beam", [text for text, _ in beams]), "beam_label": labels}
         tensors = {
-            **known,
+            **further,
             **found,
             **self._features(features, num_groups, "query"),
             "split": torch.tensor([SPLITS[name] for name in split], dtype=torch.uint8),

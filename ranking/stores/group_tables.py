@@ -36,6 +36,15 @@ RESPONSES: Columns = {
     "self_certainty": (torch.float32, ("slots",)),
 }
 
+# Data on a candidate that is a model to send a query to; nan where it is unknown.
+ROUTES: Columns = {
+    "performance": (torch.float32, ("slots",)),
+    "cost": (torch.float32, ("slots",)),
+}
+
+# Data on a candidate that not every store has.
+KNOWN: Columns = {**RESPONSES, **ROUTES}
+
 # What a beam search found for each query: it is none of its candidates.
 BEAMS: Columns = {
     "beam": (torch.uint8, ("any",)),
@@ -50,5 +59,5 @@ GROUP_STORE = StoreFormat(
     tables=TABLES,
     fields={"depths": list, "num_groups": int, "num_candidates": int, "num_slots": int},
     axes={"groups": ("slots",)},
-    optional={"groups": {**RESPONSES, **BEAMS}},
+    optional={"groups": {**KNOWN, **BEAMS}},
 )

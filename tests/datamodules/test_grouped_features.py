@@ -189,7 +189,7 @@ def test_every_batch_has_what_sampling_knew_of_its_candidates(tmp_path: Path) ->
             label=(sampled % 2).float(),
             slot_ids=["a", "b", "c", "d"] * 15,
             split=["train", "val", "test"] * 5,
-            responses=known,
+            known=known,
         )
         writer.finish()
     data = GroupedFeatures(str(path), num_candidates=3, batch_size=4)

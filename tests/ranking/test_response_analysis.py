@@ -33,7 +33,7 @@ def responses(tmp_path: Path) -> GroupStore:
             candidate=torch.arange(len(flat)),
             label=torch.tensor([label for labels in LABELS for label in labels]),
             slot_ids=[str(place) for size in sizes for place in range(size)],
-            responses={"num_tokens": torch.arange(len(flat))},
+            known={"num_tokens": torch.arange(len(flat))},
         )
         return GroupStore.open(writer.finish())
 

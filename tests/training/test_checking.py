@@ -277,7 +277,7 @@ def with_responses(store: Path, path: Path) -> Path:
             label=known.label,
             slot_ids=[known.slot_id(slot) for slot in range(known.num_slots)],
             split=[("train", "val", "test")[int(split)] for split in known.split],
-            responses={
+            known={
                 "answer": torch.zeros(known.num_slots, dtype=torch.int64),
                 "log_probability": torch.full((known.num_slots,), torch.nan),
                 "num_tokens": torch.arange(known.num_slots) % 30,

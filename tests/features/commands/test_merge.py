@@ -46,7 +46,7 @@ def write(
             slot_ids=[f"r{number}" for _ in queries for number in numbers],
             valid=torch.arange(count) % 5 != 0,
             split=[("train", "test", None)[query % 3] for query in queries],
-            responses=known if answers else None,
+            known=known if answers else None,
             beams=[(f"beam {query}", float(query % 2)) for query in queries] if answers else None,
         )
         return writer.finish()

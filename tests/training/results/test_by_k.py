@@ -43,7 +43,7 @@ def _store(folder: Path, *, known: bool) -> Path:
             label=label,
             slot_ids=[str(place) for place in range(QUERIES * K)],
             split=["train", "val", "test"] * (QUERIES // 3),
-            responses={
+            known={
                 "answer": answer if known else torch.zeros_like(answer),
                 "log_probability": log_probability if known else torch.full_like(log_probability, torch.nan),
                 "num_tokens": torch.full((QUERIES * K,), 9),
