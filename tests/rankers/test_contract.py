@@ -59,6 +59,15 @@ class TrainingData:
         for _ in range(4):
             yield 3 * torch.randn(40, DIM, generator=draw) + 1, torch.rand(40, generator=draw).round()
 
+    def most_candidates(self, split: str) -> int:
+        return PLACES
+
+    def candidate_id(self, slot: int) -> str:
+        return str(slot % 7)
+
+    def evaluation_batches(self, split: str, num_candidates: int, draws: int) -> Iterator[FeatureBatch]:
+        yield make_batch()
+
 
 def make_batch() -> FeatureBatch:
     """Six groups of one to five candidates; vectors are shared, and padding points to a real one."""
