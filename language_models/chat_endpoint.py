@@ -48,10 +48,15 @@ class RequestFailed(Exception):
 
 
 class Choice(NamedTuple):
-    """A text that the model gave, and why it ended, such as `stop` or `length`, if the server says so."""
+    """A text that the model gave, and why it ended, such as `stop` or `length`, if the server says so.
+
+    The numbers of tokens that it read and wrote are those of the whole request; None if the server does not say.
+    """
 
     text: str
     finish: str | None
+    prompt_tokens: int | None = None
+    new_tokens: int | None = None
 
 
 @dataclass
@@ -199,11 +204,19 @@ def _choices(content: bytes) -> list[Choice]:
     try:
         match json.loads(content):
             case {"choices": [_, *_] as choices}:
-                return [_choice(each) for each in choices]
+                return [_choice(each)._replace(**_usage(content)) for each in choices]
             case _:
                 raise ValueError("no choices")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"an answer in another form: {shortened(content.decode(errors='replace'))}") from error
+
+
+def _usage(content: bytes) -> dict[str, int | None]:
+    """The numbers of tokens, where the server gives whole numbers."""
+    usage = json.loads(content).get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    found = {"prompt_tokens": usage.get("prompt_tokens"), "new_tokens": usage.get("completion_tokens")}
+    return {name: value if type(value) is int and value >= 0 else None for name, value in found.items()}
 
 
 def _choice(choice: Any) -> Choice:

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Event
 from typing import Any
 
 from console.progress import Report
-from features.responses.generation import Generated, Generator
+from features.responses.generation import Generated, Generator, check_asking
 from features.texts.tasks import Response, Task
+from language_models.asking.replies import Chat, Reply
 from language_models.chat_endpoint import ChatEndpoint, Choice, RequestFailed, key_of
 from language_models.sampling.seeds import request_seed
 from registry import GENERATORS, ConfigError
@@ -98,6 +99,37 @@ class OpenAICompatibleGenerator(Generator):
             raise ConfigError(self.url, problem, cure="check model, max_new_tokens and options")
         yield from found
 
+    def asking(self, *, temperature: float, max_new_tokens: int) -> "OpenAICompatibleGenerator":
+        """A copy that gives one response to each chat."""
+        check_asking(self, temperature, max_new_tokens)
+        options = {"num_responses": 1, "responses_a_request": 1}
+        return replace(self, temperature=temperature, max_new_tokens=max_new_tokens, **options)
+
+    def replies(self, chats: Sequence[Chat]) -> Iterator[Reply]:
+        """Yield one reply to each chat, in order; requests are sent in parallel.
+
+        Raises:
+            ConfigError: If the server refuses the key or the model, or stops answering.
+        """
+        executor, stop = ThreadPoolExecutor(self.parallel), Event()
+        try:
+            asked = [executor.submit(self._ask, Task("chat", "", chat), 0, stop) for chat in chats]
+            for request in asked:
+                try:
+                    choice = request.result()[0]
+                    yield Reply(choice.text, choice.prompt_tokens, choice.new_tokens)
+                except RequestFailed as failed:
+                    if failed.gone:
+                        raise self._gone(failed) from failed
+                    yield Reply("", refusal=failed.reason)
+        finally:
+            stop.set()
+            executor.shutdown(cancel_futures=True)
+
+    def _gone(self, failed: RequestFailed) -> ConfigError:
+        cure = "start the server again, then run the same command to continue"
+        return ConfigError(self.url, f"does not answer ({failed.reason}).", cure=cure)
+
     @cached_property
     def _endpoint(self) -> ChatEndpoint:
         return ChatEndpoint(
@@ -141,8 +173,7 @@ class OpenAICompatibleGenerator(Generator):
                 choices = request.result()
             except RequestFailed as failed:
                 if failed.gone:
-                    cure = "start the server again, then run the same command to continue"
-                    raise ConfigError(self.url, f"does not answer ({failed.reason}).", cure=cure) from failed
+                    raise self._gone(failed) from failed
                 return Generated(task, responses, refusal=failed.reason)
             wanted = [(at, choice) for at, choice in enumerate(choices, start=number) if at in numbers]
             responses += [Response(str(at), choice.text, finish=choice.finish) for at, choice in wanted]

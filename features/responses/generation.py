@@ -1,7 +1,7 @@
 """Generation: the interface of all generators."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from console.progress import Report
 from features.texts.tasks import Response, Task
+from language_models.asking.replies import Chat, Reply
 from language_models.language_model import LanguageModel
 
 
@@ -73,6 +74,42 @@ class Generator(Protocol):
         """
         return None
 
+    def asking(self, *, temperature: float, max_new_tokens: int) -> "Generator":
+        """A generator with the same model that gives one response to each chat, for rankers that ask it.
+
+        Args:
+            temperature: Divisor of the logits; 0 always takes the likeliest token.
+            max_new_tokens: Longest response in tokens.
+
+        Raises:
+            ValueError: If it cannot answer new chats, or its own options say something else.
+        """
+        raise ValueError(f"{type(self).__name__} only gives responses that exist already, so it cannot be asked")
+
+    def prepare(self) -> None:
+        """Load what is needed now instead of at the first response."""
+
+    def check(self, *, download: bool) -> None:
+        """Refuse a model that cannot work, as far as this can be known without its weights.
+
+        Args:
+            download: Whether to download a model that is not on this machine; if not, it is not checked.
+        """
+
+    def replies(self, chats: Sequence[Chat]) -> Iterator[Reply]:
+        """Yield one reply to each chat, in order."""
+        tasks = [Task(str(place), "", chat) for place, chat in enumerate(chats)]
+        for found in self.generate(tasks, range(1)):
+            if not found.responses:
+                yield Reply("", found.prompt_tokens, 0, found.refusal or "no response")
+                continue
+            tokens = found.responses[0].tokens
+            yield Reply(found.responses[0].text, found.prompt_tokens, None if tokens is None else len(tokens))
+
+    def likelihoods(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[list[float]] | None:
+        """The log-probability of each of these answers to each chat, in nats; None if the model does not tell."""
+        return None
+
     def settings(self) -> dict[str, Any]:
         """All settings that a response depends on, without the number of responses and the batch size."""
         ...
@@ -89,3 +126,16 @@ class Generator(Protocol):
             report: Called after each step, or at other progress in between.
         """
         ...
+
+
+def check_asking(generator: Any, temperature: float, max_new_tokens: int) -> None:
+    """Refuse options of a generator that whoever asks it would override.
+
+    Raises:
+        ValueError: If it has another temperature, length or number of responses than its defaults or the asked ones.
+    """
+    asked = {"temperature": temperature, "max_new_tokens": max_new_tokens, "num_responses": 1}
+    defaults = {field.name: field.default for field in fields(generator)}
+    for name, value in asked.items():
+        if getattr(generator, name) not in (value, defaults[name]):
+            raise ValueError(f"{name} is {getattr(generator, name)}, but the ranker asks with {value}: leave it out")

@@ -1,16 +1,21 @@
 """SamplingGenerator: the base of generators whose model draws tokens in this process."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from annotated_types import Interval
 
-from features.responses.generation import Generator
+from features.responses.generation import Generator, check_asking
+from language_models.asking.likelihoods import answer_likelihoods
+from language_models.asking.replies import Chat
 from language_models.language_model import LanguageModel
 from language_models.sampling.prompt import StopTexts
 from registry.ranges import Count, Probability, SamplingTemperature, Seed, Text
+
+S = TypeVar("S", bound="SamplingGenerator")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,31 @@ class SamplingGenerator(LanguageModel, Generator):
     def language_model(self) -> LanguageModel:
         """The model itself."""
         return self
+
+    def asking(self: S, *, temperature: float, max_new_tokens: int) -> S:
+        """A copy that gives one response to each chat, and no states."""
+        check_asking(self, temperature, max_new_tokens)
+        return replace(self, temperature=temperature, max_new_tokens=max_new_tokens, num_responses=1, depths=[])
+
+    def check(self, *, download: bool) -> None:
+        """Refuse a model that cannot be found, or a template that it does not have."""
+        # The template of a GGUF file is known only once its weights are read.
+        if (download or self.is_here) and self.folder and not self.gguf:
+            self.chat.prompt([{"role": "user", "content": "query"}])
+
+    def likelihoods(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[list[float]] | None:
+        """The log-probability of each of these answers to each chat, in nats; equal for chats that are too long."""
+        if not self.writes:
+            return None
+        endings = [self.chat.tokens(answer) for answer in answers]
+        prompts = [self.chat.prompt(chat) for chat in chats]
+        longest = max(map(len, endings))
+        found = [[-math.inf] * len(answers) for _ in chats]
+        kept = [place for place, prompt in enumerate(prompts) if self.room(len(prompt) + longest - 1)]
+        scored = answer_likelihoods(self.loaded, [prompts[place] for place in kept], endings, self.batch_tokens)
+        for place, each in zip(kept, scored, strict=True):
+            found[place] = each
+        return found
 
     def room(self, prompt_tokens: int) -> int:
         """The maximum number of tokens of a response to a prompt of this length; 0 if the prompt is too long."""

@@ -13,7 +13,7 @@ from ranking.places import Places
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import Qrels
 from registry import RANKERS, ConfigError, Node
-from registry.ranges import Rank
+from registry.ranges import Few, Rank
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,12 @@ class Rerank:
     Args:
         first: The ranker without weights that finds them, such as `bm25` or `encoder`.
         top: How many of its best candidates are read; the others keep its order below them.
+        at_once: How many queries are read together.
     """
 
     first: Annotated[Node, RANKERS] = "encoder"
     top: Rank = 100
+    at_once: Few = 1
 
 
 class RerankJudging(PoolJudging):
@@ -114,13 +116,17 @@ class RerankJudging(PoolJudging):
             self.trainer.precision_plugin.forward_context(),
             self.progress(len(steps), doing="Reranking", done="Reranked", unit="queries") as progress,
         ):
-            for query in steps:
-                known = rows[query][rows[query] >= 0].tolist() if query < len(rows) else []
-                texts = [pool.queries.text(int(self._queries[query]))] if known else []
-                scores = self.ranker.score(texts, [[pool.text(row) for row in known]] if known else [])
-                if known:
-                    found[query, : len(known)] = scores
-                progress.report(1)
+            for start in range(0, len(steps), self.ranker.rerank.at_once):
+                part = steps[start : start + self.ranker.rerank.at_once]
+                known = {query: rows[query][rows[query] >= 0].tolist() for query in part if query < len(rows)}
+                known = {query: each for query, each in known.items() if each}
+                texts = [pool.queries.text(int(self._queries[query])) for query in known]
+                scores = self.ranker.score(texts, [[pool.text(row) for row in each] for each in known.values()])
+                for (query, each), own in zip(
+                    known.items(), scores.split([len(each) for each in known.values()]), strict=True
+                ):
+                    found[query, : len(each)] = own
+                progress.report(len(part))
         whole = strategy.reduce(found, reduce_op="sum")
         assert isinstance(whole, Tensor)
         if bool((broken := whole.isnan().any(dim=1)).any()):
