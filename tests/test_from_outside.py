@@ -132,7 +132,62 @@ class NoMetrics(Ranker):
     def __init__(self) -> None:
         super().__init__()
 '''
-FILES = {"likelihood": LIKELIHOOD, "next_item": NEXT_ITEM, "longest_text": LONGEST}
+TASK_ROUTER = '''"""TaskRouter: a model's score is its mean label on training queries that begin with the same word."""
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from rankers.base import Untrained
+from ranking.batch import TextBatch
+from registry import RANKERS
+
+
+@RANKERS.register("task_router")
+class TaskRouter(Untrained[TextBatch]):
+    """Knows each model by its text."""
+
+    batch_type = TextBatch
+
+    def learn_from(self, data) -> None:
+        self.found = defaultdict(list)
+        for batch in data.evaluation_batches("train", data.most_candidates("train"), 1):
+            for query, texts, labels in zip(batch.queries, batch.candidates, batch.labels.tolist(), strict=True):
+                for text, label in zip(texts, labels, strict=True):
+                    self.found[query.split()[0], text].append(label)
+
+    def forward(self, batch: TextBatch) -> Tensor:
+        rows = zip(batch.queries, batch.candidates, strict=True)
+        return torch.tensor([[self._mean(query.split()[0], text) for text in texts] for query, texts in rows])
+
+    def _mean(self, word: str, text: str) -> float:
+        labels = self.found.get((word, text), [0.0])
+        return sum(labels) / len(labels)
+'''
+
+POINTWISE = '''"""Pointwise: asks a language model how relevant each passage is."""
+from rankers.prompted.prompted_ranker import PromptedRanker, Questions
+from registry import RANKERS
+
+
+@RANKERS.register("pointwise")
+class Pointwise(PromptedRanker):
+    """A digit for each passage; an answer without one counts as 0."""
+
+    def ranking(self, query, candidates, faults):
+        prompts = [f"{query} | {text} | relevance from 0 to 9:" for text in candidates]
+        answers = yield Questions([[{"role": "user", "content": prompt}] for prompt in prompts])
+        digits = [[letter for letter in answer if letter.isdigit()] for answer in answers]
+        faults["no digit"] += sum(not found for found in digits)
+        return [float(found[0]) if found else 0.0 for found in digits]
+'''
+FILES = {
+    "task_router": TASK_ROUTER,
+    "pointwise": POINTWISE,
+    "likelihood": LIKELIHOOD,
+    "next_item": NEXT_ITEM,
+    "longest_text": LONGEST,
+}
 
 
 @pytest.fixture
@@ -211,6 +266,56 @@ logger: csv
         query, scorer, _, mrr, *_ = line.split(",")
         if scorer == "longest_text" and ties[query]:
             assert float(mrr) == pytest.approx(longest[query][0])
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_router_chooses_models(tmp_path: Path, start: Callable[[str], Path]) -> None:
+    rows = [
+        {
+            "query_id": f"q{place}",
+            "query": f"{word} task {place}",
+            "scores": {"one": float(word == "sort"), "two": float(word == "open"), "three": 0.25},
+        }
+        for place in range(40)
+        for word in [["sort", "open"][place % 2]]
+    ]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = start(
+        """
+imports: [task_router]
+ranker: {name: task_router, metrics: [chosen]}
+references: [best_single, oracle]
+features: {name: texts, source: {name: routing, queries: queries.jsonl}}
+datamodule: {name: text_groups, split_shares: [0.5, 0.2, 0.3]}
+monitor: val/chosen
+logger: csv
+"""
+    )
+    metrics = json.loads((run / "metrics.json").read_text())
+    found = {name: means["label"]["mean"] for name, means in metrics["routing"]["scorers"].items()}
+    assert found["task_router"] == found["oracle"] == 1 > found["best_single"]
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_prompted_ranker_asks_and_is_counted(tmp_path: Path, start: Callable[[str], Path]) -> None:
+    model = save(tmp_path / "tiny", LlamaConfig, LlamaForCausalLM)
+    rows = rows_of_groups()
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = start(
+        f"""
+imports: [pointwise]
+ranker:
+  name: pointwise
+  generator: {{name: transformers, model: {model}, template: plain}}
+  max_new_tokens: 8
+features: {{name: texts, source: {{name: jsonl, path: groups.jsonl}}}}
+datamodule: {{name: text_groups}}
+logger: csv
+"""
+    )
+    asked = json.loads((run / "metrics.json").read_text())["asked"]["test"]
+    assert asked["calls"] == 3 * asked["queries"] > 0
+    assert asked["prompt_tokens"] > 20 * asked["calls"] and 0 < asked["new_tokens"] <= 8 * asked["calls"]
 
 
 @pytest.mark.usefixtures("outside")
