@@ -1,6 +1,7 @@
 """Plan: what tests ask of a program, read from their source before they run."""
 
 import ast
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -73,9 +74,11 @@ def plan_of(setup: str, tests: tuple[str, ...], entry_point: str | None) -> Plan
         entry_point: The function under test, if it is known.
     """
     try:
-        for source in (setup, *tests):
-            compile(source, "<test>", "exec", dont_inherit=True)
-        trees = [ast.parse(source) for source in (setup, *tests)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for source in (setup, *tests):
+                compile(source, "<test>", "exec", dont_inherit=True)
+            trees = [ast.parse(source) for source in (setup, *tests)]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Plan(problem=f"a test cannot be read: {message_of(error)}")
     uses: dict[str, set[str]] = {}

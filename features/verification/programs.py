@@ -6,6 +6,7 @@ import html
 import re
 import symtable
 import textwrap
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 
@@ -22,7 +23,7 @@ _TAGGED = re.compile(
 _RUN_ON = re.compile(r"^[^\S\n]*\[(?:DONE|END|/PYTHON|/CODE)\]", re.MULTILINE)
 _FENCE = re.compile(r"^(?P<before>[^`~\n]*)(?P<mark>`{3,}|~{3,})(?P<info>[^`\n]*)$")
 _INFO = re.compile(r"\s*(?:python3?|py)?\b:?(?P<code>.*)", re.I)
-_QUOTED = re.compile(r"(`+)(?:python3?\b|py\b)?\s*([^`]+?)\1", re.I)
+_QUOTED = re.compile(r"(?<!`)(`{1,3})(?!`)(?:python3?\b|py\b)?\s*([^`]+)\1(?!`)", re.I)
 _PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.|In \[\d+\]:) ?", re.MULTILINE)
 _GOES_ON = re.compile(r"(?:else|elif|except|finally)\b|[])}#]")
 _QUOTE = re.compile(r"^[ \t]*> ?", re.MULTILINE)
@@ -32,7 +33,8 @@ _BEGINNING = re.compile(
     r"|[A-Za-z_][\w.]*\("
 )
 _DEFINITION = re.compile(r"^(?:(?:async +)?def|class) +(\w+)|^(\w+)\b[^=\n]*=(?!=)", re.MULTILINE)
-_MOST_FENCES, _MOST_LINES = 6, 300
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+_MOST_FENCES, _MOST_LINES, _DEEPEST = 6, 300, 3
 _INDENT = "    "
 
 
@@ -86,21 +88,33 @@ def defines(code: str, name: str) -> bool:
 def is_python(text: str) -> bool:
     """Whether a text can be compiled."""
     try:
-        compile(text, "<code>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        _compile(text)
+    except _UNREADABLE:
         return False
     return True
 
 
-def _blocks(text: str) -> Iterator[str]:
-    """The blocks that a text marks as code, in order."""
-    tagged = [bracketed or other for bracketed, _, other in _TAGGED.findall(text)]
-    if run_on := _RUN_ON.search(text):
+def _compile(text: str) -> symtable.SymbolTable:
+    """Compile a text without the warnings that are its author's; return its symbols.
+
+    Raises:
+        Exception: Of the kinds in `_UNREADABLE`, if it is not Python.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compile(text, "<code>", "exec", dont_inherit=True)
+        return symtable.symtable(text, "<code>", "exec")
+
+
+def _blocks(text: str, depth: int = _DEEPEST) -> Iterator[str]:
+    """The blocks that a text marks as code, in order; `depth` limits tags inside tags."""
+    tagged = [bracketed or other for bracketed, _, other in _TAGGED.findall(text)] if depth else []
+    if depth and (run_on := _RUN_ON.search(text)):
         before = text[: run_on.start()]
         tagged = tagged if _TAGGED.search(before) else [before, *tagged]
     if tagged:
         for block in tagged:
-            yield from list(_blocks(block)) or [_repaired(block.strip("\n") + "\n")]
+            yield from list(_blocks(block, depth - 1)) or [_repaired(block.strip("\n") + "\n")]
     else:
         yield from _fenced(text)
 
@@ -130,7 +144,7 @@ def _fenced(text: str) -> Iterator[str]:
 def _repaired(block: str) -> str:
     """A block without its indentation, quotes, prompts or escapes, if that makes it Python; else as it is."""
     if is_python(flush := textwrap.dedent(block)):
-        with suppress(SyntaxError, ValueError):
+        with suppress(SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
             value = ast.literal_eval(flush.strip())
             if isinstance(value, str) and "\n" in value and is_python(value):
                 return value
@@ -171,10 +185,10 @@ def _is_open(chunk: str) -> bool:
     if not _BEGINNING.match(chunk) or chunk.count("\n") > _MOST_LINES:
         return False
     try:
-        compile(chunk, "<code>", "exec", dont_inherit=True)
+        _compile(chunk)
     except SyntaxError as error:
         return any(words in error.msg for words in ("was never closed", "unterminated triple", "expected "))
-    except (ValueError, RecursionError, MemoryError):
+    except _UNREADABLE:
         return False
     return False
 
@@ -209,8 +223,8 @@ def _together(blocks: Sequence[str], names: Collection[str], others: Collection[
 def _defined(code: str) -> set[str]:
     """The names that code defines or imports at its top level; a built-in name only if it is a function or class."""
     try:
-        table = symtable.symtable(code, "<code>", "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        table = _compile(code)
+    except _UNREADABLE:
         return {name for pair in _DEFINITION.findall(code) for name in pair if name}
     found = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     spaces = {child.get_name() for child in table.get_children()}
@@ -220,8 +234,8 @@ def _defined(code: str) -> set[str]:
 def names_needed(code: str) -> set[str]:
     """The names that code uses and does not define itself; built-in names too."""
     try:
-        tables = [symtable.symtable(code, "<code>", "exec")]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tables = [_compile(code)]
+    except _UNREADABLE:
         return set()
     top, used = tables[0], set[str]()
     while tables:

@@ -197,3 +197,27 @@ def test_several_names_may_stand_in_several_blocks() -> None:
 def test_names_needed_are_those_that_code_uses_and_does_not_define() -> None:
     code = "import math\nx = math.pi\ndef f(a):\n    b = a + c\n    return [d for e in b if g(e)]\nh(x, f, len(x))"
     assert names_needed(code) == {"c", "d", "g", "h", "len"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<code>",
+        "[BEGIN]\n",
+        "```\n",
+        "`",
+        "```python\n",
+        "(",
+        "x = (\n",
+        "@a\n",
+        "[DONE]\n<pre>",
+        ">",
+        "\0",
+        "\ud800",
+        "{[1]: 2}",
+        "1 is 1\n",
+    ],
+)
+def test_no_response_is_too_odd(text: str) -> None:
+    assert isinstance(code_of(text * 1500, ["f"]), str)
+    assert isinstance(completed(code_of(text * 1500, ["f"]), PROMPT, "square"), str)
