@@ -101,6 +101,7 @@ _EXACT, _DIGITS = sympy.Rational(1, 10**25), 40
 _ROUNDED = sympy.Rational(1, 200)
 
 
+@lru_cache(maxsize=256)
 def latex(answer: str) -> str:
     r"""An answer in LaTeX, whatever notation it is in.
 
@@ -146,7 +147,9 @@ def equal(reference: str, answer: str | None, found: list[Any]) -> bool:
             return numerals[0] == numerals[1]
         if (_is_set(reference) and _is_point(answer)) or (_is_point(reference) and _is_set(answer)):
             return False
-        sets = [solutions for each in (reference, answer) if (solutions := _solutions(each))]
+        sets = []
+        if any(_RELATION.search(latex(each)) or _MEMBER.match(latex(each)) for each in (reference, answer)):
+            sets = [solutions for each in (reference, answer) if (solutions := _solutions(each))]
         if len(sets) == 2 and (None in (variables := [each.variable for each in sets]) or len(set(variables)) == 1):
             one, other = (each.numbers for each in sets)
             return verify(one, other, timeout_seconds=None) and not _differ(one, other)

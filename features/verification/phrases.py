@@ -69,6 +69,7 @@ _UNDECIDED = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _DIGIT = re.compile(r"\d")
+_BEGINS_LINE = re.compile(r"[\s#*_\d.]*(?:the\s+)?(?:final|correct)?\s*", re.IGNORECASE)
 _RARE = ("not be ", "t be ", "unknown", "determin", "impossible", "enough", "insufficient", "cannot", "can't", "unable")
 _NO_ANSWER = re.compile(
     r"""(?:can\s?not|can['’]t|could\s+not)\s+(?:be|say|tell|know|determine)|not\s+(?:enough|sufficient)|insufficient|unable\s+to
@@ -106,7 +107,8 @@ def said_in(text: str, start: int = 0) -> Iterator[Said]:
     for found in reversed(list(pattern.finditer(text, start))):
         given = answer_at(text, found.end(), alone="\n" in found["blank"])
         if given and not (given.lower().startswith("not ") and not is_none(given)):
-            yield Said(found.end(), given, bool(found["plain"] or found["sign"]))
+            line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
+            yield Said(found.end(), given, bool(found["plain"] or (found["sign"] and _BEGINS_LINE.fullmatch(line))))
 
 
 def answer_at(text: str, start: int, *, alone: bool = False) -> str:
@@ -139,7 +141,8 @@ def is_definite(answer: str) -> bool:
     >>> is_definite("$12$ apples"), is_definite("the sum of 3 and 5")
     (True, False)
     """
-    return bool(_DEFINITE.match(answer)) and len(_WORD.findall(answer)) <= _MOST_WORDS
+    few = len(answer) <= _LONGEST_LINE and len(_WORD.findall(answer)) <= _MOST_WORDS and answer.count("=") <= 1
+    return few and bool(_DEFINITE.match(answer))
 
 
 def is_none(answer: str) -> bool:

@@ -139,7 +139,10 @@ def test_an_answer_stands_in_the_field_of_an_object(text: str, answer: str) -> N
     ("#### 12\n\nExplanation: 16 - 4 = 12", "12"),
     ("#### Step 1: add\n3 + 9 = 12\n#### Step 2: check\nThe answer is 12.", "12"),
     (r"\boxed{12}\n#### Check\n3 * 4 = 12", "12"), (r"\boxed{12}. The answer would be 13 with another apple.", "12"),
-    (r"\boxed{12}. The answer is 12 apples.", "12"), ("A: 11\nA: 12", "12"),
+    (r"\boxed{12}. The answer is 12 apples.", "12"),
+    (r"\boxed{12}. We check our answer: $3 * 4 = 12$.", "12"),
+    (r"\boxed{11}. No.\nFinal answer: 12", "12"), (r"\boxed{12}. The answer is 3 * 4 = 10 + 2 = 12.", "12"),
+    ("A: 11\nA: 12", "12"),
     ("#### cannot be determined", "cannot be determined"),
 ])  # fmt: skip
 def test_the_last_statement_counts(text: str, answer: str) -> None:
