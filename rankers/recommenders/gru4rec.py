@@ -65,10 +65,11 @@ class GRU4Rec(Recommender):
         self.register_buffer("counts", torch.ones(num_items))
         self._lanes: tuple[Tensor, Tensor, int] | None = None
         self._seed = 0
+        self._known_chances: Tensor | None = None
 
     def learn_from(self, data: Any) -> None:
         """Count how often each item occurs in the sequences to learn from, and take the seed of drawn negatives."""
-        self._seed = data.seed
+        self._seed, self._known_chances = data.seed, None
         self.counts.copy_(torch.bincount(data.sequences.flat.long(), minlength=self.num_items))
 
     def item_table(self) -> Float[Tensor, "N E"]:
@@ -135,14 +136,19 @@ class GRU4Rec(Recommender):
         if not self.num_samples:
             return torch.zeros(0, dtype=torch.int64, device=self.counts.device)
         generator = torch.Generator().manual_seed(hash((self._seed, self.global_step)) % 2**63)
-        chances = (self.counts.cpu().double() ** self.alpha).cumsum(0)
-        drawn = torch.rand(self.num_samples, generator=generator, dtype=torch.float64) * chances[-1]
-        return torch.searchsorted(chances, drawn, right=True).clamp(max=self.num_items - 1).to(self.counts.device)
+        sums = self._chances[1].cpu().cumsum(0)
+        drawn = torch.rand(self.num_samples, generator=generator, dtype=torch.float64) * sums[-1]
+        return torch.searchsorted(sums, drawn, right=True).clamp(max=self.num_items - 1).to(self.counts.device)
 
     def _log_chances(self, batch: PoolBatch, rows: Tensor) -> Float[Tensor, " C"]:
         """The logarithm of each item's probability: by popularity for other users' items, by alpha for drawn ones."""
-        chances = [
-            (self.counts**power / (self.counts**power).sum())[some]
-            for power, some in ((1.0, rows[: len(batch.rows)]), (self.alpha, rows[len(batch.rows) :]))
-        ]
-        return torch.cat(chances).clamp(min=1e-12).log()
+        others, drawn = rows.split([len(batch.rows), len(rows) - len(batch.rows)])
+        return torch.cat([self._chances[0, others], self._chances[1, drawn]]).clamp(min=1e-12).log().float()
+
+    @property
+    def _chances(self) -> Float[Tensor, "2 N"]:
+        """Each item's probability as another user's item, and to be drawn."""
+        if self._known_chances is None or self._known_chances.device != self.counts.device:
+            powers = torch.stack([self.counts.double(), self.counts.double() ** self.alpha])
+            self._known_chances = powers / powers.sum(dim=1, keepdim=True)
+        return self._known_chances
