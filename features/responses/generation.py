@@ -1,5 +1,6 @@
 """Generation: the interface of all generators."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
@@ -97,8 +98,9 @@ class Generator(Protocol):
         """
 
     def replies(self, chats: Sequence[Chat]) -> Iterator[Reply]:
-        """Yield one reply to each chat, in order."""
-        tasks = [Task(str(place), "", chat) for place, chat in enumerate(chats)]
+        """Yield one reply to each chat, in order; drawn tokens depend on the chat, not on its place."""
+        ids = [hashlib.sha256(repr([dict(each) for each in chat]).encode()).hexdigest() for chat in chats]
+        tasks = [Task(id, "", chat) for id, chat in zip(ids, chats, strict=True)]
         for found in self.generate(tasks, range(1)):
             if not found.responses:
                 yield Reply("", found.prompt_tokens, 0, found.refusal or "no response")

@@ -16,15 +16,7 @@ DEFAULT_GENERATOR: Node = "transformers"
 
 
 class ModelOptions(Reporting, total=False):
-    """Options of all rankers that ask a language model.
-
-    Args:
-        generator: The language model: `transformers`, `openai_compatible` or `vllm`, with its options; the ranker sets
-            its temperature, length and number of responses.
-        temperature: Divisor of the logits; 0 always takes the likeliest token.
-        max_new_tokens: Longest answer in tokens.
-        cache: The file of answers, by model and question; a run that was stopped takes its answers from there.
-    """
+    """Options of all rankers that ask a language model."""
 
     generator: Annotated[Node, GENERATORS]
     temperature: SamplingTemperature
@@ -37,6 +29,13 @@ class Prompted(Untrained[AnyBatch]):
 
     Answers are cached, and what they cost is in the run's results as `asked`. An answer that cannot be used is counted
     there as a fault, and never ends a run.
+
+    Args:
+        generator: The language model: `transformers`, `openai_compatible` or `vllm`, with its options; the ranker sets
+            its temperature, length and number of responses.
+        temperature: Divisor of the logits; 0 always takes the likeliest token.
+        max_new_tokens: Longest answer in tokens.
+        cache: The file of answers, by model and question; a run that was stopped takes its answers from there.
     """
 
     takes_shared_negatives: ClassVar[bool] = True
