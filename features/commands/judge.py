@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def judge(source: TaskSource | FilePath, verifier: Node, console: Console | None = None) -> VerdictReport:
+def judge(source: TaskSource | str, verifier: Node, console: Console | None = None) -> VerdictReport:
     """Judge all recorded responses of a source.
 
     Args:

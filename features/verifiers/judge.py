@@ -152,8 +152,8 @@ class Judge:
             reply = cache.get(request)
             if reply is None:
                 # A reply that was cut could have continued, so it is stored with a mark at its end.
-                text, finish = self.endpoint.choices(self.model, messages, stop, **options)[0]
-                reply = cache.put(request, f"{text}{_CUT}" if finish == "length" else text)
+                choice = self.endpoint.choices(self.model, messages, stop, **options)[0]
+                reply = cache.put(request, f"{choice.text}{_CUT}" if choice.finish == "length" else choice.text)
             # A cached reply shows that the server has answered.
             self.endpoint.answered = True
             if (score := score_of(reply)) is not None:

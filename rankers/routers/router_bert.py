@@ -86,7 +86,7 @@ class RouterBERT(TextRanker):
         for batch in data.evaluation_batches("train", data.most_candidates("train"), 1):
             for texts, mask in zip(batch.candidates, batch.mask.tolist(), strict=True):
                 found |= dict.fromkeys(text for text, there in zip(texts, mask, strict=True) if there)
-        assert self.head is not None, "configure_model() was not called"
+        assert isinstance(self.head, nn.Linear), "configure_model() was not called"
         self.models = list(found)
         head = nn.Linear(self.head.in_features, len(found))
         nn.init.normal_(head.weight, std=1 / (head.in_features + 1) ** 0.5)
@@ -116,7 +116,7 @@ class RouterBERT(TextRanker):
         return described
 
     def _scores(self, conversations: Sequence[Conversation]) -> Float[Tensor, "N M"]:
-        assert self.head is not None, "configure_model() was not called"
+        assert isinstance(self.head, nn.Linear), "configure_model() was not called"
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._train != "head"):
             pooled = self.reader.read(conversations, self._pooled)
         with torch.autocast(pooled.device.type, enabled=False):

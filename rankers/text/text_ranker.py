@@ -188,6 +188,7 @@ class TextRanker(Ranker[TextBatch]):
             add_lora(backbone, self._lora)
         else:
             backbone.requires_grad_(self._train == "all")
+        assert self.head is not None
         self.head.requires_grad_(self._train != "nothing")
         return backbone
 
