@@ -12,7 +12,7 @@ class Said(NamedTuple):
     Args:
         start: Position in the text.
         text: The answer.
-        plain: Whether the text says that this is the answer, not that it would be.
+        plain: Whether the text says just that this is the answer, not that it would be or how to check it.
     """
 
     start: int
@@ -46,9 +46,7 @@ _ABROAD = {
     "الجواب": r"الجواب\s*(?:هو|هي|:)",
     "الإجابة": r"الإجابة\s*(?:هي|هو|:)",
 }
-_ENGLISH = (
-    rf"\b[aA](?:nswers?|NSWERS?)\b(?:\*\*)?(?i:[^.:=\n]{{0,60}}?\b(?:(?P<plain>{_LINKS})|{_BE})\b|\s*(?P<sign>[:=]))"
-)
+_ENGLISH = rf"\b[aA](?:nswers?|NSWERS?)\b(?:\*\*)?(?i:[^.:=\n]{{0,60}}?\b(?:{_LINKS}|{_BE})\b|\s*(?P<sign>[:=]))"
 _AFTER = r"(?:\*\*)?:?(?P<blank>\s*)(?=\S)"
 
 
@@ -69,6 +67,10 @@ _UNDECIDED = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _DIGIT = re.compile(r"\d")
+_PLAINLY = re.compile(
+    r"answers?(?:\*\*)?(?:\s+(?:to|for|of|the|this|question|problem|therefore|thus|then|actually)){0,6}\s+(?:is|are)\b",
+    re.IGNORECASE,
+)
 _BEGINS_LINE = re.compile(r"[\s#*_\d.]*(?:the\s+)?(?:final|correct)?\s*", re.IGNORECASE)
 _RARE = ("not be ", "t be ", "unknown", "determin", "impossible", "enough", "insufficient", "cannot", "can't", "unable")
 _NO_ANSWER = re.compile(
@@ -108,7 +110,8 @@ def said_in(text: str, start: int = 0) -> Iterator[Said]:
         given = answer_at(text, found.end(), alone="\n" in found["blank"])
         if given and not (given.lower().startswith("not ") and not is_none(given)):
             line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
-            yield Said(found.end(), given, bool(found["plain"] or (found["sign"] and _BEGINS_LINE.fullmatch(line))))
+            plain = _BEGINS_LINE.fullmatch(line) if found["sign"] else _PLAINLY.match(found[0])
+            yield Said(found.end(), given, bool(plain) and not line.lower().endswith(("this ", "that ")))
 
 
 def answer_at(text: str, start: int, *, alone: bool = False) -> str:

@@ -141,6 +141,8 @@ def test_an_answer_stands_in_the_field_of_an_object(text: str, answer: str) -> N
     (r"\boxed{12}\n#### Check\n3 * 4 = 12", "12"), (r"\boxed{12}. The answer would be 13 with another apple.", "12"),
     (r"\boxed{12}. The answer is 12 apples.", "12"),
     (r"\boxed{12}. We check our answer: $3 * 4 = 12$.", "12"),
+    (r"\boxed{12}. We can check this answer by adding the numbers, which are $5, 7$.", "12"),
+    (r"\boxed{12}. This answer equals $\binom{12}{1}.$ Is this a coincidence?", "12"),
     (r"\boxed{11}. No.\nFinal answer: 12", "12"), (r"\boxed{12}. The answer is 3 * 4 = 10 + 2 = 12.", "12"),
     ("A: 11\nA: 12", "12"),
     ("#### cannot be determined", "cannot be determined"),
