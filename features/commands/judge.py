@@ -94,9 +94,8 @@ def judge(source: TaskSource | str, verifier: Node, console: Console | None = No
     Raises:
         ConfigError: If the file or the verifier has a mistake, or no response is recorded.
     """
-    if isinstance(source, str):
-        source = SOURCES.build({"name": source_of(source), "path": source})
-    pairs: list[tuple[Task, Response]] = [(task, each) for task in source.problems() for each in task.responses]
+    tasks = SOURCES.build({"name": source_of(source), "path": source}) if isinstance(source, str) else source
+    pairs: list[tuple[Task, Response]] = [(task, each) for task in tasks.problems() for each in task.responses]
     if not pairs:
         raise ConfigError("source", "has no recorded response.", cure="give each problem `candidates` or `responses`")
     verdicts = build_verifier(verifier, path="verifier").verify((task, each.text) for task, each in pairs)

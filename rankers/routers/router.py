@@ -79,6 +79,11 @@ class Router(Ranker[FeatureBatch]):
         for name in ("labels", "performance", "cost"):
             self.register_buffer(name, torch.empty(0, 0))
 
+    @property
+    def is_pointwise(self) -> bool:
+        """True: a model's score depends on the query and the models of training, not on those offered beside it."""
+        return True
+
     def learn_from(self, data: Any) -> None:
         """Keep the training queries, the models, and how each model did."""
         for name, values in Tried.of(data, self._max_queries)._asdict().items():
