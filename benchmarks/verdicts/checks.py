@@ -14,7 +14,7 @@ from features.sources.tasks.humaneval import HumanEval
 from features.sources.tasks.math import Math
 from features.sources.tasks.mbpp import Mbpp
 from features.texts.tasks import Task, TaskSource
-from features.verification.answers import stated_answer, without_thoughts
+from features.verification.answers import first_answer, stated_answer, without_thoughts
 from features.verification.call_forms.call import Call
 from registry import Node
 
@@ -56,7 +56,7 @@ def _equal_texts(folder: Path) -> Iterator[Item]:
     """Answers that are the reference letter by letter, and whole numbers other than the reference."""
     for task in Problems([str(path) for path in sorted(folder.glob("*.jsonl"))]).problems():
         for response in task.responses:
-            answer = stated_answer(without_thoughts(response.text)) or ""
+            answer = stated_answer(first_answer(without_thoughts(response.text))) or ""
             if answer.replace(" ", "") == str(task.reference).replace(" ", ""):
                 yield Item(task, response.text, 1.0, "equal texts")
             elif (one := _number(answer)) is not None and (other := _number(str(task.reference))) is not None:
@@ -65,7 +65,8 @@ def _equal_texts(folder: Path) -> Iterator[Item]:
 
 def _golds(folder: Path) -> Iterator[Item]:
     """Each solution against its own answer, and each number against the next one that differs."""
-    tasks = list(Math(str(folder), None, None).problems())
+    # Two solutions of the training part have an empty box.
+    tasks = [task for task in Math(str(folder), None, None).problems() if task.reference]
     numbers = [(task, number) for task in tasks if (number := _number(str(task.reference))) is not None]
     for task in tasks:
         yield Item(task, rf"\boxed{{{task.reference}}}", 1.0, "own answer")

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from features.verification.phrases import answer_at, is_definite, is_none, said_in
 
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*")
+_EMPTY = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TAGGED = re.compile(
     r"<\|begin_of_box\|>(?P<box>.*?)(?:<\|end_of_box\|>|\Z)|(?P<mark><(?:final_)?answer>|\[ANSWER\])"
@@ -108,10 +109,13 @@ def _under_mark(text: str) -> Statement | None:
 def last_boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{}` or `\fbox{}` with balanced braces in a text; None if there is none.
 
+    An empty box counts only if all boxes are empty, as in two published solutions of MATH.
+
     >>> last_boxed(r"\boxed{1} or \boxed{\{2, 3\}}")
     '\\{2, 3\\}'
     """
-    return next((box for _, box in reversed(list(_boxes(text)))), None)
+    boxes = list(_boxes(text))
+    return boxes[-1][1] if boxes else "" if _EMPTY.search(text) else None
 
 
 def _boxes(text: str) -> Iterator[tuple[int, str]]:

@@ -19,7 +19,7 @@ from features.verification.answers import first_answer, last_boxed, stated_answe
     (r"\boxed 9.", "9"),
     (r"\boxed\pi", r"\pi"),
     (r"\boxed{3} but cut off: \boxed{\frac{1", "3"),
-    (r"\boxed{}", None),
+    (r"\boxed{}", ""),
     (r"\boxed{5}\boxed{}", "5"),
     (r"\boxed{\boxed{5}}", "5"),
     (r"\boxed", None),
