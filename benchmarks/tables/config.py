@@ -241,17 +241,19 @@ class TableSpec:
                     raise changed from error
             for each in self.config.columns:
                 if self.place(each) == column.name and each.value in OF_METRICS:
-                    _check_metric(self.config, each, configs[-1], f"{path} ({row.name}) x {each.name}")
+                    self._check_metric(each, configs[-1], f"{path} ({row.name}) x {each.name}")
             judged = configs[1] if column.judged else None
             yield Cell(section.name, row.name, column.name, seed, configs[0], Path(name).stem, judged)
 
-
-def _check_metric(table: TableConfig, column: Column, config: RunConfig, where: str) -> None:
-    metric = column.metric or table.metric
-    known = [metric_name(node) for node in config.ranker.get("metrics", [])]
-    if known and metric not in known:
-        cure = "ranker.metrics=[...] in the overrides, or another metric"
-        raise ConfigError(where, f"the runs have no metric {metric!r}.", given=metric, known=known, cure=cure)
+    def _check_metric(self, column: Column, config: RunConfig, where: str) -> None:
+        metric = column.metric or self.config.metric
+        known = [metric_name(node) for node in config.ranker.get("metrics", [])]
+        if known and metric not in known:
+            cure = "ranker.metrics=[...] in the overrides, or another metric"
+            problem = f"the runs have no metric {metric!r}."
+            error = ConfigError(where, problem, given=metric, known=known, cure=cure)
+            error.file = f"{self.name}.yaml"
+            raise error
 
 
 def _place(config: TableConfig, column: Column) -> str:

@@ -93,7 +93,9 @@ def _ranges(spec: TableSpec, sections: Sections, findings: Mapping[Key, Mapping[
 def _heat_map(spec: TableSpec, sections: Sections, findings: Mapping[Key, Mapping[str, Any]]) -> Any:
     """Rows against columns, one panel per section; darker is better within a column, since columns differ."""
     names, num_rows = [column.name for column in spec.config.columns], len(spec.config.rows)
-    figure = new_figure(1.8 + 0.6 * len(names), (1.2 + 0.35 * num_rows) * len(sections))
+    width = 1.5 + 0.6 * len(names) + _INCHES_OF_LETTER * max(len(row.name) for row in spec.config.rows)
+    height = 0.9 + 0.35 * num_rows + _INCHES_OF_LETTER * max(map(len, names))
+    figure = new_figure(width, height * len(sections))
     for (section, rows), [axes] in zip(sections, figure.subplots(len(sections), 1, squeeze=False), strict=True):
         axes.set(title=section.name)
         _draw_heat_map(spec, rows, names, figure, axes)
@@ -149,11 +151,12 @@ def _label(spec: TableSpec, metric: str) -> str:
 
 
 def _share_legend(figure: Any, panels: Any) -> None:
-    """One legend for all panels, below them, since it would hide lines in them; no wider than the figure."""
+    """One legend for all panels, below them, since it would hide lines in them; the figure is as wide as it needs."""
     lines = {line.get_label(): line for axes in panels.flat for line in axes.lines}
     if lines:
         width = _INCHES_OF_LINE + _INCHES_OF_LETTER * max(map(len, lines))
-        most = max(1, int(figure.get_figwidth() / width))
+        figure.set_figwidth(max(figure.get_figwidth(), width))
+        most = int(figure.get_figwidth() / width)
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 4, most))
 
 

@@ -152,7 +152,7 @@ def _summary(spec: TableSpec, row: Row, column: Column, cells: list[Finding]) ->
     numbers = [float(value) for value in values if value is not None]
     scale = 100 if spec.config.percent and column.value in RANKED else 1
     if len(spec.config.seeds) > 1:
-        # Values that no seed changes, such as those of an oracle, have no interval over seeds.
+        # Equal values, such as an oracle's, say nothing of how far seeds lie apart.
         found = over_seeds(numbers) if max(numbers) > min(numbers) else None
         return Shown(fmean(numbers) * scale, half=None if found is None else (found.high - found.mean) * scale)
     half = None

@@ -131,6 +131,7 @@ def _each_done(pool: Executor, works: dict[Key, Work], processes: int, console: 
     running: dict[Future[Finding], Key] = {}
     built: set[str] = set()
     failed: list[Exception] = []
+    problems: set[str] = set()
     waiting, largest = dict(works), 0
     while waiting or running:
         for key, work in list(waiting.items()):
@@ -154,10 +155,14 @@ def _each_done(pool: Executor, works: dict[Key, Work], processes: int, console: 
             except InterruptedRunError:
                 raise
             except Exception as error:  # raised below; the other cells do not depend on it
-                where = f"{_name_of(key)} has failed: {type(error).__name__}"
+                problem = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+                is_new = problem not in problems
+                console.print(
+                    f"{_name_of(key)} has failed{f': {problem}' if is_new else ' likewise'}", style="red", markup=False
+                )
+                problems.add(problem)
                 if isinstance(error, ConfigError):
-                    error.file, where = error.file or _name_of(key), f"{_name_of(key)} has failed"
-                console.print(f"{where}: {error}", style="red", markup=False)
+                    error.file = error.file or _name_of(key)
                 failed.append(error)
                 continue
             built.add(_data(works[key]))

@@ -52,7 +52,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             future: Any = running.Future()
             done.append(work.run)
             os.environ.pop("RANKERS_RUN_DIR", None)
-            future.set_result(function(work))
+            try:
+                future.set_result(function(work))
+            except Exception as error:
+                future.set_exception(error)
             return future
 
     monkeypatch.setattr(running, "ProcessPoolExecutor", Here)
