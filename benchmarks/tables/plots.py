@@ -109,18 +109,18 @@ def _draw_heat_map(spec: TableSpec, rows: Rows, names: Sequence[str], figure: An
         [float("nan") if value is None or top is None else value - top for value, top in zip(row, best, strict=True)]
         for row in values
     ]
-    image = axes.imshow(gaps, aspect="auto", cmap=SHADES)
+    lowest = min((gap for row in gaps for gap in row if gap == gap), default=0.0)
+    image = axes.imshow(gaps, aspect="auto", cmap=SHADES, vmin=lowest or -1, vmax=0)
     axes.set_xticks(range(len(names)), labels=names, rotation=45, ha="right")
     axes.set_yticks(range(len(rows)), labels=list(rows))
     axes.set(xlabel="tested on", ylabel="trained on")
-    lowest = min((gap for row in gaps for gap in row if gap == gap), default=0.0)
     for y, row in enumerate(values):
         for x, value in enumerate(row):
             if value is not None:
-                dark = gaps[y][x] > lowest / 2
+                dark = gaps[y][x] > (lowest or -1) / 2
                 text = f"{value:.1f}" if spec.config.percent else f"{value:.3f}"
                 axes.text(x, y, text, ha="center", va="center", fontsize=7, color="w" if dark else "k")
-    figure.colorbar(image, label="difference to the best of the column")
+    figure.colorbar(image, label="below the column's best")
 
 
 def _curves(spec: TableSpec, sections: Sections, findings: Mapping[Key, Mapping[str, Any]]) -> Any:
