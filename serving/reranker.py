@@ -53,11 +53,11 @@ class Reranker:
     """
 
     def __init__(self, ranker: Ranker[Any], encoder: Encoder | LanguageModel | None = None) -> None:
-        if encoder is None and ranker.batch_type is not TextBatch:
-            raise ValueError(f"{ranker.name} does not read texts itself: give the encoder of its features")
         if ranker.extra:
             problem = f"this ranker also reads {', '.join(ranker.extra)} of each response, which texts do not have"
             raise ValueError(f"{problem}: call the ranker itself with a FeatureBatch, or train one without `extra`")
+        if encoder is None and ranker.batch_type is not TextBatch:
+            raise ValueError(f"{ranker.name} does not read texts itself: give the encoder of its features")
         ranker.configure_model()
         self.ranker, self.encoder = ranker.eval(), encoder
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from sklearn.cluster import KMeans, MiniBatchKMeans
@@ -28,8 +29,9 @@ def residual_codes(
         ValueError: If more than `num_codes` items have the same codes.
     """
     rest, codes = vectors.double().cpu().numpy().copy(), []
-    count = min(num_codes, len(rest))
     for level in range(num_levels):
+        # What is left may be equal for many items: k-means makes no more clusters than there are points.
+        count = min(num_codes, _num_different(rest))
         means: Any = KMeans(count, random_state=seed + level)
         if len(rest) > _MANY:
             means = MiniBatchKMeans(count, random_state=seed + level, batch_size=10_000)
@@ -45,6 +47,12 @@ def residual_codes(
     last = torch.empty_like(group)
     last[order] = torch.arange(len(group)) - (sizes.cumsum(0) - sizes)[group[order]]
     return torch.cat([found, last.unsqueeze(1)], dim=1)
+
+
+def _num_different(points: Any) -> int:
+    """The number of different rows of float64; a hash of each, because sorting whole rows is slow."""
+    factors = np.random.default_rng(0).integers(1, 2**62, points.shape[1]) * 2 + 1
+    return len(np.unique(points.view(np.int64) @ factors))
 
 
 class CodeTree:

@@ -93,6 +93,9 @@ class RouterBERT(TextRanker):
         nn.init.zeros_(head.bias)
         self.head = head.to(self.device)
 
+    def _check_room(self) -> None:
+        """Nothing to check: it reads the query alone."""
+
     def check_backbone(self, *, download: bool) -> None:
         """Refuse what the backbone cannot do, using its config, its tokenizer and the hash of its weights."""
         outline = self._described.checked_outline(self.max_length, "ranker", download=download)

@@ -107,7 +107,7 @@ class TextRanker(Ranker[TextBatch]):
         """
         if self.backbone is None:
             self.backbone = self._load_backbone()
-            self._pairs.check_room()
+            self._check_room()
             self._trained = frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
             # Models are loaded in evaluation mode, and Lightning does not change the mode of modules.
             self.train(self.training)
@@ -121,9 +121,13 @@ class TextRanker(Ranker[TextBatch]):
             return
         if self._head == "pretrained":
             self._described.check_classifier(outline.config)
-        self._pairs.check_room()
+        self._check_room()
         if self._train == "lora":
             lora_targets(outline, self._lora)
+
+    def _check_room(self) -> None:
+        """Check that the longest text has room for a candidate."""
+        self._pairs.check_room()
 
     @property
     def is_pointwise(self) -> bool:

@@ -69,7 +69,7 @@ def test_texts_get_the_scores_that_their_stored_states_get(
     places = [opened.depths.index(depth) for depth in depths]
     states = torch.cat([opened.candidate_features(rows, place) for place in places], dim=1)
     query = torch.cat([opened.query_features(torch.tensor([group]), place) for place in places], dim=1)
-    found = reranker._vectors("sort 3", [f"{text} 3" for text in RESPONSES])
+    found = Reranker._vectors(reranker.encoder, "sort 3", [f"{text} 3" for text in RESPONSES])
     torch.testing.assert_close(found[0], query, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found[1], states, atol=1e-5, rtol=1e-4)
     chat = reranker.rank([{"role": "user", "content": "sort 3"}], [f"{text} 3" for text in RESPONSES])

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any, Literal
@@ -57,7 +57,7 @@ class ItemColumns:
 
     item: Text | None = None
     title: Text | None = None
-    more: tuple[Text, ...] = ()
+    more: list[Text] = field(default_factory=list)
 
 
 DEFAULT_WINDOWS = Windows(history=1000, min_history=1, max_windows=1)

@@ -287,7 +287,9 @@ logger: csv
     assert metrics["test"]["scorers"][name]["hit@1"]["mean"] == 1
     asked = metrics["asked"]
     assert asked["test"]["queries"] == metrics["test"]["queries"] and asked["test"]["faults"] == {}
-    assert asked["val"]["calls"] + asked["test"]["calls"] == len(server.asked)
+    calls = asked["val"]["calls"] + asked["test"]["calls"]
+    # A heap compares some pairs twice, and the second answer is in the cache.
+    assert calls > len(server.asked) if method == "sorting" else calls == len(server.asked)
     assert f"{name} asked {asked['test']['calls']} times about {asked['test']['queries']} queries" in (
         capsys.readouterr().err
     )
