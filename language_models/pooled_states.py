@@ -85,17 +85,17 @@ class PooledStates:
         passes: Iterator[tuple[list[Conversation], list[int]]],
         read: Callable[[list[Conversation]], Float[Tensor, "n H"]],
     ) -> Float[Tensor, "N H"]:
-        found: list[Float[Tensor, "n H"]] = []
-        places: list[int] = []
-        for part, rows in passes:
-            found.append(self._in_pass(read, part))
-            places += rows
+        parts = list(passes)
+        # Asked before the first pass: a process that waits in one would never answer.
+        spare = self._most_passes(len(parts)) - len(parts)
+        found = [self._in_pass(read, part) for part, _ in parts]
         states = (
             torch.cat(found) if found else torch.zeros(0, self._model.config.hidden_size, device=self._model.device)
         )
-        for _ in range(self._most_passes(len(found)) - len(found)):
+        for _ in range(spare):
             states = states + 0 * self._in_pass(read, _SPARE).sum()
-        return states[torch.tensor(places, dtype=torch.long).argsort().to(states.device)]
+        places = torch.tensor([row for _, rows in parts for row in rows], dtype=torch.long)
+        return states[places.argsort().to(states.device)]
 
     def _in_pass(
         self, read: Callable[[list[Conversation]], Float[Tensor, "n H"]], part: list[Conversation]
