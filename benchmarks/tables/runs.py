@@ -95,13 +95,16 @@ def _hash_of(file: Path, size: int, changed: int) -> str:
 
 def execute(work: Work) -> Finding:
     """The finding of a cell: its run is trained, or resumed where it stopped, or read where it has finished."""
-    if work.threads:
-        torch.set_num_threads(work.threads)
-    folder = _finished_run(work)
-    if work.judged is None:
-        found, per_query = json.loads((folder / run.METRICS).read_text(encoding="utf-8")), folder / "per_query.csv"
-    else:
-        found, per_query = _judge(folder, work.judged)
+    before = torch.get_num_threads()
+    torch.set_num_threads(work.threads or before)
+    try:
+        folder = _finished_run(work)
+        if work.judged is None:
+            found, per_query = json.loads((folder / run.METRICS).read_text(encoding="utf-8")), folder / "per_query.csv"
+        else:
+            found, per_query = _judge(folder, work.judged)
+    finally:
+        torch.set_num_threads(before)
     return {
         "scorers": _means(found["test"]),
         "intervals": found["test"]["scorers"],

@@ -251,9 +251,9 @@ def _named(file: RecordFile, wanted: str, option: str) -> str:
         ConfigError: If there is none.
     """
     fields = file.fields
-    for field in fields:
-        if wanted in (field, field.partition(":")[0]):
-            return field
+    for each in fields:
+        if wanted in (each, each.partition(":")[0]):
+            return each
     cure = f"set features.source.{option} to one of its columns"
     raise ConfigError(str(file.path), f"has no column {wanted!r}.", given=wanted, known=fields, cure=cure)
 

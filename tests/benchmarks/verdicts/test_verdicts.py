@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks import machine
 from benchmarks.__main__ import main
 from benchmarks.verdicts.call_notations import NOTATIONS
 from benchmarks.verdicts.checks import CHECKS
@@ -60,7 +61,10 @@ def test_calls_are_right_in_every_notation_and_wrong_when_changed(data: Path) ->
     assert found["kinds"] == {name: {"agree": 4} for name in (*NOTATIONS, "less", "twice")}
 
 
-def test_the_command_prints_counts_and_writes_results(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_counts_and_writes_results(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "limit_cores", lambda count: None)
     assert main(["verdicts", f"data={data}", "--results", str(data / "results")]) == 0
     printed = capsys.readouterr().out
     assert "gsm8k_solutions: 1 of 3 differ" in printed and "gsm8k_solutions g: 0, expected 1: 'A: 17'" in printed
@@ -68,7 +72,10 @@ def test_the_command_prints_counts_and_writes_results(data: Path, capsys: pytest
     assert set(written["sources"]) == {"gsm8k_solutions", "math_level5", "math", "bfcl"} and "made_with" in written
 
 
-def test_without_data_it_says_what_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_data_it_says_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "limit_cores", lambda count: None)
     assert main(["verdicts", f"data={tmp_path}", "--results", str(tmp_path)]) == 1
     assert "has none of the folders bfcl, gsm8k_solutions, math, math_level5, mbpp" in " ".join(
         capsys.readouterr().out.split()

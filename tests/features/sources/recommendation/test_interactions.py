@@ -87,7 +87,7 @@ def test_items_have_titles_and_texts_and_those_without_a_title_are_counted(tmp_p
         "item_id:token\tmovie_title:token_seq\tclass:token_seq\na\tAn  A\tx y\nb\t\tz\nd\tD\t\n"
     )
     path, items = str(tmp_path / "x.csv"), str(tmp_path / "x.item")
-    source = Interactions(path, items, item_columns=ItemColumns(more=("class",)))
+    source = Interactions(path, items, item_columns=ItemColumns(more=["class"]))
     assert [(each.id, each.text) for each in source.candidates()] == [("a", "An A. x y"), ("b", "z"), ("c", "c")]
     assert "2 of 3 items have no title: their text is their id." in source.notes()
     assert next(each.text for each in source.queries() if each.id == "u1-3") == "Newest to oldest: b; An A"
