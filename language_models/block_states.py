@@ -118,6 +118,13 @@ def first_position_of(model: Any) -> int:
     return 0
 
 
+def blocks_of(model: Any) -> list[nn.Module]:
+    """The transformer blocks of any model, in order; none if it does not hold them in one list."""
+    number = num_layers_of(model)
+    lists = (each for each in model.modules() if isinstance(each, nn.ModuleList) and len(each) == number)
+    return list(next(lists, ()))
+
+
 def place_of_blocks(model: Any) -> tuple[nn.Module, str]:
     """The module that holds both the list of blocks and the input embeddings, and the list's name in it."""
     embeddings, number = model.get_input_embeddings(), num_layers_of(model)

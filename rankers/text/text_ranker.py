@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from language_models.backbone import Backbone
-from language_models.block_states import base_of, place_of_blocks
+from language_models.block_states import base_of, blocks_of
 from language_models.conversation import Conversation
 from language_models.lora import Lora, add_lora, lora_targets
 from language_models.pooled_states import PooledStates, Pooling
@@ -202,9 +202,7 @@ class TextRanker(Ranker[TextBatch]):
 
         # Look at the model while every process still has it whole.
         self.reader.keep_in_step(mesh.get_group())
-        owner, name = place_of_blocks(self.backbone)
-        blocks = owner.get_submodule(name)
-        for module in [*blocks.children(), base_of(self.backbone), self.head]:
+        for module in [*blocks_of(self.backbone), base_of(self.backbone), self.head]:
             fully_shard(module, mesh=mesh)
         # Lightning reads checkpoints of shards itself, and would miss the frozen weights in them.
         self.strict_loading, self._is_sharded = False, True
