@@ -336,7 +336,7 @@ def test_a_server_that_asks_for_no_pause_gets_the_usual_one(
 @pytest.mark.parametrize(("told", "finish"), [("stop", "stop"), (None, None), (3, None), (["stop"], None)])
 def test_why_a_text_ended_is_a_word_or_not_known(told: Any, finish: str | None, server: Server) -> None:
     server.reply = lambda body, number: (200, said("a", finish_reason=told))
-    assert ChatEndpoint(server.url).choices("m", []) == [("a", finish)]
+    assert ChatEndpoint(server.url).choices("m", []) == [("a", finish, None, None)]
 
 
 def test_an_answer_without_end_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
