@@ -184,16 +184,15 @@ class TextRanker(Ranker[TextBatch]):
             # Nothing reads the pooler's output, and several processes would wait for its gradient.
             if getattr(backbone, "pooler", None) is not None:
                 backbone.pooler = None
-            self.head = _new_head(backbone.config.hidden_size, self._num_outputs)
+            head: nn.Module = _new_head(backbone.config.hidden_size, self._num_outputs)
         else:
-            backbone, self.head, self._pooling = self._described.load_classifier()
+            backbone, head, self._pooling = self._described.load_classifier()
         self._described.check_length(self.max_length, "ranker", backbone)
         if self._train == "lora":
             add_lora(backbone, self._lora)
         else:
             backbone.requires_grad_(self._train == "all")
-        assert self.head is not None
-        self.head.requires_grad_(self._train != "nothing")
+        self.head = head.requires_grad_(self._train != "nothing")
         return backbone
 
     def _shard(self, mesh: Any) -> None:

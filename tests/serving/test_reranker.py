@@ -57,7 +57,7 @@ def test_it_comes_back_from_disk_with_its_encoder_and_the_same_scores(
 
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert again.rank("open", DOCUMENTS) == reranker.rank("open", DOCUMENTS)
-    assert again.encoder.identity() == encoder.identity()
+    assert again.encoder is not None and again.encoder.identity() == encoder.identity()
     assert type(load_ranker(folder)) is kind
 
 

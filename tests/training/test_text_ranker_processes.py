@@ -99,7 +99,9 @@ def test_a_ready_made_head_and_its_frozen_backbone_in_bfloat16_are_sharded(
     store: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(tiny_bert, num_labels=1)
+    # Processes draw dropout differently.
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = AutoConfig.from_pretrained(tiny_bert, num_labels=1, **no_dropout)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "model")
     options = {"template": "pair", "head": "pretrained", "lora": {"rank": 4, "alpha": 8}}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from language_models.backbone import Backbone
@@ -65,7 +65,7 @@ def test_scores_are_those_of_each_text_alone(
         plain.load_state_dict(weights, strict=False)
     with torch.no_grad():
         scores = ranker(texts)
-    assert ranker.head is not None
+    assert isinstance(ranker.head, nn.Linear)
     for group, query in enumerate(texts.queries):
         for place, candidate in enumerate(texts.candidates[group]):
             if not texts.mask[group, place]:
