@@ -96,18 +96,25 @@ def test_processes_with_shards_that_need_different_numbers_of_passes_wait_for_ea
 
 @pytest.mark.slow
 def test_a_ready_made_head_and_its_frozen_backbone_in_bfloat16_are_sharded(
-    store: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    # Processes draw dropout differently.
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = AutoConfig.from_pretrained(tiny_bert, num_labels=1, **no_dropout)
+    # Without dropout, which processes draw differently; the tokenizer of the tiny BERT does not know digits.
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
+    sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.3}
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    config = AutoConfig.for_model("bert", **sizes, vocab_size=len(tokenizer), max_position_embeddings=64, num_labels=1)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "model")
-    options = {"template": "pair", "head": "pretrained", "lora": {"rank": 4, "alpha": 8}}
+    tokenizer.save_pretrained(tmp_path / "model")
+    options = {"head": "pretrained", "lora": {"rank": 4, "alpha": 8}}
     for dtype in ("float32", "bfloat16"):
         backbone = {"model": str(tmp_path / "model"), "dtype": dtype}
-        file = reward_config(store, tiny_bert, tmp_path / f"{dtype}.yaml", **options, backbone=backbone)
+        file = reward_config(store, tiny_llama, tmp_path / f"{dtype}.yaml", **options, backbone=backbone)
         train_in_processes(file, tmp_path / dtype, "trainer.devices=2", "trainer.strategy=fsdp2")
     train_alone(tmp_path / "float32.yaml", tmp_path / "alone", monkeypatch)
     check_same(tmp_path / "alone", tmp_path / "float32")
