@@ -12,6 +12,9 @@ from typing import Any
 from language_models.asking.replies import Chat, Reply, Writer
 from language_models.reply_cache import ReplyCache
 
+# How many likelihoods are computed before they are stored.
+_TOGETHER = 64
+
 
 @dataclass
 class Cost:
@@ -73,13 +76,13 @@ class Asker:
         """The log-probability of each of these answers to each chat, in nats; None if the model does not tell."""
         found = self._known(chats, [list(answers)] * len(chats))
         missing = [place for place, each in enumerate(found) if each is None]
-        if missing:
-            began = time.perf_counter()
-            values = self.writer.likelihoods([chats[place] for place in missing], answers)
+        for start in range(0, len(missing), _TOGETHER):
+            part, began = missing[start : start + _TOGETHER], time.perf_counter()
+            values = self.writer.likelihoods([chats[place] for place in part], answers)
             if values is None:
                 return None
-            spent = (time.perf_counter() - began) / len(missing)
-            for place, each in zip(missing, values, strict=True):
+            spent = (time.perf_counter() - began) / len(part)
+            for place, each in zip(part, values, strict=True):
                 kept = {**asdict(Reply("", new_tokens=0)), "values": each, "seconds": spent}
                 found[place] = self._keep(chats[place], list(answers), kept)
         for each in found:
