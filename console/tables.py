@@ -48,14 +48,15 @@ def _parts(console: Console, table: Table) -> list[Table] | None:
     """The fewest parts that fit; None where a single column does not."""
     if _fits(console, whole := _with(table, range(len(table.columns)))):
         return [whole]
-    parts, first = [], 1
+    parts, first, end = [], 1, 1
     while first < len(table.columns):
-        ends = range(len(table.columns), first, -1)
-        fitting = (part for end in ends if _fits(console, part := _with(table, [0, *range(first, end)])))
-        if (part := next(fitting, None)) is None:
+        part = None
+        while end < len(table.columns) and _fits(console, more := _with(table, [0, *range(first, end + 1)])):
+            part, end = more, end + 1
+        if part is None:
             return None
         parts.append(part)
-        first += len(part.columns) - 1
+        first = end
     return parts or None
 
 

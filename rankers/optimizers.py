@@ -27,7 +27,10 @@ def adamw(
         eps: A small number added to the denominator, against division by zero.
         weight_decay: Each step subtracts learning rate * weight_decay * weight from each weight.
     """
-    return AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    optimizer = AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+    # Gradients of fp16 are unscaled before the step, since Lightning clips them in between.
+    optimizer._step_supports_amp_scaling = False
+    return optimizer
 
 
 @OPTIMIZERS.register("adagrad")

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -207,9 +209,7 @@ def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if file in seen:
         raise ConfigError("base", f"goes in a circle: {' -> '.join(path.name for path in (*seen, file))}.")
     try:
-        text = file.read_text(encoding="utf-8")
-        _check_numbers(text)
-        content = OmegaConf.to_container(OmegaConf.create(text or "{}"), resolve=False)
+        content = deepcopy(_parse_yaml(file.read_text(encoding="utf-8") or "{}"))
     except OSError as error:
         raise _in_file(ConfigError("", f"cannot be read: {error.strerror}."), file) from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
@@ -271,9 +271,7 @@ def _parse_override(override: str) -> dict[str, Any]:
     if len(value.splitlines()) > 1:
         raise ConfigError(key, f"a value is one line, got {shown(value)}.", cure='key="a\\nb", with \\n for a new line')
     try:
-        text = f"value: {value}" if value else "value: ''"
-        _check_numbers(text, key)
-        parsed = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        parsed = deepcopy(_parse_yaml(f"value: {value}" if value else "value: ''", key))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(key, f"not a yaml value: {value!r}.", cure="quote it: 'key=\"...\"'") from error
     assert isinstance(parsed, dict)
@@ -281,6 +279,13 @@ def _parse_override(override: str) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested
+
+
+@lru_cache(maxsize=512)
+def _parse_yaml(text: str, key: str = "") -> Any:
+    """The content of a file, or of the value of a key; kept, since the cells of a table share most of theirs."""
+    _check_numbers(text, key)
+    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
 
 
 def _check_numbers(text: str, key: str = "") -> None:

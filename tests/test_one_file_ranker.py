@@ -1,15 +1,13 @@
 """A ranker, a block and a loss written outside the repository are used, saved and loaded with no edit to it."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from forks import REPOSITORY, Fork
 
 import train
 from rankers.checkpoint import load_ranker, save_pretrained
@@ -17,8 +15,6 @@ from ranking.batch import FeatureBatch
 from ranking.stores.group_store import GroupStore
 from registry import RANKERS, load_config
 from registry.imports import import_modules
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 README = (REPOSITORY / "README.md").read_text()
 BILINEAR = next(code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if '"bilinear"' in code)
@@ -85,13 +81,12 @@ def written(tmp_path: Path) -> Path:
     return folder
 
 
-def python(*arguments: object, cwd: Path) -> str:
-    cwd.mkdir(exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def start(program: Path | str, *arguments: object, folder: Path) -> str:
+    folder.mkdir()
+    fork = Fork(program, arguments, folder=folder)
+    out, errors = fork.communicate()
+    assert fork.returncode == 0, out + errors
+    return out
 
 
 def assert_scores_are_those_of(run: Path, scores: dict[str, float], store: GroupStore) -> None:
@@ -134,14 +129,14 @@ def test_components_from_outside_are_trained_saved_and_loaded_elsewhere(
         "mine/listwise.yaml", imports=["centred"], ranker={"block": {"name": "centred", "share": 0.5}}
     )
 
-    python(REPOSITORY / "train.py", "--config", pointwise, cwd=tmp_path / "there")
+    start(REPOSITORY / "train.py", "--config", pointwise, folder=tmp_path / "there")
     (first,) = (tmp_path / "runs" / "pointwise").iterdir()
     second = tmp_path / "runs" / "second"
     monkeypatch.setenv("RANKERS_RUN_DIR", str(second))
     assert train.main(["--config", str(listwise)]) == 0
     folders = [save_pretrained(load_ranker(run), tmp_path / f"saved_{run.name}") for run in (first, second)]
 
-    lines = python("-c", LOADER, store, first, second, *folders, cwd=tmp_path / "elsewhere").splitlines()
+    lines = start(LOADER, store, first, second, *folders, folder=tmp_path / "elsewhere").splitlines()
     loaded = [json.loads(line) for line in lines]
     assert [each["ranker"] for each in loaded] == ["bilinear", "rankers.language_ranker.list_ranker"] * 2
     assert [each["loss"] for each in loaded] == ["hinge", "ranking.losses"] * 2

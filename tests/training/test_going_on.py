@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from forks import REPOSITORY, run_in_forks
+from forks import REPOSITORY, Fork, run_in_forks
 from test_resuming import KILLER, TRAIN
 
 import train
@@ -252,12 +250,12 @@ def test_signals_are_only_taken_over_in_the_main_thread(finished: Path) -> None:
 
 
 def test_a_second_process_is_told_that_the_first_is_at_the_run(finished: Path) -> None:
-    command = [sys.executable, str(REPOSITORY / "train.py"), "--resume", str(finished)]
     lock = lock_folder(finished)
     assert lock is not None
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    second = Fork(REPOSITORY / "train.py", ["--resume", finished])
+    _, errors = second.communicate()
     os.close(lock)
-    assert done.returncode == 1 and "another process is at this run" in done.stderr
+    assert second.returncode == 1 and "another process is at this run" in errors
 
 
 def test_what_auto_became_is_kept_with_the_run(run_config: Callable[..., Path]) -> None:

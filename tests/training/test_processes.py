@@ -13,21 +13,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import REPOSITORY, Fork
 
 from registry import ConfigError, load_config
 from registry.config import to_yaml
 from training.processes import _is_abandoned, _sign
 from training.run import train
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 
 def train_in_processes(config: Path, folder: Path, *overrides: str) -> dict:
     environment = {**os.environ, "RANKERS_RUN_DIR": str(folder)}
-    command = [sys.executable, str(REPOSITORY / "train.py"), "--config", str(config), *overrides]
-    done = subprocess.run(command, cwd=config.parent, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("bootstrap intervals") == 1, "one process prints the table"
+    program, arguments = REPOSITORY / "train.py", ["--config", config, *overrides]
+    both = Fork(program, arguments, folder=config.parent, environment=environment)
+    out, errors = both.communicate()
+    assert both.returncode == 0, errors
+    assert out.count("bootstrap intervals") == 1, "one process prints the table"
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -135,19 +135,13 @@ def test_the_processes_of_torchrun_are_one_run_that_can_be_killed_and_goes_on(
     assert all(torch.equal(weights[1][name], weight) for name, weight in weights[0].items())
 
 
-def by_srun(config: Path, number: int) -> subprocess.Popen[str]:
+def by_srun(config: Path, number: int) -> Fork:
     """One of two processes, as srun starts them without --kill-on-bad-exit."""
     shared = {"JOB_ID": "77", "STEP_ID": "0", "JOB_NAME": "rank", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NODEID": "0"}
     given = {**shared, "NODELIST": "localhost", "PROCID": str(number), "LOCALID": str(number)}
     environment = {name: value for name, value in os.environ.items() if name != "RANKERS_RUN_DIR"}
-    return subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "train.py"), "--config", str(config)],
-        cwd=config.parent,
-        env=environment | {f"SLURM_{name}": value for name, value in given.items()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    environment |= {f"SLURM_{name}": value for name, value in given.items()}
+    return Fork(REPOSITORY / "train.py", ["--config", config], folder=config.parent, environment=environment)
 
 
 def test_a_process_that_waits_for_the_first_one_ends_when_that_fails(groups_config: Path, tmp_path: Path) -> None:

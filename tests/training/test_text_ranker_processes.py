@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_processes import REPOSITORY, train_in_processes
+from forks import REPOSITORY
+from test_processes import train_in_processes
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import train as script

@@ -1,9 +1,7 @@
 """Rankers of texts come back from disk with the same scores, in another process, and never without their head."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import Fork
 from safetensors.torch import load_file, save_file
 
 from rankers.checkpoint import load_ranker, save_pretrained
@@ -61,7 +60,8 @@ def test_every_backbone_whole_and_lora_with_each_head_comes_back_equal_in_anothe
     try:
         for kind, (folder, options) in kinds.items():
             heads = [{}] if "head" in options else [{"num_outputs": 1}, {"num_outputs": 2}]
-            for dtype, train in product(("float32", "bfloat16"), ("all", "lora", "head")):
+            dtypes = ("float32", "bfloat16") if kind in ("llama", "ready-bert") else ("float32",)
+            for dtype, train in product(dtypes, ("all", "lora", "head")):
                 for head in heads:
                     given = {**options, **head, "train": train}
                     given["backbone"] = {**options.get("backbone", {}), "dtype": dtype}
@@ -72,16 +72,13 @@ def test_every_backbone_whole_and_lora_with_each_head_comes_back_equal_in_anothe
                         expected[name] = ranker.score(texts.queries, candidates)
     finally:
         sys.path.remove(str(tmp_path))
-    (tmp_path / "loader.py").write_text(LOADER)
-    repository = str(Path(__file__).resolve().parents[3])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([repository, str(tmp_path)])}
-    command = [sys.executable, str(tmp_path / "loader.py"), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    loader = Fork(LOADER, [tmp_path], paths=[tmp_path])
+    _, errors = loader.communicate()
+    assert loader.returncode == 0, errors
     for name, scores in expected.items():
         found = torch.load((tmp_path / name).with_suffix(".scores"), weights_only=True)
         assert torch.equal(found, scores), name
-    assert len(expected) == 72
+    assert len(expected) == 45
 
 
 @pytest.mark.parametrize("train", ["all", "lora", "head"])
