@@ -190,6 +190,7 @@ def dataclass_of(annotation: Any) -> type | None:
     return next((arm for arm in arms if isinstance(arm, type) and dataclasses.is_dataclass(arm)), None)
 
 
+@_cached
 def describe(annotation: Any) -> str:
     """A type in words for readers of yaml: `int`, `linear | cosine`, `blocks`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)

@@ -5,8 +5,8 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 # Before torch is imported, and for the processes that tests start. Tensors here are tiny, so threads would only wait
 # for one another; and `dtype: auto` is to be float32 on every machine. A GPU is seen where it is asked for: -m gpu.
@@ -18,12 +18,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ and not re.search("-m ?gpu", " ".join
 import pytest
 import torch
 from pools import listed_pool, pool
+from run_configs import write_run_config
 from tiny_bert import WORDS, tiny_bert
 from tiny_llama import tiny_llama, tiny_qwen3
 
 from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import KINDS, imports
-from registry.config import merge, to_yaml
 
 __all__ = ["listed_pool", "pool", "tiny_bert", "tiny_llama", "tiny_qwen3"]
 
@@ -32,6 +32,11 @@ NUM_QUERIES, NUM_CANDIDATES, DIM = 120, 12, 16
 torch.set_num_threads(1)
 if platform.machine() in ("aarch64", "arm64"):  # these know no ONEDNN_MAX_CPU_ISA=AVX2, and many have bfloat16
     torch.ops.mkldnn._is_mkldnn_bf16_supported = lambda: False
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores, since some tests only wait."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)
@@ -79,19 +84,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_config(store: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Write the yaml of a short run on the store; what is given is merged over it, as overrides are."""
-    usual = {
-        "ranker": {"name": "list_ranker", "projection": {"name": "linear", "dim": 8}, "temperature": 0.2},
-        "datamodule": {"name": "grouped_features", "path": str(store), "batch_size": 32},
-        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
-        "runs": str(tmp_path / "runs"),
-    }
-
-    def write(file: str = "run.yaml", **changes: Any) -> Path:
-        (tmp_path / file).write_text(to_yaml(merge(usual, changes)))
-        return tmp_path / file
-
-    return write
+    """Writes the yaml of a short run on the store; what is given is merged over it, as overrides are."""
+    return partial(write_run_config, store, tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from forks import REPOSITORY, Fork, run_in_forks
+from run_configs import write_run_config
 from test_resuming import KILLER, TRAIN
 
 import train
@@ -23,12 +24,22 @@ from training.resuming import MAY_CHANGE, check_changes
 from training.run import train as train_config
 
 
-@pytest.fixture
-def finished(run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def ended(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short run that has ended."""
+    runs = tmp_path_factory.mktemp("runs")
+    file = write_run_config(store, runs, trainer={"max_epochs": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RANKERS_RUN_DIR", raising=False)
+        return train_config(load_config(file, []), "run").path
+
+
+@pytest.fixture
+def finished(ended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, to go on with."""
     monkeypatch.delenv("RANKERS_RUN_DIR", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    return train_config(load_config(run_config(trainer={"max_epochs": 2}), []), "run").path
+    return Path(shutil.copytree(ended, tmp_path / "runs" / "run" / ended.name))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
