@@ -336,7 +336,7 @@ def f(): return 1
 
 @pytest.mark.parametrize("trust", ["program", "tests"])
 def test_the_clock_on_the_wall_ends_programs_and_tests_that_wait(trust: Trust) -> None:
-    with Sandbox(Limits(seconds=4.0, cpu_seconds=30), workers=2, trust=trust) as sandbox:
+    with Sandbox(Limits(seconds=2.0, cpu_seconds=30), workers=2, trust=trust) as sandbox:
         asleep = "import time\ndef f(): time.sleep(100)\ndef g(): return 1"
         programs = [
             Program("import time\ntime.sleep(100)", ["assert True"]),
