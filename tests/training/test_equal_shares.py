@@ -114,7 +114,7 @@ def test_whole_runs_end_with_the_same_weights(loss: str, uneven: Path, tmp_path:
     (tmp_path / "accumulated.yaml").write_text(to_yaml(config))
     train_here(tmp_path / "run.yaml", tmp_path / "one")
     train_here(tmp_path / "accumulated.yaml", tmp_path / "three")
-    train_in_processes(tmp_path / "run.yaml", tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp")
+    train_in_processes(tmp_path / "two", "--config", tmp_path / "run.yaml", "trainer.strategy=ddp")
     one, *others = (
         torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("one", "two", "three")
     )
@@ -166,7 +166,7 @@ def test_two_processes_of_lranker_end_with_the_weights_of_one(
     }
     (tmp_path / "run.yaml").write_text(to_yaml(config))
     train_here(tmp_path / "run.yaml", tmp_path / "one")
-    train_in_processes(tmp_path / "run.yaml", tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp")
+    train_in_processes(tmp_path / "two", "--config", tmp_path / "run.yaml", "trainer.strategy=ddp")
     one, two = (torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("one", "two"))
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=1e-4)

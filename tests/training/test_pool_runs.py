@@ -156,7 +156,7 @@ def test_two_processes_over_a_pool_give_the_metrics_of_one(
     ranker |= {"projector": {"name": "mlp", "norm": "layer"}, "optimizer": {"name": "sgd", "lr": 1e-2}}
     config = pool_config(ranker=ranker)
     one = train_here(config, tmp_path / "one")
-    two = train_in_processes(config, tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp")
+    two = train_in_processes(tmp_path / "two", "--config", config, "trainer.strategy=ddp")
     for split in ("val", "test"):
         assert one[split]["queries"] == two[split]["queries"] == 12
         for scorer, metrics in one[split]["scorers"].items():

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,13 +21,22 @@ from training.processes import _is_abandoned, _sign
 from training.run import train
 
 
-def train_in_processes(config: Path, folder: Path, *overrides: str) -> dict:
-    environment = {**os.environ, "RANKERS_RUN_DIR": str(folder)}
-    program, arguments = REPOSITORY / "train.py", ["--config", config, *overrides]
-    both = Fork(program, arguments, folder=config.parent, environment=environment)
-    out, errors = both.communicate()
-    assert both.returncode == 0, errors
-    assert out.count("bootstrap intervals") == 1, "one process prints the table"
+def train_in_processes(folder: Path, *arguments: object) -> dict:
+    """Two processes of one run, each with the environment that Lightning gives to those that it starts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    shared |= {"RANKERS_RUN_DIR": str(folder)}
+    program, given = REPOSITORY / "train.py", [*arguments, "trainer.devices=2"]
+    both = [Fork(program, given, environment={**os.environ, **shared, "LOCAL_RANK": rank}) for rank in ("0", "1")]
+    return _judged(folder, both)
+
+
+def _judged(folder: Path, processes: Sequence[Fork]) -> dict:
+    outputs, errors = zip(*(each.communicate() for each in processes), strict=True)
+    assert all(each.returncode == 0 for each in processes), errors
+    assert "".join(outputs).count("bootstrap intervals") == 1, "one process prints the table"
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -41,7 +50,9 @@ def test_two_processes_give_the_metrics_and_weights_of_one(run_config: Callable[
     # SGD, since AdamW makes steps of noise where a gradient is 0 in theory, as that of attention's key bias is.
     config = run_config(trainer={"max_epochs": 3}, datamodule={"batch_size": 8}, ranker={"optimizer": "sgd"})
     one = train_here(config, tmp_path / "one")
-    two = train_in_processes(config, tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp")
+    given = ["--config", config, "trainer.devices=2", "trainer.strategy=ddp"]
+    first = Fork(REPOSITORY / "train.py", given, environment={**os.environ, "RANKERS_RUN_DIR": str(tmp_path / "two")})
+    two = _judged(tmp_path / "two", [first])  # which starts the second one
 
     for split in ("val", "test"):
         assert one[split]["queries"] == two[split]["queries"] == 24

@@ -156,7 +156,7 @@ def test_two_processes_give_the_weights_and_metrics_of_one(
     ranker = {"dropout": 0.0, "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.0}}
     file = config(name, ranker=ranker, trainer={"max_epochs": 3})
     one = train_here(file, tmp_path / "one")
-    two = train_in_processes(file, tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp")
+    two = train_in_processes(tmp_path / "two", "--config", file, "trainer.strategy=ddp")
     for metric, interval in one["test"]["scorers"][name].items():
         assert two["test"]["scorers"][name][metric]["mean"] == pytest.approx(interval["mean"], abs=1e-6)
     weights = [torch.load(tmp_path / each / "last.ckpt", weights_only=True)["state_dict"] for each in ("one", "two")]

@@ -1,16 +1,12 @@
 """A reward model on two processes, its weights copied or sharded, ends with the weights of one process."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forks import REPOSITORY
 from test_processes import train_in_processes
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -64,7 +60,7 @@ def test_a_reward_model_on_two_processes_ends_with_the_weights_of_one(
 ) -> None:
     config = reward_config(store, tiny_llama, tmp_path / "run.yaml", train="all")
     train_alone(config, tmp_path / "one", monkeypatch)
-    train_in_processes(config, tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp")
+    train_in_processes(tmp_path / "two", "--config", config, "trainer.strategy=ddp")
     check_same(tmp_path / "one", tmp_path / "two")
 
 
@@ -74,12 +70,8 @@ def test_a_resumed_run_of_shards_ends_with_the_weights_of_one_process(
 ) -> None:
     config = reward_config(store, tiny_llama, tmp_path / "run.yaml", lora={"rank": 4, "alpha": 8})
     train_alone(config, tmp_path / "one", monkeypatch)
-    shards = ("trainer.devices=2", "trainer.strategy=fsdp2", "trainer.max_epochs=1")
-    train_in_processes(config, tmp_path / "two", *shards)
-    command = [sys.executable, str(REPOSITORY / "train.py"), "--resume", str(tmp_path / "two"), "trainer.max_epochs=2"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    train_in_processes(tmp_path / "two", "--config", config, "trainer.strategy=fsdp2", "trainer.max_epochs=1")
+    train_in_processes(tmp_path / "two", "--resume", tmp_path / "two", "trainer.max_epochs=2")
     check_same(tmp_path / "one", tmp_path / "two")
 
 
@@ -91,7 +83,7 @@ def test_processes_with_shards_that_need_different_numbers_of_passes_wait_for_ea
     options: dict[str, Any] = {"batch_tokens": 90, "gradient_checkpointing": gradient_checkpointing}
     config = reward_config(store, tiny_llama, tmp_path / "run.yaml", lora={"rank": 4, "alpha": 8}, **options)
     train_alone(config, tmp_path / "one", monkeypatch)
-    train_in_processes(config, tmp_path / "two", "trainer.devices=2", "trainer.strategy=fsdp2")
+    train_in_processes(tmp_path / "two", "--config", config, "trainer.strategy=fsdp2")
     check_same(tmp_path / "one", tmp_path / "two")
 
 
@@ -116,7 +108,7 @@ def test_a_ready_made_head_and_its_frozen_backbone_in_bfloat16_are_sharded(
     for dtype in ("float32", "bfloat16"):
         backbone = {"model": str(tmp_path / "model"), "dtype": dtype}
         file = reward_config(store, tiny_llama, tmp_path / f"{dtype}.yaml", **options, backbone=backbone)
-        train_in_processes(file, tmp_path / dtype, "trainer.devices=2", "trainer.strategy=fsdp2")
+        train_in_processes(tmp_path / dtype, "--config", file, "trainer.strategy=fsdp2")
     train_alone(tmp_path / "float32.yaml", tmp_path / "alone", monkeypatch)
     check_same(tmp_path / "alone", tmp_path / "float32")
     weights = torch.load(tmp_path / "bfloat16" / "last.ckpt", weights_only=True)["state_dict"]
