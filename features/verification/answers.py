@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 
 from features.verification.phrases import answer_at, is_definite, is_none, said_in
 
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*")
-_EMPTY = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
+_BOXED = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
+_EMPTY = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{\s*\}")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TAGGED = re.compile(
-    r"<\|begin_of_box\|>(?P<box>.*?)(?:<\|end_of_box\|>|\Z)|(?P<mark><(?:final_)?answer>|\[ANSWER\])"
-    r"(?P<in>.*?)(?:</(?:final_)?answer>|\[/ANSWER\]|(?=<(?:final_)?answer>)|\Z)",
+    r"<\|begin_of_box\|>(?P<box>.*?)(?:<\|end_of_box\|>|\Z)|(?P<mark><(?P<tag>(?:final_?)?answer|ans|result)>|\[ANSWER\])"
+    r"(?P<in>.*?)(?:</(?P=tag)>|\[/ANSWER\]|(?=<(?P=tag)>)|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 _KEY = r"""["'](?i:(?:final|correct)?[_ ]?answer)["']\s*:\s*"""
@@ -52,7 +52,17 @@ def stated_answer(text: str) -> str | None:
     '15'
     """
     found = statement(text)
-    return found.text if found else None
+    return found.text or None if found else None
+
+
+def alone(text: str) -> str | None:
+    """A text that is a single short line; None for others.
+
+    >>> alone(" 12\\n"), alone("7 + 5\\nis 12")
+    ('12', None)
+    """
+    line = text.strip()
+    return line if line and "\n" not in line and len(line) <= _LONGEST_LINE and not _BOXED.search(line) else None
 
 
 def statement(text: str) -> Statement | None:
@@ -63,8 +73,9 @@ def statement(text: str) -> Statement | None:
     """
     marked = max(_marked(text), default=None)
     if marked is None:
-        said = next(said_in(text), None)
-        return Statement(said.start, said.text, "words") if said else _under_mark(text)
+        empty = max(_empty(text), default=None)
+        said = next(said_in(text, empty.place if empty else 0), None)
+        return Statement(said.start, said.text, "words") if said else empty or _under_mark(text)
     if marked.by == "field":
         return marked
     for said in said_in(text, marked.place):
@@ -78,11 +89,9 @@ def _marked(text: str) -> Iterator[Statement]:
     boxes = list(_boxes(text))
     for field in _FIELD.finditer(text):
         if value := _unquoted(field[1]):
-            end = rest.end() if (rest := _REST.match(text, field.end())) else field.end()
-            # The field counts more than boxes anywhere in its object, also in fields after it.
-            yield Statement(end, stated_answer(value) or value, "field")
+            yield Statement(_end_of_object(text, field), stated_answer(value) or value, "field")
     for place, box in boxes:
-        yield Statement(place, box, "mark")
+        yield Statement(place, last_boxed(box) or box, "mark")
     for found in _TAGGED.finditer(text):
         inside = (found["box"] or found["in"] or "").strip()
         if inside:
@@ -93,6 +102,20 @@ def _marked(text: str) -> Iterator[Statement]:
     for found in _HEADING.finditer(text):
         if answer := answer_at(text, found.end(), alone=True):
             yield Statement(found.end(), stated_answer(answer) or answer, "mark")
+
+
+def _empty(text: str) -> Iterator[Statement]:
+    """Yield each place where an answer should stand, but does not."""
+    for field in _FIELD.finditer(text):
+        if not _unquoted(field[1]):
+            yield Statement(_end_of_object(text, field), "", "field")
+    for found in itertools.chain(_EMPTY.finditer(text), _TAGGED.finditer(text)):
+        yield Statement(found.end(), "", "mark")
+
+
+def _end_of_object(text: str, field: re.Match[str]) -> int:
+    """Where the object of a field ends: the field counts more than boxes in it, also in fields after it."""
+    return rest.end() if (rest := _REST.match(text, field.end())) else field.end()
 
 
 def _is_heading(line: str, after: str) -> bool:
@@ -179,13 +202,23 @@ def without_thoughts(text: str) -> str:
 
 
 _TURN_END = re.compile(
-    r"<\|(?:im_end|eot_id|end_of_text|endoftext|end|return|im_start|user)\|>|</s>|<(?:end_of_turn|eos)>"
+    r"<\|(?:im_end|eot_id|end_of_text|endoftext|end|return|im_start|user)\|>|</s>|<(?:end_of_turn|eos)>|\[INST\]"
 )
 _NEXT_QUESTION = re.compile(
     r"^[ \t]*(?:\#+[ \t]*|\*\*|<\|?)?(?:Question|Q|Problem|(?P<turn>Human|User|Instruction))(?:\|?>)?[ \t]*(?:\*\*)?:",
     re.MULTILINE,
 )
-_MOST_QUESTIONS = 20
+# A heading with a number, or without a colon.
+_NEXT_HEADING = re.compile(
+    r"""^[ \t]*(?:\#+[ \t]*|\*\*)?(?:
+        (?:Question|Q|Problem|Exercise|Example|Task)[ \t]*\#?[ \t]*\d+\b[ \t]*(?:\*\*)?[ \t]*(?:[:.]|$)
+        |(?<=\#[ \t])(?:Question|Problem)[ \t]*$
+        |(?:问题|题目|問題|質問|Frage|Aufgabe|Pregunta|Problema|Domanda|Вопрос|Задача)[ \t]*[:：]
+    )""",
+    re.MULTILINE | re.VERBOSE,
+)
+_NUMBERED = re.compile(r"^[ \t#*]*(?:Question|Answer|Problem|Part|[QA])[ \t]*\#?[ \t]*\d", re.MULTILINE)
+_MOST_QUESTIONS, _LONGEST_LINE = 20, 60
 
 
 def first_answer(text: str) -> str:
@@ -202,5 +235,9 @@ def first_answer(text: str) -> str:
         before = text[: found.start()]
         last = before.rstrip().rpartition("\n")[2]
         if before.strip() and (found["turn"] or any(sign.isdigit() for sign in last) or statement(before)):
-            return before
-    return text
+            text = before
+            break
+    heading = _NEXT_HEADING.search(text)
+    before = text[: heading.start()] if heading else ""
+    # A response whose headings have numbers from the first on goes through the parts of its question.
+    return before if statement(before) and not _NUMBERED.search(before) else text

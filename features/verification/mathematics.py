@@ -26,17 +26,45 @@ _SIGNS = {
     "º": r"^\circ ",
     "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
     "∅": r"\emptyset ", "±": r"\pm ", "…": "...", "ℝ": r"\mathbb{R}", "∣": "|", "∧": r"\land ", "∨": r"\lor ",
-    "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "’": "'", "′": "'",
+    "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "’": "'", "′": "'", "∛": r"\sqrt[3]",
+    **{chr(0xFF00 + place): chr(0x20 + place) for place in range(1, 0x5F) if place != 0x0D},  # full width
     **{sign: rf"\frac{{{above}}}{{{below}}}" for sign, (above, below) in _FRACTIONS.items()},
 }  # fmt: skip
 _TRANSLATED = str.maketrans(_SIGNS)
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _DOTS = r"(?:\\[lc]?dots\b|\.\.\.)"
 _UNITS = (
-    r"(?:cm|mm|km|kg|mg|lbs?|oz|ft|inch(?:es)?|in|mi|yd|sec|min|hrs?|mph|km/h|m/s|USD|EUR|GBP|dollars?|cents?|euros?|"
+    r"(?:L|kWh|cm|mm|km|kg|mg|lbs?|oz|ft|inch(?:es)?|in|mi|yd|sec|min|hrs?|mph|km/h|m/s|USD|EUR|GBP|dollars?|cents?|euros?|"
     r"pounds?|degrees?|deg|radians?|rad|units?|square|cubic|sq\.?|per|percent|[a-z]+(?:meters?|metres?|grams?|liters?)|"
     r"meters?|metres?|grams?|liters?|litres?|feet|foot|yards?|miles?|seconds?|minutes?|hours?|days?|weeks?|months?|years?)"
 )
+# Words after a number which are no unit: they multiply it, or go on with a formula.
+_NO_UNIT = (
+    r"(?:hundred|thousand|[mb]illi\w+|milli?on\w*|trillion|dozens?|mil|mille|tausend|half|halves|thirds?|quarters?|fourths?|"
+    r"[a-z]+ths|and|or|to|over|times|plus|minus|mod|base|choose|squared|cubed|factorial|тысяч\w*|миллион\w*|"
+    r"sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|theta|alpha|beta|inf|infty|infinity|i+)"
+)
+_EAST = r"\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af"
+_WORDS = r"\\(?:text|mathrm)\s*\{[^{}]*\}"
+_FUNCTIONS = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp"
+
+
+def _reversed_brackets(found: re.Match[str]) -> str:
+    """An interval with its open ends in French notation, as ]1,2], with round brackets."""
+    if (found["first"], found["last"]) == ("[", "]"):
+        return found[0]
+    return f"{'(' if found['first'] == ']' else '['}{found['in']}{')' if found['last'] == '[' else ']'}"
+
+
+def _repeated_with_dots(found: re.Match[str]) -> str:
+    r"""A repeating decimal with dots above the first and last of the digits that repeat."""
+    again = re.sub(r"\D", "", found["again"])
+    return rf"{found['whole']}.{found['once']}\overline{{{again}}}"
+
+
+def _percent(found: re.Match[str]) -> str:
+    whole, above, below = (int(found[name]) for name in ("whole", "above", "below"))
+    return rf"\frac{{{whole * below + above}}}{{{below}}}\%"
 
 
 def _repeated(found: re.Match[str]) -> str:
@@ -53,18 +81,53 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
      ""),
     (re.compile(r"\\(?:mathrm|operatorname|text|textit|mathit|textrm)\s*\{\s*([ei])\s*\}"), r"\1"),
     (re.compile(r"\\(?:text|textbf|mathbf|mathrm|boldsymbol)\s*\{\s*([-+]?[\d.,/]+)\s*\}"), r"\1"),
+    (re.compile(r"\\(?:mathrm|operatorname|text|textrm)\s*\{\s*(" + _FUNCTIONS + r")\s*\}"), r"\\\1 "),
+    (re.compile(r"(?<![\\a-zA-Z])(" + _FUNCTIONS + r")(?=\s*[(\d]|\s+[a-z]\b)"), r"\\\1 "),
+    (re.compile(r"\\log\s*_\s*\{?e\}?(?![a-z])"), r"\\ln"),
+    (re.compile(r"^\\text\s*\{\s*(?:the\s+)?(?:final\s+)?answer(?:\s+is\b|\s*:)\s*([^{}]*)\}", re.IGNORECASE), r"\1"),
+    (re.compile(r"^\\text\s*\{[^{}]*\}\s*=\s*|^\s*=\s*"), ""),
+    (re.compile(r"^\\text\s*\{\s*([-+]?[\d.,/]*\d)\s+([^{}\d]+)\}$"), r"\1 \2"),
+    (re.compile(r"^([-+]?[\d.,]+)\s*=\s*([a-zA-Z])$"), r"\2=\1"),
+    (re.compile(r"\\(?:big|Big|bigg|Bigg)[lrm]?(?=\s*(?:[()\[\]|]|\\[{}|]))"), ""),
+    (re.compile(r"\\bigcup\b|(?<=[)\]])\s*U\s*(?=[(\[])"), r"\\cup "),
+    (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
+    (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
+    (re.compile(r"\\\{(?:\s|\\[,;: ])*\\\}"), r"\\emptyset"),
+    (re.compile(r"\\\\\[\d*\.?\d+[a-z]{2}\]"), r"\\\\"),
+    (re.compile(r"(?P<first>[\[\]])(?P<in>[^\[\](),;]+[,;][^\[\](),;]+)(?P<last>[\[\]])"), _reversed_brackets),
+    (re.compile(r"^(?:\\text\s*\{)?\s*all\s+reals?(?:\s+numbers?)?\s*\}?$", re.IGNORECASE), r"\\mathbb{R}"),
+    (re.compile(r"(?<=\\mathbb\{R\})\s*(?:-|\\backslash)\s*(?=\\\{)"), r"\\setminus "),
+    (re.compile(r"\\imath\b"), "i"),
+    (re.compile(r"(?<=\d)(?:\s|\\[,;: ])+i$"), "i"),
     (re.compile(r"\\(?:nicefrac|sfrac|cfrac|tfrac|dfrac)\b"), r"\\frac"),
+    (re.compile(r"\\sqrt\s*\[(\w+)\]\s*(\d|[a-z]\b)"), r"\\sqrt[\1]{\2}"),
+    (re.compile(r"(?<![\\a-zA-Z])cbrt\s*\(([^()]*)\)"), r"\\sqrt[3]{\1}"),
+    (re.compile(r"(?<=\d)\s*(?:\\degree\b|\^\s*\{?\s*(?:\\text\s*\{\s*)?o\}*$)"), r"^\\circ"),
+    (re.compile(r"^(?:\{\s*\})?(?:_|\^)\s*\{?(\d+)\}?\s*C\s*_\s*\{?(\d+)\}?$"), r"\\binom{\1}{\2}"),
+    (re.compile(r"^C\s*\((\d+)\s*,\s*(\d+)\)$"), r"\\binom{\1}{\2}"),
+    (re.compile(r"^(\d+)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(\d+)$"), r"\1:\2"),
     (re.compile(r"\\varnothing\b|\\empty\b"), r"\\emptyset"),
     (re.compile(r"\\lbrace\b"), r"\\{"),
     (re.compile(r"\\rbrace\b"), r"\\}"),
     (re.compile(r"^\s*(?:\\approx|≈|\\thickapprox|\\simeq)\s*"), ""),
+    (re.compile(r"^\\text\s*\{\s*\\?\$\s*\}|^(?:US|A|C|HK)\s*(?=\\?\$)"), ""),
     (re.compile(r"^([-+]?)\s*(?:[€£¥₹]|\\(?:pounds|euro)\b)\s*(?=[-+\d.])"), r"\1"),
-    (re.compile(r"(?<![\\a-zA-Z])(?:positive\s+)?infinity\b", re.IGNORECASE), r"\\infty"),
+    (re.compile(r"^(?:negative|minus)\s+(?=\d|\\|infinity)", re.IGNORECASE), "-"),
+    (re.compile(r"\\text\s*\{\s*((?:positive\s+|negative\s+)?infinity)\s*\}", re.IGNORECASE), r"\1"),
+    (re.compile(r"(?<![\\a-zA-Z])(?:positive\s+)?(?:infinity|inf)\b", re.IGNORECASE), r"\\infty"),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"√\s*(\([^()]*\)|\{[^{}]*\}|\w+)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![\\a-zA-Z])sqrt\s*(\([^()]*\)|\{[^{}]*\}|\d+|[a-z]\b)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])"), r"\\pi"),
-    (re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\[,!;: ]|~)(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"(?<=\d)(?:\{\\?,\}|\\text\s*\{,\}|,\\!|\\[,!;: ]|\\thinspace\s*|['_~])(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"(?<!\\)~"), " "),
+    (re.compile(r"^(?=[^,]*$)(.*)(?<!\\);(?=.*[\])]$)"), r"\1,"),
+    (re.compile(r"(?P<whole>\d+)\s*\\frac\s*\{?(?P<above>\d+)\}?\s*\{?(?P<below>\d+)\}?\s*\\?%"), _percent),
+    (re.compile(r"(?<=\^)\{?0?\.5\}?(?!\d)"), r"{1/2}"),
+    (re.compile(r"^(?P<whole>\d*)\.(?P<once>\d*)\((?P<again>\d+)\)$"), _repeated),
+    (re.compile(
+        r"(?P<whole>\d*)\.(?P<once>\d*)(?P<again>\\dot\s*\{?\d\}?(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)"
+    ), _repeated_with_dots),
     (re.compile(r"(?<![\d.,/^_{}])\d{1,3}(?: \d{3})+(?![\d/]| *\\?/)"), lambda found: found[0].replace(" ", "")),
     (re.compile(r"(?<![\d./^_{}])(\d+)\s+(\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
     (re.compile(r"(?<![\w.}])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])"), r"\1 \\times 10^{\2}"),
@@ -74,28 +137,40 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(rf"(?P<whole>\d*)\.(?P<once>\d*?)(?P<again>\d{{2,6}})(?P=again){_DOTS}"), _repeated),
     (re.compile(rf"(?<=\d){_DOTS}"), ""),
     (re.compile(r"(?<=\d)\s*\((?:[a-zA-Z]{2,}[ ,-]*)+\)$"), ""),
+    (re.compile(rf"(?<=\d)\s*\\frac\s*\{{\s*{_WORDS}\s*\}}\s*\{{\s*{_WORDS}\s*\}}$"), ""),
     (re.compile(
-        rf"(?<=[\d}}])(?:\s|\\[,;: ]|~)+(?:{_UNITS}\b(?:\s*\^\s*\{{?[23]\}}?)?\s*\.?\s*)+$", re.IGNORECASE
+        rf"(?<=[\d}}])(?:\s|\\[,;: ])+(?:{_UNITS}\b(?:\s*\^\s*\{{?[23]\}}?)?\s*\.?\s*)+$", re.IGNORECASE
     ), ""),
+    (re.compile(
+        rf"^([-+]?(?:\d[\d,]*)?\.?\d+)\s+(?!{_NO_UNIT}\b)[^\W\d_]{{2,}}(?:[ -](?!{_NO_UNIT}\b)[^\W\d_]+){{0,5}}\.?$",
+        re.IGNORECASE,
+    ), r"\1"),
+    (re.compile(rf"^([-+]?\d[\d,.]*)\s*(?![千百十万萬億亿兆천백만억분割倍])[{_EAST}]{{1,5}}$"), r"\1"),
 ]  # fmt: skip
 # Quotes and dollars on both sides, or a dollar on one; not \\$, and not the primes of a derivative.
 _AROUND = re.compile(
-    r"^\s*(?P<mark>[\"'$]*)\s*(?P<in>.*?)\s*(?<!\\)(?:(?P=mark)|\$*)\s*(?:(?<=[\d)}\]])\.)?\s*$", re.DOTALL
+    r"^\s*(?P<mark>[\"'$*`]*)\s*(?P<in>.*?)\s*(?<!\\)(?:(?P=mark)|\$*)\s*(?:(?<=[\d)}\]$])\.)?\s*$", re.DOTALL
 )
 _DISPLAYED = re.compile(r"^\s*\\[\[(](?P<in>.*)\\[\])]\s*\.?\s*$", re.DOTALL)
 _BASE = re.compile(
-    r"^\W*(?:\\text\s*\{\s*)?(?P<digits>[\dA-Z]+)\s*\}?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(?P<base>\d+|[a-z]+)\s*\}*\W*$"
+    r"^\W*(?:\\text\s*\{\s*)?(?P<digits>[\dA-Z]+)\s*\}?\)?(?:\\[,;! ])?\s*"
+    r"(?:_|\(?(?:\\text\s*\{)?\s*\(?(?:in\s+)?base\s)"
+    r"\s*\{?\s*(?:\\text\s*\{)?\s*\(?(?P<base>\d+|[a-z]+)\W*$"
 )
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
           "eleven": 11, "twelve": 12, "sixteen": 16}  # fmt: skip
-_RELATION = re.compile(r"[<>]|\\(?:[lg]e?q?|n(?:e|eq)|leqslant|geqslant)\b(?!ft)")
+_RELATION = re.compile(r"[<>]|\\(?:[lg]e?q?|n(?:e|eq)|leqslant|geqslant)(?![a-zA-Z])")
 _OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*\}|\bor\b|\\lor\b|\\vee\b", re.IGNORECASE)
+_BETWEEN = re.compile(r"(?<=[)\]])\s*(?:\\text\s*\{\s*(?:or|and)\s*\}|\bor\b|\band\b|,)\s*(?=[(\[])")
+_SIDE = re.compile(r"\\(?:left|right)(?![a-z])|^\\text\s*\{\s*(?:for\s+)?all\s*\}\s*")
+_NAMED_POINT = re.compile(r"^[A-Z]\s*=?\s*(?=\()")
 _AND = re.compile(r"\\text\s*\{\s*,?\s*and\s*\}|\band\b|\\land\b|\\wedge\b|,", re.IGNORECASE)
 _BUILDER = re.compile(
     r"^\s*\\?\{\s*[a-zA-Z]\s*(?:\\in\s*\\?(?:mathbb)?\s*\{?R\}?\s*)?(?:\\mid|\\vert|\||:|\\colon)\s*(?P<in>.*?)\s*\\?\}\s*$",
     re.DOTALL,
 )
 _MEMBER = re.compile(r"^\s*[a-zA-Z]\s*\\in\b")
+_MOST_MARKS = 3
 _EXACT, _DIGITS = sympy.Rational(1, 10**25), 40
 # The rule of 6 decimals is coarser than this only for numbers below 0.0001.
 _ROUNDED = sympy.Rational(1, 200)
@@ -112,7 +187,9 @@ def latex(answer: str) -> str:
     """
     if shown := _DISPLAYED.match(answer):
         answer = shown["in"]
-    answer = _AROUND.sub(lambda found: found["in"], answer).translate(_TRANSLATED)
+    for _ in range(_MOST_MARKS):
+        answer = _AROUND.sub(lambda found: found["in"], answer)
+    answer = answer.translate(_TRANSLATED)
     for pattern, written in _NOTATIONS:
         answer = pattern.sub(written, answer)
     return answer.strip()
@@ -147,8 +224,13 @@ def equal(reference: str, answer: str | None, found: list[Any]) -> bool:
             return numerals[0] == numerals[1]
         if (_is_set(reference) and _is_point(answer)) or (_is_point(reference) and _is_set(answer)):
             return False
+        if _is_point(reference) and (point := _NAMED_POINT.sub("", latex(answer))) != latex(answer):
+            answer, found = point, parsed(point)
         sets = []
-        if any(_RELATION.search(latex(each)) or _MEMBER.match(latex(each)) for each in (reference, answer)):
+        if any(
+            _RELATION.search(latex(each)) or _MEMBER.match(latex(each)) or _BETWEEN.search(latex(each))
+            for each in (reference, answer)
+        ):
             sets = [solutions for each in (reference, answer) if (solutions := _solutions(each))]
         if len(sets) == 2 and (None in (variables := [each.variable for each in sets]) or len(set(variables)) == 1):
             one, other = (each.numbers for each in sets)
@@ -203,7 +285,8 @@ def _numeral(answer: str) -> int | None:
 
 
 def _is_set(answer: str) -> bool:
-    return latex(answer).removeprefix(r"\left").startswith((r"\{", "{"))
+    text = latex(answer).removeprefix(r"\left")
+    return text.startswith((r"\{", "{")) and not _RELATION.search(text)
 
 
 def _is_point(answer: str) -> bool:
@@ -220,13 +303,15 @@ class _Solutions(NamedTuple):
 
 def _solutions(answer: str) -> _Solutions | None:
     """The solutions of inequalities in one variable, or an interval; None for other answers."""
-    text = latex(answer)
+    text = _SIDE.sub("", latex(answer))
+    if r"\infty" in text:
+        text = _BETWEEN.sub(r"\\cup ", text)
     if builder := _BUILDER.match(text):
         text = builder["in"]
     text = _MEMBER.sub("", text)
     if not _RELATION.search(text):
         value = next(iter(parsed(text)), None)
-        return _Solutions(value, None) if isinstance(value, sympy.Interval | sympy.Union) else None
+        return _Solutions(value, None) if isinstance(value, sympy.Interval | sympy.Union | sympy.Complement) else None
     solved, names = [], set()
     for either in _OR.split(text):
         both = []

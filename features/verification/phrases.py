@@ -45,9 +45,28 @@ _ABROAD = {
     "उत्तर": r"उत्तर\s*(?:है|:)?",
     "الجواب": r"الجواب\s*(?:هو|هي|:)",
     "الإجابة": r"الإجابة\s*(?:هي|هو|:)",
+    "ответом": r"\bответом\s+(?:является|будет)\b",
+    "відповід": r"\bвідповід\w+\s*(?:[:—–]|-(?=\s))",
+    "svar": r"\bsvar(?:et)?\s*(?:är\b|er\b|:)",
+    "vastaus": r"\bvastaus\s*(?:on\b|:)",
+    "odpověď": r"\bodpověď\s*(?:je\b|:)",
+    "jawaban": r"\bjawaban(?:nya)?\s*(?:adalah\b|:)",
+    "răspuns": r"\brăspuns(?:ul)?\s*(?:este\b|:)",
+    "válasz": r"\bválasz\s*:",
+    "απάντηση": r"\bαπάντηση\s*(?:είναι\b|:)",
+    "תשובה": r"תשובה\s*(?:היא|:)",
 }
-_ENGLISH = rf"\b[aA](?:nswers?|NSWERS?)\b(?:\*\*)?(?i:[^.:=\n]{{0,60}}?\b(?:{_LINKS}|{_BE})\b|\s*(?P<sign>[:=]))"
-_AFTER = r"(?:\*\*)?:?(?P<blank>\s*)(?=\S)"
+_ENGLISH = (
+    rf"(?<![a-zA-Z\d])[aA](?:nswers?|NSWERS?)\b(?:\*\*)?(?i:[^.:=\n]{{0,60}}?\b(?:{_LINKS}|{_BE})\b|\s*(?P<sign>[:=]))"
+    rf"|(?i:\b(?:correct|right|best)\s+(?:option|choice)\b(?:[^.:=\n]{{0,30}}?\b(?:{_LINKS}|{_BE})\b|\s*[:=]))"
+)
+_BACKWARDS = re.compile(
+    r"(?<!\bif )(?<!whether )(?:^|(?<=[\s,:*$]))"
+    r"(?P<given>[-+−$]?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?|\(?[A-E]\)?|\$[^$\n]{1,40}\$|\\\([^\n]{1,40}?\\\))(?:\*\*|\$)?"
+    r"\s+(?:is|as)\s+(?:the|our|my)\s+(?:final\s+|correct\s+)?answer\b(?!\s+to\s+(?:a|part|step|sub|the\s+first))"
+    r"|\b[Oo]ption\s+(?P<option>\(?[A-J]\)?)\s+is\s+(?:the\s+)?correct\b"
+)
+_AFTER = r"(?:\*\*|__)?:?(?P<blank>\s*)(?=\S)"
 
 
 @cache
@@ -67,6 +86,7 @@ _UNDECIDED = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _DIGIT = re.compile(r"\d")
+_FROM = re.compile(r"(?:\s+(?:from|with|given|by|using|based)\b[^.\n]*)?")
 _PLAINLY = re.compile(
     r"answers?(?:\*\*)?(?:\s+(?:to|for|of|the|this|question|problem|therefore|thus|then|actually)){0,6}\s+(?:is|are)\b",
     re.IGNORECASE,
@@ -76,23 +96,27 @@ _RARE = ("not be ", "t be ", "unknown", "determin", "impossible", "enough", "ins
 _NO_ANSWER = re.compile(
     r"""(?:can\s?not|can['’]t|could\s+not)\s+(?:be|say|tell|know|determine)|not\s+(?:enough|sufficient)|insufficient|unable\s+to
     |impossible|un(?:known|determined|decidable|clear|defined|solvable)|indetermina|not\s+(?:possible|given|known|defined)
-    |no\s+(?:answer|solution|such|valid)|none\b|n/a\b|missing""",
+    |no\s+(?:answer|solution|such|valid|idea)|none\b|n/a\b|missing|n(?:o|['’])t\s+(?:know|sure|sufficient|a\s+number)
+    |indétermin|inconnu|desconocid|indetermin|no\s+se\s+puede|unbekannt|nicht\s+\w*bestimm|неизвестн|невозможно|нельзя
+    |无法|無法|不能|未知|不确定|不明|わか(?:りません|らない)|알\s*수\s*없""",
     re.IGNORECASE | re.VERBOSE,
 )
 _FILLERS = re.compile(
     r"""(?:(?:approximately|approx\.|about|roughly|around|nearly|exactly|simply|just|therefore|thus|hence|then|indeed|
     actually|clearly|probably|likely|donc|daher|also|equal\s+to|given\s+by|found\s+to\s+be|約|约|大约|约为|etwa|environ|aproximadamente|примерно)\b[\s,:]*
-    |[≈~:→⇒}]\s*|-?->\s*)+""",
+    |,\s*(?=(?:therefore|thus|hence|then)\b)|[≈~:→⇒}]\s*|=\s*|-?->\s*)+""",
     re.IGNORECASE | re.VERBOSE,
 )
 _DISPLAY = re.compile(r"\\\[(?P<bracket>.*?)\\\]|\$\$(?P<dollars>.*?)\$\$|\\\((?P<round>.*?)\\\)", re.DOTALL)
 _SENTENCE_END = re.compile(r"\.?(?:\*\*|\s)*(?:\.\s|(?<![\d)}])!\s|\n|[。．！]|$)")
 _REASON = re.compile(
-    r"(?<=\S)(?:\s*,\s*(?:and\s+)?(?:not|because|since|so|which|but|as|rather)\b|\s+(?:not|rather\s+than|instead\s+of|because|since)\s).*",
+    r"(?<=\S)(?:\s*[,;]\s*(?:and\s+)?(?:not|because|since|so|which|but|as|rather|we|you|i\.e\.|that\s+is)\b|\s+(?:not|rather\s+than|instead\s+of|because|since)\s"
+    r"|\s*\((?:not|because|since|as|i\.e\.)\s|\s[-—–]\s*(?:that\s+is|because|since|as|not)\b).*",
     re.IGNORECASE | re.DOTALL,
 )
 _CONTRAST = re.compile(r"not\s+[^,;]{1,40}?\s*(?:[,;]\s*|\s)(?:but(?:\s+rather)?|it(?:['’]s|\s+is))\s+", re.IGNORECASE)
-_PARTICLES = re.compile(r"\s*(?:です|だ|である|となります|입니다|이다|है|৷|।)\s*$")
+_PARTICLES = re.compile(r"(?:\s*(?:です|だ|である|となります|입니다|이다|है|हैं|৷|।))+\s*$")
+_TAGS = re.compile(r"</?(?:b|strong|i|em|u|mark|code)>")
 _DEFINITE = re.compile(r"[\s*({\[]*[-+−–±]?\s*(?:[\d.$€£¥√π∞½⅓¼¾]|\\(?!text)[a-zA-Z(\[])")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 _LONGEST, _LONGEST_LINE = 2000, 60
@@ -104,9 +128,15 @@ def said_in(text: str, start: int = 0) -> Iterator[Said]:
     lower = text.lower()
     pattern = _announced(tuple(word for word in _ABROAD if word in lower))
     for found in _UNDECIDED.finditer(text, start) if any(word in lower for word in _RARE) else ():
-        if not _DIGIT.search(text, found.end()):
+        if not _DIGIT.search(text, _FROM.match(text, found.end()).end()):  # type: ignore[union-attr]
             yield Said(found.start(), found["text"] or found["told"], True)
-    for found in reversed(list(pattern.finditer(text, start))):
+    announced = list(pattern.finditer(text, start))
+    if " answer" in lower or "ption " in lower:
+        announced += _BACKWARDS.finditer(text, start)
+    for found in sorted(announced, key=re.Match.start, reverse=True):
+        if found.re is _BACKWARDS:
+            yield Said(found.start(), found["given"] or found["option"], False)
+            continue
         given = answer_at(text, found.end(), alone="\n" in found["blank"])
         if given and not (given.lower().startswith("not ") and not is_none(given)):
             line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
@@ -155,4 +185,5 @@ def is_none(answer: str) -> bool:
 
 def _cut(text: str) -> str:
     sentence = _SENTENCE_END.split(text, maxsplit=1)[0]
-    return _PARTICLES.sub("", _REASON.sub("", sentence)).strip().strip("*").strip()
+    cut = _PARTICLES.sub("", _REASON.sub("", _TAGS.sub("", sentence))).strip()
+    return (cut[:-1] if cut.endswith("*!") else cut).strip("*").strip()

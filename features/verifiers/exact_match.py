@@ -3,7 +3,8 @@
 import re
 
 from features.texts.tasks import Task
-from features.verification.answers import first_answer, stated_answer, without_thoughts
+from features.verification.answers import alone, first_answer, stated_answer, without_thoughts
+from features.verification.options import chosen_option, is_option
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
@@ -24,16 +25,20 @@ def exact_match(response: str, task: Task, /, *, ignore_case: bool = False, stat
     Args:
         ignore_case: Whether to ignore upper and lower case.
         stated: Whether to compare only the answer that the response states, in \boxed{}, after #### and so on, without
-            quotes, dollars and a full stop around it.
+            quotes, dollars and a full stop around it; or the whole response if it is one line. Where the reference is
+            the letter of an option, the answer may have more than the letter, such as `(C) 12`.
     """
     references = [task.reference] if isinstance(task.reference, str) else task.reference
     if not isinstance(references, list) or not references or not all(isinstance(each, str) for each in references):
         return Verdict(None, "no reference text")
     response = without_thoughts(response)
-    text = stated_answer(first_answer(response)) if stated else response
-    if text is None:
-        return Verdict(0.0, "no answer")
+    first = first_answer(response)
+    text = (stated_answer(first) or alone(first) or "") if stated else response
+    if stated and all(map(is_option, references)) and (chosen := chosen_option(text)):
+        return Verdict(float(chosen in map(chosen_option, references)), "", chosen)
     answer, *accepted = (_simple(_bare(each) if stated else each, ignore_case) for each in (text, *references))
+    if stated and answer not in accepted and not stated_answer(first):
+        return Verdict(0.0, "no answer")
     return Verdict(float(answer in accepted), "", answer)
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from unicodedata import numeric
 
 from features.texts.tasks import Task
 from features.verification.answers import first_answer, statement, without_thoughts
@@ -19,14 +20,15 @@ _NUMBER = re.compile(
 )
 _Written = str | Callable[[re.Match[str]], str]
 _PLAIN: list[tuple[re.Pattern[str], _Written]] = [
-    (re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))"), ","),  # 1{,}000 and 1\,000
+    (re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|[\u00a0\u2009\u202f'’_])(?=\d{3}(?!\d))"), ","),  # 1{,}000 and 1\,000
+    (re.compile("[¼-¾⅐-⅞]"), lambda found: f" {Fraction(numeric(found[0])).limit_denominator(10)}"),  # 1½
     (re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})* 000(?!\d|\.\d)"), lambda found: found[0].replace(" ", "")),  # 70 000
     (re.compile(r"(?<=\d)\s*(?=\\[dt]?frac)"), " "),
     (re.compile(r"\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))"), r"\1\2/\3\4"),
     (re.compile(r"(?<=[^\d\s])\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d)"), ""),  # the exponent of a unit
 ]
 _AT_THE_START: list[tuple[re.Pattern[str], _Written]] = [
-    (re.compile(r"^([-−–])\s+(?=[$\d.])"), r"\1"),  # - 3
+    (re.compile(r"^(?:[-−–]|(?i:negative|minus)\b)\s+(?=[$\d.])"), "-"),  # - 3
     (re.compile(r"^([-−–]?)\\?([$€£¥])\s*(?=[-−–\d.])"), r"\1"),
     (
         re.compile(r"^[-−–]?\d{1,3}(?: \d{3})+(?!\d|\s?/)(?![^\S\n]*[-+*/×÷=])"),  # 70 000
@@ -34,7 +36,7 @@ _AT_THE_START: list[tuple[re.Pattern[str], _Written]] = [
     ),
 ]
 _MOST_BITS = 10_000
-_GOES_ON = re.compile(r"\s*(?:[-−–+/×÷=^]|\*(?!\*)|\\(?:times|cdot|div|frac)\b|[x%]\s*\d)")
+_GOES_ON = re.compile(r"(?!\s*=[^=]*[-+*/×÷][^=]*$)\s*(?:[-−–+/×÷=^]|\*(?!\*)|\\(?:times|cdot|div|frac)\b|[x%]\s*\d|(?:plus|minus|times)\b)")
 
 
 @VERIFIERS.register("final_number")
@@ -83,7 +85,7 @@ def _stated_number(answer: str) -> Fraction | None:
 
 def _with_signs(answer: str) -> str:
     """An answer that begins with a number, with its sign and its thousands together: - 3 and 70 000."""
-    plain = _plain(answer).lstrip(r" \(*:$")
+    plain = _plain(answer).lstrip(r" \(*:$`")
     for pattern, written in _AT_THE_START:
         plain = pattern.sub(written, plain)
     return plain

@@ -1,24 +1,21 @@
 r"""math_answer: whether the answer of a response is mathematically equal to the reference."""
 
 import logging
-import re
 from typing import Any
 
 import sympy
 
 from features.texts.tasks import Task
-from features.verification.answers import first_answer, statement, without_thoughts
+from features.verification.answers import alone, first_answer, statement, without_thoughts
 from features.verification.mathematics import equal, last_expression, parsed
+from features.verification.options import chosen_option, is_option
+from features.verification.phrases import is_definite
 from features.verification.verdict import Verdict
 from registry import VERIFIERS
 
 PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 """The packages whose versions the verdicts depend on."""
 
-_OPTION = re.compile(
-    r"\s*(?:\\(?:text|mathrm|textbf)\s*\{\s*)?\(?(?P<letter>[A-Z])(?:\)|\}|\)\}|[.:](?=\s|$)|\s*$)(?!\w)"
-)
-"""The letter of an option, such as C, (C) or C) 12."""
 _DIGITS = 12
 _LAST = 1000
 
@@ -30,8 +27,8 @@ def math_answer(response: str, task: Task, /, *, last_expression: bool = False) 
     r"""1 if a response's answer equals the reference by math-verify: 1/2, 0.5 and \frac{2}{4} are equal.
 
     The answer is in the last \boxed{}, in an `answer` field of JSON, after #### or words such as `the answer is`; a
-    model's thoughts before it and a next question after it are ignored. A response without an answer is wrong, with the
-    reason `no answer`.
+    model's thoughts before it and a next question after it are ignored. A response may be nothing but the answer. One
+    without an answer is wrong, with the reason `no answer`.
 
     Args:
         last_expression: Whether the last formula or number counts as the answer if the response states none.
@@ -40,9 +37,11 @@ def math_answer(response: str, task: Task, /, *, last_expression: bool = False) 
         return Verdict(None, "no reference answer" if task.reference is None else "reference cannot be parsed")
     response = first_answer(without_thoughts(response))
     answer = statement(response)
-    stated = answer.text if answer else None
-    if (right := _OPTION.fullmatch(task.reference)) and (chosen := _OPTION.match(stated or "")):
-        return Verdict(float(chosen["letter"] == right["letter"]), "", chosen["letter"])
+    stated = answer.text if answer else alone(response)
+    if is_option(task.reference) and (chosen := chosen_option(stated or "")):
+        return Verdict(float(chosen == chosen_option(task.reference)), "", chosen)
+    if answer is None and stated and not is_definite(stated):
+        stated = None
     found = parsed(stated) if stated is not None else _last(response) if last_expression else []
     if not found:
         return Verdict(0.0, "no answer" if stated is None else "answer cannot be parsed", stated)

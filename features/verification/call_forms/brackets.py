@@ -1,11 +1,10 @@
 """Brackets: finds where a bracket in a text is closed, and the JSON or Python object in it."""
 
-import ast
 import json
 import re
 from typing import Any
 
-from features.verification.call_forms.python_values import NO_PYTHON, value_of
+from features.verification.call_forms.python_values import NO_PYTHON, expression_of, value_of
 
 _MARKS = re.compile(r"""["'\\()\[\]{}]""")
 _DEEPEST = 50
@@ -51,6 +50,6 @@ def object_at(text: str, start: int) -> tuple[Any, int]:
     except (ValueError, RecursionError):
         pass
     try:
-        return value_of(ast.parse(text[start:end], mode="eval").body), end
+        return value_of(expression_of(text[start:end])), end
     except NO_PYTHON:
         return None, start + 1

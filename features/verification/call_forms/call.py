@@ -12,7 +12,7 @@ Parameters = Mapping[str, Mapping[str, str]]
 # Namespaces of Harmony, Kimi, Gemini and OpenAI's parallel calls, Llama's method, and Kimi's number.
 _PREFIX = re.compile(r"^(?:functions|default_api|tools)\.")
 _SUFFIX = re.compile(r"(?:\.call|:\d+)$")
-_NO_LETTER = re.compile(r"[^\w-]")
+_NO_LETTER = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def offered_name(name: str, offered: Collection[str]) -> str:
 
 
 def arguments_of(value: Any) -> Mapping[str, Any] | None:
-    """The arguments in a JSON value, or in a text with JSON; empty for null and an empty text, None for others.
+    """The arguments in a JSON value, or in a text with JSON; empty for null, [] and an empty text, None for others.
 
     Models sometimes write quotes or brackets after the end of that JSON, and line ends in its texts.
     """
@@ -73,7 +73,7 @@ def arguments_of(value: Any) -> Mapping[str, Any] | None:
             return None
         if text[end:].strip("\"'}]` \n"):
             return None
-    return {} if value is None else value if isinstance(value, dict) else None
+    return {} if value is None or value == [] else value if isinstance(value, dict) else None
 
 
 def _type(described: Any) -> str:

@@ -9,8 +9,22 @@ from features.verification.call_forms.call import Call, arguments_of, offered_na
 
 _OPENING = re.compile(r"[\[{]")
 # The words of OpenAI, Anthropic, LangChain and Cohere.
-_NAMES = ("name", "function", "tool_name", "tool", "action", "function_name", "recipient_name")
-_ARGUMENTS = ("arguments", "parameters", "args", "input", "action_input", "tool_input")
+_NAMES = (
+    "name",
+    "function",
+    "tool_name",
+    "tool",
+    "action",
+    "function_name",
+    "recipient_name",
+    "api_name",
+    "api",
+    "method",
+)
+_ARGUMENTS = (
+    *("arguments", "parameters", "args", "input", "action_input", "tool_input", "params", "kwargs"),
+    *("tool_args", "tool_arguments", "tool_parameters", "function_args", "function_arguments", "function_parameters"),
+)
 _BESIDE = {"id", "type", "index", "call_id", "tool_call_id"}
 
 
@@ -38,8 +52,7 @@ def _calls_of(value: Any, names: Collection[str]) -> Iterator[Call]:
         return
     if not isinstance(value, dict):
         return
-    if isinstance(value.get("function"), dict):
-        value = value["function"]
+    value = next((value[key] for key in ("function", "tool") if isinstance(value.get(key), dict)), value)
     call = _call(value, names)
     if call is None and (calls := _named([value], names)) is not None:
         yield from calls

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator
 
 from features.verification.call_forms.brackets import end_of
-from features.verification.call_forms.call import Call, Parameters, offered_name
-from features.verification.call_forms.python_values import NO_PYTHON, value_of
+from features.verification.call_forms.call import Call, Parameters, arguments_of, offered_name
+from features.verification.call_forms.python_values import NO_PYTHON, expression_of, value_of
 
+_WORDS = ("arguments", "args", "input")
 _CALL = re.compile(r"(?:\[\s*)?\b[A-Za-z_][\w.]*\s*\(")
 
 
@@ -33,9 +34,9 @@ def python_calls(text: str, parameters: Parameters) -> Iterator[Call]:
 def _calls_of_code(code: str, parameters: Parameters) -> list[Call]:
     """The calls of an expression that is a call or a list of calls; empty for any other expression."""
     try:
-        node = ast.parse(code.strip(), mode="eval").body
+        node = expression_of(code.strip())
         nodes = node.elts if isinstance(node, ast.List) else [node]
-        calls = [_call_of(each, parameters) for each in nodes]
+        calls = _described(node, parameters) or [_call_of(each, parameters) for each in nodes]
     except NO_PYTHON:
         return []
     return [] if None in calls else [call for call in calls if call]
@@ -58,6 +59,20 @@ def _call_of(node: ast.expr, parameters: Parameters) -> Call | None:
         case _ if len(node.args) > len(names):
             return None
     return Call(name, dict(zip(names, map(value_of, node.args), strict=False)) | arguments)
+
+
+def _described(node: ast.expr, parameters: Parameters) -> list[Call]:
+    """The calls in objects of the clients of servers, as printed: Function(name="f", arguments="{}")."""
+    calls = []
+    for each in ast.walk(node):
+        given = (
+            {keyword.arg: value_of(keyword.value) for keyword in each.keywords} if isinstance(each, ast.Call) else {}
+        )
+        name = offered_name(str(given.get("name")), parameters)
+        arguments = next((given[word] for word in _WORDS if word in given), None)
+        if name in parameters and (found := arguments_of(arguments)) is not None:
+            calls.append(Call(name, found))
+    return calls
 
 
 def _names_parameters(given: ast.Dict, names: list[str]) -> bool:

@@ -2,14 +2,31 @@
 
 import ast
 import operator
+import re
 from typing import Any
 
 NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
 """What `ast.parse` raises for texts that are not Python."""
 
+_QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*\1""", re.DOTALL)
 _LITERALS = {"true": True, "false": False, "null": None, "none": None}
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _LARGEST = 1e300
+
+
+def expression_of(text: str) -> ast.expr:
+    """A text as a Python expression; texts in it may have line ends.
+
+    Raises:
+        Exception: Of the kinds in `NO_PYTHON`, if it is none.
+    """
+    try:
+        return ast.parse(text, mode="eval").body
+    except SyntaxError:
+        escaped = _QUOTED.sub(lambda found: found[0].replace("\n", "\\n"), text)
+        if escaped == text:
+            raise
+        return ast.parse(escaped, mode="eval").body
 
 
 def value_of(node: ast.expr) -> Any:

@@ -3,12 +3,13 @@
 A name that JSON follows: Llama and Functionary (`<function=f>{}`), Mistral (`[TOOL_CALLS]f[ARGS]{}`), DeepSeek, Kimi,
 Harmony (`to=functions.f ...<|message|>{}`), Qwen-Agent and ReAct. A name with tagged values: Qwen3-Coder and Seed
 (`<function=f><parameter=a>`), Anthropic, MiniMax and DeepSeek 3.2 (`<invoke name="f">`), GLM (`<arg_key>`), and Gemma
-(`call:f{a:<escape>text<escape>}`).
+(`call:f{a:<escape>text<escape>}`). The name of an offered function may be a tag, or stand before JSON (ChatGLM).
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from features.verification.call_forms.brackets import object_at
@@ -17,15 +18,21 @@ from features.verification.call_forms.call import Call, Parameters, arguments_of
 _NAME = r"(?P<name>[A-Za-z_][\w.:-]*)"
 _BEFORE_JSON = re.compile(
     rf"""(?:
-        <function=|<function\ name=["']|\bto=|<\|recipient\|>\s*|\[TOOL_CALLS\]\s*
-        |<[|｜]tool[▁_]call[▁_]begin[|｜]>\s*(?:function<｜tool▁sep｜>)?
+        <function=|<function\ name=["']|\bto=|<\|recipient\|>\s*|\[TOOL_CALLS\]\s*|<(?:tool_)?name>\s*
+        |function<[|｜]tool[▁_]sep[|｜]>|<[|｜]tool[▁_]call[▁_]begin[|｜]>\s*
         |^\s*(?:\**Action\**:|✿FUNCTION✿:|>>>)[^\S\n]*
     )
     {_NAME}
     (?:
-        \s|```|json\b|commentary\b|["'>]|<[|｜]?[\w▁]+[|｜]?>
+        \s|```|json\b|code\b|commentary\b|["'>]|<[|｜]?[\w▁]+[|｜]?>|</(?:tool_)?name>
         |\**Action\ Input\**:|✿ARGS✿:|\[CALL_ID\]\w*|\[ARGS\]
     )*+(?=\{{)""",
+    re.VERBOSE | re.MULTILINE,
+)
+_WITHOUT_ARGUMENTS = re.compile(
+    rf"""\bto={_NAME}[^\n{{]*<\|message\|>\s*(?:<\|call\|>|\Z)
+    |^\s*\**Action\**:\s*{_NAME.replace("name", "action")}\s*\n
+    \s*\**Action\ Input\**:[^\S\n]*(?:None|null|"")?[^\S\n]*(?:\n|\Z)""",
     re.VERBOSE | re.MULTILINE,
 )
 _PREFIX = r"(?:[\w-]+:|｜DSML｜)?"
@@ -39,7 +46,10 @@ _FIELD = re.compile(r"<(?P<key>[A-Za-z_][\w.-]*)>(?P<value>.*?)</(?P=key)>", re.
 _BLOCKS = [
     (re.compile(rf"<function={_NAME}>(?P<in>.*?)(?:</function>|\Z)", re.DOTALL), _PARAMETER),
     (
-        re.compile(rf"""<{_PREFIX}invoke\s+name=["']{_NAME}["']>(?P<in>.*?)(?:</{_PREFIX}invoke>|\Z)""", re.DOTALL),
+        re.compile(
+            rf"""<{_PREFIX}(?P<tag>invoke|function(?:_call)?)\s+name=["']{_NAME}["']>(?P<in>.*?)(?:</{_PREFIX}(?P=tag)>|\Z)""",
+            re.DOTALL,
+        ),
         _PARAMETER,
     ),
     (re.compile(rf"<tool_call>\s*{_NAME}\s*(?P<in>(?:<arg_key>.*?)?)(?:</tool_call>|\Z)", re.DOTALL), _PAIR),
@@ -58,20 +68,37 @@ def tagged_calls(text: str, parameters: Parameters) -> list[Call]:
         parameters: The parameters of the offered functions, whose types say what a tagged value is: `5` may be a text.
     """
     forms: list[Callable[[], list[Call]]] = [
-        lambda: _before_json(text),
+        lambda: _before_json(text, parameters),
         *[lambda block=block, pair=pair: _in_blocks(text, block, pair, parameters) for block, pair in _BLOCKS],
         lambda: _of_gemma(text),
+        lambda: _in_blocks(text, _own_tags(tuple(parameters)), _FIELD, parameters),
     ]
     return next(filter(None, (form() for form in forms)), [])
 
 
-def _before_json(text: str) -> list[Call]:
-    calls = []
-    for found in _BEFORE_JSON.finditer(text):
+def _before_json(text: str, parameters: Parameters) -> list[Call]:
+    calls = {}
+    for found in [*_BEFORE_JSON.finditer(text), *_own_lines(tuple(parameters)).finditer(text)]:
         arguments = arguments_of(object_at(text, found.end())[0] or None)
         if arguments or text[found.end() :].lstrip("{ \n").startswith("}"):
-            calls.append(Call(found["name"], arguments or {}))
-    return calls
+            calls[found.end()] = Call(found["name"], arguments or {})
+    for found in _WITHOUT_ARGUMENTS.finditer(text):
+        calls[found.end()] = Call(found["name"] or found["action"], {})
+    return [calls[place] for place in sorted(calls)]
+
+
+@lru_cache(maxsize=64)
+def _own_lines(names: tuple[str, ...]) -> re.Pattern[str]:
+    """The names of offered functions before JSON, at the beginning of a line or after a special token."""
+    return re.compile(
+        rf"(?:^|\|>)[^\S\n]*(?P<name>{'|'.join(map(re.escape, names)) or '(?!)'})\s*(?=\{{)", re.MULTILINE
+    )
+
+
+@lru_cache(maxsize=64)
+def _own_tags(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Tags that are the names of offered functions."""
+    return re.compile(rf"<(?P<name>{'|'.join(map(re.escape, names)) or '(?!)'})>(?P<in>.*?)</(?P=name)>", re.DOTALL)
 
 
 def _in_blocks(text: str, block: re.Pattern[str], pair: re.Pattern[str], parameters: Parameters) -> list[Call]:

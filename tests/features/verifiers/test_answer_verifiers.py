@@ -293,3 +293,114 @@ def test_given_labels_are_found_by_the_responses_text() -> None:
 @pytest.mark.parametrize("module", [mathematics, final_number_module])
 def test_the_examples_in_the_documentation_hold(module: Any) -> None:
     assert doctest.testmod(module).attempted > 0 and doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize(("reference", "answers"), [
+    ("12", ["12 people", r"12~\text{cm}", r"\text{12 cm}", r"12\frac{\text{m}}{\text{s}}", "12 kWh", "１２", "12 個",
+            "12개", "12 яблок", r"\text{The answer is 12}", r"\text{Answer: }12", "**12**", "`12`", "$12.$",
+            "=12", "12=x"]),
+    (r"90^\circ", [r"90\degree", "90^o", r"90^{o}"]),
+    (r"\frac{1}{3}", ["0.(3)", r"33\frac{1}{3}\%"]), (r"\frac16", ["0.1(6)"]),
+    (r"\frac{41}{333}", [r"0.\dot{1}2\dot{3}", r"0.\dot{1}\dot{2}\dot{3}", "0.(123)"]),
+    ("70000", [r"70{\,}000", r"70\thinspace000", "70'000", "70_000", r"70\text{,}000"]),
+    (r"\$5.50", [r"\text{\$}5.50", r"US\$5.50"]), ("-3", ["negative 3", "minus 3"]), ("2+3i", ["2+3 i", r"2+3\,i"]),
+    ("i", [r"\imath"]), (r"\emptyset", [r"\{\,\}"]), (r"-\infty", [r"-\text{infinity}", "negative infinity"]),
+    (r"(-\infty,3)", [r"x\lt 3", r"\{x | x<3\}", r"]-\infty,3[", r"\{x\in\mathbb{R}:x<3\}", r"\text{all } x < 3",
+                      r"\left\{x \in \mathbb{R} \mid x < 3\right\}", r"\big(-\infty,3\big)"]),
+    ("[1,4]", ["[1;4]", r"1\le x\le4"]), ("(1,4]", ["]1,4]", "1<x\\le4"]),
+    (r"(-\infty,-2)\cup(2,\infty)", [r"(-\infty,-2) \text{ or } (2,\infty)", r"\{x: x<-2 \text{ or } x>2\}",
+                                     r"(-\infty,-2) U (2,\infty)", r"(-\infty,-2)\bigcup(2,\infty)",
+                                     r"(-\infty,-2) \text{ and } (2,\infty)", r"]-\infty,-2[\cup]2,\infty["]),
+    (r"\mathbb{R}\setminus\{1\}", [r"x\ne1", r"\mathbb{R}-\{1\}"]), (r"(-\infty,\infty)", [r"\text{all real numbers}"]),
+    ("52_8", ["(52)_8", "52 base 8", r"52\text{ (base 8)}"]), ("101_2", ["(101)_{2}"]),
+    ("(3,4)", [r"\big(3,4\big)", "P(3,4)"]), ("3:4", [r"3 \text{ to } 4", "3 to 4"]),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", [r"\begin{pmatrix} 1 & 2 \\[2pt] 3 & 4 \end{pmatrix}"]),
+    (r"\text{(B)}", [r"\text{Option B}", "**B**", r"\mathbf{(B)}", "B)", "option (B)"]),
+    (r"\ln 2", [r"\log_e 2", r"\operatorname{ln} 2", "ln 2", "ln(2)"]),
+    (r"\sin x", ["sin x", "sin(x)", r"\mathrm{sin}(x)", r"\operatorname{sin} x"]),
+    (r"\binom{10}{3}", ["C(10,3)", "{}_{10}C_3", "^{10}C_3"]), (r"\sqrt{2}", ["2^{0.5}"]),
+    (r"\sqrt[3]{5}", ["∛5", r"\sqrt[3]5", "cbrt(5)"]), ("5", [r"\text{Area} = 5 \text{ cm}^2"]),
+])  # fmt: skip
+def test_more_notations_of_the_same_answer_are_equal(reference: str, answers: list[str]) -> None:
+    labels = {each: math_answer(rf"Therefore it is $\boxed{{{each}}}$.", task(reference)).label for each in answers}
+    assert labels == dict.fromkeys(answers, 1.0)
+
+
+@pytest.mark.parametrize(("reference", "answers"), [
+    ("12", ["12 x", "12 sin x", "12 thousand", "12 or 13", "12 dozen", "12 times 3", "12 and a half", "12 万"]),
+    ("3", ["0.(3)", "3 over 4", "3 million"]), (r"\frac{1}{3}", [r"0.\overline{31}", r"0.\dot{3}\dot{1}"]),
+    ("(1,4)", ["]1,4]", "[1,4[", "[1;4]"]), ("(3,4)", ["P(4,3)", r"\{3,4\}"]), ("52_8", ["52 base 9", "(52)_9"]),
+    (r"(-\infty,3)", [r"\{x | x\le3\}", r"]-\infty,3]", r"x\gt 3"]), ("x^2", ["x^{0.5}"]), ("C(3,4)", ["(4,3)"]),
+    (r"\mathbb{R}\setminus\{1\}", [r"x\ne2", r"\mathbb{R}-\{2\}"]), ("70000", ["70'00", "7_000"]), ("B", ["option C"]),
+])  # fmt: skip
+def test_more_answers_that_look_alike_differ(reference: str, answers: list[str]) -> None:
+    labels = {each: math_answer(rf"Therefore it is $\boxed{{{each}}}$.", task(reference)).label for each in answers}
+    assert labels == dict.fromkeys(answers, 0.0)
+
+
+@pytest.mark.parametrize("response", [
+    "__Answer:__ 12", "<ans>12</ans>", "<result>12</result>", "<answer>**12**</answer>", "#### **12**", "12", "$12$.",
+    "The answer is, therefore, 12.", "The answer is 12 (not 13).", "The answer is 12; we can check: 12 - 5 = 7.",
+    "The answer is 12 — that is, 5 + 7.", "The answer is `12`.", "The answer is **12**!", "**12** is the answer.",
+    "12 is the final answer", "So we have 12 as our final answer.", "The answer is <b>12</b>.", r"\framebox{12}",
+    "答えは 12 個です。", "Ответом является 12.", "Svaret är 12.", "उत्तर 12 है।", "Jawabannya adalah 12.", "Odpověď: 12",
+    "Η απάντηση είναι 12.", "The correct option is 12", '{"answer": ["12"]}', "The answer is: 12 marbles.",
+])  # fmt: skip
+def test_more_ways_to_state_an_answer(response: str) -> None:
+    assert math_answer(response, task("12")).label == final_number(response, task("12")).label == 1
+    assert math_answer(response, task("13")).label == final_number(response, task("13")).label == 0
+
+
+@pytest.mark.parametrize("response", [
+    "B", "(B)", "B.", "**B**", "Option B is correct.", "The correct choice is B.", "The correct option is (B).",
+    "The answer is option B.", "The correct answer is option B) 12", "Therefore, B is the answer.", "The answer is [B]",
+    r"\boxed{\textbf{(B)}\ 12}", '{"answer": "B. 12"}', "The correct answer is **B) 12**.", "<answer>(B)</answer>",
+])  # fmt: skip
+def test_letters_of_options_count_with_what_is_around_them(response: str) -> None:
+    for verify in (math_answer, partial(exact_match, stated=True)):
+        assert verify(response, task("B")).label == 1
+        assert verify(response, task("A")).label == 0
+
+
+def test_a_whole_line_may_be_the_stated_text() -> None:
+    assert exact_match("Rome.", task("Rome"), stated=True) == Verdict(1.0, "", "Rome")
+    assert exact_match("In Rome.", task("Rome"), stated=True) == Verdict(0.0, "no answer")
+
+
+@pytest.mark.parametrize("response", [
+    "The answer cannot be determined from 480.", '{"reasoning": "480", "answer": null}', "480\n<answer></answer>",
+    '{"reasoning": "480", "answer": ""}', '{"answer": "", "reasoning": "the answer is 480"}', "480, so \\boxed{}",
+    "480 is a guess.\nAnswer: I don't know", "480\n答案是无法确定。", "480\nLa réponse est indéterminée.",
+    "480\nDie Antwort ist unbekannt.", "480\nThe answer is not a number", "480\nОтвет: неизвестно",
+])  # fmt: skip
+def test_no_number_is_taken_where_the_answer_is_that_there_is_none(response: str) -> None:
+    assert final_number(response, task("480")).label == 0
+
+
+@pytest.mark.parametrize(("reference", "answer"), [
+    ("-3", "The answer is negative 3"), ("-3", "The answer is minus 3."), ("70000", "#### 70'000"), ("0.5", "#### ½"),
+    ("70000", "#### 70_000"), ("1.5", "#### 1½"), ("18", "The answer is 18 = 9*2"), ("18", "The answer is 9*2 = 18"),
+    ("36", "The answer is 36 = 2 * 18 = 36"), ("3", "The answer is 5 minus 2 = 3"),
+    ("18", '{"answer": ""}\nThe answer is 18'),
+])  # fmt: skip
+def test_more_numbers_are_read_as_they_are_meant(reference: str, answer: str) -> None:
+    assert final_number(answer, task(reference)).label == 1
+
+
+@pytest.mark.parametrize("after", [
+    "### Question\nTom has 5. How many?\n#### 5", "**Question 2:** Bob has 7.\n#### 7", "Problem 2: x\nAnswer: 7",
+    "[INST] Next one [/INST] The answer is 9", "Question 2\nJane has 4.\n#### 4", "Exercise 2: 5?\nThe answer is 5",
+    "问题：另一个？\n答案：5", "Problem #2\nBla\n#### 7", "Example 2: Bla\n\\boxed{7}", "## Problem 3\nBla\n#### 7",
+])  # fmt: skip
+def test_a_heading_with_a_number_begins_a_next_question(after: str) -> None:
+    response = f"9 * 2 = 18\n#### 18\n\n{after}"
+    assert final_number(response, task("18")).label == math_answer(response, task("18")).label == 1
+
+
+@pytest.mark.parametrize("response", [
+    "Question 1: How many eggs?\nAnswer: 9\n\nQuestion 2: How much?\nAnswer: 18",
+    "**Part 1:** 9 eggs. The answer is 9.\n\n**Question 2:** How much?\n\nThe answer is 18.",
+    "Problem 2 is easy.\nThe answer is 18.", "Step 1: 9\nStep 2: 9 * 2\n#### 18",
+])  # fmt: skip
+def test_the_parts_of_one_question_are_judged_by_the_last(response: str) -> None:
+    assert final_number(response, task("18")).label == math_answer(response, task("18")).label == 1

@@ -129,3 +129,75 @@ def test_random_calls_agree_with_comparing_their_sorted_json() -> None:
         labels.append(same)
         assert called(response, {"calls": reference}) == float(same)
     assert 0.25 < sum(labels) / len(labels) < 0.75
+
+
+_OFFERED = {
+    "get_weather": {"city": "string", "days": "integer", "tags": "array"},
+    "math.factorial": {"number": "integer"},
+    "get_time": {},
+}
+_PARIS = '{"city": "Paris", "days": 3}'
+
+
+def offered(response: str, *calls: dict[str, Any]) -> float | None:
+    return called(response, {"calls": list(calls), "parameters": _OFFERED})
+
+
+@pytest.mark.parametrize("response", [
+    f"function<｜tool▁sep｜>get_weather\n```json\n{_PARIS}\n```",
+    f"<|tool▁calls▁begin|><|tool▁call▁begin|>function<|tool▁sep|>get_weather\n```json\n{_PARIS}\n```<|tool▁call▁end|>",
+    f"<|start|>assistant<|channel|>commentary to=get_weather code<|message|>{_PARIS}<|call|>",
+    f"[ToolCall(id='c', function=Function(arguments='{_PARIS}', name='get_weather'), type='function')]",
+    f"FunctionCall(name='get_weather', arguments='{_PARIS}')", f"get_weather\n{_PARIS}", f"get_weather{_PARIS}",
+    f"<|assistant|>get_weather\n{_PARIS}", f"<|call|>get_weather\n{_PARIS}",
+    f'{{"api": "get_weather", "arguments": {_PARIS}}}', f'{{"method": "get_weather", "params": {_PARIS}}}',
+    f'{{"name": "get_weather", "kwargs": {_PARIS}}}', f'{{"tool_name": "get_weather", "tool_arguments": {_PARIS}}}',
+    f'{{"function_name": "get_weather", "function_args": {_PARIS}}}',
+    f'{{"tool": {{"name": "get_weather", "input": {_PARIS}}}}}',
+    f"<tool_call>\n<name>get_weather</name>\n<arguments>{_PARIS}</arguments>\n</tool_call>",
+    f"<tool_use>\n<name>get_weather</name>\n<arguments>{_PARIS}</arguments>\n</tool_use>",
+    "<get_weather>\n<city>Paris</city>\n<days>3</days>\n</get_weather>",
+    '<function name="get_weather"><parameter name="city">Paris</parameter>'
+    '<parameter name="days">3</parameter></function>',
+    '<xai:function_call name="get_weather">\n<parameter name="city">Paris</parameter>\n'
+    '<parameter name="days">3</parameter>\n</xai:function_call>',
+])  # fmt: skip
+def test_more_forms_of_a_call(response: str) -> None:
+    assert offered(response, {"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}) == 1
+    assert offered(response, {"name": "get_weather", "arguments": {"city": "Paris", "days": 4}}) == 0
+
+
+@pytest.mark.parametrize("response", [
+    "Action: get_time\nAction Input:", "Action: get_time\nAction Input: None\nObservation: 5",
+    "<|channel|>commentary to=functions.get_time<|message|><|call|>", '{"name": "get_time", "arguments": []}',
+    "get_time\n{}",
+])  # fmt: skip
+def test_more_forms_of_a_call_without_arguments(response: str) -> None:
+    assert offered(response, {"name": "get_time", "arguments": {}}) == 1
+    assert offered(response) == 0
+
+
+@pytest.mark.parametrize("name", ["math_factorial", "math__factorial", "math-factorial", "functions.math.factorial"])
+def test_signs_between_words_of_a_name_do_not_count(name: str) -> None:
+    assert (
+        offered(
+            f'{{"name": "{name}", "arguments": {{"number": 5}}}}',
+            {"name": "math.factorial", "arguments": {"number": 5}},
+        )
+        == 1
+    )
+
+
+def test_texts_of_python_may_have_line_ends() -> None:
+    assert offered('get_weather(city="one\ntwo")', {"name": "get_weather", "arguments": {"city": "one\ntwo"}}) == 1
+    assert (
+        offered("[get_weather(city='it''s\n\"x\"')]", {"name": "get_weather", "arguments": {"city": 'its\n"x"'}}) == 1
+    )
+
+
+@pytest.mark.parametrize("response", [
+    "You could use get_weather\nor {wait}.", "<city>Paris</city>", "Action: wait\nAction Input:", "get_weather\n[1]",
+    "The function get_weather is for weather.", "Function(name='other', arguments='{}')",
+])  # fmt: skip
+def test_what_only_speaks_of_functions_is_no_call(response: str) -> None:
+    assert offered(response) == (0 if response.startswith("Action") else 1)

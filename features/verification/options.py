@@ -1,0 +1,25 @@
+"""Options: the letter of the option that an answer chooses, such as C, (C), C) 12 or option C."""
+
+import re
+
+_OPTION = re.compile(
+    r"""\s*(?:\\(?:text|mathrm|textbf|mathbf)\s*\{\s*)*(?:(?:the\s+)?(?i:option|choice)\s+)?[*$(\[]*(?P<letter>[A-Z])
+    (?:[*$]*(?:\\?[)\]}]|\)\})|[.:](?=\s|$)|[*$]*\s*$)(?!\w)""",
+    re.VERBOSE,
+)
+_ALONE = re.compile(r"\s*(?:\\(?:text|mathrm|textbf)\s*\{\s*)?\(?[A-Z](?:\)|\}|\)\}|[.:](?=\s|$)|\s*$)\s*")
+
+
+def chosen_option(answer: str) -> str | None:
+    """The letter of the option that an answer begins with; None if it begins with none.
+
+    >>> chosen_option("(C) 12"), chosen_option("option C"), chosen_option("Cat")
+    ('C', 'C', None)
+    """
+    found = _OPTION.match(answer)
+    return found["letter"] if found else None
+
+
+def is_option(reference: str) -> bool:
+    """Whether a reference is the letter of an option and nothing else."""
+    return _ALONE.fullmatch(reference) is not None
