@@ -1,6 +1,7 @@
 """Plan: what tests ask of a program, read from their source before they run."""
 
 import ast
+import builtins
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -46,6 +47,7 @@ class Plan:
         pieces: The tests, and the calls that their authors leave to others, such as `check(candidate)`.
         used: All names in the tests and their setup.
         reached: Those that the tests use when they run.
+        wanted: Those of them that neither the tests nor Python define, so that the program has to.
         imports: The names that they use of each module they import.
         plain: Whether they only compare values, so that it does not matter in which process they do.
         problem: Why the tests cannot be read; empty if they can.
@@ -54,6 +56,7 @@ class Plan:
     pieces: Sequence[Piece] = ()
     used: Sequence[str] = ()
     reached: Sequence[str] = ()
+    wanted: Sequence[str] = ()
     imports: tuple[tuple[str, Sequence[str]], ...] = ()
     plain: bool = True
     problem: str = ""
@@ -111,7 +114,9 @@ def plan_of(setup: str, tests: tuple[str, ...], entry_point: str | None) -> Plan
     listed = tuple((module, sorted(names)) for module, names in sorted(imports.items()))
     used = {entry_point or "", *(name for tree in trees for name in _names(tree))}.union(*imports.values())
     plain = imports.keys() <= _PLAIN_MODULES and not used & _TOUCHING and not any(map(_is_of_identity, trees))
-    return Plan(pieces, sorted(used), sorted(reached), listed, plain)
+    own = {name for tree in trees for name in _defined(tree)}
+    wanted = sorted(name for name in reached - own if name.isidentifier() and not hasattr(builtins, name))
+    return Plan(pieces, sorted(used), sorted(reached), wanted, listed, plain)
 
 
 def _names(node: ast.AST) -> set[str]:
@@ -126,6 +131,23 @@ def _bound(node: ast.stmt) -> Iterator[str]:
         yield from (
             each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
         )
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    """The names that code gives a meaning anywhere, `__name__` among them."""
+    yield from ("__name__", "__file__")
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.alias(name=name, asname=other):
+                yield other or name.partition(".")[0]
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                yield name
+            case _:
+                pass
 
 
 def _is_of_identity(tree: ast.Module) -> bool:

@@ -12,6 +12,8 @@ ANYTHING = "*"
 """Stands in a job's `reached` for names that the tests look up as texts, in `imports` for every name of a module."""
 
 _MAIN = "__main__"
+_STANDING = {"solution", "main", "program", "your_module", "my_module", "your_code", "submission", "answer", _MAIN}
+"""What authors of tests call the module of a program."""
 
 
 def run_tests(
@@ -36,9 +38,10 @@ def run_tests(
     """
     if any(name.partition(".")[0] in ("pytest", "unittest") for name, _ in job["imports"]):
         prepare_frameworks()
-    imported = _stand_for_program(job["imports"], module, own)
+    imported = _stand_for_program(job["imports"], module, own, job["entry_point"])
     names["__name__"] = _MAIN
-    if job["pieces"] and not (imported or ANYTHING in job["reached"] or any(name in own for name in job["reached"])):
+    used = imported or job["wanted"] or any(name in own for name in job["reached"]) or ANYTHING in job["reached"]
+    if job["pieces"] and not used:
         raise Refused("the tests use nothing of the program")
     try:
         _execute(job["setup"], names)
@@ -64,15 +67,18 @@ def _execute(source: str, names: dict[str, Any]) -> None:
     exec(compile(source, TEST_FILE, "exec", dont_inherit=True), names)
 
 
-def _stand_for_program(imports: list[Any], module: types.ModuleType, own: Collection[str]) -> bool:
-    """Let a module that does not exist, and of which the tests use names of the program, stand for the program."""
+def _stand_for_program(
+    imports: list[Any], module: types.ModuleType, own: Collection[str], entry_point: str | None
+) -> bool:
+    """Let a module that does not exist stand for the program if its name says so, or the tests use names of it."""
     for name in [name for name, other in sys.modules.items() if getattr(other, "__name__", None) == module.__name__]:
         del sys.modules[name]
     sys.modules[_MAIN] = sys.modules[module.__name__] = module
     found = False
     for name, used in imports:
         parts = name.split(".")
-        if used and all(each == ANYTHING or each in own for each in used) and not _exists(parts[0]):
+        meant = name in _STANDING or entry_point in used or all(each == ANYTHING or each in own for each in used)
+        if used and meant and not _exists(parts[0]):
             found = True
             sys.modules.update({".".join(parts[:end]): module for end in range(1, len(parts) + 1)})
     return found

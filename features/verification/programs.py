@@ -3,6 +3,7 @@
 import ast
 import builtins
 import html
+import json
 import re
 import symtable
 import textwrap
@@ -22,7 +23,11 @@ _TAGGED = re.compile(
 )
 _RUN_ON = re.compile(r"^[^\S\n]*\[(?:DONE|END|/PYTHON|/CODE)\]", re.MULTILINE)
 _FENCE = re.compile(r"^(?P<before>[^`~\n]*)(?P<mark>`{3,}|~{3,})(?P<info>[^`\n]*)$")
-_INFO = re.compile(r"\s*(?:python3?|py)?\b:?(?P<code>.*)", re.I)
+_INFO = re.compile(r"\s*(?:python3?|py)?\b:?\s*(?:[\w./-]+\.py\b)?(?P<code>.*)", re.I)
+_TURN_END = re.compile(
+    r"(?:<\|(?:im_end|eot_id|eom_id|end_of_text|endoftext|end|return)\|>|</s>|<(?:end_of_turn|eos)>)\s*$", re.MULTILINE
+)
+_KEYS = ("code", "solution", "program", "completion", "python", "answer")
 _QUOTED = re.compile(r"(?<!`)(`{1,3})(?!`)(?:python3?\b|py\b)?\s*([^`]+)\1(?!`)", re.I)
 _PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.|In \[\d+\]:) ?", re.MULTILINE)
 _GOES_ON = re.compile(r"(?:else|elif|except|finally)\b|[])}#]")
@@ -56,7 +61,10 @@ def code_of(response: str, names: Collection[str] = (), others: Collection[str] 
     'def f(): return 1\\n'
     """
     text = response.replace("\r\n", "\n").replace("\ufeff", "")
-    text = text if is_python(text) else without_thoughts(text)
+    if not is_python(text):
+        text = without_thoughts(text)
+        text = text[: end.start()] if (end := _TURN_END.search(text)) and text[: end.start()].strip() else text
+    text = _field(text) or text
     if marked := _MARKED.findall(text):
         text = _together(marked, names, others) or textwrap.dedent(marked[-1])
     if is_python(text):
@@ -68,6 +76,18 @@ def code_of(response: str, names: Collection[str] = (), others: Collection[str] 
         # A function's body; a fence after it ends what came before the response.
         return re.split(r"^\s*```", text, maxsplit=1, flags=re.MULTILINE)[0] or text
     return _without_remarks(found if found is not None else _repaired(blocks[-1] if blocks else text))
+
+
+def _field(text: str) -> str | None:
+    """The program in a field of a JSON object, if the text is one, in a fence or not."""
+    bare = re.sub(r"^\s*```(?:json)?\s*\n|\n\s*```\s*$", "", text).strip()
+    if not bare.startswith("{"):
+        return None
+    try:
+        found = json.loads(bare, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return next((found[key] for key in _KEYS if isinstance(found.get(key), str)), None)
 
 
 def completed(code: str, prelude: str, entry_point: str | None) -> str:
@@ -197,12 +217,13 @@ def _together(blocks: Sequence[str], names: Collection[str], others: Collection[
     """The last blocks that define the names, with those that they or the tests need; None if none defines a name."""
     flush = [_repaired(block) for block in blocks]
     known, good = [_defined(block) for block in flush], [is_python(block) for block in flush]
+    imported = [_imported(block) for block in flush]
     chosen: set[int] = set()
 
     def choose(name: str, before: int) -> None:
         places = [place for place, defined in enumerate(known) if name in defined]
         if places and not chosen.intersection(places):
-            chosen.add(max(places, key=lambda place: (good[place], place < before, place)))
+            chosen.add(max(places, key=lambda place: (good[place], name not in imported[place], place < before, place)))
 
     for name in names:
         choose(name, len(flush))
@@ -229,6 +250,16 @@ def _defined(code: str) -> set[str]:
     found = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     spaces = {child.get_name() for child in table.get_children()}
     return {name for name in found if name in spaces or not hasattr(builtins, name)}
+
+
+def _imported(code: str) -> set[str]:
+    """The names that code imports at its top level, and does not define itself."""
+    try:
+        return {
+            each.get_name() for each in _compile(code).get_symbols() if each.is_imported() and not each.is_assigned()
+        }
+    except _UNREADABLE:
+        return set()
 
 
 def names_needed(code: str) -> set[str]:

@@ -36,7 +36,10 @@ _AT_THE_START: list[tuple[re.Pattern[str], _Written]] = [
     ),
 ]
 _MOST_BITS = 10_000
-_GOES_ON = re.compile(r"(?!\s*=[^=]*[-+*/×÷][^=]*$)\s*(?:[-−–+/×÷=^]|\*(?!\*)|\\(?:times|cdot|div|frac)\b|[x%]\s*\d|(?:plus|minus|times)\b)")
+_GOES_ON = re.compile(
+    r"(?!\s*=[^=]*[-+*/×÷][^=]*$)"  # 18 = 9 * 2, the other way round
+    r"\s*(?:[-−–+/×÷=^]|\*(?!\*)|\\(?:times|cdot|div|frac)\b|[x%]\s*\d|(?:plus|minus|times)\b)"
+)
 
 
 @VERIFIERS.register("final_number")

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -221,3 +222,28 @@ def test_names_needed_are_those_that_code_uses_and_does_not_define() -> None:
 def test_no_response_is_too_odd(text: str) -> None:
     assert isinstance(code_of(text * 1500, ["f"]), str)
     assert isinstance(completed(code_of(text * 1500, ["f"]), PROMPT, "square"), str)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        f"{SQUARE}<|endoftext|>",
+        f"{SQUARE}<|im_end|>\n<|im_start|>user\nAnd cubes?",
+        f"```python:main.py\n{SQUARE}\n```",
+        f"```python src/squares.py\n{SQUARE}\n```",
+        f"```python\n{SQUARE}\n```<|eot_id|>",
+        f"```python\n{SQUARE}\n```\nTests:\n```python\nfrom solution import square\nassert square(2) == 5\n```",
+        json.dumps({"thoughts": "n times n", "code": SQUARE}),
+        f"```json\n{json.dumps({'solution': SQUARE})}\n```",
+        json.dumps({"answer": f"```python\n{SQUARE}\n```"}),
+    ],
+)
+def test_what_surrounds_a_program_is_no_part_of_it(response: str) -> None:
+    assert code_of(response, ["square"]).strip() == SQUARE.strip()
+    assert code_of(response).strip() == SQUARE.strip() or "from solution" in response
+
+
+def test_marks_of_turns_within_texts_of_a_program_stay() -> None:
+    code = 'END = "<|endoftext|>"\ndef square(n):\n    return n * n\n'
+    assert code_of(code, ["square"]) == code
+    assert code_of(f"Here:\n```python\n{code}```\nDone.", ["square"]).strip() == code.strip()

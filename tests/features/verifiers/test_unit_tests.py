@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 import math
 import platform
 from typing import Any
@@ -137,21 +136,65 @@ ODD = {
         "import asyncio\nassert asyncio.run(double(2)) == 4",
         "async def double(x):\n    return x * {}",
     ),
-    "an enum": ("assert double(2) is Size.FOUR", "import enum\nSize = enum.Enum('Size', 'FOUR SIX')\ndef double(x):\n    return list(Size)[{} - 2]"),
-    "a named tuple": ("assert double(2).value == 4", "from collections import namedtuple\nOut = namedtuple('Out', 'value')\ndef double(x):\n    return Out(x * {})"),
-    "an own exception": ("try:\n    double(2)\nexcept Own as error:\n    assert error.value == 4", "class Own(Exception):\n    value = 2 * {}\ndef double(x):\n    raise Own"),
-    "with": ("with double(2) as four:\n    assert four == 4", "import contextlib\n@contextlib.contextmanager\ndef double(x):\n    yield x * {}"),
-    "issubclass": ("assert issubclass(double(2), int)", "def double(x):\n    return type('T', ((str, int)[{} == 2],), dict())"),
-    "a subclass": ("class Own(Base):\n    x = 2\nassert Own().double() == 4\ndouble", "class Base:\n    def double(self):\n        return self.x * {}\ndouble = Base"),
-    "an operator": ("assert (double(1) * 2).x == 4", "class V:\n    def __init__(self, x):\n        self.x = x\n    def __mul__(self, by):\n        return V(self.x * by)\ndef double(x):\n    return V(x * {})"),
-    "a path": ("from pathlib import Path\nassert double(2) == Path('4')", "from pathlib import Path\ndef double(x):\n    return Path(str(x * {}))"),
-    "output": ("import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n    double(2)\nassert out.getvalue() == '4\\n'", "def double(x):\n    print(x * {})"),
-    "input": ("from unittest import mock\nwith mock.patch('builtins.input', lambda *a: '2'):\n    assert double() == 4", "def double():\n    return int(input()) * {}"),
-    "a patched module": ("from unittest import mock\nwith mock.patch('time.time', return_value=2):\n    assert double() == 4", "import time\ndef double():\n    return time.time() * {}"),
-    "an alias": ("row = [2]\ndouble([row])\nassert row == [4]", "def double(rows):\n    rows[0][0] *= {}"),
-    "a signature": ("import inspect\nassert list(inspect.signature(double).parameters) == ['x', 'by']\nassert double(2) == 4", "def double(x, by={}):\n    return x * by"),
-    "a source": ("import inspect\nassert 'x + x' in inspect.getsource(double)\nassert double(2) == 4", "def double(x):\n    x + x\n    return x * {}"),
-}  # fmt: skip
+    "an enum": (
+        "assert double(2) is Size.FOUR",
+        "import enum\nSize = enum.Enum('Size', 'FOUR SIX')\ndef double(x):\n    return list(Size)[{} - 2]",
+    ),
+    "a named tuple": (
+        "assert double(2).value == 4",
+        "from collections import namedtuple\nOut = namedtuple('Out', 'value')\ndef double(x):\n    return Out(x * {})",
+    ),
+    "an own exception": (
+        "try:\n    double(2)\nexcept Own as error:\n    assert error.value == 4",
+        "class Own(Exception):\n    value = 2 * {}\ndef double(x):\n    raise Own",
+    ),
+    "with": (
+        "with double(2) as four:\n    assert four == 4",
+        "import contextlib\n@contextlib.contextmanager\ndef double(x):\n    yield x * {}",
+    ),
+    "issubclass": (
+        "assert issubclass(double(2), int)",
+        "def double(x):\n    return type('T', ((str, int)[{} == 2],), dict())",
+    ),
+    "a subclass": (
+        "class Own(Base):\n    x = 2\nassert Own().double() == 4\ndouble",
+        "class Base:\n    def double(self):\n        return self.x * {}\ndouble = Base",
+    ),
+    "an operator": (
+        "assert (double(1) * 2).x == 4",
+        "class V:\n    def __init__(self, x):\n        self.x = x\n    def __mul__(self, by):\n"
+        "        return V(self.x * by)\ndef double(x):\n    return V(x * {})",
+    ),
+    "a path": (
+        "from pathlib import Path\nassert double(2) == Path('4')",
+        "from pathlib import Path\ndef double(x):\n    return Path(str(x * {}))",
+    ),
+    "output": (
+        "import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n    double(2)\n"
+        "assert out.getvalue() == '4\\n'",
+        "def double(x):\n    print(x * {})",
+    ),
+    "input": (
+        "from unittest import mock\nwith mock.patch('builtins.input', lambda *a: '2'):\n    assert double() == 4",
+        "def double():\n    return int(input()) * {}",
+    ),
+    "a patched module": (
+        "from unittest import mock\nwith mock.patch('time.time', return_value=2):\n    assert double() == 4",
+        "import time\ndef double():\n    return time.time() * {}",
+    ),
+    "an alias": (
+        "row = [2]\ndouble([row])\nassert row == [4]",
+        "def double(rows):\n    rows[0][0] *= {}",
+    ),
+    "a signature": (
+        "import inspect\nassert list(inspect.signature(double).parameters) == ['x', 'by']\nassert double(2) == 4",
+        "def double(x, by={}):\n    return x * by",
+    ),
+    "a source": (
+        "import inspect\nassert 'x + x' in inspect.getsource(double)\nassert double(2) == 4",
+        "def double(x):\n    x + x\n    return x * {}",
+    ),
+}
 """Tests, and a program that is right with a 2 and wrong with a 3, of what cannot pass between two processes."""
 
 
@@ -163,6 +206,24 @@ def test_what_cannot_pass_between_processes_has_an_honest_verdict(name: str) -> 
     assert (right, wrong.label) == (Verdict(1.0), 0)
     right, wrong = verdicts(reference, code.format(2), code.format(3), trust="tests")
     assert right in (Verdict(1.0), Verdict(None, "passes only in one process with its tests")) and wrong.label == 0
+
+
+@pytest.mark.parametrize("trust", ["program", "tests"])
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "assert double(2) == 4",
+        "def test_it():\n    assert double(2) == 4",
+        "import unittest\nclass Test(unittest.TestCase):\n    def test_it(self):\n        assert double(2) == 4",
+        "from solution import double\ndef test_it():\n    assert double(2) == 4",
+    ],
+)
+@pytest.mark.parametrize(
+    "response", ["x = 4", "I cannot help.", "def twice(x):\n    return 2 * x", "4", "# double", '{"a": 1}']
+)
+def test_a_program_without_what_the_tests_use_is_wrong(tests: str, response: str, trust: str) -> None:
+    (found,) = verdicts({"tests": [tests]}, response, trust=trust)
+    assert found.label == 0 and found.reason
 
 
 def test_settings_are_all_that_verdicts_depend_on() -> None:
