@@ -17,30 +17,42 @@ from features.verification.answers import statement
 from registry import SOURCES, ConfigError, Node
 from registry.ranges import FilePath
 
-_FORMS = """human-eval's and EvalPlus's samples {task_id, completion or solution}, BFCL's {id, result}, ZeroEval's
-{output, answer}, or lm-eval's {doc, target, resps}"""
+_FORMS = """human-eval's and EvalPlus's samples {task_id, completion or solution}, EvalPlus's results {eval}, BFCL's
+{id, result}, ZeroEval's {output, answer}, or lm-eval's {doc, target, resps}"""
 _QUERIES = ("question", "problem", "query", "prompt", "input", "Question", "Problem")
 _ANSWERS = ("correct_answer", "answer", "reference", "label")
 _SCORES = ("exact_match", "acc", "pass@1", "pass_at_1", "score")
 
 
 class _Row(NamedTuple):
-    """One row of a result file: the id of its task, the query and reference if it has them, and its responses."""
+    """The responses of one row of a result file.
+
+    Args:
+        id: The id of its task.
+        query: The query, if the row has it.
+        reference: The reference, if the row has it.
+        texts: The responses.
+        label: The label that the tool gave to all of them.
+        tasks: The source of the tasks, if the form of the file tells it.
+    """
 
     id: str
     query: str | None
     reference: Any
     texts: list[str]
     label: float | None
+    tasks: str | None = None
 
 
 @SOURCES.register("results")
 class Results:
     """Reads recorded responses from the result files of other tools, as these write them.
 
-    The files of human-eval and EvalPlus (`task_id`, and `completion` or `solution`; `passed` is a label), BFCL (`id`
-    and `result`), ZeroEval (`output`, with the answer) and lm-eval (`doc`, `target` and `resps`; its metric is a
-    label). Rows of the same task become one task with several responses.
+    The files of human-eval and EvalPlus (`task_id`, and `completion` or `solution`; `passed` is a label), EvalPlus's
+    `eval_results.json` (whether a program passed the base and the plus tests is a label), BFCL (`id` and `result`),
+    ZeroEval (`output`, with the answer) and lm-eval (`doc`, `target` and `resps`; its metric is a label; of
+    multiple-choice tasks, the choice with the highest likelihood is the response). Rows of the same task become one
+    task with several responses.
 
     Args:
         path: A file (`.jsonl`, `.json`, `.parquet`), a pattern, or a list of these.
@@ -93,8 +105,9 @@ class Results:
     def _rows(self) -> dict[str, list[_Row]]:
         found: dict[str, list[_Row]] = {}
         for file in self.files:
-            for row in RecordFile(file).parsed((), _read):
-                found.setdefault(row.id, []).append(row)
+            for rows in RecordFile(file).parsed((), _read):
+                for row in rows:
+                    found.setdefault(row.id, []).append(row)
         return found
 
     @property
@@ -103,6 +116,8 @@ class Results:
         if self.tasks is not None:
             return self.tasks
         id, rows = next(iter(self._rows.items()))
+        if rows[0].tasks is not None:
+            return rows[0].tasks
         return next((name for name, pattern in _BY_ID.items() if pattern.match(id) and rows[0].reference is None), None)
 
     @cached_property
@@ -127,11 +142,12 @@ def _short(id: str) -> str:
     return re.sub(r"^simple_(?=\d)", "simple_python_", short)
 
 
-def _read(record: Record, place: str) -> _Row:
+def _read(record: Record, place: str) -> list[_Row]:
     for has, read in _READERS:
         if has(record):
-            row = read(record, place)
-            return row._replace(texts=[unicode_text("response", text) for text in row.texts])
+            rows = read(record, place)
+            found = rows if isinstance(rows, list) else [rows]
+            return [row._replace(texts=[unicode_text("response", text) for text in row.texts]) for row in found]
     raise LineError("", f"has the fields {', '.join(list(record)[:8])}; expected {' '.join(_FORMS.split())}")
 
 
@@ -153,15 +169,33 @@ def _zeroeval(record: Record, place: str) -> _Row:
     return _Row(id, _first(record, _QUERIES), _reference(record, _ANSWERS), _texts("output", record["output"]), None)
 
 
+def _evalplus(record: Record, place: str) -> list[_Row]:
+    """EvalPlus's results; a program is right if it passes the base tests and, where they ran, the plus tests."""
+    rows = []
+    for id, results in record["eval"].items():
+        if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):
+            raise unexpected(f"eval.{id}", results, "a list of results with their `solution`")
+        tasks = "humaneval_plus" if id.startswith("HumanEval/") else "mbpp_plus"
+        for each in results:
+            statuses = [each[key] for key in ("base_status", "plus_status") if each.get(key) is not None]
+            label = float(all(status == "pass" for status in statuses)) if statuses else None
+            rows.append(_Row(id, None, None, _texts(f"eval.{id}.solution", each.get("solution")), label, tasks))
+    return rows
+
+
 def _lm_eval(record: Record, place: str) -> _Row:
     doc, texts = record["doc"], record.get("resps", record.get("filtered_resps"))
+    chosen = _choice(record)
+    if chosen is not None:
+        record, texts = {**record, "target": chosen[1]}, chosen[0]
     texts = texts[0] if isinstance(texts, list) and len(texts) == 1 and isinstance(texts[0], list) else texts
     label = next((float(record[key]) for key in _SCORES if isinstance(record.get(key), int | float)), None)
     id = str(doc.get("task_id", record.get("doc_id", place)))
     return _Row(id, _first(doc, _QUERIES), _reference(record, ("target",)), _texts("resps", texts), label)
 
 
-_READERS: list[tuple[Callable[[Record], bool], Callable[[Record, str], _Row]]] = [
+_READERS: list[tuple[Callable[[Record], bool], Callable[[Record, str], _Row | list[_Row]]]] = [
+    (lambda record: isinstance(record.get("eval"), dict), _evalplus),
     (
         lambda record: isinstance(record.get("doc"), dict) and ("resps" in record or "filtered_resps" in record),
         _lm_eval,
@@ -170,6 +204,25 @@ _READERS: list[tuple[Callable[[Record], bool], Callable[[Record, str], _Row]]] =
     (lambda record: "id" in record and "result" in record, _bfcl),
     (lambda record: "output" in record, _zeroeval),
 ]
+
+
+def _choice(record: Record) -> tuple[str, str] | None:
+    """The choice that a model takes for the likeliest, and the right one; None if the task is not of this kind."""
+    arguments, responses = record.get("arguments"), record.get("resps")
+    given = list(arguments.values()) if isinstance(arguments, dict) else arguments
+    if not (isinstance(given, list) and isinstance(responses, list) and len(given) == len(responses) > 1):
+        return None
+    try:
+        likelihoods = [float(response[0][0]) for response in responses]
+        pairs = [[*each.values()] if isinstance(each, dict) else each for each in given]
+        choices = [str(continuation).strip() for _, continuation in pairs]
+    except (ValueError, TypeError, IndexError, KeyError):
+        return None
+    target = str(record.get("target")).strip()
+    right = (
+        choices[int(target)] if target not in choices and target.isdigit() and int(target) < len(choices) else target
+    )
+    return choices[likelihoods.index(max(likelihoods))], right
 
 
 def _texts(key: str, value: Any) -> list[str]:

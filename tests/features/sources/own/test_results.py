@@ -130,3 +130,47 @@ def test_equal_files_have_equal_fingerprints(tmp_path: Path) -> None:
     assert first["tasks"] is None and first == Results(str(tmp_path / "a.json")).fingerprint()
     read(tmp_path / "a.json", [{**ZEROEVAL, "answer": "13"}])
     assert Results(str(tmp_path / "a.json")).fingerprint() != first
+
+
+def test_results_of_evalplus_are_labels_of_base_and_plus_tests_together(tmp_path: Path) -> None:
+    statuses = [("pass", "pass"), ("pass", "fail"), ("fail", "fail"), ("pass", None), ("timeout", "timeout")]
+    results = [
+        {"task_id": "HumanEval/0", "solution": f"x = {place}", "base_status": base, "plus_status": plus}
+        for place, (base, plus) in enumerate(statuses)
+    ]
+    rows = {"date": "2024-05-01", "hash": "a", "eval": {"HumanEval/0": results}}
+    (task,) = read(tmp_path / "samples_eval_results.json", rows, tasks=human_eval(tmp_path))
+    assert [(each.text, each.label) for each in task.responses] == [
+        ("x = 0", 1), ("x = 1", 0), ("x = 2", 0), ("x = 3", 1), ("x = 4", 0),
+    ]  # fmt: skip
+
+
+def test_old_results_of_evalplus_without_programs_are_refused(tmp_path: Path) -> None:
+    rows = [{"eval": {"HumanEval/0": {"nfiles": 1, "base": [["pass", []]], "plus": []}}}]
+    with pytest.raises(ConfigError, match=r"HumanEval/0.*expected a list of results with their `solution`"):
+        read(tmp_path / "eval_results.json", rows, tasks=human_eval(tmp_path))
+
+
+@pytest.mark.parametrize("target", [1, "1", "B"])
+@pytest.mark.parametrize("named", [True, False])
+def test_the_likeliest_choice_is_the_response_to_a_question_with_choices(
+    tmp_path: Path, target: Any, named: bool
+) -> None:
+    pairs = [{"arg_0": "Which? A or B", "arg_1": f" {letter}"} for letter in "AB"]
+    rows = [
+        {
+            "doc_id": number,
+            "doc": {"question": "Which?", "choices": ["one", "two"]},
+            "target": target,
+            "arguments": {f"gen_args_{place}": each for place, each in enumerate(pairs)}
+            if named
+            else [list(each.values()) for each in pairs],
+            "resps": [[[first, "False"]], [["-1.5", "True"]]],
+            "filtered_resps": [[first, "False"], ["-1.5", "True"]],
+            "acc": acc,
+        }
+        for number, (first, acc) in enumerate([("-2.5", 1.0), ("-0.5", 0.0)])
+    ]
+    right, wrong = read(tmp_path / "samples_arc.jsonl", rows)
+    assert (right.reference, [(each.text, each.label) for each in right.responses]) == ("B", [("B", 1)])
+    assert (wrong.reference, [(each.text, each.label) for each in wrong.responses]) == ("B", [("A", 0)])
