@@ -130,7 +130,7 @@ class Results:
 
 
 _BY_ID = {
-    "humaneval": re.compile(r"HumanEval/\d+$"),
+    "humaneval": re.compile(r"(?:HumanEval|Python)/\d+$"),
     "mbpp_plus": re.compile(r"Mbpp/\d+$"),
     "bfcl": re.compile(r"(?:simple|multiple|parallel)\w*_\d+$"),
 }
@@ -138,7 +138,7 @@ _BY_ID = {
 
 def _short(id: str) -> str:
     """An id without its data set: HumanEval/0 and humaneval-0 are 0, simple_3 of BFCL v3 is simple_python_3."""
-    short = re.sub(r"^(?:humaneval|mbpp|bfcl|gsm8k)[-/](?:test-)?", "", id, flags=re.IGNORECASE)
+    short = re.sub(r"^(?:humaneval|python|mbpp|bfcl|gsm8k)[-/](?:test-)?", "", id, flags=re.IGNORECASE)
     return re.sub(r"^simple_(?=\d)", "simple_python_", short)
 
 
