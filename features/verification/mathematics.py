@@ -34,7 +34,7 @@ _TRANSLATED = str.maketrans(_SIGNS)
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _DOTS = r"(?:\\[lc]?dots\b|\.\.\.)"
 _UNITS = (
-    r"(?:L|kWh|cm|mm|km|kg|mg|lbs?|oz|ft|inch(?:es)?|in|mi|yd|sec|min|hrs?|mph|km/h|m/s|USD|EUR|GBP|dollars?|cents?|euros?|"
+    r"(?:kWh|cm|mm|km|kg|mg|lbs?|oz|ft|inch(?:es)?|in|mi|yd|sec|min|hrs?|mph|km/h|m/s|USD|EUR|GBP|dollars?|cents?|euros?|"
     r"pounds?|degrees?|deg|radians?|rad|units?|square|cubic|sq\.?|per|percent|[a-z]+(?:meters?|metres?|grams?|liters?)|"
     r"meters?|metres?|grams?|liters?|litres?|feet|foot|yards?|miles?|seconds?|minutes?|hours?|days?|weeks?|months?|years?)"
 )
@@ -62,6 +62,12 @@ def _repeated_with_dots(found: re.Match[str]) -> str:
     return rf"{found['whole']}.{found['once']}\overline{{{again}}}"
 
 
+def _whole(found: re.Match[str]) -> str:
+    """A decimal times a power of ten as a whole number, if it is one, because math-verify would round it."""
+    zeros = int(found["power"]) - len(found["part"])
+    return found[0] if zeros < 0 else str(int(found["whole"] + found["part"] + "0" * zeros))
+
+
 def _percent(found: re.Match[str]) -> str:
     whole, above, below = (int(found[name]) for name in ("whole", "above", "below"))
     return rf"\frac{{{whole * below + above}}}{{{below}}}\%"
@@ -76,6 +82,7 @@ def _repeated(found: re.Match[str]) -> str:
 
 _Written = str | Callable[[re.Match[str]], str]
 _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
+    (re.compile(r"(?<=\d)\s*m[²³]$|(?<=\d)\s*[€£¥₹¢]$|(?<=\d)\s+[LNJWV]$"), ""),
     (re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+"), lambda found: f"^{{{found[0].translate(_RAISED)}}}"),
     (re.compile(r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:phantom|hspace|vspace)\s*\{[^{}]*\}|\\(?:displaystyle|bf|rm)\b"),
      ""),
@@ -98,6 +105,13 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(r"^(?:\\text\s*\{)?\s*all\s+reals?(?:\s+numbers?)?\s*\}?$", re.IGNORECASE), r"\\mathbb{R}"),
     (re.compile(r"(?<=\\mathbb\{R\})\s*(?:-|\\backslash)\s*(?=\\\{)"), r"\\setminus "),
     (re.compile(r"\\imath\b"), "i"),
+    (re.compile(r"(?<=[\d}])\.$|\s*\\pmod\s*\{[^{}]*\}$"), ""),
+    (re.compile(r"\\(?:large|Large|LARGE|huge|small|normalsize)\b"), ""),
+    (re.compile(r"^\\(?:underline|bm|pmb|mathbf|boldsymbol)\s*\{([^{}]*)\}$"), r"\1"),
+    (re.compile(r"(?<=\^\\circ)\s*(?:\\(?:text|mathrm)\s*\{\s*)?[CF]\}?$"), ""),
+    (re.compile(r"\^-(\d+)"), r"^{-\1}"),
+    (re.compile(r"^((?:\\text\s*\{)?[a-zA-Z]+)\.(\}?)$"), r"\1\2"),
+    (re.compile(r"^\\text\s*\{\s*([A-Z](?:\s*,\s*[A-Z])+)\s*\}$"), r"\1"),
     (re.compile(r"(?<=\d)(?:\s|\\[,;: ])+i$"), "i"),
     (re.compile(r"\\(?:nicefrac|sfrac|cfrac|tfrac|dfrac)\b"), r"\\frac"),
     (re.compile(r"\\sqrt\s*\[(\w+)\]\s*(\d|[a-z]\b)"), r"\\sqrt[\1]{\2}"),
@@ -131,6 +145,8 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(r"(?<![\d.,/^_{}])\d{1,3}(?: \d{3})+(?![\d/]| *\\?/)"), lambda found: found[0].replace(" ", "")),
     (re.compile(r"(?<![\d./^_{}])(\d+)\s+(\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
     (re.compile(r"(?<![\w.}])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])"), r"\1 \\times 10^{\2}"),
+    (re.compile(r"(?P<whole>\d+)\.(?P<part>\d+)\s*\\(?:times|cdot)\s*10\s*\^\s*\{?(?P<power>\d{1,3})(?!\d)\}?"),
+     _whole),
     (re.compile(r"(?P<whole>\d*)\.(?P<once>\d*)\\(?:overline|bar|overbar)\s*\{?(?P<again>\d+)\}?"), _repeated),
     (re.compile(r"(?P<whole>\d*)\.(?P<once>\d*)\\dot\s*\{?(?P<again>\d)\}?(?!\d*\\dot)"), _repeated),
     (re.compile(rf"(?P<whole>\d*)\.(?P<once>\d*?)(?P<again>\d{{1,6}}?)(?P=again){{2,}}{_DOTS}"), _repeated),
@@ -139,7 +155,7 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(r"(?<=\d)\s*\((?:[a-zA-Z]{2,}[ ,-]*)+\)$"), ""),
     (re.compile(rf"(?<=\d)\s*\\frac\s*\{{\s*{_WORDS}\s*\}}\s*\{{\s*{_WORDS}\s*\}}$"), ""),
     (re.compile(
-        rf"(?<=[\d}}])(?:\s|\\[,;: ])+(?:{_UNITS}\b(?:\s*\^\s*\{{?[23]\}}?)?\s*\.?\s*)+$", re.IGNORECASE
+        rf"(?:(?<=[\d}}])|(?<=\\pi))(?:\s|\\[,;: ])+(?:{_UNITS}\b(?:\s*\^\s*\{{?[23]\}}?)?\s*\.?\s*)+$", re.IGNORECASE
     ), ""),
     (re.compile(
         rf"^([-+]?(?:\d[\d,]*)?\.?\d+)\s+(?!{_NO_UNIT}\b)[^\W\d_]{{2,}}(?:[ -](?!{_NO_UNIT}\b)[^\W\d_]+){{0,5}}\.?$",

@@ -320,6 +320,10 @@ def test_the_examples_in_the_documentation_hold(module: Any) -> None:
     (r"\sin x", ["sin x", "sin(x)", r"\mathrm{sin}(x)", r"\operatorname{sin} x"]),
     (r"\binom{10}{3}", ["C(10,3)", "{}_{10}C_3", "^{10}C_3"]), (r"\sqrt{2}", ["2^{0.5}"]),
     (r"\sqrt[3]{5}", ["∛5", r"\sqrt[3]5", "cbrt(5)"]), ("5", [r"\text{Area} = 5 \text{ cm}^2"]),
+    ("5", ["5 €", "5¢", r"\underline{5}", r"\bm{5}", r"\large 5", r"5\pmod{20}", "5 m³", "5 N"]),
+    ("5", [r"5^\circ\text{C}", "5°F"]),
+    (r"6.02\times10^{23}", ["602000000000000000000000", "6.02e23"]), (r"1.5\times10^{-3}", ["1.5 × 10^-3"]),
+    (r"\text{No}", ["No.", r"\text{No.}"]), (r"\text{A, C}", ["A,C"]), (r"12\pi", [r"12\pi cm^2"]),
 ])  # fmt: skip
 def test_more_notations_of_the_same_answer_are_equal(reference: str, answers: list[str]) -> None:
     labels = {each: math_answer(rf"Therefore it is $\boxed{{{each}}}$.", task(reference)).label for each in answers}
@@ -328,6 +332,7 @@ def test_more_notations_of_the_same_answer_are_equal(reference: str, answers: li
 
 @pytest.mark.parametrize(("reference", "answers"), [
     ("12", ["12 x", "12 sin x", "12 thousand", "12 or 13", "12 dozen", "12 times 3", "12 and a half", "12 万"]),
+    (r"6.02\times10^{23}", ["6.02e22", "602000000000000000000001"]), ("3", ["3 n", "3N", "3 m^2"]),
     ("3", ["0.(3)", "3 over 4", "3 million"]), (r"\frac{1}{3}", [r"0.\overline{31}", r"0.\dot{3}\dot{1}"]),
     ("(1,4)", ["]1,4]", "[1,4[", "[1;4]"]), ("(3,4)", ["P(4,3)", r"\{3,4\}"]), ("52_8", ["52 base 9", "(52)_9"]),
     (r"(-\infty,3)", [r"\{x | x\le3\}", r"]-\infty,3]", r"x\gt 3"]), ("x^2", ["x^{0.5}"]), ("C(3,4)", ["(4,3)"]),
