@@ -27,9 +27,12 @@ _INFO = re.compile(r"\s*(?:python3?|py)?\b:?\s*(?:[\w./-]+\.py\b)?(?P<code>.*)",
 _TURN_END = re.compile(
     r"(?:<\|(?:im_end|eot_id|eom_id|end_of_text|endoftext|end|return)\|>|</s>|<(?:end_of_turn|eos)>)\s*$", re.MULTILINE
 )
+_TURN_START = re.compile(
+    r"^\s*<\|(?:python_tag|assistant|im_start|start_header_id)\|>(?:assistant\b)?(?:<\|end_header_id\|>)?[^\S\n]*\n*"
+)
 _KEYS = ("code", "solution", "program", "completion", "python", "answer")
 _QUOTED = re.compile(r"(?<!`)(`{1,3})(?!`)(?:python3?\b|py\b)?\s*([^`]+)\1(?!`)", re.I)
-_PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.|In \[\d+\]:) ?", re.MULTILINE)
+_PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.:?|In \[\d+\]:) ?", re.MULTILINE)
 _GOES_ON = re.compile(r"(?:else|elif|except|finally)\b|[])}#]")
 _QUOTE = re.compile(r"^[ \t]*> ?", re.MULTILINE)
 _BEGINNING = re.compile(
@@ -62,7 +65,7 @@ def code_of(response: str, names: Collection[str] = (), others: Collection[str] 
     """
     text = response.replace("\r\n", "\n").replace("\ufeff", "")
     if not is_python(text):
-        text = without_thoughts(text)
+        text = _TURN_START.sub("", without_thoughts(text))
         text = text[: end.start()] if (end := _TURN_END.search(text)) and text[: end.start()].strip() else text
     text = _field(text) or text
     if marked := _MARKED.findall(text):

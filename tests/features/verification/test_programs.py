@@ -228,6 +228,10 @@ def test_no_response_is_too_odd(text: str) -> None:
     "response",
     [
         f"{SQUARE}<|endoftext|>",
+        f"<|python_tag|>{SQUARE}<|eom_id|>",
+        f"<|start_header_id|>assistant<|end_header_id|>\n\n{SQUARE}<|eot_id|>",
+        f"<|im_start|>assistant\n{SQUARE}<|im_end|>",
+        "In [1]: def square(n):\n   ...:     return n ** 2\n",
         f"{SQUARE}<|im_end|>\n<|im_start|>user\nAnd cubes?",
         f"```python:main.py\n{SQUARE}\n```",
         f"```python src/squares.py\n{SQUARE}\n```",
