@@ -165,8 +165,9 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
 ]  # fmt: skip
 # Quotes and dollars on both sides, or a dollar on one; not \\$, and not the primes of a derivative.
 _AROUND = re.compile(
-    r"^\s*(?P<mark>[\"'$*`]*)\s*(?P<in>.*?)\s*(?<!\\)(?:(?P=mark)|\$*)\s*(?:(?<=[\d)}\]$])\.)?\s*$", re.DOTALL
+    r"^\s*(?P<mark>[\"'$*`]*)\s*(?P<in>.*?)\s*(?<!\\)(?:(?P=mark)|\$*)\s*(?:(?<=[\d)}\]])\.)?\s*$", re.DOTALL
 )
+_ONE_FORMULA = re.compile(r"^\s*(\$[^$]*\$)\s*\.\s*$")
 _DISPLAYED = re.compile(r"^\s*\\[\[(](?P<in>.*)\\[\])]\s*\.?\s*$", re.DOTALL)
 _BASE = re.compile(
     r"^\W*(?:\\text\s*\{\s*)?(?P<digits>[\dA-Z]+)\s*\}?\)?(?:\\[,;! ])?\s*"
@@ -203,6 +204,7 @@ def latex(answer: str) -> str:
     """
     if shown := _DISPLAYED.match(answer):
         answer = shown["in"]
+    answer = _ONE_FORMULA.sub(r"\1", answer)
     for _ in range(_MOST_MARKS):
         answer = _AROUND.sub(lambda found: found["in"], answer)
     answer = answer.translate(_TRANSLATED)

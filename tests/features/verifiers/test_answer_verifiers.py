@@ -367,6 +367,11 @@ def test_letters_of_options_count_with_what_is_around_them(response: str) -> Non
         assert verify(response, task("A")).label == 0
 
 
+def test_the_last_formula_of_an_answer_in_a_sentence_counts() -> None:
+    answer = '{"answer": "Now $a = -2$ and $d = 5$. So the sum is $a + d - 3 = -2 + 5 - 3 = 0$."}'
+    assert math_answer(answer, task("0")).label == 1
+
+
 def test_a_whole_line_may_be_the_stated_text() -> None:
     assert exact_match("Rome.", task("Rome"), stated=True) == Verdict(1.0, "", "Rome")
     assert exact_match("In Rome.", task("Rome"), stated=True) == Verdict(0.0, "no answer")
