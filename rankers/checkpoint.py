@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from language_models.hub import Repository
 from rankers.base import Ranker
 from ranking.stores.files import as_signed_json, make_folder, sha256_of, signed, write_file
 from registry import RANKERS, ConfigError
@@ -38,10 +39,15 @@ def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
     description = ranker.description()
     if description["ranker"]["name"] is None:
         raise ValueError(f"{type(ranker).__name__} has no name: decorate it with @RANKERS.register(...)")
+    return write_pretrained(description, ranker.state_dict(), folder)
+
+
+def write_pretrained(description: Mapping[str, Any], weights: Mapping[str, torch.Tensor], folder: str | Path) -> Path:
+    """Write a description and weights as `save_pretrained` does."""
     folder = Path(folder)
     make_folder(folder, "give a folder that you may write to")
-    content = _as_safetensors(ranker)
-    description |= {"weights_sha256": hashlib.sha256(content).hexdigest()}
+    content = _as_safetensors(weights)
+    description = {**description, "weights_sha256": hashlib.sha256(content).hexdigest()}
     for name, each in ((WEIGHTS_FILE, content), (CONFIG_FILE, as_signed_json(description))):
         write_file(folder / name, each, cure="make room or choose another folder, then save it again")
     return folder
@@ -51,13 +57,14 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
     """Load a trained ranker on the CPU, ready to score.
 
     Args:
-        path: A folder written by `save_pretrained`, a run's folder (loads its best checkpoint), or a `.ckpt` file.
+        path: A folder written by `save_pretrained`, a run's folder (loads its best checkpoint), a `.ckpt` file, or the
+            name of a repository of the Hugging Face hub, `user/name` or `user/name@revision`, unless `user` is a folder.
 
     Raises:
         ConfigError: If the path holds no ranker, the ranker is damaged, or the module that defines it or the backbone
             it was trained on cannot be found.
     """
-    path, description, weights = _read(Path(path))
+    path, description, weights = read_pretrained(path)
     try:
         import_modules(description["imports"], description["imports"].values())
         ranker = RANKERS.build(description["ranker"], path="ranker")
@@ -83,7 +90,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: If the path holds no ranker, it is damaged, or a module cannot be found.
     """
-    path, description, _ = _read(Path(path))
+    path, description, _ = read_pretrained(path)
     try:
         import_modules(description["imports"], description["imports"].values())
     except ConfigError as error:
@@ -94,7 +101,7 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 def hash_of(ranker: Ranker[Any]) -> str:
     """The sha256 of the weights: that of the `model.safetensors` which `save_pretrained` writes."""
-    return hashlib.sha256(_as_safetensors(ranker)).hexdigest()
+    return hashlib.sha256(_as_safetensors(ranker.state_dict())).hexdigest()
 
 
 def describe_anew(path: Path, ranker: Ranker[Any]) -> None:
@@ -146,21 +153,37 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _as_safetensors(ranker: Ranker[Any]) -> bytes:
-    # Copy the weights, because safetensors refuses weights that share memory.
-    weights = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in ranker.state_dict().items()}
-    return save(weights, metadata={"format": "pt"})
+def read_pretrained(path: str | Path) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
+    """The path that holds the ranker, its description and its weights, without its backbone.
 
+    Args:
+        path: As for `load_ranker`.
 
-def _read(path: Path) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
-    """The path that holds the ranker, its description and its weights."""
-    if (path / CONFIG_FILE).is_file():
+    Raises:
+        ConfigError: If the path holds no ranker, or it is damaged.
+    """
+    path = Path(path)
+    repository = None if path.exists() or Path(path.parts[0]).exists() else Repository.named(path)
+    if repository is not None:
+        folder = repository.download([CONFIG_FILE, WEIGHTS_FILE])
+        if not (folder / CONFIG_FILE).is_file():
+            raise ConfigError(str(path), "this repository of the Hugging Face hub holds no ranker.")
+        description, weights = _read_folder(folder)
+        # A module of the ranker has to be here already: a repository of others must not say where to read code.
+        description["imports"] = dict.fromkeys(description["imports"], ".")
+    elif (path / CONFIG_FILE).is_file():
         description, weights = _read_folder(path)
     else:
         path = path / "best.ckpt" if path.is_dir() else path
         checkpoint = read_checkpoint(path)
         description, weights = checkpoint["ranker"], checkpoint["state_dict"]
     return path, {**description, "ranker": _without_old_options(description["ranker"])}, weights
+
+
+def _as_safetensors(weights: Mapping[str, torch.Tensor]) -> bytes:
+    # Copy the weights, because safetensors refuses weights that share memory.
+    copies = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in weights.items()}
+    return save(copies, metadata={"format": "pt"})
 
 
 def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

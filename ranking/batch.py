@@ -80,6 +80,31 @@ class FeatureBatch(Batch):
     candidate_index: Int[Tensor, "B K"]
     excluded: Int[Tensor, "E 2"] | None = None
 
+    @classmethod
+    def of_group(cls, query: Float[Tensor, " D"], candidates: Float[Tensor, "K D"], **known: Tensor) -> "FeatureBatch":
+        """One group to score, with labels of zero.
+
+        Args:
+            query: The vector of the query.
+            candidates: The vectors of the candidates.
+            known: What else is known of the candidates, one value each, such as `num_tokens`.
+
+        >>> FeatureBatch.of_group(torch.zeros(8), torch.zeros(3, 8)).candidates.shape
+        torch.Size([1, 3, 8])
+        """
+        count = len(candidates)
+        return cls(
+            labels=torch.zeros(1, count),
+            mask=torch.ones(1, count, dtype=torch.bool),
+            group=torch.zeros(1, dtype=torch.int64),
+            slot=torch.arange(count).unsqueeze(0),
+            unique_queries=query.unsqueeze(0),
+            unique_candidates=candidates,
+            query_index=torch.zeros(1, dtype=torch.int64),
+            candidate_index=torch.arange(count).unsqueeze(0),
+            **{name: values.unsqueeze(0) for name, values in known.items()},  # type: ignore[arg-type]
+        )
+
     @property
     def query(self) -> Float[Tensor, "B D"]:
         """One vector a group, in fp32 whatever it is stored in."""

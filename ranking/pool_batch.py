@@ -57,6 +57,32 @@ class PoolBatch(Batch):
     history: Int[Tensor, "B H"] | None = None
     user: Int[Tensor, " B"] | None = None
 
+    @classmethod
+    def of_histories(cls, history: Int[Tensor, "B H"], user: Int[Tensor, " B"] | None = None) -> "PoolBatch":
+        """Queries of users with these histories, without labels, for the whole pool.
+
+        Args:
+            history: Rows of what each user has seen, oldest first, filled up with -1 on the right.
+            user: The users' numbers; None for users that no training query is of.
+
+        >>> PoolBatch.of_histories(torch.tensor([[4, 2], [3, -1]])).user
+        tensor([-1, -1])
+        """
+        count, none = len(history), torch.empty(0, dtype=torch.int64)
+        return cls(
+            labels=torch.empty(count, 0),
+            mask=torch.empty(count, 0, dtype=torch.bool),
+            group=torch.arange(count),
+            slot=torch.empty(count, 0, dtype=torch.int64),
+            rows=none,
+            candidates=torch.empty(0, 0),
+            tokens=torch.empty(count, 0, dtype=torch.int64),
+            lengths=torch.zeros(count, dtype=torch.int64),
+            partition=torch.full((count,), -1),
+            history=history,
+            user=torch.full((count,), -1) if user is None else user,
+        )
+
     def only(self, index: Int[Tensor, " b"]) -> "PoolBatch":
         """The same batch with some of its queries."""
         pairs = self.removed

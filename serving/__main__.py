@@ -1,4 +1,4 @@
-"""python -m serving: write trained rankers in forms that other programs run."""
+"""python -m serving: write trained rankers in forms that other programs run, and publish them."""
 
 import argparse
 import sys
@@ -15,6 +15,13 @@ A name that ends in .onnx gets one ONNX file with the inputs query [batch, featu
 feature_dim] and mask [batch, k], and the output scores [batch, k]; it needs the extra `onnx`. Any other name becomes a
 folder with config.json and model.safetensors, which NumPy alone can run: serving.numpy_ranker.NumpyRanker."""
 
+_PUSH = """examples:
+  python -m serving push runs/quickstart/2026-01-31_12-00-00 user/name --licence apache-2.0
+  python -m serving push runs/quickstart/2026-01-31_12-00-00 user/name --write-only
+
+Writes config.json, model.safetensors, metrics.json and a card into the folder `hub` of the run, then pushes them as one
+commit. Reranker, Searcher and load_ranker take user/name like a path. A backbone or an encoder is named, never pushed."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status is 1 if the ranker cannot be read or exported."""
@@ -29,9 +36,25 @@ def main(arguments: list[str] | None = None) -> int:
     )
     export.add_argument("ranker", type=Path, help="a run's folder, a .ckpt file, or a folder of save_pretrained")
     export.add_argument("into", type=Path, help="a file *.onnx, or a folder")
+    push = commands.add_parser(
+        "push",
+        help="publish a ranker on the Hugging Face hub",
+        description="Publish a trained ranker of any kind on the Hugging Face hub, with a card and its results.",
+        epilog=_PUSH,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    push.add_argument("ranker", type=Path, help="a run's folder, a .ckpt file, or a folder of save_pretrained")
+    push.add_argument("name", help="the repository, user/name; created if it does not exist")
+    push.add_argument("--into", type=Path, metavar="FOLDER", help="for the files (default: hub in the ranker's folder)")
+    push.add_argument("--licence", metavar="ID", help="of the weights, as the hub names it, such as apache-2.0")
+    push.add_argument("--benchmark", metavar="DATA[:TASK]", help="the hub's benchmark that the test queries are of")
+    push.add_argument("--backbone", metavar="NAME", help="where the hub has a backbone that is a folder here")
+    push.add_argument("--encoder", metavar="NAME", help="where the hub has an encoder that is a folder here")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--write-only", action="store_true", help="write the folder, push nothing")
     chosen = parser.parse_args(arguments)
     try:
-        return _export(chosen.ranker, chosen.into)
+        return _push(chosen) if chosen.command == "push" else _export(chosen.ranker, chosen.into)
     except (ConfigError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -50,6 +73,18 @@ def _export(path: Path, into: Path) -> int:
         check_options(ranker.description()["ranker"])
         save_pretrained(ranker, into)
         print(f"{into} is ready: serving.numpy_ranker.NumpyRanker({str(into)!r}) scores with it.")
+    return 0
+
+
+def _push(chosen: argparse.Namespace) -> int:
+    from serving.hub.pushing import commit, write_repository
+
+    options = {name: getattr(chosen, name) for name in ("licence", "benchmark", "backbone", "encoder")}
+    folder = write_repository(chosen.ranker, chosen.name, chosen.into, **options)
+    if chosen.write_only:
+        print(f"{folder} is ready; push it with: hf upload {chosen.name} {folder} .")
+    else:
+        print(f"pushed: {commit(folder, chosen.name, private=chosen.private)}")
     return 0
 
 

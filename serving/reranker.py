@@ -66,7 +66,7 @@ class Reranker:
         """Load a ranker and its encoder; a ranker that reads texts itself goes to the first GPU, if there is one.
 
         Args:
-            path: The folder of a run, a checkpoint, or a folder written by `save_pretrained`.
+            path: The folder of a run, a checkpoint, a folder written by `save_pretrained`, or `user/name` on the hub.
 
         Raises:
             ConfigError: If the path has no ranker, or its encoder cannot be found.
@@ -113,23 +113,19 @@ class Reranker:
 
     def _batch(self, query: str | Sequence[Message], documents: Sequence[str]) -> FeatureBatch | TextBatch:
         count = len(documents)
-        group: dict[str, Any] = {
-            "labels": torch.zeros(1, count),
-            "mask": torch.ones(1, count, dtype=torch.bool),
-            "group": torch.zeros(1, dtype=torch.int64),
-            "slot": torch.arange(count).unsqueeze(0),
-        }
+        batch: FeatureBatch | TextBatch
         if self.encoder is None:
-            batch = TextBatch(**group, queries=[_text_of(query)], candidates=[list(documents)])
+            batch = TextBatch(
+                labels=torch.zeros(1, count),
+                mask=torch.ones(1, count, dtype=torch.bool),
+                group=torch.zeros(1, dtype=torch.int64),
+                slot=torch.arange(count).unsqueeze(0),
+                queries=[_text_of(query)],
+                candidates=[list(documents)],
+            )
         else:
             of_query, of_documents = self._vectors(self.encoder, query, documents)
-            batch = FeatureBatch(
-                **group,
-                unique_queries=of_query,
-                unique_candidates=of_documents,
-                query_index=torch.zeros(1, dtype=torch.int64),
-                candidate_index=torch.arange(count).unsqueeze(0),
-            )
+            batch = FeatureBatch.of_group(of_query[0], of_documents)
         return batch.to(_device_of(self.ranker))
 
     @staticmethod

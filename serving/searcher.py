@@ -65,7 +65,7 @@ class Searcher:
         """Load a ranker and the pool that it ranks.
 
         Args:
-            path: The folder of a run, a checkpoint, or a folder written by `save_pretrained`.
+            path: The folder of a run, a checkpoint, a folder written by `save_pretrained`, or `user/name` on the hub.
             pool: The folder of a candidate pool.
 
         Raises:
