@@ -47,7 +47,7 @@ class Repository:
         try:
             with no_bars():
                 return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(files)))
-        except (OSError, ValueError) as error:
+        except hub_errors() as error:
             reason = textwrap.shorten(str(error), 160, placeholder=" ...")
             problem = f"not a folder here, and cannot be loaded from the Hugging Face hub: {reason}"
             cure = "check the name and the connection; for a private repository: hf auth login"
@@ -55,3 +55,10 @@ class Repository:
 
     def __str__(self) -> str:
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises if the hub refuses or cannot be reached, whatever its version sends requests with."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return OSError, ValueError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))

@@ -57,8 +57,8 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
     """Load a trained ranker on the CPU, ready to score.
 
     Args:
-        path: A folder written by `save_pretrained`, a run's folder (loads its best checkpoint), a `.ckpt` file, or the
-            name of a repository of the Hugging Face hub, `user/name` or `user/name@revision`, unless `user` is a folder.
+        path: A folder written by `save_pretrained`, a run's folder (loads its best checkpoint), a `.ckpt` file, or a
+            repository of the Hugging Face hub, as `user/name` or `user/name@revision`, unless `user` is a folder.
 
     Raises:
         ConfigError: If the path holds no ranker, the ranker is damaged, or the module that defines it or the backbone

@@ -19,8 +19,8 @@ _PUSH = """examples:
   python -m serving push runs/quickstart/2026-01-31_12-00-00 user/name --licence apache-2.0
   python -m serving push runs/quickstart/2026-01-31_12-00-00 user/name --write-only
 
-Writes config.json, model.safetensors, metrics.json and a card into the folder `hub` of the run, then pushes them as one
-commit. Reranker, Searcher and load_ranker take user/name like a path. A backbone or an encoder is named, never pushed."""
+Writes config.json, model.safetensors, metrics.json and a card into the folder `hub` of the run, then pushes them as
+one commit. Reranker, Searcher and load_ranker take user/name like a path. Backbones and encoders are only named."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -172,7 +172,7 @@ class Card:
         if self._options["name"] == "lranker":
             yield "The pool that it ranks has to be built with the same encoder."
         elif issubclass(self._ranker, PoolRanker):
-            yield "Items are known by their rows in the pool of the training, which is not here; new ones need training."
+            yield "Items are known by their rows in the pool of the training, which is not here."
         if self._ranker.learn_from is not Ranker.learn_from:
             yield "It keeps what it took from the training data, such as vectors or users' numbers, in its weights."
         for module in self.description["imports"]:

@@ -1,7 +1,6 @@
 """Pushing: writes a trained ranker as the folder of a repository, and commits it to the Hugging Face hub."""
 
 import copy
-import importlib.util
 import json
 import shlex
 import textwrap
@@ -12,7 +11,7 @@ from typing import Any
 import huggingface_hub
 import yaml
 
-from language_models.hub import Repository
+from language_models.hub import Repository, hub_errors
 from rankers.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_pretrained, write_pretrained
 from ranking.stores.files import as_json, make_folder, write_file
 from registry import ConfigError
@@ -121,20 +120,11 @@ def commit(folder: Path, name: str, *, private: bool = False) -> str:
             if file not in files and (file == METRICS or file.startswith(f"{RESULTS}/"))
         ]
         return hub.create_commit(name, operations, commit_message="A trained ranker with its card").commit_url
-    except _refusals() as error:
+    except hub_errors() as error:
         reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
         problem = f"complete, but not pushed to {name}: {reason}"
         cure = f"log in (hf auth login) and run the same again, or: hf upload {name} {shlex.quote(str(folder))} ."
         raise ConfigError(str(folder), problem, cure=cure) from error
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises: errors of requests in versions below 1, of httpx above."""
-    if importlib.util.find_spec("httpx") is None:
-        return OSError, ValueError
-    import httpx
-
-    return OSError, ValueError, httpx.HTTPError
 
 
 def _check_name(what: str, name: str) -> None:

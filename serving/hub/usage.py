@@ -12,6 +12,14 @@ from ranking.batch import FeatureBatch, TextBatch
 
 POOL = "data/my_pool"
 
+# What rankers with `extra` read of three candidates besides their vectors.
+_EXTRA = {
+    "log_probability": "log_probability=torch.tensor([-9.5, -7.0, -8.2])",
+    "num_tokens": "num_tokens=torch.tensor([12, 8, 10])",
+    "agreement": "answer=torch.tensor([1, 2, 1])",
+    "self_certainty": "self_certainty=torch.tensor([0.5, 0.9, 0.7])",
+}
+
 _TEXTS = """
 from serving.reranker import Reranker
 
@@ -74,7 +82,7 @@ def usage_of(ranker: type[Ranker[Any]], description: Mapping[str, Any], name: st
         scores = _BY_GENERATION if issubclass(ranker, Tiger) else _BY_VECTORS
         code = _HISTORIES.format(name=name, scores=scores.strip())
     elif issubclass(ranker.batch_type, FeatureBatch) and (description["encoder"] is None or options.get("extra")):
-        known = "".join(f", {each}=torch.ones(3)" for each in options.get("extra") or [])
+        known = "".join(f", {_EXTRA[each]}" for each in options.get("extra") or [])
         code = _VECTORS.format(name=name, dim=options["feature_dim"], known=known)
     elif issubclass(ranker.batch_type, FeatureBatch | TextBatch):
         code = _TEXTS.format(name=name)
