@@ -1,4 +1,4 @@
-"""python -m training: commands for finished runs."""
+"""python -m training: commands for finished runs, and for what W&B shows of them."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from rich.console import Console
 
 from console.streams import prepare_streams
 from registry import ConfigError
+from training.dashboards.command import add_commands
 
 _EXAMPLE = "example: python -m training verify runs/quickstart/2026-01-31_12-00-00"
 
@@ -23,16 +24,22 @@ def main(arguments: list[str] | None = None) -> int:
         "judgements of its source, query by query. Ties count as the mean over their orders.",
         epilog=_EXAMPLE,
     )
-    check.add_argument("run", type=Path, help="the run's folder")
+    check.add_argument("folder", metavar="run", type=Path, help="the run's folder")
+    check.set_defaults(run=_verify)
+    add_commands(commands)
     chosen = parser.parse_args(arguments)
-    from console.tables import print_table  # imported here, so --help does not wait for torch
-    from training.results.verification import TOLERANCE, verify
-
     try:
-        found = verify(chosen.run)
+        return chosen.run(chosen)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from console.tables import print_table  # imported here, so --help does not wait for torch
+    from training.results.verification import TOLERANCE, verify
+
+    found = verify(chosen.folder)
     print_table(Console(), found.table())
     print(f"all agree to {TOLERANCE:g}" if found.equal else f"some differ by more than {TOLERANCE:g}")
     return 0 if found.equal else 1

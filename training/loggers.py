@@ -76,7 +76,7 @@ def wandb(
         group=group,
         tags=tags,
         name=f"{folder.parent.name}/{folder.name}"[-_LONGEST_NAME:],
-        id=_wandb_id(folder),
+        id=wandb_id(folder),
         save_dir=run_dir,
         mode=mode,
         resume="allow",
@@ -87,8 +87,17 @@ def wandb(
     return logger
 
 
-def _wandb_id(folder: Path) -> str:
-    """Config name and time of a run, without characters that W&B does not allow in an id."""
+def wandb_id(folder: Path) -> str:
+    """The id of a run's W&B run: the one that it had so far, else config name and time.
+
+    A run of a sweep gets its id from the sweep, and keeps it when it is resumed outside.
+
+    Args:
+        folder: The run's folder.
+    """
+    logged = sorted((folder / "wandb").glob("*run-*-*"), key=lambda each: each.name.partition("run-")[2])
+    if logged:
+        return logged[0].name.partition("run-")[2].partition("-")[2]
     config = re.sub(rf"[{re.escape(_REFUSED_BY_WANDB)}\s]+", "-", folder.parent.name)
     return f"{config[: _LONGEST_ID - len(folder.name) - 1]}-{folder.name}"
 
