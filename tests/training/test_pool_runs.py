@@ -12,6 +12,7 @@ import ir_measures
 import pytest
 import torch
 from ir_measures import RR, Qrel, R, nDCG
+from offline_runs import missing
 from pools import write_pool
 from test_processes import train_here, train_in_processes
 from test_resuming import KILLER, run_all
@@ -108,7 +109,8 @@ def test_a_run_over_a_pool_is_what_ir_measures_finds_in_its_run_file(
 
 
 def test_a_run_chooses_width_and_depth_on_validation_and_keeps_them(run: Callable[..., Run]) -> None:
-    finished = run()
+    finished = run("logger=wandb")
+    assert missing(finished.path, "LRanker") == []
     scaling = finished.metrics["scaling"]
     assert torch.tensor(scaling["values"]).shape == (2, 3) and scaling["queries"] == 12
     assert max(max(row) for row in scaling["values"]) == pytest.approx(

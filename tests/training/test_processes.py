@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from forks import REPOSITORY, Fork
+from offline_runs import missing
 
 from registry import ConfigError, load_config
 from registry.config import to_yaml
@@ -46,14 +47,18 @@ def train_here(config: Path, folder: Path) -> dict:
         return dict(train(load_config(config, []), config.stem).metrics)
 
 
-def test_two_processes_give_the_metrics_and_weights_of_one(run_config: Callable[..., Path], tmp_path: Path) -> None:
+def test_two_processes_give_the_metrics_and_weights_of_one(
+    run_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
     # SGD, since AdamW makes steps of noise where a gradient is 0 in theory, as that of attention's key bias is.
     config = run_config(trainer={"max_epochs": 3}, datamodule={"batch_size": 8}, ranker={"optimizer": "sgd"})
     one = train_here(config, tmp_path / "one")
-    given = ["--config", config, "trainer.devices=2", "trainer.strategy=ddp"]
+    given = ["--config", config, "trainer.devices=2", "trainer.strategy=ddp", "logger=wandb"]
     first = Fork(REPOSITORY / "train.py", given, environment={**os.environ, "RANKERS_RUN_DIR": str(tmp_path / "two")})
     two = _judged(tmp_path / "two", [first])  # which starts the second one
 
+    assert missing(tmp_path / "two", "every training") == [], "both are one W&B run"
     for split in ("val", "test"):
         assert one[split]["queries"] == two[split]["queries"] == 24
         for scorer, metrics in one[split]["scorers"].items():

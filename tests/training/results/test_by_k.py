@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.image import imread
+from offline_runs import missing
 
 from datamodules.grouped_features import GroupedFeatures
 from datamodules.text_groups import TextGroups
@@ -90,6 +91,7 @@ def test_the_curve_is_that_of_all_subsets(sampled: Path, tmp_path: Path, monkeyp
         assert means["random"][place] == pytest.approx(share, abs=0.06)
         assert means["majority"][place] == pytest.approx(_majority(store, k), abs=0.06)
     assert means["majority"][-1] == pytest.approx(_majority(store, K), abs=1e-9)
+    assert missing(run.path, "every training") == missing(run.path, "responses") == []
     for name in ("by_k.png", "responses.png"):
         assert imread(run.path / name)[..., :3].std() > 0.05
 
