@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -26,6 +26,7 @@ class Card:
         name: The repository, as `user/name`.
         description: What `Ranker.description` returns, without folders of this machine.
         num_weights: How many numbers the repository's weights are.
+        relation: What they are to the backbone: an `adapter` of it, or a `finetune`; None for weights beside it.
         metrics: The run's `metrics.json`; None if nobody has judged the ranker.
         config: The run's config; None if it is not known.
         licence: The licence of the weights, as the hub names it; None if it is not decided.
@@ -35,6 +36,7 @@ class Card:
     name: str
     description: Mapping[str, Any]
     num_weights: int
+    relation: Literal["adapter", "finetune"] | None = None
     metrics: Mapping[str, Any] | None = None
     config: Mapping[str, Any] | None = None
     licence: str | None = None
@@ -86,7 +88,7 @@ class Card:
             "license": self.licence,
             "pipeline_tag": task_of(self._ranker),
             "base_model": bases or None,
-            "base_model_relation": "adapter" if "lora" in self._options and bases else None,
+            "base_model_relation": self.relation if bases else None,
             "datasets": [self.benchmark.dataset] if self.benchmark else None,
         }
         results = None
@@ -120,9 +122,10 @@ class Card:
             " ".join(part.split()) for part in about if not part.startswith(("Args:", "Note:", "Raises:", "Example:"))
         ]
         yield "\n\n".join(own[:2])
-        needs = [f"`{model['model']}` as its {role}" for role, model in self._models.items()]
-        with_models = f", and none of {' and '.join(needs)}, which it loads" if needs else ""
-        yield f"This repository holds the ranker's own {self.num_weights:,} numbers{with_models}."
+        trained = ", with the whole of its trained backbone" if self.relation == "finetune" else ""
+        needs = " and ".join(f"`{model['model']}` as its {role}" for role, model in self._models.items())
+        loads = f" Loading it takes {needs} from the hub." if needs else ""
+        yield f"This repository holds {self.num_weights:,} numbers, the ranker's own{trained}.{loads}"
 
     def _results(self) -> Iterator[str]:
         if self.metrics is None:

@@ -4,9 +4,9 @@ import copy
 import json
 import shlex
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import huggingface_hub
 import yaml
@@ -55,7 +55,8 @@ def write_repository(
 ) -> Path:
     """Write what a repository of the hub holds: settings, weights, card, metrics and evaluation results.
 
-    Of a ranker with a backbone these are its adapter and head. Nothing is loaded but the ranker's own weights.
+    Of a ranker with a backbone these are its adapter and head; with `train: all` everything was trained, and so all of
+    it is the ranker's. No backbone is loaded.
 
     Args:
         path: As for `push_to_hub`.
@@ -85,7 +86,7 @@ def write_repository(
     write_pretrained(described, weights, into)
     count = sum(weight.numel() for weight in weights.values())
     chosen = Benchmark.named(benchmark) if benchmark else None
-    card = Card(name, described, count, metrics, config, licence, chosen)
+    card = Card(name, described, count, _relation(weights), metrics, config, licence, chosen)
     write_file(into / CARD, card.text(with_results=not HAS_ENTRIES).encode())
     for stale in [into / METRICS, *(into / RESULTS).glob("*.yaml")]:
         stale.unlink(missing_ok=True)
@@ -125,6 +126,14 @@ def commit(folder: Path, name: str, *, private: bool = False) -> str:
         problem = f"complete, but not pushed to {name}: {reason}"
         cure = f"log in (hf auth login) and run the same again, or: hf upload {name} {shlex.quote(str(folder))} ."
         raise ConfigError(str(folder), problem, cure=cure) from error
+
+
+def _relation(weights: Iterable[str]) -> Literal["adapter", "finetune"] | None:
+    """What weights with these names are to a backbone, in the hub's words."""
+    of_backbone = [name for name in weights if name.startswith("backbone.")]
+    if not of_backbone:
+        return None
+    return "adapter" if all("lora_" in name for name in of_backbone) else "finetune"
 
 
 def _check_name(what: str, name: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from offline_runs import records
 
 from registry import LOGGERS, ConfigError
 from training.loggers import has_wandb_key, wandb
@@ -50,6 +51,23 @@ def test_a_run_begins_without_a_warning_of_wandb(
     logger = wandb(str(tmp_path))
     logger.experiment.finish()
     assert "anonymous" not in capfd.readouterr().err
+
+
+def test_a_resumed_run_goes_on_with_its_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = tmp_path / "quick" / "2026-01-31_12-00-00"
+    found = []
+    for value in (0.5, 0.75):
+        logger = wandb(str(folder))
+        logger.log_metrics({"val/mrr": value}, step=1)
+        logger.experiment.finish()
+        (written,) = folder.glob("wandb/offline-run-2*")
+        found.append(records(written.rename(written.with_name(written.name.replace("run-2", "run-1")))))
+        folder = folder.rename(tmp_path / "moved")
+    runs = [record["run"] for each in found for record in each if record["type"] == "run"]
+    assert [run["run_id"] for run in runs] == ["quick-2026-01-31_12-00-00"] * 2 and all(run["resume"] for run in runs)
+    values = [record["history"]["item"]["val/mrr"] for each in found for record in each if record["type"] == "history"]
+    assert values == [0.5, 0.75]
 
 
 @pytest.mark.parametrize("options", [

@@ -9,7 +9,7 @@ from typing import Any
 from registry import ConfigError
 from registry.config import CONFIGS
 from training.loggers import wandb_id
-from training.results.report import BOUND, WITHIN
+from training.results.report import BOUND
 
 STEP = "trainer/global_step"
 METRICS = ("hit@1", "mrr", "ndcg@10")
@@ -53,9 +53,7 @@ class Project:
         references: dict[str, None] = {}
         for folder in folders:
             test = _read(folder)["test"]
-            beside = [
-                scorer for scorer in test["scorers"] if scorer in (*test["differences"], BOUND) and scorer != WITHIN
-            ]
+            beside = [scorer for scorer in test["scorers"] if scorer in (*test["differences"], BOUND)]
             metrics |= dict.fromkeys(metric for found in test["scorers"].values() for metric in found)
             references |= dict.fromkeys(beside)
         return cls(entity, name, list(metrics), list(references), [wandb_id(folder) for folder in folders], tables)

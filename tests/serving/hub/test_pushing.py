@@ -273,3 +273,15 @@ def test_a_backbone_is_named_with_the_hash_of_its_weights(save: Save, models: di
     metadata = huggingface_hub.ModelCard.load(folder / "README.md").data
     assert metadata.base_model == [LLAMA] or metadata.base_model == LLAMA
     assert metadata["base_model_relation"] == "adapter"
+
+
+def test_a_backbone_that_was_trained_is_the_rankers_own(models: dict[str, Path], tmp_path: Path) -> None:
+    for train, relation in (("all", "finetune"), ("head", None)):
+        ranker = RANKERS.build(
+            {"name": "cross_encoder", "backbone": {"model": str(models[BERT])}, "train": train, "max_length": 32}
+        )
+        ranker.configure_model()
+        folder = write_repository(save_pretrained(ranker, tmp_path / train), NAME, backbone=BERT)
+        card = huggingface_hub.ModelCard.load(folder / "README.md")
+        assert card.data.get("base_model_relation") == relation
+        assert ("with the whole of its trained backbone" in card.text) is (train == "all")
