@@ -35,7 +35,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
     """The records of a run's log, up to its end, which W&B's own process may write late on a busy machine."""
     (log,) = folder.glob("*.wandb")
     while True:
-        command = [_CORE, "leet", "inspect", "--json", log]
+        command = [_CORE, "leet", "inspect", "--no-observability", "--json", "--run-file", log, folder.parent]
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         found = [json.loads(line) for line in lines]
         if found and found[-1]["type"] == "exit":

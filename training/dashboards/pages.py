@@ -47,7 +47,7 @@ def workspace_of(project: Project) -> Any:
 
 def report_of(project: Project) -> Any:
     """The report: the same panels with what they mean."""
-    from wandb_workspaces.reports import v2 as reports
+    from wandb_workspaces.reports.v2 import interface as reports
 
     # A runset without project is of the report's own, and needs no server to be built.
     every, tables = reports.Runset(name="All runs"), reports.Runset(name="Tables", query="benchmarks/")

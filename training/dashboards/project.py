@@ -60,7 +60,7 @@ class Project:
 
     def quality(self) -> list[Any]:
         """A curve for each metric on the validation queries, with the references as lines."""
-        from wandb_workspaces.reports import v2 as reports
+        from wandb_workspaces.reports.v2 import interface as reports
 
         lines = {metric: [f"baselines/{name}/{metric}" for name in self.references] for metric in self.metrics}
         return [
@@ -76,33 +76,33 @@ class Project:
 
     def test(self) -> list[Any]:
         """The metrics on the test queries as bars, and the table of all scorers."""
-        from wandb_workspaces.reports import v2 as reports
+        from wandb_workspaces.reports.v2 import interface as reports
 
         bars = [reports.BarPlot(title=f"test {metric}", metrics=[f"test/{metric}"]) for metric in self.metrics]
         return [*bars, reports.WeavePanelSummaryTable(table_name=TABLES["results"])]
 
     def training(self) -> list[Any]:
         """Loss, gradient norm, learning rate and, of LRanker, how often the right candidate is in the context."""
-        from wandb_workspaces.reports import v2 as reports
+        from wandb_workspaces.reports.v2 import interface as reports
 
         return [reports.LinePlot(title=curve, x=STEP, y=[curve], title_x="step") for curve in CURVES]
 
     def picture(self, what: str) -> list[Any]:
         """A picture, with its table where it has one."""
-        from wandb_workspaces.reports import v2 as reports
+        from wandb_workspaces.reports.v2 import interface as reports
 
         table = [reports.WeavePanelSummaryTable(table_name=TABLES[what])] if what in TABLES else []
         return [reports.MediaBrowser(title=what, media_keys=[PICTURES[what]], num_columns=2), *table]
 
     def samples(self) -> list[Any]:
         """The table of queries with their ranked candidates."""
-        from wandb_workspaces.reports import v2 as reports
+        from wandb_workspaces.reports.v2 import interface as reports
 
         return [reports.WeavePanelSummaryTable(table_name=TABLES["samples"], layout=reports.Layout(w=24, h=12))]
 
     def papers(self) -> list[Any]:
         """The papers' tables with our numbers and theirs in brackets, and their plots."""
-        from wandb_workspaces.reports import v2 as reports
+        from wandb_workspaces.reports.v2 import interface as reports
 
         shown = [reports.WeavePanelSummaryTable(table_name=f"tables/{table}") for table in self.tables]
         plots = [f"tables/{table}/plot" for table in self.tables]
