@@ -18,6 +18,8 @@ def _run(code: str, arguments: list[str]) -> int:
     sys.argv = arguments
     main = sys.modules["__main__"].__dict__
     main["__name__"], main["__file__"] = "__main__", arguments[0]
+    if arguments[0] == "-c":
+        del main["__file__"]
     try:
         exec(compile(code, arguments[0], "exec"), main)
     except SystemExit as ended:

@@ -80,7 +80,7 @@ def test_a_ranker_of_groups_loses_nothing_at_any_write(store: Path, tmp_path: Pa
     ranker = {
         "name": "list_ranker",
         "projection": {"name": "linear", "dim": 8},
-        "optimizer": {"name": "adamw", "lr": 3.0},
+        "optimizer": {"name": "adamw", "lr": 5.0},
     }
     config = write_config(tmp_path / "run.yaml", ranker, {"name": "grouped_features", "path": str(store)})
     sweep(config, tmp_path)
