@@ -59,12 +59,13 @@ class Asker:
     def ask(self, chats: Sequence[Chat]) -> list[str]:
         """The answer to each chat; empty if the model refuses it, which is counted."""
         found = self._known(chats, [None] * len(chats))
-        missing = [place for place, each in enumerate(found) if each is None]
+        missing = self._missing(chats, found)
         began = time.perf_counter()
-        for number, reply in enumerate(self.writer.replies([chats[place] for place in missing]), start=1):
+        for number, reply in enumerate(self.writer.replies([chats[places[0]] for places in missing])):
             spent, began = time.perf_counter() - began, time.perf_counter()
-            place = missing[number - 1]
-            found[place] = self._keep(chats[place], None, {**asdict(reply), "seconds": spent})
+            kept = self._keep(chats[missing[number][0]], None, {**asdict(reply), "seconds": spent})
+            for place in missing[number]:
+                found[place] = kept
         answers = []
         for each in found:
             assert each is not None, "a writer gave fewer replies than chats"
@@ -75,16 +76,18 @@ class Asker:
     def likelihoods(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[list[float]] | None:
         """The log-probability of each of these answers to each chat, in nats; None if the model does not tell."""
         found = self._known(chats, [list(answers)] * len(chats))
-        missing = [place for place, each in enumerate(found) if each is None]
+        missing = self._missing(chats, found)
         for start in range(0, len(missing), _TOGETHER):
             part, began = missing[start : start + _TOGETHER], time.perf_counter()
-            values = self.writer.likelihoods([chats[place] for place in part], answers)
+            values = self.writer.likelihoods([chats[places[0]] for places in part], answers)
             if values is None:
                 return None
             spent = (time.perf_counter() - began) / len(part)
-            for place, each in zip(part, values, strict=True):
-                kept = {**asdict(Reply("", new_tokens=0)), "values": each, "seconds": spent}
-                found[place] = self._keep(chats[place], list(answers), kept)
+            for places, each in zip(part, values, strict=True):
+                reply = {**asdict(Reply("", new_tokens=0)), "values": each, "seconds": spent}
+                kept = self._keep(chats[places[0]], list(answers), reply)
+                for place in places:
+                    found[place] = kept
         for each in found:
             assert each is not None
             self._count(each)
@@ -103,6 +106,15 @@ class Asker:
             self.cost.cached += reply is not None
             found.append(reply)
         return found
+
+    def _missing(self, chats: Sequence[Chat], found: Sequence[Any]) -> list[list[int]]:
+        """The places of each chat without an answer; a chat that is there several times is asked once."""
+        alike: dict[str, list[int]] = {}
+        for place, (chat, reply) in enumerate(zip(chats, found, strict=True)):
+            if reply is None:
+                alike.setdefault(json.dumps([dict(message) for message in chat]), []).append(place)
+        self.cost.cached += sum(len(places) - 1 for places in alike.values())
+        return list(alike.values())
 
     def _keep(self, chat: Chat, answers: Any, reply: dict[str, Any]) -> dict[str, Any]:
         # A refusal may have had a passing reason, such as a server's moderation.

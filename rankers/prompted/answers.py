@@ -5,11 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-_THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
+# Some chat templates write the first <think> themselves, so that answers only have its end.
+_THOUGHTS = re.compile(r"\A(?:(?!<think>).)*?</think>|<think>.*?(?:</think>|\Z)", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)(</answer>|\Z)", re.DOTALL)
 _PASSAGE = re.compile(r"\bpassage\s*[\[(\"'*]*([AB])\b", re.IGNORECASE)
 _LETTER = re.compile(r"\b([AB])\b")
-_NUMBER = re.compile(r"\[?(\d+)\]?")
+_NUMBER = re.compile(r"\[?(\d+)\]?\.?")
+_NUMBERED = re.compile(r"\[(\d+)\]|\bcandidate\s+(?:number\s+)?(\d+)\b", re.IGNORECASE)
 
 
 def permutation(text: str, count: int, faults: Counter[str]) -> list[int]:
@@ -66,8 +68,8 @@ def final_answer(text: str) -> str:
 def matched(answer: str, candidates: Sequence[str], faults: Counter[str]) -> int | None:
     """The place of the candidate that an answer names; None if it names none.
 
-    By its number, or its text: exactly, then as a part of the answer or the answer as a part of it, then the one that
-    is most alike.
+    By its number, or its text: exactly, then as a part of the answer or the answer as a part of it, then the one number
+    of a candidate in the answer, then the one that is most alike.
 
     Example:
         >>> matched("a blue car", ["the red car", "the blue car"], Counter())
@@ -85,6 +87,9 @@ def matched(answer: str, candidates: Sequence[str], faults: Counter[str]) -> int
     lower, said = [text.lower() for text in texts], answer.lower()
     if inside := [place for place, text in enumerate(lower) if text and (said in text or text in said)]:
         return max(inside, key=lambda place: len(texts[place]))
+    numbers = {int((one or other)[:9]) for one, other in _NUMBERED.findall(answer)}
+    if len(numbers) == 1 and 1 <= min(numbers) <= len(texts):
+        return min(numbers) - 1
     faults["nearest candidate taken"] += 1
     alike = [difflib.SequenceMatcher(None, said[:500], text[:500]).ratio() for text in lower]
     return max(range(len(texts)), key=alike.__getitem__)

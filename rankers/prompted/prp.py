@@ -19,7 +19,8 @@ _Sorting = Generator[Questions, Answers, None]
 class PRP(PromptedRanker):
     """Pairwise ranking prompting (Qin et al. 2023, arXiv 2306.17563).
 
-    Each pair is asked in both orders. If both answers agree, that passage gets 1, else both get one half.
+    Each pair is asked in both orders. If both answers agree, that passage gets 1, else both get one half. Passages with
+    equal sums keep their first order, as published.
 
     Args:
         method: `allpair`, a passage's score is the sum over all others; `sorting`, heapsort, in which the passages'
@@ -51,7 +52,8 @@ class PRP(PromptedRanker):
             for (one, other), won in zip(pairs, (yield from compared(pairs)), strict=True):
                 scores[one] += won
                 scores[other] += 1 - won
-            return scores
+            # Sums are multiples of one half, so that this decides between equal ones alone.
+            return [score - place / (2 * len(scores)) for place, score in enumerate(scores)]
         order = list(range(len(candidates)))
         yield from self._sorted(order, compared) if self._method == "sorting" else self._slid(order, compared)
         scores = [0.0] * len(order)

@@ -32,7 +32,8 @@ class GRU4Rec(Recommender):
         dropout: Dropout of the GRU's states.
         num_samples: Number of drawn negatives of a step.
         alpha: Exponent of the popularity by which they are drawn: 0 for all items alike.
-        logq: How much of the logarithm of an item's probability to be drawn is subtracted from its score in training.
+        logq: How much of the logarithm of an item's probability to be drawn is subtracted from its score in training
+            with the cross-entropy; other losses do not need it.
         loss: What training minimises: `infonce` is the cross-entropy, `bpr_max` the loss of 2018; null for `infonce`.
     """
 
@@ -94,7 +95,7 @@ class GRU4Rec(Recommender):
         found = self.positions(batch)
         targets, rows = found.targets[:, 0], torch.cat([batch.rows, self._samples()])
         scores = found.states[:, 0] @ self.items.weight[rows].T + self.bias[rows]
-        if self.logq:
+        if self.logq and self.loss_name == "infonce":
             scores = scores - self.logq * self._log_chances(batch, rows)
         same = rows == targets.unsqueeze(1)
         # The user's own item is once right; where it is another user's too, or drawn, it takes no part.

@@ -52,7 +52,7 @@ class Recommender(PoolRanker):
     Args:
         num_items: Number of items in the pool.
         num_negatives: How many items are drawn for each item to predict, all equally likely, none of them from the
-            user's sequence. Null for the cross-entropy over all items.
+            sequence, or from the piece of a long sequence, in which it is. Null for the cross-entropy over all items.
         optimizer: How the weights are updated from their gradients.
         loss: What training minimises; null for the recommender's default loss.
         schedule: How the learning rate changes from step to step.
@@ -77,9 +77,10 @@ class Recommender(PoolRanker):
     ) -> None:
         super().__init__(loss=loss, optimizer=optimizer, schedule=schedule, metrics=metrics)
         self.num_items, self.num_negatives = num_items, num_negatives
-        named = loss if isinstance(loss, str) or loss is None else loss["name"]
-        if num_negatives is None and (named or self.default_loss) != "infonce":
-            problem = f"{named or self.default_loss} compares items with drawn ones, and none are drawn."
+        node = self.default_loss if loss is None else loss
+        self.loss_name = node if isinstance(node, str) else node["name"]
+        if num_negatives is None and self.loss_name != "infonce":
+            problem = f"{self.loss_name} compares items with drawn ones, and none are drawn."
             raise ConfigError("ranker.num_negatives", problem, cure="1 or more, or ranker.loss=infonce for all items")
 
     @abstractmethod
@@ -126,7 +127,7 @@ class Recommender(PoolRanker):
     def draw_negatives(
         self, batch: PoolBatch, targets: Int[Tensor, "B P"], count: int
     ) -> tuple[Int[Tensor, "B P n"], Bool[Tensor, "B P n"]]:
-        """Items that are not in a user's sequence, and which of them are certain not to be."""
+        """Items that are not in a sequence of the batch, and which of them are certain not to be."""
         assert batch.history is not None
         own, shape = batch.history.sort(dim=1).values, (len(targets), targets.shape[1] * count)
         drawn, wrong = torch.zeros(shape, dtype=torch.int64, device=own.device), None

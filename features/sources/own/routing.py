@@ -67,7 +67,7 @@ class Routing:
     A model's own cost, or the mean of its prices, stands where a query has none for it.
 
     What is missing is counted and printed: scores (the model is no candidate for the query), costs, and queries that
-    all models answer equally well, on which no router can gain.
+    all models answer equally well, on which no router can gain but by costs.
 
     Args:
         queries: The files of queries and scores: one path or several.
@@ -189,7 +189,8 @@ class Routing:
             return
         self._told = True
         queries, scores = f"of {counts['query']:,} queries", f"of {counts['score'] + counts['no score']:,} scores"
-        done = ", and are left out" if self.equal_scores == "drop" else "; no router can gain on them"
+        on_them = "only costs tell these apart" if self.balance.cost else "no router can gain on them"
+        done = ", and are left out" if self.equal_scores == "drop" else f"; {on_them}"
         lines = {
             "equal": f"{counts['equal']:,} {queries} have the same score for all models{done}.",
             "no score": f"{counts['no score']:,} {scores} are missing: these models are no candidates there.",

@@ -117,7 +117,21 @@ def test_all_pairs_score_as_a_loop_over_both_orders(build: Build, server: Any) -
             if one != other:
                 votes = (said[one, other], said[other, one])
                 expected += {("Passage A", "Passage B"): 1.0, ("Passage B", "Passage A"): 0.0}.get(votes, 0.5)
-        assert scores[one].item() == pytest.approx(expected)
+        # What the first order takes off is too little to change more than the order of equal sums.
+        assert math.ceil(2 * scores[one].item()) / 2 == expected
+
+
+def test_passages_with_equal_sums_keep_their_order(build: Build, server: Any) -> None:
+    server.say = lambda messages: "Passage A"
+    assert build(METHODS["allpair"]).score(["which?"], [TEXTS]).diff().max() < 0
+
+
+def test_equal_questions_are_asked_once(build: Build, server: Any) -> None:
+    ranker = build({"name": "iranker", "temperature": 0.7})
+    scores = ranker.score(["which?", "which?"], [TEXTS, TEXTS])
+    (cost,) = ranker.findings()["asked"].values()
+    assert (len(server.asked), cost["calls"], cost["cached"]) == (6, 12, 6)
+    assert scores[: len(TEXTS)].tolist() == scores[len(TEXTS) :].tolist()
 
 
 def test_windows_slide_from_the_end_as_published(build: Build, server: Any) -> None:
@@ -143,6 +157,8 @@ def test_passages_are_shortened_to_words(build: Build, server: Any) -> None:
         ("[2] > [1] > [3]", [1, 0, 2], {}),
         ("2, 3, 1", [1, 2, 0], {}),
         ("<think>1 or 3?</think>[3] > [3] > [12]", [2, 0, 1], {"repeated", "number of no", "missing"}),
+        ("1 or 3?</think>[3] > [2] > [1]", [2, 1, 0], {}),  # the template wrote <think>
+        ("[3] > [2] <think>1?</think> > [1]", [2, 1, 0], {}),
         ("", [0, 1, 2], {"names no"}),
         ("[0] > [99999999999999999999]", [0, 1, 2], {"names no", "number of no"}),
     ],
@@ -163,6 +179,9 @@ def test_answers_in_words_are_read() -> None:
         "[3]": 2,
         "2": 1,
         "Candidate [1]": 0,
+        "3.": 2,
+        "I would remove [2].": 1,
+        "Candidate 3": 2,
         "toy story 2": 2,
         "I would remove Heat (1995) now": 1,
         "Toi Stori (1995)": 0,
@@ -207,7 +226,7 @@ def test_the_likelier_answer_counts_where_the_model_tells_it(tiny: Path, tmp_pat
         for other in set(range(3)) - {one}:
             votes = prefers_first(texts[one], texts[other]), prefers_first(texts[other], texts[one])
             expected += 0.5 if votes[0] == votes[1] else float(votes[0])
-        assert scores[one].item() == pytest.approx(expected)
+        assert math.ceil(2 * scores[one].item()) / 2 == expected
     (cost,) = ranker.findings()["asked"].values()
     assert cost["calls"] == 6
 

@@ -227,6 +227,14 @@ def test_gru4recs_negatives_are_other_users_items_and_drawn_ones_corrected_by_th
     assert loss.item() == pytest.approx(total / 3, rel=1e-5)
 
 
+def test_chances_correct_the_cross_entropy_alone() -> None:
+    batch, losses = batch_of([[1, 2], [7, 8], [5, 2]]), {}
+    for loss in ("infonce", "bpr_max"):
+        for logq in (0.0, 1.0):
+            losses[loss, logq] = build("gru4rec", loss=loss, num_samples=5, logq=logq).training_loss(batch).item()
+    assert losses["bpr_max", 0.0] == losses["bpr_max", 1.0] and losses["infonce", 0.0] != losses["infonce", 1.0]
+
+
 def test_bpr_max_is_its_formula() -> None:
     scores, labels = torch.tensor([[1.0, 0.5, -2.0, 9.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
     mask = torch.tensor([[True, True, True, False]])

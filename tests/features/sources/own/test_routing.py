@@ -79,6 +79,8 @@ def test_what_is_missing_is_counted_and_told_once(
     ]
     assert [group.query_id for group in Routing(queries, models, equal_scores="drop").groups()] == ["a", "c"]
     assert "1 of 3 queries have the same score for all models, and are left out." in capsys.readouterr().err
+    list(Routing(queries, models, Balance(cost=0.5)).groups())
+    assert "1 of 3 queries have the same score for all models; only costs tell these apart." in capsys.readouterr().err
 
 
 def test_costs_may_be_missing_only_where_labels_do_not_depend_on_them(
