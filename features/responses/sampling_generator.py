@@ -48,7 +48,9 @@ class SamplingGenerator(LanguageModel, Generator):
     def asking(self: S, *, temperature: float, max_new_tokens: int) -> S:
         """A copy that gives one response to each chat, and no states."""
         check_asking(self, temperature, max_new_tokens)
-        return replace(self, temperature=temperature, max_new_tokens=max_new_tokens, num_responses=1, depths=[])
+        writer = replace(self, temperature=temperature, max_new_tokens=max_new_tokens, num_responses=1, depths=[])
+        vars(writer)["yaml_path"] = "ranker.generator"  # where rankers name it, for messages
+        return writer
 
     def check(self, *, download: bool) -> None:
         """Refuse a model that cannot be found, or a template that it does not have."""

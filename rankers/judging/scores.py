@@ -13,8 +13,10 @@ from ranking.evaluation import gathered, joined
 from ranking.places import Places
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import Qrels, ragged
+from ranking.vectors.collectors import Best, Ranks
 
 _SCORES = 2**25  # the most scores in memory at once
+_BLOCK = 2**18  # candidates compared at once
 
 
 class ScoreJudging(PoolJudging):
@@ -62,24 +64,24 @@ class ScoreJudging(PoolJudging):
         if bool(scores[there].isnan().any()):
             raise ValueError(f"the ranker scored candidates for queries {queries.tolist()} as nan")
         qrels = Qrels.of(self.data.pool, queries)
-        scores = torch.where(there, scores.clamp(min=torch.finfo(torch.float32).min), -torch.inf)
-        if self.keeps_best:
-            top, rows = scores.sort(dim=1, descending=True, stable=True)
-        else:
-            # One column, because older versions of torch cannot gather tensors without columns.
-            top, rows = scores.sort(dim=1, descending=True).values, torch.full((len(scores), 1), -1)
-        asked = scores.gather(1, qrels.rows)
-        # Sort in descending order, so that all scores found before a given score are higher.
-        first, end = (torch.searchsorted(-top, -asked, right=right) for right in (False, True))
-        found = Places(first.double(), (end - first - 1).double())
-        in_order = qrels.mask & (asked > -torch.inf)
-        found = Places(found.above.masked_fill(~in_order, torch.inf), found.tied.masked_fill(~in_order, 0))
-        depth = min(self._depth, rows.shape[1])
-        # Copies: a part of the sorted scores would keep all of them in memory.
-        best, rows = top[:, :depth].clone(), rows[:, :depth].clone()
-        rows[best == -torch.inf] = -1
-        judged = Places(*(each[qrels.mask] for each in found))
-        self._state.update(queries, qrels.mask.sum(dim=1), judged, best, rows)
+        largest = torch.finfo(torch.float32).max
+        scores = torch.where(there, scores.clamp(-largest, largest), -torch.inf)
+        query, rows = qrels.mask.nonzero(as_tuple=True)[0], qrels.rows[qrels.mask]
+        asked = scores[query, rows]
+        in_order = asked > -torch.inf
+        # One column, because older versions of torch cannot gather tensors without columns.
+        best = Best(len(scores), min(self._depth, num_candidates) if self.keeps_best else 1, scores.device)
+        ranks = Ranks(query[in_order], rows[in_order], scores.device)
+        ranks.scores.copy_(asked[in_order])
+        every = slice(0, len(scores))
+        for first in range(0, num_candidates if len(scores) else 0, _BLOCK):
+            part = scores[:, first : first + _BLOCK]
+            best.add(every, first, part)
+            ranks.add(every, first, part)
+        found = ranks.found(num_candidates)
+        judged = Places(torch.full(asked.shape, torch.inf).double(), torch.zeros_like(asked).double())
+        judged.above[in_order], judged.tied[in_order] = found
+        self._state.update(queries, qrels.mask.sum(dim=1), judged, *best.found())
 
     def scores(self, batch: PoolBatch, num_candidates: int) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
         """The score of every candidate of the pool, and which candidates have a score.

@@ -7,7 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _CACHED, _MEMORY = 2**18, 2**25
-"""The most scores at once: so many fit a processor's cache, and a GPU's memory."""
+"""The most scores at once: so many fit a processor's cache, and the memory of a GPU or of a large table's scores."""
+
+_ROWS = 32
+"""On a processor, blocks have fewer states only for lack of memory: each one reads the whole table of items."""
 
 
 def full_softmax_loss(
@@ -31,7 +34,9 @@ class _FullSoftmax(torch.autograd.Function):
             states, items = states.float(), items.float()
             by_state, by_item = torch.empty_like(states), torch.zeros_like(items)
             total = states.new_zeros(())
-            size = max(1, (_CACHED if states.device.type == "cpu" else _MEMORY) // len(items))
+            size = max(1, _MEMORY // len(items))
+            if states.device.type == "cpu":
+                size = min(size, max(_ROWS, _CACHED // len(items)))
             for start in range(0, len(states), size):
                 some, right = states[start : start + size], targets[start : start + size].unsqueeze(1)
                 scores = some @ items.T

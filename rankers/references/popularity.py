@@ -1,14 +1,10 @@
 """Popularity: ranks candidates by how many training queries have them as right candidate or in the history."""
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rankers.base import Untrained
-from rankers.judging.judging import Judging
-from rankers.judging.scores import ScoreJudging
 from rankers.pool_ranker import PoolRanker
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import ragged
@@ -23,15 +19,19 @@ class Popularity(Untrained[PoolBatch], PoolRanker):
     A candidate's score is the number of training queries for which it is right or whose history contains it.
     """
 
-    judging: ClassVar[type[Judging]] = ScoreJudging
+    normalize: bool = False
 
     _counted: tuple[CandidatePool, Tensor] | None = None
 
-    def forward(self, batch: PoolBatch) -> Float[Tensor, "B N"]:
-        """The same scores for every query."""
+    def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B 1 1"]:
+        """A one for every query."""
+        return torch.ones(len(batch.group), 1, 1, device=batch.group.device)
+
+    def candidates_to_rank(self) -> Float[Tensor, "N 1"]:
+        """The number of each candidate."""
         if self._counted is None or self._counted[0] is not self.data.pool:
             self._counted = self.data.pool, self._count()
-        return self._counted[1].to(batch.group.device).expand(len(batch.group), -1)
+        return self._counted[1].unsqueeze(1)
 
     def _count(self) -> Float[Tensor, " N"]:
         pool, train = self.data.pool, self.data.queries("train")

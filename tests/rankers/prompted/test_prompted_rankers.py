@@ -231,6 +231,12 @@ def test_the_likelier_answer_counts_where_the_model_tells_it(tiny: Path, tmp_pat
     assert cost["calls"] == 6
 
 
+def test_mistakes_of_a_rankers_generator_are_named_where_the_ranker_has_it(tiny: Path) -> None:
+    ranker = RANKERS.build({"name": "prp", "generator": {"name": "transformers", "model": str(tiny)}})
+    with pytest.raises(ConfigError, match=r"^ranker\.generator\.template: the model has no chat template"):
+        ranker.check_backbone(download=False)
+
+
 def test_likelihoods_of_answers_of_any_length_are_those_of_the_model(tiny: Path) -> None:
     from language_models.asking.likelihoods import answer_likelihoods
 

@@ -118,7 +118,7 @@ def test_every_weight_that_a_step_uses_gets_a_finite_gradient_and_steps_lower_th
 
 
 def test_the_softmax_over_all_items_is_pytorchs_with_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full_softmax, "_CACHED", 3 * NUM_ITEMS)
+    monkeypatch.setattr(full_softmax, "_MEMORY", 3 * NUM_ITEMS)
     states, items = torch.randn(10, 5), torch.randn(NUM_ITEMS, 5)
     targets = torch.randint(NUM_ITEMS, (10,))
     ours, theirs = ([each.clone().requires_grad_() for each in (states, items)] for _ in range(2))
