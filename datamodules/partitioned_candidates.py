@@ -223,13 +223,7 @@ class PartitionedCandidates(PoolRankingData):
             raise ConfigError("datamodule.batch_size", problem, cure="2 or more")
 
     def _check_own_lists(self) -> None:
-        used = torch.cat(list(self._splits.values()))
-        sizes = self.pool.queries.own_offsets.diff()[used]
-        if bool((lacking := sizes == 0).any()):
-            first = self.query_id(int(used[lacking][0]))
-            problem = f"{int(lacking.sum())} of {len(used)} queries have no list of their own, such as {first}."
-            raise ConfigError("datamodule.candidates", problem, cure="candidates=pool")
-        smallest = int(sizes.min())
+        smallest = int(self.own_sizes().min())
         if smallest < 2 * self._num_partitions and self._num_partitions > 1:
             problem = f"a list of {smallest} candidates in {self._num_partitions} parts leaves nothing to compare."
             cure = f"{max(1, smallest // 2)} or less"

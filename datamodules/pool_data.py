@@ -111,6 +111,20 @@ class PoolRankingData(RankingData):
             return self._judgements.own(queries), None
         return None, self._judgements.removed(queries)
 
+    def own_sizes(self) -> Int[Tensor, " Q"]:
+        """How many candidates the own list of each query has that is used.
+
+        Raises:
+            ConfigError: If a query has none.
+        """
+        used = torch.cat(list(self._splits.values()))
+        sizes = self.pool.queries.own_offsets.diff()[used]
+        if bool((lacking := sizes == 0).any()):
+            first = self.query_id(int(used[lacking][0]))
+            problem = f"{int(lacking.sum())} of {len(used)} queries have no list of their own, such as {first}."
+            raise ConfigError("datamodule.candidates", problem, cure="candidates=pool")
+        return sizes
+
     def setup(self, stage: str) -> None:
         """Read the inputs that the ranker needs of the queries, once for each split."""
         assert self.trainer is not None

@@ -1,7 +1,7 @@
 """UserSequences: the items of each user in the order of time, from which recommenders learn."""
 
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 from jaxtyping import Int
@@ -28,6 +28,7 @@ class UserSequences(PoolRankingData):
 
     Args:
         path: The path of the pool.
+        candidates: What each query of validation and test ranks: the whole `pool`, or its `own` list of candidates.
         batch_size: Sequences per step over all processes, so results do not depend on the number of processes.
         exclude_history: Remove the items in a query's history from what it ranks, in evaluation.
         split_shares: Shares of train, val and test (sum 1), for queries that the pool does not assign to a split.
@@ -46,6 +47,7 @@ class UserSequences(PoolRankingData):
     def __init__(
         self,
         path: FilePath,
+        candidates: Literal["pool", "own"] = "pool",
         batch_size: Count = 128,
         exclude_history: bool = False,
         split_shares: tuple[NonNegative, NonNegative, NonNegative] = (0.8, 0.1, 0.1),
@@ -57,7 +59,7 @@ class UserSequences(PoolRankingData):
         super().__init__(
             path,
             exclude_history=exclude_history,
-            own_lists=False,
+            own_lists=candidates == "own",
             split_shares=split_shares,
             eval_batch_size=eval_batch_size,
             verify=verify,
@@ -65,6 +67,8 @@ class UserSequences(PoolRankingData):
         if not len(self.pool.queries.history):
             problem = "the queries of this pool have no histories, so there are no sequences."
             raise ConfigError(str(self.pool.path), problem, cure="a pool of a recommendation data set")
+        if self._own:
+            self.own_sizes()
         self._batch_size, self.seed, self._num_workers = batch_size, seed or 0, num_workers
         self._wanted = Sequences()
 

@@ -20,7 +20,7 @@ from registry import ConfigError
 ITEMS = {"a": [1, 2, 3, 4, 5, 6, 7], "b": [3, 1, 9, 2], "c": [5, 6], "d": [2, 8, 7, 6, 1, 3]}
 
 
-def write(folder: Path, **windows: int | None) -> CandidatePool:
+def write(folder: Path, **windows: Any) -> CandidatePool:
     lines = [" ".join([user, *map(str, items)]) for user, items in ITEMS.items()]
     folder.mkdir(exist_ok=True)
     (folder / "s.txt").write_text("\n".join(lines) + "\n")
@@ -106,6 +106,19 @@ def test_facts_and_references(pool: CandidatePool) -> None:
     assert data.facts == {"feature_dim": 0, "num_items": 9, "num_users": 3}
     assert data.default_references == ["popularity"]
     assert data.steps_per_epoch == 2
+
+
+def test_queries_rank_lists_of_their_own(pool: CandidatePool, tmp_path: Path) -> None:
+    shares: dict[str, Any] = {"batch_size": 2, "split_shares": (0.4, 0.3, 0.3)}
+    listed = write(tmp_path / "listed", history=3, min_history=1, by="user", negatives=2)
+    data = UserSequences(str(listed.path), candidates="own", **shares)
+    own, removed = data.restrictions(torch.arange(4))
+    assert removed is None and own is not None and own.shape == (4, 3)
+    for query, rows in enumerate(own.tolist()):
+        user = listed.queries.id(query).split("-")[0]
+        assert len({int(listed.id(row)) for row in rows} & set(ITEMS[user])) == 1
+    with pytest.raises(ConfigError, match=r"(?s)datamodule.candidates: 10 of 10 queries have no list.*candidates=pool"):
+        UserSequences(str(pool.path), candidates="own")
 
 
 class Reader:

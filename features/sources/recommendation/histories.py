@@ -4,7 +4,7 @@ import itertools
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Interval
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features.texts.groups import Split
 from features.texts.pools import PoolQuery
+from features.texts.subsets import draw_key
 from registry import ConfigError
 from registry.ranges import Count, Few
 
@@ -22,21 +23,26 @@ _TEXT = "Newest to oldest: {}"
 
 @dataclass(frozen=True)
 class Windows:
-    """Selects the interactions of a user that become queries: leave-one-out, as usual in sequential recommendation.
-
-    The test predicts the last interaction, validation the one before it, and training earlier ones.
+    """Selects the interactions of a user that become queries.
 
     Args:
+        by: `time` is leave-one-out, as usual in sequential recommendation: the test predicts a user's last interaction,
+            validation the one before it, and training earlier ones. With `user`, each user gives one query, for the
+            interaction after the first `history` ones, and users are split by `datamodule.split_shares`.
         history: Number of interactions in a query, those just before the one to predict.
         min_history: The smallest number of interactions in a query, if the user has no more; null for `history`.
         stride: Number of interactions from one training query of a user to the next.
         max_windows: Maximum number of training queries of a user, the latest ones; null for all.
+        negatives: Number of items without an interaction of the user, drawn at random, the same in every run. A query's
+            own list has these and the right item, to be ranked with `datamodule.candidates=own`. Null for no lists.
     """
 
     history: Few = 20
     min_history: Few | None = None
     stride: Count = 1
     max_windows: Annotated[int, Interval(ge=0, le=1_000_000)] | None = None
+    by: Literal["time", "user"] = "time"
+    negatives: Few | None = None
 
     def __post_init__(self) -> None:
         """Refuse a `min_history` above `history`."""
@@ -51,18 +57,22 @@ class Windows:
     @property
     def settings(self) -> dict[str, Any]:
         """All settings that the queries depend on, including the words of their texts."""
-        return {**vars(self), "min_history": self.fewest, "text": _TEXT}
+        named = {**vars(self), "min_history": self.fewest, "text": _TEXT}
+        # Pools that were built before these options existed stay valid.
+        return {name: each for name, each in named.items() if (name, each) not in (("by", "time"), ("negatives", None))}
 
-    def of(self, num_interactions: int) -> list[tuple[int, Split]]:
+    def of(self, num_interactions: int) -> list[tuple[int, Split | None]]:
         """The indices of the interactions to predict, and their splits, in the order of time.
 
         >>> Windows(history=2).of(5)
         [(2, 'train'), (3, 'val'), (4, 'test')]
         """
         last = num_interactions - 1
+        if self.by == "user":
+            return [(min(last, self.history), None)] if last >= self.fewest else []
         train = itertools.islice(range(last - 2, self.fewest - 1, -self.stride), self.max_windows)
-        found: list[tuple[int, Split]] = [(place, "train") for place in sorted(train)]
-        held_out: list[tuple[int, Split]] = [(last - 1, "val"), (last, "test")]
+        found: list[tuple[int, Split | None]] = [(place, "train") for place in sorted(train)]
+        held_out: list[tuple[int, Split | None]] = [(last - 1, "val"), (last, "test")]
         return found + [(place, split) for place, split in held_out if place >= self.fewest]
 
 
@@ -134,7 +144,7 @@ class Histories:
             title: Returns the title of an item for a query's text.
 
         Raises:
-            ConfigError: If there are no queries.
+            ConfigError: If there are no queries, or too few items for their lists.
         """
         if not self.users or np.diff(self._offsets).max() <= windows.fewest:
             problem = f"no user has {windows.fewest + 1} interactions, so there are no queries."
@@ -150,9 +160,26 @@ class Histories:
                     {items[place]: 1.0},
                     split,
                     history=history,
+                    candidates=self._list(code, place, windows.negatives),
                     user=user,
                     origin=f"user {user}",
                 )
+
+    def _list(self, user: int, place: int, negatives: int | None) -> list[str] | None:
+        """The right item and some that the user has no interaction with, in the order of the file."""
+        if negatives is None:
+            return None
+        own = set(self._items[self._offsets[user] : self._offsets[user + 1]].tolist())
+        if (left := len(self.items) - len(own)) < negatives:
+            problem = f"user {self.users[user]} has no interaction with {left:,} items."
+            cure = f"{left:,} or less" if left else "null"
+            raise ConfigError("features.source.windows.negatives", problem, given=negatives, cure=cure)
+        draw = np.random.default_rng(list(draw_key("negatives", f"{self.users[user]} {place}")))
+        found: set[int] = set()
+        while len(found) < negatives:
+            found |= set(draw.integers(len(self.items), size=negatives - len(found)).tolist()) - own
+        right = int(self._items[self._offsets[user] + place])
+        return [self.items[code] for code in sorted({right, *found})]
 
 
 def _core(user: NDArray[np.int64], item: NDArray[np.int64], least: int) -> NDArray[np.int64]:

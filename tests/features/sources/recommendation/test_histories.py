@@ -1,6 +1,7 @@
 """Histories: windows of what users did, as a plain loop over sorted lists finds them."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from features.texts.pools import PoolQuery
 from registry import ConfigError
 
 
-def queries(interactions: list[tuple[str, str, float]], **options: int | None) -> list[PoolQuery]:
+def queries(interactions: list[tuple[str, str, float]], **options: Any) -> list[PoolQuery]:
     return list(Histories(interactions).queries(Windows(**options), str.upper))
 
 
@@ -92,3 +93,48 @@ def test_no_window_at_all_is_an_error_that_says_what_to_set() -> None:
 def test_a_smallest_history_above_the_largest_is_refused() -> None:
     with pytest.raises(ValueError, match=r"min_history \(21\)"):
         Windows(min_history=21)
+
+
+def test_by_user_the_item_after_the_first_ones_is_predicted_once() -> None:
+    interactions = [
+        (user, f"{user}{time}", float(time)) for user, size in (("a", 3), ("b", 4), ("c", 6)) for time in range(size)
+    ]
+    found = queries(interactions, history=3, by="user")
+    assert [(each.id, each.split, each.history) for each in found] == [
+        ("b-4", None, ["b0", "b1", "b2"]),
+        ("c-4", None, ["c0", "c1", "c2"]),
+    ]
+    assert [each.id for each in queries(interactions, history=3, min_history=1, by="user")] == ["a-3", "b-4", "c-4"]
+
+
+def test_own_lists_have_the_right_item_and_others_that_the_user_has_not_met() -> None:
+    draw = random.Random(1)
+    interactions = [
+        (f"u{user}", f"i{item}", float(time))
+        for user in range(200)
+        for time, item in enumerate(draw.sample(range(40), 8))
+    ]
+    met = {user: {item for name, item, _ in interactions if name == user} for user, *_ in interactions}
+    found = queries(interactions, history=3, by="user", negatives=19)
+    counts = dict.fromkeys((item for _, item, _ in interactions), 0)
+    places = [0] * 20
+    for query in found:
+        (right,), listed = query.relevant or (), list(query.candidates or ())
+        assert len(listed) == len(set(listed)) == 20 and set(listed) & met[str(query.user)] == {right}
+        places[listed.index(right)] += 1
+        for item in listed:
+            counts[item] += 1
+    # 200 lists of 20 of 40 items: about 100 each, and the right one stands anywhere.
+    assert min(counts.values()) > 60 and max(counts.values()) < 140 and max(places) < 30
+    assert [each.candidates for each in queries(interactions, history=3, by="user", negatives=19)] == [
+        each.candidates for each in found
+    ]
+    with pytest.raises(
+        ConfigError, match=r"(?s)windows.negatives: user u0 has no interaction with 32 items.*32 or less"
+    ):
+        queries(interactions, history=3, negatives=33)
+
+
+def test_options_that_pools_were_built_without_change_nothing_by_default() -> None:
+    assert set(Windows().settings) == {"history", "min_history", "stride", "max_windows", "text"}
+    assert Windows(by="user", negatives=19).settings["by"] == "user"
