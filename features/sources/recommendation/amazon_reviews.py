@@ -3,7 +3,7 @@
 import ast
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,6 +53,7 @@ class AmazonReviews:
         category: The category as in the names of the files.
         edition: The year of the edition to download: 5-core reviews and all products.
         pool: The candidates: only `reviewed` products, or `all` products of the metadata.
+        more: Other categories, all of whose products are candidates too, as in LRanker's pools of up to 48M products.
         windows: Which parts of a user's reviews become queries.
         min_rating: The lowest rating to use; reviews with lower ratings are left out.
         fields: The fields that form a product's text.
@@ -67,14 +68,18 @@ class AmazonReviews:
         windows: Windows = DEFAULT_WINDOWS,
         min_rating: NonNegative | None = None,
         fields: Annotated[list[Field], MinLen(1)] = ["title", "brand", "categories"],  # noqa: B006
+        more: list[Text] = [],  # noqa: B006
     ) -> None:
+        if category in more or len(set(more)) < len(more):
+            raise ValueError(f"more: {max([category, *more], key=[category, *more].count)} is there twice")
         self.path, self.category, self.edition, self.pool = path, category, edition, pool
-        self.windows, self.min_rating, self.fields = windows, min_rating, fields
+        self.windows, self.min_rating, self.fields, self.more = windows, min_rating, fields, more
 
     @property
     def downloads(self) -> list[Download]:
-        """The downloads of reviews and products of the category."""
-        addresses = [address.format(self.category) for address in _ADDRESSES[self.edition]]
+        """The downloads of reviews and products of the category, and of the products of other ones."""
+        reviews, products = _ADDRESSES[self.edition]
+        addresses = [reviews.format(self.category), *(products.format(each) for each in (self.category, *self.more))]
         return [Download(url, _TERMS, file=f"amazon_{self.edition}/{Path(url).name}") for url in addresses]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -87,10 +92,10 @@ class AmazonReviews:
         return {"name": "amazon_reviews", "files": files, "windows": self.windows.settings, **options}
 
     def candidates(self) -> Iterator[PoolText]:
-        """Yield the products in the order of the metadata, then those that are not in the metadata."""
+        """Yield the products in the order of the metadata, of other categories, then those without metadata."""
         reviewed = set(self._histories.items)
-        for id, product in self._products():
-            if self.pool == "all" or id in reviewed:
+        for id, product, is_other in self._products(self._files[1:]):
+            if is_other or self.pool == "all" or id in reviewed:
                 reviewed.discard(id)
                 yield PoolText(id, self._text(product) or id, origin=f"product {id}")
         for id in self._histories.items:
@@ -104,7 +109,7 @@ class AmazonReviews:
             ConfigError: If no user has enough reviews.
         """
         reviewed, titles = set(self._histories.items), {}
-        for id, product in self._products():
+        for id, product, _ in self._products(self._files[1:2]):
             if id in reviewed:
                 titles[id] = _line(product.get("title")) or id
         yield from self._histories.queries(self.windows, lambda item: titles.get(item, item))
@@ -118,12 +123,13 @@ class AmazonReviews:
         return Histories(self._reviews())
 
     @cached_property
-    def _files(self) -> tuple[TextFile, TextFile]:
-        """The files of reviews and of products."""
+    def _files(self) -> list[TextFile]:
+        """The file of reviews, that of the products, and those of other categories' products."""
         folder = Path(self.path) if self.path is not None else fetch_all(self.downloads)
         found = []
-        for patterns in (_REVIEW_FILES, _PRODUCT_FILES):
-            names = [pattern.format(self.category) for pattern in patterns]
+        products = [(each, _PRODUCT_FILES) for each in (self.category, *self.more)]
+        for category, patterns in ((self.category, _REVIEW_FILES), *products):
+            names = [pattern.format(category) for pattern in patterns]
             file = next(filter(None, (find_file(folder, name) for name in names)), None)
             if file is None:
                 problem = f"has no {' or '.join(names)}, gzipped or not." if folder.is_dir() else "no such folder."
@@ -133,7 +139,7 @@ class AmazonReviews:
                 )
                 raise ConfigError(str(folder), problem, cure=cure)
             found.append(file)
-        return found[0], found[1]
+        return found
 
     def _reviews(self) -> Iterator[tuple[str, str, float]]:
         file = self._files[0]
@@ -145,14 +151,15 @@ class AmazonReviews:
             if self.min_rating is None or rating >= self.min_rating:
                 yield user, item, time
 
-    def _products(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield every product of the metadata once; in some editions many products occur twice."""
+    def _products(self, files: Sequence[TextFile]) -> Iterator[tuple[str, dict[str, Any], bool]]:
+        """Yield every product once, and whether it is of another category; many occur twice in some editions."""
         seen: set[bytes] = set()
-        for id, product in self._files[1].parsed(_product):
-            key = draw_key("", id)
-            if key not in seen:
-                seen.add(key)
-                yield id, product
+        for place, file in enumerate(files):
+            for id, product in file.parsed(_product):
+                key = draw_key("", id)
+                if key not in seen:
+                    seen.add(key)
+                    yield id, product, place > 0
 
     def _text(self, product: Mapping[str, Any]) -> str:
         values = {

@@ -165,3 +165,25 @@ def test_an_edition_is_a_year() -> None:
         "data/downloads/amazon_2023/Video_Games.csv.gz",
         "data/downloads/amazon_2023/meta_Video_Games.jsonl.gz",
     ]
+
+
+def test_products_of_other_categories_are_candidates_too(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", "2023")
+    others = [{"parent_asin": id, "title": f"Other {id}"} for id in ("P1", "P4", "X1", "X1")]
+    (folder / "meta_Books.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in others))
+    source = AmazonReviews(str(folder), "Toys", edition=2023, windows=WINDOWS, more=["Books"])
+    texts = [each.text for each in source.candidates()]
+    assert [text.split(".")[0] for text in texts] == ["Toy & P1's", "Toy & P2's", "P3", "Other P4", "Other X1"]
+    alone = AmazonReviews(str(folder), "Toys", edition=2023, windows=WINDOWS)
+    assert list(source.queries()) == list(alone.queries())
+    assert source.fingerprint() != alone.fingerprint()
+    assert [Path(each.url).name for each in source.downloads] == [
+        "Toys.csv.gz",
+        "meta_Toys.jsonl.gz",
+        "meta_Books.jsonl.gz",
+    ]
+    node = {"name": "amazon_reviews", "path": str(folder), "category": "Toys", "more": ["Toys"]}
+    with pytest.raises(ConfigError, match="more: Toys is there twice"):
+        SOURCES.build(node, path="source")
+    with pytest.raises(ConfigError, match=r"has no meta_Games.json or meta_Games.jsonl"):
+        list(AmazonReviews(str(folder), "Toys", more=["Games"]).candidates())
