@@ -28,7 +28,7 @@ def residual_codes(
     Raises:
         ValueError: If more than `num_codes` items have the same codes.
     """
-    rest, codes = vectors.double().cpu().numpy().copy(), []
+    rest, codes = vectors.cpu().to(torch.float64, copy=True).numpy(), []
     for level in range(num_levels):
         # What is left may be equal for many items: k-means makes no more clusters than there are points.
         count = min(num_codes, _num_different(rest))
