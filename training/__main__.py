@@ -9,7 +9,8 @@ from rich.console import Console
 from console.streams import prepare_streams
 from registry import ConfigError
 
-_EXAMPLE = "example: python -m training verify runs/quickstart/2026-01-31_12-00-00"
+_VERIFY = "example: python -m training verify runs/quickstart/2026-01-31_12-00-00"
+_REPORT = "example: python -m training report runs/quickstart/2026-01-31_12-00-00"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,21 +22,42 @@ def main(arguments: list[str] | None = None) -> int:
         help="compare a run's table with ir-measures on its run.trec",
         description="Compare every metric of a run's table with what ir-measures computes from its run.trec and the "
         "judgements of its source, query by query. Ties count as the mean over their orders.",
-        epilog=_EXAMPLE,
+        epilog=_VERIFY,
     )
     check.add_argument("run", type=Path, help="the run's folder")
+    report = commands.add_parser(
+        "report",
+        help="write report.html of a run again",
+        description="Write report.html of a run from the files in its folder: of a finished run as at its end, of one "
+        "that was stopped what is known so far.",
+        epilog=_REPORT,
+    )
+    report.add_argument("runs", type=Path, nargs="+", metavar="run", help="the run's folder")
     chosen = parser.parse_args(arguments)
-    from console.tables import print_table  # imported here, so --help does not wait for torch
-    from training.results.verification import TOLERANCE, verify
-
     try:
-        found = verify(chosen.run)
+        return {"verify": _verify, "report": _report}[chosen.command](chosen)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+# What the commands need is imported in them, so that --help does not wait for it.
+def _verify(chosen: argparse.Namespace) -> int:
+    from console.tables import print_table
+    from training.results.verification import TOLERANCE, verify
+
+    found = verify(chosen.run)
     print_table(Console(), found.table())
     print(f"all agree to {TOLERANCE:g}" if found.equal else f"some differ by more than {TOLERANCE:g}")
     return 0 if found.equal else 1
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    from training.pages.run_page import write_page
+
+    for run in chosen.runs:
+        print(write_page(run))
+    return 0
 
 
 if __name__ == "__main__":
