@@ -18,10 +18,10 @@ _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 # Larger numbers are darker, in print as well.
 SHADES = "Greys"
 _SVG_METADATA = ("Creator", "Date", "Format", "Type")
-# The page says how large an SVG is and in which font; ids of groups would be those of every other figure too.
+# Black is the fill of what has none. The page says how large an SVG is and in which font; ids of groups would be those of every other figure too.
 _FOR_A_PAGE = {
     r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->": "",
-    r'<svg[^>]*?(viewBox="[^"]*")[^>]*>': r"<svg \1>",
+    r'<svg[^>]*?(viewBox="[^"]*")[^>]*>': r'<svg style="fill: #000000" \1>',
     r'<g id="[^"]*"': "<g",
     r" font-family: [^;\"]*;": "",
     r"\s+": " ",

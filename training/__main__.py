@@ -10,6 +10,7 @@ from console.streams import prepare_streams
 from registry import ConfigError
 
 _VERIFY = "example: python -m training verify runs/quickstart/2026-01-31_12-00-00"
+_COMPARE = "example: python -m training compare runs/quickstart/2026-01-31_12-00-00 runs/quickstart/2026-01-31_12-30-00"
 _REPORT = "example: python -m training report runs/quickstart/2026-01-31_12-00-00"
 
 
@@ -33,9 +34,19 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=_REPORT,
     )
     report.add_argument("runs", type=Path, nargs="+", metavar="run", help="the run's folder")
+    compare = commands.add_parser(
+        "compare",
+        help="compare runs on the same test queries, as a page",
+        description="Write a page that compares finished runs: results, paired tests on the common test queries, curves, "
+        "settings that differ, and the queries that differ most. Its numbers are written beside it as json.",
+        epilog=_COMPARE,
+    )
+    compare.add_argument("runs", type=Path, nargs="+", metavar="run", help="a run's folder")
+    compare.add_argument("--metric", help="by which curves and queries are compared; else what the first run watched")
+    compare.add_argument("--into", type=Path, default=Path("comparison.html"), help="the page; else comparison.html")
     chosen = parser.parse_args(arguments)
     try:
-        return {"verify": _verify, "report": _report}[chosen.command](chosen)
+        return {"verify": _verify, "report": _report, "compare": _compare}[chosen.command](chosen)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -50,6 +61,19 @@ def _verify(chosen: argparse.Namespace) -> int:
     print_table(Console(), found.table())
     print(f"all agree to {TOLERANCE:g}" if found.equal else f"some differ by more than {TOLERANCE:g}")
     return 0 if found.equal else 1
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    from console.tables import print_table
+    from training.pages.comparison import Comparison
+    from training.pages.comparison_page import write_comparison
+    from training.pages.run_folder import RunFolder
+
+    comparison = Comparison.of([RunFolder.read(run) for run in chosen.runs])
+    write_comparison(comparison, chosen.into, chosen.metric)
+    print_table(Console(), comparison.table())
+    print(f"in {chosen.into} and {chosen.into.with_suffix('.json')}")
+    return 0
 
 
 def _report(chosen: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ _SMALL = (4.5, 3.4)
 
 
 def curve_figure(curves: Mapping[str, Mapping[int, float]], label: str) -> "Figure":
-    """Curves over the steps of training; one with a single value is a line across.
+    """Curves over the steps of training; one that does not change is a line across.
 
     Args:
         curves: Values by step, by the name of the curve, the most important one first.
@@ -25,10 +25,12 @@ def curve_figure(curves: Mapping[str, Mapping[int, float]], label: str) -> "Figu
     for place, (name, curve) in enumerate(curves.items()):
         steps, values = thinned([*curve.items()])
         look = {**line_style(place), "label": name}
-        if len(steps) > 1 or place == 0:
-            axes.plot(steps, values, **{**look, "marker": look["marker"] if len(steps) < 30 else None})
+        if len(steps) > 30 or place:
+            look["marker"] = None
+        if place and len({*values}) == 1:
+            axes.axhline(values[0], **look)
         else:
-            axes.axhline(values[0], **{**look, "marker": None})
+            axes.plot(steps, values, **look)
     axes.set(xlabel="step", ylabel=label)
     if len(curves) > 1:
         figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)

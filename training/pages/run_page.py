@@ -21,6 +21,10 @@ _SHOWN_APART = (
 )  # fmt: skip
 
 
+# References whose lines would press all others together.
+_FAR_AWAY = ("oracle", "random")
+
+
 def write_page(folder: Path) -> Path:
     """Write `report.html` of a run, whether it is finished or was stopped.
 
@@ -51,10 +55,10 @@ def run_page(run: RunFolder) -> bytes:
         metric=metric,
         names=names,
         best=best,
-        verdict=_sign(test["differences"][best][metric]) or "open" if best else "",
+        verdict=sign_of(test["differences"][best][metric]) or "open" if best else "",
         p_values="p_values" in test,
         notes=_notes(test, run.ranker),
-        sign=_sign,
+        sign=sign_of,
         scaling=metrics.get("scaling"),
         shade=_shade(metrics.get("scaling")),
         by_k=metrics.get("by_k"),
@@ -85,7 +89,7 @@ def picture(svg: str, alt: str, caption: str) -> Mapping[str, Any]:
     return {"svg": Markup(svg), "alt": alt, "caption": caption}
 
 
-def _sign(found: Mapping[str, float | None]) -> str:
+def sign_of(found: Mapping[str, float | None]) -> str:
     """Whether an interval lies above or below zero."""
     low, high = found["low"], found["high"]
     if low is None or high is None:
@@ -140,12 +144,12 @@ def _pictures(run: RunFolder, metric: str) -> Iterator[Mapping[str, Any]]:
         beside = {
             name.split("/")[1]: curve
             for name, curve in curves.items()
-            if name.startswith("baselines/") and name.endswith(f"/{metric}")
+            if name.startswith("baselines/") and name.endswith(f"/{metric}") and name.split("/")[1] not in _FAR_AWAY
         }
         step = max(values, key=lambda step: values[step])
         alt = f"{metric} on validation over the steps of training, highest at step {step} with {values[step]:.4g}; "
         alt += "references as lines." if beside else "no references."
-        caption = f"{metric} on validation after each epoch; references as broken lines."
+        caption = f"{metric} on validation; references as broken lines (random and oracle are in the table above)."
         yield picture(as_svg(curve_figure({run.ranker: values, **beside}, metric), "metric"), alt, caption)
     if scores := run.shown.get("scores"):
         right, wrong = (sum(scores[name]) for name in ("right", "wrong"))
@@ -195,12 +199,14 @@ def _facts(run: RunFolder, numbers: Numbers) -> Iterator[tuple[str, Any]]:
     yield "Steps", numbers.number(at, "steps")
     queries = (numbers.number(at, split, "queries") for split in ("val", "test"))
     yield "Queries", Markup("{} to validate, {} to test").format(*queries)
-    seconds = [Markup("{} s: {}").format(numbers.number(at, "seconds", part, places=1), part) for part in metrics["seconds"]]
+    seconds = [
+        Markup("{} {} s").format(part, numbers.number(at, "seconds", part, places=1)) for part in metrics["seconds"]
+    ]
     yield "Time", Markup(", ").join(seconds)
     made = metrics["made_with"]
     yield "Commit", made.get("commit") or "unknown: not run from a git checkout"
     yield "Versions", f"Python {made['python']}, torch {made['torch']}, lightning {made['lightning']}"
-    yield "Machine", made.get("gpu") or f"{made['cores']} cores, {made['threads']} threads for torch"
+    yield "Machine", made.get("gpu") or f"{made['cores']} cores; threads of torch: {made['threads']}"
     yield "Started in", made.get("folder", "unknown")
 
 
