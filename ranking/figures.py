@@ -18,7 +18,7 @@ _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 # Larger numbers are darker, in print as well.
 SHADES = "Greys"
 _SVG_METADATA = ("Creator", "Date", "Format", "Type")
-# Black is the fill of what has none. The page says how large an SVG is and in which font; ids of groups would be those of every other figure too.
+# What has no fill is black. The page sets size and font; ids of groups would be the same in every figure of a page.
 _FOR_A_PAGE = {
     r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->": "",
     r'<svg[^>]*?(viewBox="[^"]*")[^>]*>': r'<svg style="fill: #000000" \1>',

@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     compare = commands.add_parser(
         "compare",
         help="compare runs on the same test queries, as a page",
-        description="Write a page that compares finished runs: results, paired tests on the common test queries, curves, "
-        "settings that differ, and the queries that differ most. Its numbers are written beside it as json.",
+        description="Write a page that compares finished runs: results, paired tests on the common test queries, "
+        "curves, settings that differ, and the queries that differ most. Its numbers are written beside it as json.",
         epilog=_COMPARE,
     )
     compare.add_argument("runs", type=Path, nargs="+", metavar="run", help="a run's folder")

@@ -16,6 +16,7 @@ from console.decimals import decimal, interval
 from console.tables import new_table
 from ranking.significance import Interval, holm, paired_difference, paired_p_values
 from registry import ConfigError
+from registry.errors import shown
 from training.pages.run_folder import RunFolder
 
 
@@ -117,7 +118,8 @@ class Comparison:
 
     def table(self) -> Table:
         """A table of pairs by metrics."""
-        title = f"{len(self.queries):,} common test queries, 95 % paired bootstrap intervals, p-values with Holm's correction"
+        count = f"{len(self.queries):,} common test queries"
+        title = f"{count}, 95 % paired bootstrap intervals, p-values with Holm's correction"
         table = new_table("", *self.metrics, title=title)
         for pair in self.pairs:
             cells = [
@@ -132,11 +134,11 @@ class Comparison:
             table.add_row(escape(f"{letter}: {run.title}"), *means)
         return table
 
-    def differing_settings(self) -> dict[str, list[Any]]:
-        """The options of the configs that are not the same in all runs, with each run's value."""
+    def differing_settings(self) -> dict[str, list[str]]:
+        """The options of the configs that are not the same in all runs, with each run's value as a text."""
         options = [dict(_flat(run.config)) for run in self.runs.values()]
         names = dict.fromkeys(name for each in options for name in each)
-        values = {name: [each.get(name) for each in options] for name in names}
+        values = {name: [shown(each[name]) if name in each else "not set" for each in options] for name in names}
         return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
 
     def most_different(self, metric: str, number: int) -> list[str]:

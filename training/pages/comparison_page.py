@@ -49,6 +49,7 @@ def comparison_page(comparison: Comparison, metric: str) -> bytes:
         runs=runs,
         metric=metric,
         sign=sign_of,
+        same=all(len(run.per_query) == len(comparison.queries) for run in runs.values()),
         best={each: _best(comparison, each) for each in comparison.metrics},
         pictures=list(_pictures(comparison, metric)),
         settings=comparison.differing_settings(),

@@ -1,6 +1,7 @@
 """Figures of a page: curves over the steps of training, over the number of responses, and histograms of scores."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ranking.figures import line_style, new_figure
@@ -10,29 +11,30 @@ if TYPE_CHECKING:
 
 # Points of one curve; longer ones are shown as means of neighbours.
 _MOST_POINTS = 300
+_MOST_MARKERS = 30
 _SMALL = (4.5, 3.4)
 
 
-def curve_figure(curves: Mapping[str, Mapping[int, float]], label: str) -> "Figure":
-    """Curves over the steps of training; one that does not change is a line across.
+def curve_figure(
+    curves: Mapping[str, Mapping[int, float]], label: str, across: Mapping[str, float] = MappingProxyType({})
+) -> "Figure":
+    """Curves over the steps of training.
 
     Args:
         curves: Values by step, by the name of the curve, the most important one first.
         label: What the values are.
+        across: Values that do not change, by name, as lines across.
     """
     figure = new_figure(*_SMALL)
     axes = figure.subplots()
     for place, (name, curve) in enumerate(curves.items()):
         steps, values = thinned([*curve.items()])
-        look = {**line_style(place), "label": name}
-        if len(steps) > 30 or place:
-            look["marker"] = None
-        if place and len({*values}) == 1:
-            axes.axhline(values[0], **look)
-        else:
-            axes.plot(steps, values, **look)
+        look = {**line_style(place), **({"marker": None} if len(steps) > _MOST_MARKERS else {})}
+        axes.plot(steps, values, label=name, **look)
+    for place, (name, value) in enumerate(across.items(), start=len(curves)):
+        axes.axhline(value, label=name, **{**line_style(place), "marker": None})
     axes.set(xlabel="step", ylabel=label)
-    if len(curves) > 1:
+    if len(curves) + len(across) > 1:
         figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     return figure
 

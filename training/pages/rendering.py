@@ -17,7 +17,7 @@ from console.decimals import decimal
 Step = str | int | tuple[str | int, ...]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-# Controls that could make text look like other text: overrides and embeddings of direction, and what HTML does not allow.
+# Letters that make text look like other text (overrides and embeddings of direction), or that HTML does not allow.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 

@@ -16,7 +16,16 @@ from registry import ConfigError
 Curve = Mapping[int, float]
 """A value by step."""
 
-_FILES = ("best.ckpt", "last.ckpt", "metrics.json", "per_query.csv", "run.trec", "by_k.png", "responses.png", "scaling.png")
+_FILES = (
+    "best.ckpt",
+    "last.ckpt",
+    "metrics.json",
+    "per_query.csv",
+    "run.trec",
+    "by_k.png",
+    "responses.png",
+    "scaling.png",
+)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,9 @@ from training.pages.run_folder import RunFolder
 
 PAGE = "report.html"
 
-# What `metrics.json` holds besides results of other kinds, and what the page shows in its own way.
-_SHOWN_APART = (
-    "config", "seed", "monitor", "test", "val", "num_parameters", "steps", "seconds", "made_with", "by_k", "scaling", "routing",
-)  # fmt: skip
-
-
+# The parts of `metrics.json` that the page shows in a place of their own.
+_ABOUT_THE_RUN = ("config", "seed", "monitor", "num_parameters", "steps", "seconds", "made_with")
+_WITH_A_PLACE = (*_ABOUT_THE_RUN, "test", "val", "by_k", "scaling", "routing")
 # References whose lines would press all others together.
 _FAR_AWAY = ("oracle", "random")
 
@@ -142,15 +139,15 @@ def _pictures(run: RunFolder, metric: str) -> Iterator[Mapping[str, Any]]:
         yield picture(as_svg(curve_figure({"train/loss": loss}, "train/loss"), "loss"), alt, "Loss in training.")
     if values := curves.get(f"val/{metric}"):
         beside = {
-            name.split("/")[1]: curve
+            name.split("/")[1]: list(curve.values())[-1]
             for name, curve in curves.items()
             if name.startswith("baselines/") and name.endswith(f"/{metric}") and name.split("/")[1] not in _FAR_AWAY
         }
         step = max(values, key=lambda step: values[step])
         alt = f"{metric} on validation over the steps of training, highest at step {step} with {values[step]:.4g}; "
-        alt += "references as lines." if beside else "no references."
-        caption = f"{metric} on validation; references as broken lines (random and oracle are in the table above)."
-        yield picture(as_svg(curve_figure({run.ranker: values, **beside}, metric), "metric"), alt, caption)
+        alt += "references as lines across." if beside else "no references."
+        caption = f"{metric} on validation; references as lines across (random and oracle are in the table above)."
+        yield picture(as_svg(curve_figure({run.ranker: values}, metric, beside), "metric"), alt, caption)
     if scores := run.shown.get("scores"):
         right, wrong = (sum(scores[name]) for name in ("right", "wrong"))
         alt = f"Histograms of the test scores of {right} right and {wrong} wrong candidates."
@@ -171,7 +168,7 @@ def _others(metrics: Mapping[str, Any]) -> dict[str, list[tuple[tuple[str | int,
     return {
         name.replace("_", " "): list(_leaves(found, ("metrics.json", name)))
         for name, found in metrics.items()
-        if name not in _SHOWN_APART
+        if name not in _WITH_A_PLACE
     }
 
 
@@ -231,8 +228,9 @@ def _instructions(run: RunFolder) -> Iterator[tuple[str, str]]:
     yield f"{words}:", f"{before}python train.py --config {folder}/config.yaml"
     if run.metrics:
         yield "Judge its rankings again by ir-measures:", f"python -m training verify {folder}"
-    yield "Write this page again, or compare runs:", (
-        f"python -m training report {folder}\npython -m training compare {folder} OTHER_RUN"
+    yield (
+        "Write this page again, or compare runs:",
+        (f"python -m training report {folder}\npython -m training compare {folder} OTHER_RUN"),
     )
 
 
