@@ -110,7 +110,7 @@ def test_a_run_over_a_pool_is_what_ir_measures_finds_in_its_run_file(
     for query in shown:
         scores = [ranked[query["id"], each["id"]] for each in query["candidates"]]
         assert scores == pytest.approx([each["score"] for each in query["candidates"]]) and len(scores) >= 10
-    assert "Scaling map" in (finished.path / "report.html").read_text()
+    assert "Table: Scaling map" in (finished.path / "report.html").read_text()
 
 
 def test_a_run_chooses_width_and_depth_on_validation_and_keeps_them(run: Callable[..., Run]) -> None:
