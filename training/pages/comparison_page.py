@@ -1,5 +1,6 @@
 """Comparison page: several runs side by side, in one HTML file."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def comparison_page(comparison: Comparison, metric: str) -> bytes:
         settings=comparison.differing_settings(),
         queries=comparison.most_different(metric, _NUM_QUERIES),
         texts=_texts(comparison),
+        again=shlex.join(["python", "-m", "training", "compare", *(str(run.path) for run in runs.values())]),
     )
 
 
