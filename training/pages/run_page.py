@@ -65,7 +65,7 @@ def run_page(run: RunFolder) -> bytes:
         pictures=list(_pictures(run, metric)),
         no_curves=_why_no_curves(run),
         shown=shown,
-        kind=_kind(shown),
+        kind=_kind,
         facts=_facts(run, numbers),
         how_to_go_on=_how_to_go_on(run),
         instructions=list(_instructions(run)),
@@ -104,14 +104,9 @@ def _notes(test: Mapping[str, Any], ranker: str) -> str:
     return " ".join(notes)
 
 
-def _kind(shown: Mapping[str, Any]) -> Any:
-    def kind(query: Mapping[str, Any]) -> str:
-        if not shown["reference"] or query["ours"] is None or query["theirs"] is None:
-            return "all"
-        gain = query["ours"] - query["theirs"]
-        return "won" if gain > 0 else "lost" if gain < 0 else "level"
-
-    return kind
+def _kind(query: Mapping[str, Any]) -> str:
+    gain = query["ours"] - query["theirs"]
+    return "won" if gain > 0 else "lost" if gain < 0 else "level"
 
 
 def _shade(scaling: Mapping[str, Any] | None) -> Any:

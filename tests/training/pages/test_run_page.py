@@ -186,7 +186,7 @@ def test_hostile_texts_are_shown_as_texts_and_long_ones_are_cut(finished: Path, 
     others = change(
         run / "report.json",
         shown=[
-            {"id": own[:200], "text": text[name], "ours": 0.5, "theirs": None}
+            {"id": own[:200], "text": text[name], "ours": 0.5, "theirs": 0.25}
             | {"candidates": [{**candidate, "id": own[:200], "text": text[name]}]}
             for name, own in HOSTILE.items()
         ],
@@ -331,6 +331,18 @@ def test_a_run_whose_page_cannot_be_written_ends_well_and_says_why(
     write_page(run.path)
     page = page_of(run.path)
     assert "no csv logger" in page.text and "Use it in Python" not in page.text and "over random" in page.text
+
+
+def test_a_run_without_references_shows_its_queries_without_saying_that_they_are_won(
+    store: Path, tmp_path: Path
+) -> None:
+    data = f"datamodule={{name: grouped_features, path: {store}, batch_size: 32}}"
+    options = ["ranker.name=cosine", "references=[]", data, f"runs={tmp_path}", "trainer.enable_progress_bar=false"]
+    run = runs.train(load_config(None, options), "run")
+    page = page_of(run.path)
+    assert "Queries won and lost" not in page.text and "gains over" not in page.text
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("details") == 24 + 2 and "select" not in tags
 
 
 def test_a_folder_that_is_no_run_or_is_damaged_is_named(
