@@ -32,8 +32,9 @@ def render(template: str, numbers: "Numbers", **context: Any) -> bytes:
     style, script = (Markup(_content(name)) for name in ("page.css", "page.js"))
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     fixed = {"style": style, "script": script, "script_hash": allowed}
+    functions = {"number": numbers.number, "bounds": numbers.bounds, "value_at": numbers.value}
     page = _environment().get_template(template)
-    return page.render(**fixed, number=numbers.number, bounds=numbers.bounds, **context).encode()
+    return page.render(**fixed, **functions, **context).encode()
 
 
 class Numbers:
@@ -76,6 +77,10 @@ class Numbers:
             return Markup("")
         low, high = (self.number(*path, end, places=places, signed=signed) for end in ("low", "high"))
         return Markup('<span class="bounds">{} to {}</span>').format(low, high)
+
+    def value(self, *path: Step) -> Any:
+        """What stands at a place."""
+        return self._at(_flat(path))
 
     def _at(self, keys: Sequence[str | int]) -> Any:
         found: Any = self._documents

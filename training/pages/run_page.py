@@ -62,6 +62,7 @@ def run_page(run: RunFolder) -> bytes:
         by_k_picture=_by_k_picture(metrics["by_k"], run.ranker) if "by_k" in metrics else None,
         routing=metrics.get("routing"),
         others=_others(metrics),
+        is_interval=is_interval,
         pictures=list(_pictures(run, metric)),
         no_curves=_why_no_curves(run),
         shown=shown,
@@ -133,15 +134,17 @@ def _pictures(run: RunFolder, metric: str) -> Iterator[Mapping[str, Any]]:
         alt = f"The training loss over {len(loss)} logged steps; the last one is {last:.4g}."
         yield picture(as_svg(curve_figure({"train/loss": loss}, "train/loss"), "loss"), alt, "Loss in training.")
     if values := curves.get(f"val/{metric}"):
-        beside = {
+        across = {
             name.split("/")[1]: list(curve.values())[-1]
             for name, curve in curves.items()
-            if name.startswith("baselines/") and name.endswith(f"/{metric}") and name.split("/")[1] not in _FAR_AWAY
+            if name.startswith("baselines/") and name.endswith(f"/{metric}")
         }
+        beside = {name: value for name, value in across.items() if name not in _FAR_AWAY}
+        left_out = " and ".join(name for name in _FAR_AWAY if name in across)
         step = max(values, key=lambda step: values[step])
         alt = f"{metric} on validation over the steps of training, highest at step {step} with {values[step]:.4g}; "
         alt += "references as lines across." if beside else "no references."
-        caption = f"{metric} on validation; references as lines across (random and oracle are in the table above)."
+        caption = f"{metric} on validation; references as lines across{f', without {left_out}' if left_out else ''}."
         yield picture(as_svg(curve_figure({run.ranker: values}, metric, beside), "metric"), alt, caption)
     if scores := run.shown.get("scores"):
         right, wrong = (sum(scores[name]) for name in ("right", "wrong"))
@@ -158,22 +161,33 @@ def _why_no_curves(run: RunFolder) -> str:
     return "Nothing was logged in training: there was nothing to train, or the run was stopped at once."
 
 
-def _others(metrics: Mapping[str, Any]) -> dict[str, list[tuple[tuple[str | int, ...], Any]]]:
-    """Results of other kinds, by name: each value with its path."""
-    return {
-        name.replace("_", " "): list(_leaves(found, ("metrics.json", name)))
-        for name, found in metrics.items()
-        if name not in _WITH_A_PLACE
-    }
+def _others(metrics: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Results of other kinds by name: tables of columns and rows, where a row is its name and its cells' paths."""
+    found = {}
+    for name in metrics.keys() - {*_WITH_A_PLACE}:
+        tables: dict[tuple[str, ...], list[Any]] = {}
+        for path, columns in _rows(metrics[name], ("metrics.json", name)):
+            row = " › ".join(path[2:]), [(*path, column) for column in columns]
+            tables.setdefault(columns, []).append(row)
+        found[name.replace("_", " ")] = [*tables.items()]
+    return dict(sorted(found.items()))
 
 
-def _leaves(found: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    children = found.items() if isinstance(found, Mapping) else enumerate(found) if isinstance(found, list) else None
-    if children is None:
-        yield path, found
+def _rows(found: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The mappings within a result that hold values: the path of each, and the keys of its values."""
+    if not isinstance(found, Mapping):
+        yield path[:-1], path[-1:]
         return
-    for key, value in children:
-        yield from _leaves(value, (*path, key))
+    inner = [key for key, value in found.items() if isinstance(value, Mapping) and not is_interval(value)]
+    if values := tuple(key for key in found if key not in inner):
+        yield path, values
+    for key in inner:
+        yield from _rows(found[key], (*path, key))
+
+
+def is_interval(value: Any) -> bool:
+    """Whether a result is a mean with its interval."""
+    return isinstance(value, Mapping) and value.keys() == {"mean", "low", "high"}
 
 
 def _facts(run: RunFolder, numbers: Numbers) -> Iterator[tuple[str, Any]]:

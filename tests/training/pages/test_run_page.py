@@ -263,19 +263,23 @@ def test_results_of_every_kind_are_on_the_page(run: Path) -> None:
     }
     earned = {"label": mean, "performance": mean, "cost": {"mean": None, "low": None, "high": None}}
     routing = {"queries": 24, "equal": 3, "scorers": {"list_ranker": earned}}
-    asked = {"test": {"calls": 12, "faults": {"<b>": 1}, "seconds": 0.5}}
-    found = change(run / "metrics.json", by_k=by_k, scaling=scaling, routing=routing, asked=asked)
+    asked = {"test": {"calls": 12, "faults": {"<b>": 1}, "seconds": 0.5, "name": None, "kinds": ["a"]}}
+    found = change(
+        run / "metrics.json", by_k=by_k, scaling=scaling, routing=routing, asked=asked, alone=0.25, change={"new": mean}
+    )
     write_page(run)
     page = page_of(run)
     places = check_numbers(page, {"metrics.json": found, "report.json": json.loads((run / "report.json").read_text())})
     for place in (
         "by_k/scorers/first/1/low",
         "scaling/values/1/1",
+        "alone",
+        "change/new/low",
         "routing/scorers/list_ranker/cost",
         "asked/test/calls",
     ):
         assert f"metrics.json/{place}" in places or place.endswith("cost"), place
-    assert "width 2 and depth 1" in page.text and "test › faults › <b>" in page.text
+    assert "width 2 and depth 1" in page.text and "test › faults" in page.text and "<b>" in page.text
 
 
 def test_a_run_without_an_own_report_or_csv_files_is_shown_as_far_as_it_is_known(run: Path) -> None:
