@@ -18,6 +18,7 @@ PAGE = "report.html"
 # The parts of `metrics.json` that the page shows in a place of their own.
 _ABOUT_THE_RUN = ("config", "seed", "monitor", "num_parameters", "steps", "seconds", "made_with")
 _WITH_A_PLACE = (*_ABOUT_THE_RUN, "test", "val", "by_k", "scaling", "routing")
+_LEVEL = 0.05
 # References whose lines would press all others together.
 _FAR_AWAY = ("oracle", "random")
 
@@ -52,7 +53,7 @@ def run_page(run: RunFolder) -> bytes:
         metric=metric,
         names=names,
         best=best,
-        verdict=sign_of(test["differences"][best][metric]) or "open" if best else "",
+        verdict=_verdict(test, best, metric) if best else "",
         p_values="p_values" in test,
         notes=_notes(test, run.ranker),
         sign=sign_of,
@@ -93,6 +94,17 @@ def sign_of(found: Mapping[str, float | None]) -> str:
     if low is None or high is None:
         return ""
     return "better" if low > 0 else "worse" if high < 0 else ""
+
+
+def _verdict(test: Mapping[str, Any], best: str, metric: str) -> str:
+    """Whether a gain or a loss is significant at 5 %, by its p-value, in runs without one by its interval."""
+    gain = test["differences"][best][metric]
+    if "p_values" not in test:
+        return sign_of(gain) or "open"
+    p = test["p_values"][best][metric]
+    if p is None or p >= _LEVEL:
+        return "open"
+    return "better" if gain["mean"] > 0 else "worse"
 
 
 def _notes(test: Mapping[str, Any], ranker: str) -> str:

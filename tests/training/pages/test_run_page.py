@@ -250,6 +250,24 @@ def test_values_that_are_no_numbers_are_called_unknown(finished: Path, run: Path
     assert page_of(run).text.count("unknown") - page_of(finished).text.count("unknown") == 3
 
 
+@pytest.mark.parametrize(
+    ("gain", "p", "verdict"),
+    [
+        (0.1, 0.049, "significantly better"),
+        (-0.1, 0.01, "significantly worse"),
+        (0.1, 0.05, "no significant difference"),
+    ],
+)
+def test_the_first_line_says_what_the_corrected_p_value_says(run: Path, gain: float, p: float, verdict: str) -> None:
+    content = json.loads((run / "metrics.json").read_text())
+    best = content["test"]["best_baseline"]["mrr"]
+    content["test"]["differences"][best]["mrr"] = {"mean": gain, "low": gain - 0.01, "high": gain + 0.01}
+    content["test"]["p_values"][best]["mrr"] = p
+    (run / "metrics.json").write_text(json.dumps(content))
+    write_page(run)
+    assert f"over {best}, its best reference (p = {p:.4f}):\n{verdict}." in page_of(run).text
+
+
 def test_results_of_every_kind_are_on_the_page(run: Path) -> None:
     mean = {"mean": 0.5, "low": 0.25, "high": 0.75}
     by_k = {"metric": "mrr", "ks": [1, 3], "draws": 10, "scorers": {"list_ranker": [mean, mean], "first": [mean, mean]}}
