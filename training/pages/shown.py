@@ -1,6 +1,5 @@
 """Shown: what a run's page shows and no other file of the run holds: some queries with their texts, and the scores."""
 
-import html
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -103,8 +102,8 @@ def _heads(read: Callable[[int], str], places: Sequence[int]) -> dict[int, tuple
 
 
 def _size(text: str) -> int:
-    """Bytes of a text in HTML."""
-    return len(html.escape(text).encode(errors="replace"))
+    """Bytes of a text in HTML, where a few letters become entities of at most six."""
+    return len(text.encode(errors="replace")) + 5 * sum(map(text.count, "&<>\"'"))
 
 
 def _first(standings: Sequence[Standing]) -> list[Standing]:
