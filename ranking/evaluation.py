@@ -1,5 +1,6 @@
 """Evaluation: the scores that a ranker gave to every candidate of a split, and those of the references beside it."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -18,6 +19,24 @@ Metrics = Mapping[str, Callable[..., Tensor]]
 
 Ranked = list[tuple[int, float, float]]
 """Candidates of a query, best first: slot or row, score, label."""
+
+
+class Standing(NamedTuple):
+    """Where a candidate of a query stands.
+
+    Args:
+        candidate: Its slot or row.
+        rank: Its rank in the ranker's order.
+        score: The ranker's score; None if only its rank is known.
+        label: Its label.
+        ranks: The first and the last of the ranks that a reference's ties leave open; None where it gives none.
+    """
+
+    candidate: int
+    rank: int
+    score: float | None
+    label: float
+    ranks: tuple[int, int] | None
 
 
 @runtime_checkable
@@ -43,6 +62,10 @@ class Judged(Protocol):
 
     def rankings(self) -> Iterator[tuple[int, Ranked]]:
         """Each query, once a draw, and its candidates in order."""
+        ...
+
+    def standings(self, query: int, reference: str | None, top_k: int) -> list[Standing]:
+        """A query's first candidates and all right ones below them, of its first draw, in the ranker's order."""
         ...
 
     def right_and_wrong(self) -> tuple[Float[Tensor, " R"], Float[Tensor, " W"]]:
@@ -114,6 +137,22 @@ class Evaluation:
             columns = (self.slot[place, order], scores[order], self.labels[place, order])
             yield group, list(zip(*(column.tolist() for column in columns), strict=True))
 
+    def standings(self, query: int, reference: str | None, top_k: int) -> list[Standing]:
+        """A query's first candidates and all right ones below them, of its first draw, in the ranker's order."""
+        row = int((self.group == query).nonzero()[0])
+        mask, labels = self.mask[row], self.labels[row]
+        beside = self.references.get(reference) if reference else None
+        ranks = [None] * len(mask)
+        if beside is not None and beside.mask[row].equal(mask):
+            ranks = ranks_of(Places.of_scores(beside.scores[row : row + 1], mask.unsqueeze(0)))
+        scores = self.scores[row].masked_fill(~mask, -torch.inf)
+        order = scores.argsort(descending=True, stable=True)[: int(mask.sum())].tolist()
+        return [
+            Standing(int(self.slot[row, place]), rank, float(scores[place]), float(labels[place]), ranks[place])
+            for rank, place in enumerate(order, start=1)
+            if rank <= top_k or labels[place] > 0
+        ]
+
     def right_and_wrong(self) -> tuple[Float[Tensor, " R"], Float[Tensor, " W"]]:
         """The scores of right and of wrong candidates."""
         right = self.labels > 0
@@ -182,6 +221,16 @@ class EvaluationState(Metric):
             for place, name in enumerate(self._references)
         }
         return Evaluation(**columns, references=references)
+
+
+def ranks_of(places: Places) -> list[tuple[int, int] | None]:
+    """The first and last rank that each candidate can have, flattened; None for candidates that are nowhere.
+
+    >>> ranks_of(Places(torch.tensor([0.0, 1.0, 1.0, torch.inf]), torch.tensor([0.0, 1.0, 1.0, 0.0])))
+    [(1, 1), (2, 3), (2, 3), None]
+    """
+    found = zip(places.above.flatten().tolist(), places.tied.flatten().tolist(), strict=True)
+    return [None if math.isinf(above) else (int(above) + 1, int(above + tied) + 1) for above, tied in found]
 
 
 def gathered(tensor: Tensor, group: Any = None) -> list[Tensor]:

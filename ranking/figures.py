@@ -1,6 +1,7 @@
 """Figures: one style for all pictures, readable in grey: lines differ by dashes and markers, not by colour alone."""
 
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,15 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 # Larger numbers are darker, in print as well.
 SHADES = "Greys"
+_SVG_METADATA = ("Creator", "Date", "Format", "Type")
+# What has no fill is black. The page sets size and font; ids of groups would be the same in every figure of a page.
+_FOR_A_PAGE = {
+    r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->": "",
+    r'<svg[^>]*?(viewBox="[^"]*")[^>]*>': r'<svg style="fill: #000000" \1>',
+    r'<g id="[^"]*"': "<g",
+    r" font-family: [^;\"]*;": "",
+    r"\s+": " ",
+}
 
 
 def new_figure(width: float = 6.4, height: float = 4.2) -> "Figure":
@@ -66,3 +76,29 @@ def write_figure(figure: "Figure", path: Path) -> None:
     with rc_context({"pdf.fonttype": 42}):
         figure.savefig(content, format=kind, metadata={"CreationDate": None} if kind == "pdf" else {})
     write_file(path, content.getvalue())
+
+
+def as_svg(figure: "Figure", name: str) -> str:
+    """A figure as an `<svg>` element of a web page, as wide as the page lets it be.
+
+    Its texts are texts in the page's font. Its colours are CSS variables, which a page can set, for example for a dark
+    screen: `--line-0` to `--line-6`, the first of which is also that of axes and texts, and `--paper`.
+
+    Args:
+        figure: The figure.
+        name: Different for each figure of one page, since the parts of an SVG refer to one another by names.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    FigureCanvasSVG(figure)
+    content = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(content, format="svg", transparent=True, metadata=dict.fromkeys(_SVG_METADATA))
+    svg = content.getvalue()
+    svg = svg[svg.index("<svg") :].replace("xlink:href", "href").replace("#ffffff", "var(--paper, #ffffff)")
+    for pattern, instead in _FOR_A_PAGE.items():
+        svg = re.sub(pattern, instead, svg, flags=re.DOTALL)
+    for place, colour in enumerate(_COLOURS):
+        svg = re.sub(colour, f"var(--line-{place}, {colour})", svg, flags=re.IGNORECASE)
+    return svg

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
-from ranking.evaluation import Metrics, Ranked, gathered, joined
+from ranking.evaluation import Metrics, Ranked, Standing, gathered, joined, ranks_of
 from ranking.places import Places
 from ranking.vectors.products import Scorer, full_precision
 from ranking.vectors.search import places, top_k
@@ -166,6 +166,29 @@ class PoolEvaluation:
             rows, scores = self.top_rows[place].tolist(), self.top_scores[place].tolist()
             found = zip(rows, scores, self._top_labels(place).tolist(), strict=True)
             yield query, [candidate for candidate in found if candidate[0] >= 0]
+
+    def standings(self, query: int, reference: str | None, top_k: int) -> list[Standing]:
+        """A query's first candidates and all judged ones below them, in the ranker's order.
+
+        Of a reference only the ranks of judged candidates are known.
+        """
+        place = int((self.queries == query).nonzero()[0])
+        judged = self.qrels.rows[place].masked_fill(~self.qrels.mask[place], -1).tolist()
+        ours, theirs = (
+            dict(zip(judged, ranks_of(Places(*(each[place] for each in found))), strict=True)) if found else {}
+            for found in (self.places[self.name], self.places.get(reference or ""))
+        )
+        best = zip(self.top_rows[place].tolist(), self.top_scores[place].tolist(), strict=True)
+        labels = [*self._top_labels(place).tolist(), *self.qrels.labels[place].tolist()]
+        first = [(row, rank, score) for rank, (row, score) in enumerate(best, start=1) if row >= 0]
+        found = {row for row, *_ in first}
+        below = [(row, ranks[0], None) for row, ranks in ours.items() if row >= 0 and row not in found and ranks]
+        label = dict(zip([*self.top_rows[place].tolist(), *judged], labels, strict=True))
+        return [
+            Standing(row, rank, score, label[row], theirs.get(row))
+            for row, rank, score in [*first, *sorted(below, key=lambda each: each[1])]
+            if rank <= top_k or row in ours
+        ]
 
     def right_and_wrong(self) -> tuple[Float[Tensor, " R"], Float[Tensor, " W"]]:
         """The scores of relevant and of other candidates among the best."""

@@ -115,13 +115,30 @@ def paired_p_value(values: ArrayLike, baseline: ArrayLike, *, num_resamples: int
     values, baseline = _one_per_query(values), _one_per_query(baseline)
     if len(values) != len(baseline):
         raise ValueError(f"a paired test needs the same queries: {len(values)} values, {len(baseline)} of the baseline")
-    differences, draw = values - baseline, np.random.default_rng(seed)
-    observed, extreme = abs(differences.sum()), 0
+    return paired_p_values((values - baseline)[:, None], num_resamples=num_resamples, seed=seed)[0]
+
+
+def paired_p_values(
+    differences: Float[np.ndarray, "Q T"], *, num_resamples: int = 10_000, seed: int = 0
+) -> list[float]:
+    """The p-value of `paired_p_value` for each of T tests on the same queries, with the same random signs for all.
+
+    Args:
+        differences: One ranker's values minus the other's, a column a test.
+        num_resamples: How often signs are drawn.
+        seed: Makes the drawing reproducible.
+
+    Example:
+        >>> [round(p, 2) for p in paired_p_values(np.array([[0.0, 0.5], [0.0, 0.5]]))]
+        [1.0, 0.5]
+    """
+    draw = np.random.default_rng(seed)
+    observed, extreme = np.abs(differences.sum(axis=0)), np.zeros(differences.shape[1], dtype=np.int64)
     chunk = max(1, _BUDGET // len(differences))
     for start in range(0, num_resamples, chunk):
         signs = draw.integers(0, 2, size=(min(chunk, num_resamples - start), len(differences)), dtype=np.int8) * 2 - 1
-        extreme += int((np.abs(signs @ differences) >= observed - 1e-12).sum())
-    return (1 + extreme) / (1 + num_resamples)
+        extreme += (np.abs(signs @ differences) >= observed - 1e-12).sum(axis=0)
+    return ((1 + extreme) / (1 + num_resamples)).tolist()
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -50,6 +50,8 @@ from training.checking import (
     check_training,
 )
 from training.memory import keep_freed_memory
+from training.pages.run_page import PAGE, write_page
+from training.pages.shown import SHOWN, shown
 from training.processes import RUN_DIR, Processes
 from training.progress import progress_callback
 from training.results.by_k import ByK
@@ -195,6 +197,7 @@ def _run(
         try:
             return _finish(begun, seconds)
         except (KeyboardInterrupt, InterruptedRunError) as error:
+            _write_page(begun)
             how = f"test it with:\n  python train.py --resume {folder}"
             signum = error.signum if isinstance(error, InterruptedRunError) else signal.SIGINT
             raise InterruptedRunError(f"stopped after training; {how}", signum) from error
@@ -332,6 +335,7 @@ def _fit(begun: _Begun) -> None:
         cure = f"a smaller ranker.optimizer.lr, or trainer.gradient_clip_val=1{kept}"
         raise ConfigError("train/loss", problem, cure=cure) from error
     except InterruptedRunError as error:
+        _write_page(begun)
         how = f"go on with:\n  python train.py --resume {folder}"
         raise InterruptedRunError(f"stopped at step {trainer.global_step}; {how}", error.signum) from error
     except MisconfigurationException as error:
@@ -364,7 +368,7 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
         "config": folder.parent.name,
         "seed": config.seed,
         "monitor": config.monitor,
-        "test": test.results(),
+        "test": {**test.results(), **test.tests()},
         "val": val.results(),
         **ranker.findings(),
         **{name: found for each in _reporting(trainer) for name, found in each.results().items()},
@@ -399,9 +403,29 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
         print_table(console, routing.table())
     if forgetting is not None:
         print_table(console, forgetting.table())
-    files = f"in {folder}: {METRICS}, per_query.csv, run.trec{f', {BEST}' if (folder / BEST).is_file() else ''}"
+    page = f"{PAGE}, " if _write_page(begun, test) else ""
+    files = f"in {folder}: {page}{METRICS}, per_query.csv, run.trec{f', {BEST}' if (folder / BEST).is_file() else ''}"
     console.print(files, soft_wrap=True, markup=False, highlight=False)
     return Run(folder, metrics)
+
+
+def _write_page(begun: _Begun, test: Report | None = None) -> bool:
+    """Write `report.html`, and before it what else it shows of a test; a failure is printed and does no harm."""
+    folder, ranker = begun.folder, begun.ranker
+    if not begun.trainer.is_global_zero:
+        return False
+    try:
+        if test is not None:
+            watched = begun.config.monitor.removeprefix("val/")
+            metric = watched if watched in ranker.metrics else next(iter(ranker.metrics))
+            write_json(folder / SHOWN, shown(test, ranker.evaluation, begun.datamodule, metric))
+        write_page(folder)
+    except Exception as error:
+        again = f"python -m training report {folder}"
+        problem = f"{PAGE} could not be written: {type(error).__name__}: {error}\n  try again with: {again}"
+        Console(stderr=True).print(problem, style="yellow", soft_wrap=True, markup=False, highlight=False)
+        return False
+    return True
 
 
 def _report_responses(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: GroupData) -> dict[str, Any]:

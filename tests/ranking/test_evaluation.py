@@ -4,7 +4,7 @@ import torch
 from ir_measures import RR, Qrel, ScoredDoc
 
 from ranking.batch import Batch
-from ranking.evaluation import Evaluation, EvaluationState
+from ranking.evaluation import Evaluation, EvaluationState, Scored
 from ranking.metrics import mrr
 
 
@@ -55,3 +55,16 @@ def test_a_score_that_is_no_number_is_refused_with_its_groups() -> None:
     EvaluationState().update(batch, torch.tensor([[0.0, torch.nan]]))
     with pytest.raises(ValueError, match=r"groups \[5\] as nan"):
         EvaluationState().update(batch, torch.tensor([[torch.nan, 0.0]]))
+
+
+def test_standings_are_those_of_a_sort_with_the_ranks_of_a_reference_beside_them() -> None:
+    mask = torch.tensor([[True, True, True, False], [True] * 4])
+    slot = torch.tensor([[4, 5, 6, -1], [7, 8, 9, 10]])
+    labels = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
+    scores = torch.tensor([[0.5, 0.25, 1.0, 9.0], [4.0, 3.0, 2.0, 1.0]])
+    level = Scored(torch.tensor([[1.0, 1.0, 0.0, 9.0], [0.0] * 4]), labels, mask)
+    other = Scored(torch.zeros(2, 2), torch.zeros(2, 2), torch.ones(2, 2, dtype=torch.bool))
+    found = Evaluation(torch.tensor([3, 8]), slot, labels, scores, {"level": level, "other": other})
+    assert found.standings(3, "level", 1) == [(6, 1, 1.0, 0.0, (3, 3)), (5, 3, 0.25, 1.0, (1, 2))]
+    assert [each.ranks for each in found.standings(8, "other", 4)] == [None] * 4
+    assert [each.candidate for each in found.standings(8, None, 1)] == [7, 9, 10]

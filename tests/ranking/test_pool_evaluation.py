@@ -175,3 +175,23 @@ def test_within_the_pool_missing_candidates_do_not_count(pool: Any) -> None:
     metrics = {"recall@3": partial(recall, k=3)}
     assert evaluation.per_query(metrics)["recall@3"].item() == 0.5
     assert evaluation.within_pool(metrics)["recall@3"].item() == 1
+
+
+def test_standings_are_the_best_candidates_and_the_judged_ones_below_them(pool: Any) -> None:
+    qrels = Qrels.of(pool, torch.tensor([0, 1]))
+    table, vectors, others = random(NUM_CANDIDATES, DIM, seed=0), random(2, 1, DIM, seed=1), random(2, 1, DIM, seed=2)
+    places = {name: Places(*(each[0] for each in qrels.places(of, table))) for name, of in
+              (("encoder", others), ("ranker", vectors))}  # fmt: skip
+    found = PoolEvaluation("ranker", qrels, places, *best(vectors[:, 0], table, 5))
+    order = (table @ vectors[0, 0]).argsort(descending=True).tolist()
+    theirs = (table @ others[0, 0]).argsort(descending=True).tolist()
+    judged = sorted((4, 9), key=order.index)
+    expected = [*order[:2], *(row for row in judged if row not in order[:2])]
+    standings = found.standings(0, "encoder", 2)
+    assert [(each.candidate, each.rank) for each in standings] == [(row, order.index(row) + 1) for row in expected]
+    assert {each.candidate: each.label for each in standings if each.label} == {4: 1.0, 9: 2.0}
+    assert {each.candidate: each.ranks for each in standings if each.ranks} == {
+        row: (theirs.index(row) + 1,) * 2 for row in (4, 9)
+    }
+    assert [each.score is None for each in standings] == [row not in order[:5] for row in expected]
+    assert len(found.standings(1, None, 3)) == 3

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import permutation_test
 
-from ranking.significance import Interval, holm, mean_interval, paired_difference, paired_p_value
+from ranking.significance import Interval, holm, mean_interval, paired_difference, paired_p_value, paired_p_values
 
 
 def test_the_interval_of_a_mean_is_the_normal_one_for_many_values() -> None:
@@ -65,6 +65,12 @@ def test_the_paired_test_agrees_with_scipys_exact_one() -> None:
     )
     assert paired_p_value(first, second) == pytest.approx(exact.pvalue, abs=0.015)
     assert paired_p_value(first, second) == paired_p_value(second, first)
+
+
+def test_several_tests_at_once_give_what_each_gives_alone() -> None:
+    first, second = np.random.default_rng(1).normal(0.2, 1.0, size=(2, 30, 3))
+    together = paired_p_values(first - second)
+    assert together == [paired_p_value(first[:, test], second[:, test]) for test in range(3)]
 
 
 def test_a_paired_test_of_other_queries_is_refused() -> None:

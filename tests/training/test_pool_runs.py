@@ -106,6 +106,12 @@ def test_a_run_over_a_pool_is_what_ir_measures_finds_in_its_run_file(
     names = {"mrr": RR, "ndcg@10": nDCG @ 10, "recall@1": R @ 1, "recall@10": R @ 10, "recall@100": R @ 100}
     for name, measure in names.items():
         assert ours[name]["mean"] == pytest.approx(theirs[measure], abs=1e-6), name
+    shown = json.loads((finished.path / "report.json").read_text())["shown"]
+    ranked = {(each.query_id, each.doc_id): each.score for each in ranking}
+    for query in shown:
+        scores = [ranked[query["id"], each["id"]] for each in query["candidates"]]
+        assert scores == pytest.approx([each["score"] for each in query["candidates"]]) and len(scores) >= 10
+    assert "Table: Scaling map" in (finished.path / "report.html").read_text()
 
 
 def test_a_run_chooses_width_and_depth_on_validation_and_keeps_them(run: Callable[..., Run]) -> None:

@@ -12,9 +12,10 @@ from datamodules.group_data import GroupData
 from rankers.base import Ranker
 from rankers.judging.groups import GroupJudging
 from rankers.judging.remembered_scores import RememberedScores
-from ranking.figures import line_style, new_figure, write_figure
+from ranking.figures import write_figure
 from ranking.significance import Interval
 from registry import RANKERS
+from training.pages.figures import by_k_figure
 from training.results.report import mean_of, plain
 
 _LADDER = (1, 3, 5, 10, 20, 50)
@@ -84,14 +85,4 @@ class ByK:
         Args:
             path: The file to write.
         """
-        figure = new_figure()
-        axes = figure.subplots()
-        for place, (scorer, means) in enumerate(self.means.items()):
-            axes.plot(self.ks, [mean.mean for mean in means], label=scorer, **line_style(place))
-            if place == 0:
-                axes.fill_between(self.ks, [mean.low for mean in means], [mean.high for mean in means], alpha=0.2)
-        axes.set(xscale="log", xlabel="responses to choose from", ylabel=self.metric, title="test")
-        axes.set_xticks(self.ks, labels=[str(k) for k in self.ks])
-        axes.minorticks_off()
-        axes.legend(fontsize="small")
-        write_figure(figure, path)
+        write_figure(by_k_figure(self.results()), path)

@@ -10,6 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
@@ -18,7 +19,7 @@ from console.decimals import decimal, interval
 from console.tables import new_table
 from ranking.evaluation import Judged, Metrics
 from ranking.pool_evaluation import DIRECT, PoolEvaluation
-from ranking.significance import Interval, mean_interval, paired_difference
+from ranking.significance import Interval, holm, mean_interval, paired_difference, paired_p_values
 from ranking.stores.files import as_json, write_file
 
 BOUND = "oracle"
@@ -84,6 +85,30 @@ class Report:
         baselines = [scorer for scorer in self.differences if scorer not in _OF_THE_RANKER]
         known = [scorer for scorer in baselines if not math.isnan(self.differences[scorer][metric].mean)]
         return min(known or baselines, key=lambda scorer: self.differences[scorer][metric].mean, default=None)
+
+    @cached_property
+    def p_values(self) -> dict[str, dict[str, float | None]]:
+        """The p-value of each difference to another scorer, by a paired randomization test with Holm's correction.
+
+        The correction is over the scorers, for each metric alone. None where values are not numbers.
+        """
+        found: dict[str, dict[str, float | None]] = {}
+        ours = self.per_query[self.name]
+        for scorer, differences in self.differences.items():
+            known = [metric for metric, difference in differences.items() if not math.isnan(difference.mean)]
+            columns = [(ours[each] - self.per_query[scorer][each])[self._kept(scorer)].double() for each in known]
+            values = paired_p_values(torch.stack(columns, dim=1).numpy()) if columns else []
+            found[scorer] = {**dict.fromkeys(differences), **dict(zip(known, values, strict=True))}
+        for metric in ours:
+            tested = {scorer: p for scorer in found if (p := found[scorer][metric]) is not None}
+            for scorer, p in zip(tested, holm([*tested.values()]), strict=True):
+                found[scorer][metric] = p
+        return found
+
+    def tests(self) -> dict[str, Any]:
+        """The best baseline of each metric and all p-values, as plain values for a json file."""
+        best = {metric: self.best_baseline(metric) for metric in self.per_query[self.name]}
+        return {"best_baseline": best, "p_values": self.p_values}
 
     def results(self) -> dict[str, Any]:
         """All results as plain values for a json file."""

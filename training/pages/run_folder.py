@@ -1,0 +1,126 @@
+"""RunFolder: what a run has written so far, read without torch and without the run's data."""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from registry import ConfigError
+
+Curve = Mapping[int, float]
+"""A value by step."""
+
+_FILES = (
+    "best.ckpt",
+    "last.ckpt",
+    "metrics.json",
+    "per_query.csv",
+    "run.trec",
+    "by_k.png",
+    "responses.png",
+    "scaling.png",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run.
+
+    Args:
+        path: The run's folder.
+        config_text: The content of `config.yaml`.
+        metrics: The content of `metrics.json`; empty if the run was stopped before the end of its test.
+        shown: The content of `report.json`; empty if there is none.
+    """
+
+    path: Path
+    config_text: str
+    metrics: Mapping[str, Any]
+    shown: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "RunFolder":
+        """Read a run.
+
+        Raises:
+            ConfigError: If the folder holds no run, or one of its files cannot be read.
+        """
+        if not (path / "config.yaml").is_file():
+            cure = "give the folder of a run, such as runs/quickstart/2026-01-31_12-00-00"
+            raise ConfigError(str(path), "no run: there is no config.yaml in it.", cure=cure)
+        text = (path / "config.yaml").read_text(encoding="utf-8")
+        return cls(path, text, _read_json(path / "metrics.json"), _read_json(path / "report.json"))
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The run's config, as it was written."""
+        return yaml.safe_load(self.config_text)
+
+    @property
+    def ranker(self) -> str:
+        """The name of the run's ranker."""
+        return self.config["ranker"]["name"]
+
+    @property
+    def title(self) -> str:
+        """The names of the config and of the run."""
+        whole = self.path.resolve()
+        return f"{whole.parent.name}/{whole.name}"
+
+    @property
+    def files(self) -> list[str]:
+        """The names of those of the run's files that exist."""
+        return [name for name in _FILES if (self.path / name).is_file()]
+
+    @cached_property
+    def curves(self) -> Mapping[str, Curve]:
+        """What the csv logger wrote in training, by name; empty without that logger.
+
+        The files of a run that was resumed are put together; where two have the same step, the later one counts. What
+        was logged with the test, after training, is no part of a curve.
+        """
+        found: dict[str, dict[int, float]] = defaultdict(dict)
+        versions = (self.path / "csv").glob("version_*/metrics.csv")
+        for file in sorted(versions, key=lambda each: (len(each.parent.name), each.parent.name)):
+            with file.open(encoding="utf-8", newline="") as lines:
+                rows = csv.reader(lines)
+                names = next(rows, [])
+                for row in rows:
+                    logged = dict(zip(names, row, strict=False))
+                    if len(row) < len(names) or not logged.get("step"):  # the last row of a killed run can be cut off
+                        continue
+                    step = int(float(logged.pop("step")))
+                    for name, value in logged.items():
+                        if value:
+                            found[name][step] = float(value)
+        tested = {step for name, curve in found.items() if name.startswith("test/") for step in curve}
+        return {
+            name: {step: curve[step] for step in sorted(curve) if not (name.startswith("val/") and step in tested)}
+            for name, curve in found.items()
+        }
+
+    @cached_property
+    def per_query(self) -> Mapping[str, Mapping[str, float]]:
+        """The ranker's metrics for each test query, by the query's id; empty before the end of the test."""
+        path = self.path / "per_query.csv"
+        if not path.is_file():
+            return {}
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["scorer"] == self.ranker]
+        return {
+            row["query_id"]: {name: float(value) for name, value in row.items() if name not in ("query_id", "scorer")}
+            for row in rows
+        }
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(str(path), f"not valid json: {error}.", cure="test the run again: --resume") from error
