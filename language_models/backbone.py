@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import torch
 
 from console.progress import bar_console, can_redraw, is_first_process
-from language_models.block_states import first_position_of
 from language_models.loading_bars import no_bars
 from language_models.precision import (
     Dtype,
@@ -25,6 +24,7 @@ from language_models.precision import (
     print_once,
     resolve_dtype,
 )
+from language_models.states.block_states import first_position_of
 from registry import ConfigError
 from registry.ranges import FilePath, Text
 

@@ -10,10 +10,10 @@ from annotated_types import Interval
 
 from console.progress import Report
 from language_models.backbone import Backbone
-from language_models.block_states import layers_of, num_layers_of
 from language_models.chat_template import ChatTemplate
 from language_models.conversation import Conversation, States
 from language_models.precision import device_named
+from language_models.states.block_states import layers_of, num_layers_of
 from registry import ConfigError
 from registry.ranges import Depths, FilePath, Rows, Text
 
@@ -153,6 +153,6 @@ class LanguageModel(Backbone):
 
     @cached_property
     def _hidden_states(self) -> Any:
-        from language_models.hidden_states import HiddenStates  # here, since it loads transformers
+        from language_models.states.hidden_states import HiddenStates  # here, since it loads transformers
 
         return HiddenStates(self.loaded, self.layers, self.batch_tokens)

@@ -10,8 +10,8 @@ from typing import Any
 from console.progress import Report
 from features.responses.generation import Generated, Generator, check_asking
 from features.texts.tasks import Response, Task
+from language_models.asking.chat_endpoint import ChatEndpoint, Choice, RequestFailed, key_of
 from language_models.asking.replies import Chat, Reply
-from language_models.chat_endpoint import ChatEndpoint, Choice, RequestFailed, key_of
 from language_models.sampling.seeds import request_seed
 from registry import GENERATORS, ConfigError
 from registry.ranges import Count, Few, Positive, Probability, SamplingTemperature, Seed, Text

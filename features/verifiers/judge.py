@@ -13,8 +13,8 @@ from features.texts.prompts import RUBRIC, rubric
 from features.texts.tasks import Task
 from features.verification.answers import without_thoughts
 from features.verification.verdict import Verdict
-from language_models.chat_endpoint import ChatEndpoint, RequestFailed, key_of, shortened
-from language_models.reply_cache import ReplyCache
+from language_models.asking.chat_endpoint import ChatEndpoint, RequestFailed, key_of, shortened
+from language_models.asking.reply_cache import ReplyCache
 from registry import VERIFIERS, ConfigError
 from registry.ranges import Count, Few, FilePath, Positive, SamplingTemperature, Text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from language_models.asking.replies import Chat, Reply, Writer
-from language_models.reply_cache import ReplyCache
+from language_models.asking.reply_cache import ReplyCache
 
 # How many likelihoods are computed before they are stored.
 _TOGETHER = 64

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from language_models.block_states import keeps_logits
 from language_models.sampling.prompt_sharing import filled
+from language_models.states.block_states import keeps_logits
 
 T = TypeVar("T")
 

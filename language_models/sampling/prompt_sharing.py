@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from language_models.block_states import base_of
 from language_models.sampling.prompt_cache import PromptCache, SharedAttention
+from language_models.states.block_states import base_of
 
 # Two prompts of different lengths and the responses to each; the numbers stand for tokens.
 _PROMPTS = ((0, 1, 2, 3, 4), (5, 6, 7))

@@ -17,11 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from console.progress import Report
-from language_models.block_states import BlockStates, keeps_logits
 from language_models.sampling.prompt import Prompt
 from language_models.sampling.prompt_cache import PromptCache
 from language_models.sampling.prompt_sharing import PromptSharing, filled
 from language_models.sampling.token_choice import TokenChoice, numbers_of
+from language_models.states.block_states import BlockStates, keeps_logits
 from registry import ConfigError
 
 # On a CPU, oneDNN prepares each shape of a matrix product when it first occurs, and remembers 1,024 by default. As

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from language_models.backbone import Backbone
-from language_models.block_states import base_of, blocks_of
 from language_models.conversation import Conversation
 from language_models.lora import Lora, add_lora, lora_targets
-from language_models.pooled_states import PooledStates, Pooling
 from language_models.precision import print_once
+from language_models.states.block_states import base_of, blocks_of
+from language_models.states.pooled_states import PooledStates, Pooling
 from rankers.base import Ranker, Training
 from rankers.text.pair_template import PairTemplate, check_pair_template
 from ranking.batch import Batch, TextBatch

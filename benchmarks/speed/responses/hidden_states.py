@@ -13,9 +13,9 @@ from benchmarks.comparison import Comparison, Ratio, in_turns
 from benchmarks.peers import Way, Work
 from benchmarks.speed.responses import sampling
 from benchmarks.speed.training.workload import MBPP, TINY, Workload
-from language_models.block_states import layers_of
 from language_models.conversation import Conversation
-from language_models.hidden_states import HiddenStates
+from language_models.states.block_states import layers_of
+from language_models.states.hidden_states import HiddenStates
 
 _WITHIN = 0.05
 

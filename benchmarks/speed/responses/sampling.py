@@ -14,11 +14,11 @@ from torch import Tensor
 from benchmarks.comparison import Comparison, Ratio, in_turns
 from benchmarks.peers import Way, Work
 from benchmarks.speed.training.workload import MBPP, TINY, Workload
-from language_models.block_states import layers_of
 from language_models.precision import Dtype, resolve_dtype
 from language_models.sampling.prompt import Prompt
 from language_models.sampling.sampler import Sampled, Sampler
 from language_models.sampling.token_choice import TokenChoice
+from language_models.states.block_states import layers_of
 
 _END = 2
 _ENDS = {_END}

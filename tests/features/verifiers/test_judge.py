@@ -26,8 +26,8 @@ from features.verification import answers
 from features.verification.verdict import Verdict, Verifier
 from features.verification.workers import build_verifier
 from features.verifiers import judge
-from language_models.chat_endpoint import ChatEndpoint, RequestFailed
-from language_models.reply_cache import ReplyCache
+from language_models.asking.chat_endpoint import ChatEndpoint, RequestFailed
+from language_models.asking.reply_cache import ReplyCache
 from registry import ConfigError
 
 Reply = tuple[int, Any]
@@ -101,7 +101,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def make(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Verifier]:
     """A judge at the server; pauses between attempts are short."""
-    monkeypatch.setattr("language_models.chat_endpoint._LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("language_models.asking.chat_endpoint._LONGEST_PAUSE", 0.05)
 
     def build(**options: Any) -> Verifier:
         usual = {"name": "judge", "model": "m", "url": server.url, "cache": str(tmp_path / "cache" / "replies.sqlite")}
@@ -281,7 +281,7 @@ class Waiting(threading.Event):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("language_models.chat_endpoint.time", clock)
+    monkeypatch.setattr("language_models.asking.chat_endpoint.time", clock)
     return clock
 
 
@@ -340,7 +340,7 @@ def test_why_a_text_ended_is_a_word_or_not_known(told: Any, finish: str | None, 
 
 
 def test_an_answer_without_end_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("language_models.chat_endpoint._LONGEST_ANSWER", 1000)
+    monkeypatch.setattr("language_models.asking.chat_endpoint._LONGEST_ANSWER", 1000)
     server.reply = lambda body, number: (200, "x" * 1000)
     with pytest.raises(RequestFailed, match="an answer of more than 1000 bytes"):
         ChatEndpoint(server.url, attempts=1).choices("m", [])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from language_models.conversation import Conversation
-from language_models.packed_texts import PackedTexts
+from language_models.states.packed_texts import PackedTexts
 
 
 def draw(generator: random.Random) -> list[Conversation]:

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from language_models.block_states import base_of, first_position_of
 from language_models.conversation import Conversation
-from language_models.packed_texts import PackedTexts
 from language_models.sampling.prompt_sharing import PromptSharing, filled
+from language_models.states.block_states import base_of, first_position_of
+from language_models.states.packed_texts import PackedTexts
 
 Pooling = Literal["first", "last", "mean"]
 """The state of a text's first or last token, or the mean over all of its tokens."""

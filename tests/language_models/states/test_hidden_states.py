@@ -7,10 +7,10 @@ import torch
 from tiny_causal import MODELS, texts_of, tiny_causal
 from torch import Tensor
 
-from language_models.block_states import BlockStates, layers_of, num_layers_of
 from language_models.conversation import Conversation
-from language_models.hidden_states import HiddenStates
 from language_models.sampling.prompt_sharing import PromptSharing
+from language_models.states.block_states import BlockStates, layers_of, num_layers_of
+from language_models.states.hidden_states import HiddenStates
 from registry import ConfigError
 
 LAYERS = [2, 4, 1]

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from console.progress import Report
-from language_models.block_states import BlockStates, base_of
 from language_models.conversation import Conversation, States
 from language_models.sampling.prompt_cache import PromptCache
 from language_models.sampling.prompt_sharing import PromptSharing, filled
+from language_models.states.block_states import BlockStates, base_of
 
 
 class HiddenStates:

@@ -1,0 +1,1 @@
+"""The states that a language model computes for each token of many texts."""
