@@ -145,7 +145,7 @@ def test_a_file_that_is_not_text_is_named_with_what_to_do(tmp_path: Path, form: 
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
-@pytest.mark.parametrize("content", [CONTENT, gzip.compress(CONTENT)])
+@pytest.mark.parametrize("content", [CONTENT, gzip.compress(CONTENT)], ids=["plain", "gzipped"])
 def test_the_first_bytes_decide_whether_a_file_is_gzipped(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert list(TextFile(tmp_path / name).lines()) == [b"1\tone", b"2\ttwo"]
