@@ -15,6 +15,9 @@ from language_models.precision import device_named
 from ranking.texts import check_texts
 from registry.ranges import FilePath, Rows, Text
 
+# Products of 16 rows or more compute each row alike, whatever their number; smaller ones have kernels of their own.
+_TILE = 16
+
 Report = Callable[[int, int, int], None]
 """Called after each batch with its number of texts, of tokens, and of truncated texts."""
 
@@ -46,7 +49,9 @@ class Encoder(Backbone):
 
     yaml_path: ClassVar[str] = "encoder"
 
-    def encode(self, texts: Sequence[str], prompt: str = "", report: Report | None = None) -> Float[Tensor, "N D"]:
+    def encode(
+        self, texts: Sequence[str], prompt: str = "", report: Report | None = None, *, alone: bool = False
+    ) -> Float[Tensor, "N D"]:
         """The texts' vectors, in fp32 on the CPU; other texts in the same call change them only by rounding.
 
         Texts that are equal after truncation are computed once and get equal vectors.
@@ -55,6 +60,9 @@ class Encoder(Backbone):
             texts: The texts; none may be empty.
             prompt: Text put before each text.
             report: Called after each batch.
+            alone: Whether other texts in the call must not change a vector at all: each text is padded to the next
+                multiple of 16 tokens and shares a batch with texts of this length alone. In float32 on a processor
+                vectors are then equal to the bit; elsewhere a matrix product may still depend on its number of rows.
 
         Raises:
             ValueError: If a text is empty, or `texts` is one text and not a list.
@@ -71,12 +79,18 @@ class Encoder(Backbone):
             report(len(again), 0, len(cut.intersection(again)))
         # Longest first: memory runs out at once or never, and the remaining time is not underestimated.
         order = sorted(first.values(), key=lambda place: -len(tokens[place]))
-        for batch in self._batches(order, tokens):
-            vectors[batch] = self._forward([tokens[place] for place in batch])
+        for batch in self._batches(order, tokens, alone=alone):
+            vectors[batch] = self._forward([tokens[place] for place in batch], alone=alone)
             if report:
                 report(len(batch), sum(len(tokens[place]) for place in batch), len(cut.intersection(batch)))
         vectors = vectors[source]
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
+
+    def lengths(self, texts: Sequence[str], prompt: str = "") -> list[int]:
+        """The number of tokens of each text with its prompt and special tokens, before truncation."""
+        if not texts:
+            return []
+        return [len(ids) for ids in self._tokenizer([prompt + text for text in texts], verbose=False)["input_ids"]]
 
     @property
     def compute_device(self) -> torch.device:
@@ -124,26 +138,36 @@ class Encoder(Backbone):
             raise ValueError(f"text {empty} has no tokens: {texts[empty][:80]!r}")
         return tokens, set(cut)
 
-    def _batches(self, order: list[int], tokens: list[list[int]]) -> Iterator[list[int]]:
+    def _batches(self, order: list[int], tokens: list[list[int]], *, alone: bool) -> Iterator[list[int]]:
         """Split sorted texts into batches of up to `batch_tokens` tokens, padded to the first and longest text."""
         start = 0
         while start < len(order):
-            size = max(1, self.batch_tokens // len(tokens[order[start]]))
-            yield order[start : start + size]
-            start += size
+            length = self._padded(len(tokens[order[start]]), alone=alone)
+            batch = order[start : start + max(1, self.batch_tokens // length)]
+            if alone:
+                batch = [place for place in batch if self._padded(len(tokens[place]), alone=True) == length]
+            yield batch
+            start += len(batch)
+
+    def _padded(self, length: int, *, alone: bool) -> int:
+        return min(-(-length // _TILE) * _TILE, self.max_length) if alone else length
 
     @torch.inference_mode()
-    def _forward(self, tokens: list[list[int]]) -> Float[Tensor, "B D"]:
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(each) for each in tokens], batch_first=True).to(
-            self.compute_device
-        )
-        lengths = torch.tensor([len(each) for each in tokens], device=self.compute_device)
-        mask = torch.arange(ids.shape[1], device=self.compute_device) < lengths.unsqueeze(1)
+    def _forward(self, tokens: list[list[int]], *, alone: bool) -> Float[Tensor, "B D"]:
+        length = self._padded(max(map(len, tokens)), alone=alone)
+        rows = max(len(tokens), -(-_TILE // length)) if alone else len(tokens)
+        ids = torch.zeros(rows, length, dtype=torch.int64)
+        for row in range(rows):
+            text = tokens[row % len(tokens)]
+            ids[row, : len(text)] = torch.tensor(text)
+        ids = ids.to(self.compute_device)
+        lengths = torch.tensor([len(tokens[row % len(tokens)]) for row in range(rows)], device=self.compute_device)
+        mask = torch.arange(length, device=self.compute_device) < lengths.unsqueeze(1)
         states = self._model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
         if self.pooling == "cls":
             pooled = states[:, 0]
         elif self.pooling == "last":
-            pooled = states[torch.arange(len(tokens), device=self.compute_device), lengths - 1]
+            pooled = states[torch.arange(rows, device=self.compute_device), lengths - 1]
         else:
             pooled = states.masked_fill(~mask.unsqueeze(-1), 0).sum(dim=1) / lengths.unsqueeze(1)
-        return pooled.cpu()
+        return pooled[: len(tokens)].cpu()

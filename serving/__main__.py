@@ -1,4 +1,4 @@
-"""python -m serving: write trained rankers in forms that other programs run."""
+"""python -m serving: serve trained rankers over HTTP, or write them in forms that other programs run."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from console.streams import prepare_streams
 from registry import ConfigError
 
-_EXPORT = """examples:
+_EXPORT_EXAMPLES = """examples:
   python -m serving export runs/list_ranker_jsonl/2026-01-31_12-00-00 ranker.onnx
   python -m serving export runs/list_ranker_jsonl/2026-01-31_12-00-00 ranker/
 
@@ -17,27 +17,45 @@ folder with config.json and model.safetensors, which NumPy alone can run: servin
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit status is 1 if the ranker cannot be read or exported."""
-    parser = argparse.ArgumentParser("python -m serving", description="What can be done with trained rankers.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    export = commands.add_parser(
-        "export",
-        help="write a ListRanker or PointRanker as ONNX, or as a folder for NumPy",
-        description="Write a trained ranker as an ONNX file, or as a folder that NumPy alone can run.",
-        epilog=_EXPORT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    export.add_argument("ranker", type=Path, help="a run's folder, a .ckpt file, or a folder of save_pretrained")
-    export.add_argument("into", type=Path, help="a file *.onnx, or a folder")
-    chosen = parser.parse_args(arguments)
+    """Run a command; the exit status is 1 if a ranker cannot be read, exported or served."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return _export(chosen.ranker, chosen.into)
+        if arguments[:1] == ["export"]:
+            return _export(arguments[1:])
+        return _serve(arguments)
     except (ConfigError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def _export(path: Path, into: Path) -> int:
+def _serve(arguments: list[str]) -> int:
+    from serving.server.command import EXAMPLES, add_arguments, serve
+
+    parser = argparse.ArgumentParser(
+        "python -m serving",
+        description="Serve trained rankers over HTTP, or with `export` write one for other programs.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    return serve(parser.parse_args(arguments))
+
+
+def _export(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m serving export",
+        description="Write a trained ranker as an ONNX file, or as a folder that NumPy alone can run.",
+        epilog=_EXPORT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("ranker", type=Path, help="a run's folder, a .ckpt file, or a folder of save_pretrained")
+    parser.add_argument("into", type=Path, help="a file *.onnx, or a folder")
+    chosen = parser.parse_args(arguments)
+    _write(chosen.ranker, chosen.into)
+    return 0
+
+
+def _write(path: Path, into: Path) -> None:
     from rankers.checkpoint import load_ranker, save_pretrained  # imported here, so --help does not wait for torch
     from serving.exporting import export_onnx
     from serving.numpy_ranker import check_options
@@ -50,7 +68,6 @@ def _export(path: Path, into: Path) -> int:
         check_options(ranker.description()["ranker"])
         save_pretrained(ranker, into)
         print(f"{into} is ready: serving.numpy_ranker.NumpyRanker({str(into)!r}) scores with it.")
-    return 0
 
 
 if __name__ == "__main__":
