@@ -1,5 +1,6 @@
 """The application: every route of a server, around the rankers of a hall."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -14,6 +15,8 @@ from serving.server import health, models, rerank, route, search, tei
 from serving.server.errors import RequestError, error_body, status_of
 from serving.server.gate import Gate
 from serving.server.hall import Hall
+
+_FIELD = re.compile("[a-z_]+|[0-9]+")
 
 ROUTERS: Sequence[APIRouter] = (rerank.router, tei.router, search.router, route.router, models.router, health.router)
 
@@ -76,9 +79,9 @@ async def _unknown(request: Request, error: Exception) -> Response:
 
 
 def _place(location: Sequence[object]) -> str:
-    """Where in the body something is, without names that the client has chosen."""
-    parts = [str(each) for each in location if each != "body"]
-    return ".".join(part[:40] for part in parts) or "body"
+    """Where in the body something is: fields and places in lists, without the types that were tried."""
+    parts = [str(part) for part in location if part != "body"]
+    return ".".join(part for part in parts if _FIELD.fullmatch(part) and part != "str") or "body"
 
 
 def _answer(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> Response:

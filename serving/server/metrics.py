@@ -13,16 +13,26 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        each = {"registry": self.registry}
-        self._requests = Counter("rankers_requests", "Answered requests.", ["route", "status"], **each)
+        registry = self.registry
+        self._requests = Counter("rankers_requests", "Answered requests.", ["route", "status"], registry=registry)
         self._seconds = Histogram(
-            "rankers_request_seconds", "Time until a request is answered.", ["route"], buckets=_SECONDS, **each
+            "rankers_request_seconds",
+            "Time until a request is answered.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
         )
-        self.running = Gauge("rankers_requests_running", "Requests that are being answered.", **each)
-        self._waiting = Gauge("rankers_waiting_texts", "Texts that wait for a ranker.", ["ranker"], **each)
-        self._batch = Histogram("rankers_batch_texts", "Texts of a batch.", ["ranker"], buckets=_TEXTS, **each)
-        self._together = Histogram("rankers_batch_requests", "Requests of a batch.", ["ranker"], buckets=_TEXTS, **each)
-        self._busy = Counter("rankers_busy_seconds", "Time for which a ranker has worked.", ["ranker"], **each)
+        self.running = Gauge("rankers_requests_running", "Requests that are being answered.", registry=registry)
+        self._waiting = Gauge("rankers_waiting_texts", "Texts that wait for a ranker.", ["ranker"], registry=registry)
+        self._batch = Histogram(
+            "rankers_batch_texts", "Texts of a batch.", ["ranker"], buckets=_TEXTS, registry=registry
+        )
+        self._together = Histogram(
+            "rankers_batch_requests", "Requests of a batch.", ["ranker"], buckets=_TEXTS, registry=registry
+        )
+        self._busy = Counter(
+            "rankers_busy_seconds", "Time for which a ranker has worked.", ["ranker"], registry=registry
+        )
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""

@@ -6,12 +6,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.server.errors import RequestError
+from serving.server.fields import Text, Whole
 from serving.server.scoring import Ordered, rerank_documents
 
 router = APIRouter(tags=["rerank"])
-
-Text = Annotated[str, Field(strict=True)]
-Whole = Annotated[int, Field(strict=True)]
 
 
 class TextDocument(BaseModel):

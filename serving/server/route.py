@@ -8,18 +8,26 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.model_router import RoutedModel
 from serving.server.errors import RequestError
+from serving.server.fields import Text
 from serving.server.hall import Hall, RouteQuestion
 
 router = APIRouter(tags=["route"])
 
-Text = Annotated[str, Field(strict=True, min_length=1)]
+Named = Annotated[Text, Field(min_length=1)]
 
 
 class OfferedModel(BaseModel):
     """A language model to choose from, with the text that describes it to the router; by default its id."""
 
-    id: Text
-    text: Text | None = None
+    id: Named
+    text: Named | None = None
+
+
+class ChatMessage(BaseModel):
+    """A message of a chat."""
+
+    role: Named
+    content: Text
 
 
 class RouteRequest(BaseModel):
@@ -34,9 +42,9 @@ class RouteRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    query: Annotated[str, Field(strict=True)] | None = None
-    messages: list[dict[str, Annotated[str, Field(strict=True)]]] | None = None
-    model: str | None = None
+    query: Text | None = None
+    messages: list[ChatMessage] | None = None
+    model: Text | None = None
     models: list[OfferedModel] | None = None
 
 
@@ -48,7 +56,7 @@ async def choose(asked: RouteRequest, request: Request) -> dict[str, Any]:
     request.state.log |= {"ranker": name}
     if (asked.query is None) == (asked.messages is None):
         raise RequestError(400, "send either query or messages")
-    given = asked.query if asked.query is not None else asked.messages
+    given = asked.query if asked.messages is None else [each.model_dump() for each in asked.messages]
     if not given:
         raise RequestError(400, "the query is empty")
     if asked.models is None:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.server.errors import RequestError
+from serving.server.fields import Text, Whole
 from serving.server.hall import Hall, SearchQuestion
 
 router = APIRouter(tags=["search"])
@@ -24,10 +25,10 @@ class SearchRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    query: Annotated[str, Field(strict=True)]
-    model: str | None = None
-    pool: str | None = None
-    top_k: Annotated[int, Field(strict=True, ge=1)] = 10
+    query: Text
+    model: Text | None = None
+    pool: Text | None = None
+    top_k: Annotated[Whole, Field(ge=1)] = 10
     return_documents: bool = True
 
 

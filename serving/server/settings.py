@@ -1,6 +1,6 @@
 """Settings: the limits of a server, and who may use it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Settings:
         log_texts: Whether logs have queries; by default they have no text of any request.
     """
 
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     max_body: int = 8 * 2**20
     max_documents: int = 1000
     max_waiting: int = 4000

@@ -1,17 +1,16 @@
 """tei: rerank in the form of Hugging Face's Text Embeddings Inference."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from serving.server.errors import RequestError
+from serving.server.fields import Text
 from serving.server.hall import Hall
 from serving.server.scoring import rerank_documents
 
 router = APIRouter(tags=["rerank"])
-
-Text = Annotated[str, Field(strict=True)]
 
 
 class TeiRequest(BaseModel):
