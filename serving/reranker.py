@@ -168,6 +168,8 @@ class Reranker:
         Raises:
             ValueError: As `rank`, for any of the queries.
         """
+        if not asked:
+            return []
         device = _device_of(self.ranker)
         if self.encoder is None:
             batches = [_text_batch(_text_of(query), documents) for query, documents in asked]
@@ -189,7 +191,7 @@ class Reranker:
             longest = self.encoder.max_length
             return Reading(sum(min(each, longest) for each in lengths), sum(each > longest for each in lengths))
         if isinstance(self.ranker, TextRanker):
-            return Reading(*self.ranker.reading(_text_of(query), documents))
+            return Reading(*self.ranker.tokens_to_read(_text_of(query), documents))
         return Reading(0, 0)
 
     def cut(self, texts: Sequence[str], max_tokens: int) -> list[str]:

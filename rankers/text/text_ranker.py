@@ -216,7 +216,7 @@ class TextRanker(Ranker[TextBatch]):
             outputs = self.head(pooled)
         return outputs[:, -1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs[:, 0]
 
-    def reading(self, query: str, candidates: Sequence[str]) -> tuple[int, int]:
+    def tokens_to_read(self, query: str, candidates: Sequence[str]) -> tuple[int, int]:
         """How many tokens are read to score a query's candidates, and how many of these texts are cut for that."""
         before = self._pairs.num_cut
         (pairs,) = self._pairs.conversations([query], [candidates])

@@ -28,7 +28,7 @@ class Batcher(Generic[Q, A]):
     question by question.
 
     Args:
-        work: Answers several questions, in their order.
+        work: Answers several questions, in their order; an exception as an answer is raised for its question alone.
         largest: The most of a batch, in the unit of the questions' sizes.
         seconds: How long the first question of a batch waits for others.
         room: The most that may wait, in the same unit.
@@ -38,7 +38,7 @@ class Batcher(Generic[Q, A]):
 
     def __init__(
         self,
-        work: Callable[[Sequence[Q]], Sequence[A]],
+        work: Callable[[Sequence[Q]], Sequence[A | Exception]],
         *,
         largest: int,
         seconds: float,
@@ -89,15 +89,15 @@ class Batcher(Generic[Q, A]):
 
     async def _run(self) -> None:
         while True:
-            await self._arrived.wait()
-            if not self._queue and self._closing:
-                return
-            if self.size < self._largest and not self._closing:
-                await asyncio.sleep(self._seconds)
-            batch = self._next()
-            if not self._queue and not self._closing:
+            if not self._queue:
+                if self._closing:
+                    return
                 self._arrived.clear()
-            if batch:
+                await self._arrived.wait()
+                # What waited while the thread worked has waited long enough; what came to an idle one waits a little.
+                if not self._closing:
+                    await asyncio.sleep(self._seconds)
+            if batch := self._next():
                 await self._answer(batch)
 
     def _next(self) -> list[_Waiting[Q, A]]:
@@ -128,5 +128,9 @@ class Batcher(Generic[Q, A]):
         self._rate = size / seconds if not self._rate else 0.8 * self._rate + 0.2 * size / seconds
         self._watch(len(batch), size, seconds)
         for each, answer in zip(batch, answers, strict=True):
-            if not each.answer.done():
+            if each.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                each.answer.set_exception(answer)
+            else:
                 each.answer.set_result(answer)

@@ -69,7 +69,9 @@ def serve(chosen: argparse.Namespace) -> int:
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("fastapi", "uvicorn", "starlette", "prometheus_client"):
             raise
-        raise ConfigError(str(error.name), "is not installed.", cure='pip install -e ".[serve]"') from error
+        raise ConfigError(
+            str(error.name), "is not installed.", cure='pip install -c constraints.txt -e ".[serve]"'
+        ) from error
     from serving.server.loading import load, named
 
     runs, pools = named(chosen.runs, "run"), named(chosen.pool, "pool")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from language_models.chat_template import Message
 from serving.model_router import ModelChoice, ModelRouter, RoutedModel
-from serving.reranker import Asked, Reading, Reranker
+from serving.reranker import Asked, Reranker
 from serving.searcher import FoundCandidate, Searcher
 from serving.server.batcher import Batcher
 from serving.server.errors import RequestError
@@ -19,11 +19,21 @@ from serving.server.settings import Settings
 NOT_A_NUMBER = "the ranker gave a score that is not a number"
 
 
+class RerankQuestion(NamedTuple):
+    """A query with its documents, the number of tokens at which to cut these, and whether to refuse long texts."""
+
+    query: str | Sequence[Message]
+    documents: Sequence[str]
+    max_tokens: int | None = None
+    refuse_long: bool = False
+
+
 class Reranked(NamedTuple):
-    """The scores of documents in the order in which they were sent, and what was read."""
+    """The scores of documents in the order in which they were sent, the tokens read, and what was cut, in words."""
 
     scores: list[float]
-    reading: Reading
+    num_tokens: int
+    warnings: list[str]
 
 
 class SearchQuestion(NamedTuple):
@@ -59,7 +69,7 @@ class Hall:
         self.is_ready = False
         """Whether all rankers are loaded and the server is not shutting down."""
         self.started = int(time.time())
-        self._rerank: dict[str, Batcher[Asked, Reranked]] = {}
+        self._rerank: dict[str, Batcher[RerankQuestion, Reranked]] = {}
         self._search: dict[tuple[str, str], Batcher[SearchQuestion, list[FoundCandidate]]] = {}
         self._route: dict[str, Batcher[RouteQuestion, list[ModelChoice]]] = {}
 
@@ -100,9 +110,9 @@ class Hall:
         known = f"there are: {', '.join(names)}" if names else "this server has no such ranker"
         raise RequestError(404, f"no ranker {(name or '')[:100]!r} that can {kind}; {known}")
 
-    async def rerank(self, name: str, asked: Asked) -> Reranked:
+    async def rerank(self, name: str, question: RerankQuestion) -> Reranked:
         """The scores of documents by a named ranker."""
-        return await self._rerank[name].ask(asked, len(asked.documents))
+        return await self._rerank[name].ask(question, len(question.documents))
 
     async def search(self, name: str, pool: str | None, question: SearchQuestion) -> tuple[str, list[FoundCandidate]]:
         """The best candidates of a pool, with the pool's name."""
@@ -136,11 +146,35 @@ class Hall:
         return batcher
 
 
-def _reranked(reranker: Reranker, asked: Sequence[Asked]) -> list[Reranked]:
-    found = [scores.tolist() for scores in reranker.score(asked)]
-    if not all(math.isfinite(score) for scores in found for score in scores):
-        raise RequestError(500, NOT_A_NUMBER)
-    return [Reranked(scores, reranker.reading(each)) for scores, each in zip(found, asked, strict=True)]
+def _reranked(reranker: Reranker, questions: Sequence[RerankQuestion]) -> list[Reranked | Exception]:
+    prepared = [_prepared(reranker, question) for question in questions]
+    scores = iter(reranker.score([each[0] for each in prepared if isinstance(each, tuple)]))
+    return [
+        each if isinstance(each, Exception) else _with_scores(next(scores).tolist(), *each[1:]) for each in prepared
+    ]
+
+
+def _prepared(reranker: Reranker, question: RerankQuestion) -> tuple[Asked, int, list[str]] | RequestError:
+    """What is to be ranked, the tokens to read and what is cut, in words; or why it is refused."""
+    documents, warnings = question.documents, []
+    if question.max_tokens is not None:
+        documents = reranker.cut(documents, question.max_tokens)
+        if num_cut := sum(before != after for before, after in zip(question.documents, documents, strict=True)):
+            warnings.append(f"{num_cut} documents were cut to {question.max_tokens} tokens")
+    asked = Asked(question.query, documents)
+    reading = reranker.reading(asked)
+    if reading.num_cut and question.refuse_long:
+        long = f"{reading.num_cut} texts are too long for the ranker"
+        return RequestError(413, f"{long}: shorten them, or send truncate: true")
+    if reading.num_cut:
+        warnings.append(f"{reading.num_cut} texts were longer than the ranker reads, and were cut")
+    return asked, reading.num_tokens, warnings
+
+
+def _with_scores(scores: list[float], num_tokens: int, warnings: list[str]) -> Reranked | RequestError:
+    if not all(map(math.isfinite, scores)):
+        return RequestError(500, NOT_A_NUMBER)
+    return Reranked(scores, num_tokens, warnings)
 
 
 def _searched(searcher: Searcher, asked: Sequence[SearchQuestion]) -> list[list[FoundCandidate]]:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from fastapi import Request
 
 from language_models.chat_template import Message
-from serving.reranker import Asked, TooLongError
+from serving.reranker import TooLongError
 from serving.server.errors import RequestError
-from serving.server.hall import Hall
+from serving.server.hall import Hall, RerankQuestion
 
 
 class Ordered(NamedTuple):
@@ -49,7 +49,6 @@ async def rerank_documents(
     """
     hall: Hall = request.app.state.hall
     name = hall.named("rerank", model)
-    reranker = hall.rerankers[name]
     request.state.log |= {"ranker": name, "documents": len(documents)}
     if hall.settings.log_texts:
         request.state.log["query"] = query
@@ -61,27 +60,16 @@ async def rerank_documents(
         raise RequestError(
             413, f"{len(documents):,} documents; the most of a request are {hall.settings.max_documents:,}"
         )
-    warnings = []
     try:
-        if max_tokens is not None:
-            cut = reranker.cut(documents, max_tokens)
-            if num_cut := sum(before != after for before, after in zip(documents, cut, strict=True)):
-                warnings.append(f"{num_cut} documents were cut to {max_tokens} tokens")
-            documents = cut
-        if refuse_long and (num_long := reranker.reading(Asked(query, documents)).num_cut):
-            raise RequestError(
-                413, f"{num_long} texts are too long for the ranker: shorten them, or send truncate: true"
-            )
-        found = await hall.rerank(name, Asked(query, documents))
+        found = await hall.rerank(name, RerankQuestion(query, documents, max_tokens, refuse_long))
     except TooLongError as error:
         raise RequestError(413, str(error)) from error
     except ValueError as error:
         raise RequestError(400, str(error)[:300]) from error
-    if found.reading.num_cut:
-        warnings.append(f"{found.reading.num_cut} texts were longer than the ranker reads, and were cut")
     order = sorted(range(len(documents)), key=lambda place: -found.scores[place])[: top_n or None]
     scale = float if raw_scores else sigmoid
-    return Ordered(name, [(place, scale(found.scores[place])) for place in order], found.reading.num_tokens, warnings)
+    ranked = [(place, scale(found.scores[place])) for place in order]
+    return Ordered(name, ranked, found.num_tokens, found.warnings)
 
 
 def sigmoid(score: float) -> float:

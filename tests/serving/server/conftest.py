@@ -13,7 +13,7 @@ from torch import Tensor
 
 from language_models.encoder import Encoder
 from rankers.language_ranker.point_ranker import PointRanker
-from serving.reranker import Asked, Reranker
+from serving.reranker import Asked, Reading, Reranker
 from serving.server.app import create_app
 from serving.server.hall import Hall
 from serving.server.settings import Settings
@@ -40,8 +40,6 @@ class Scored(Reranker):
         return [torch.tensor(self._given(each), dtype=torch.float32) for each in asked]
 
     def reading(self, asked: Asked) -> Any:
-        from serving.reranker import Reading
-
         return Reading(7, 0)
 
 

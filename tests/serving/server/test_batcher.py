@@ -63,6 +63,17 @@ def test_a_question_that_fails_fails_alone() -> None:
     assert work.batches == [[1, 13, 2], [1], [13], [2]]
 
 
+def test_an_exception_as_an_answer_is_raised_for_its_question_alone() -> None:
+    async def run() -> list[Any]:
+        batcher = Batcher(lambda numbers: [n or ValueError("0") for n in numbers], **USUAL)
+        answers = await asyncio.gather(*(batcher.ask(number) for number in (1, 0, 2)), return_exceptions=True)
+        await batcher.close()
+        return answers
+
+    one, refused, two = asyncio.run(run())
+    assert (one, two) == (1, 2) and isinstance(refused, ValueError)
+
+
 def test_more_than_there_is_room_for_is_refused_at_once_and_told_when_to_come_again() -> None:
     work = Doubler()
 

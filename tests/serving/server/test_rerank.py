@@ -1,10 +1,13 @@
 """The routes that rerank answer in the forms of Cohere, vLLM, Jina and TEI, with the scores of Reranker.rank."""
 
+import asyncio
 import math
+import random
 from typing import Any
 
+import httpx
 import pytest
-from conftest import DOCUMENTS, Scored, hall_of, post
+from conftest import DOCUMENTS, Scored, ask, hall_of, post
 
 from serving.reranker import Reranker
 
@@ -108,6 +111,30 @@ def test_a_score_that_is_no_number_is_a_failure(path: str, status: int, form: st
     body = {"query": "a", "documents": ["b", "c"], "texts": ["b", "c"]}
     answer = post(hall_of(Scored(lambda asked: [1.0, wrong])), path, body)
     assert answer.status_code == status and form in answer.json() and "not a number" in answer.text
+
+
+def test_requests_that_run_together_get_the_scores_that_they_get_alone_to_the_bit(reranker: Reranker) -> None:
+    words = " ".join(DOCUMENTS).split()
+    draw = random.Random(0)
+    bodies = [
+        {
+            "query": " ".join(draw.choices(words, k=draw.randint(1, 40))),
+            "documents": [" ".join(draw.choices(words, k=draw.randint(1, 40))) for _ in range(draw.randint(1, 9))],
+            "raw_scores": True,
+        }
+        for _ in range(40)
+    ]
+    hall = hall_of(reranker)
+
+    async def talk(client: httpx.AsyncClient) -> list[httpx.Response]:
+        return await asyncio.gather(*(client.post("/v1/rerank", json=body) for body in bodies))
+
+    answers = ask(hall, talk)
+    assert hall.metrics.registry.get_sample_value("rankers_batch_requests_count", {"ranker": "tiny"}) < 10
+    alone = Reranker(reranker.ranker, reranker.encoder)
+    for body, answer in zip(bodies, answers, strict=True):
+        found = [(each["index"], each["relevance_score"]) for each in answer.json()["results"]]
+        assert found == [(each.index, each.score) for each in alone.rank(body["query"], body["documents"])]
 
 
 def test_a_text_that_the_ranker_cannot_read_is_refused_with_its_words(reranker: Reranker) -> None:
