@@ -1,6 +1,6 @@
 """Encoder: a pretrained model that turns texts into vectors, with a description that rebuilds it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from language_models.backbone import Backbone
 from language_models.precision import device_named
+from language_models.single_threads import in_single_threads
 from ranking.texts import check_texts
 from registry.ranges import FilePath, Rows, Text
 
@@ -79,8 +80,9 @@ class Encoder(Backbone):
             report(len(again), 0, len(cut.intersection(again)))
         # Longest first: memory runs out at once or never, and the remaining time is not underestimated.
         order = sorted(first.values(), key=lambda place: -len(tokens[place]))
-        for batch in self._batches(order, tokens, alone=alone):
-            vectors[batch] = self._forward([tokens[place] for place in batch], alone=alone)
+        batches = self._batches(order, tokens, alone=alone)
+        for batch, computed in self._computed(batches, tokens, alone=alone):
+            vectors[batch] = computed
             if report:
                 report(len(batch), sum(len(tokens[place]) for place in batch), len(cut.intersection(batch)))
         vectors = vectors[source]
@@ -140,14 +142,32 @@ class Encoder(Backbone):
 
     def _batches(self, order: list[int], tokens: list[list[int]], *, alone: bool) -> Iterator[list[int]]:
         """Split sorted texts into batches of up to `batch_tokens` tokens, padded to the first and longest text."""
-        start = 0
+        start, most = 0, self.batch_tokens
+        if alone:
+            total = sum(self._padded(len(tokens[place]), alone=True) for place in order)
+            most = min(most, -(-total // torch.get_num_threads()))
         while start < len(order):
             length = self._padded(len(tokens[order[start]]), alone=alone)
-            batch = order[start : start + max(1, self.batch_tokens // length)]
+            batch = order[start : start + max(1, most // length)]
             if alone:
                 batch = [place for place in batch if self._padded(len(tokens[place]), alone=True) == length]
             yield batch
             start += len(batch)
+
+    def _computed(
+        self, batches: Iterable[list[int]], tokens: list[list[int]], *, alone: bool
+    ) -> Iterator[tuple[list[int], Float[Tensor, "B D"]]]:
+        """Each batch with its vectors."""
+
+        def forward(batch: list[int]) -> Float[Tensor, "B D"]:
+            return self._forward([tokens[place] for place in batch], alone=alone)
+
+        if not alone or self.compute_device.type != "cpu":
+            yield from ((batch, forward(batch)) for batch in batches)
+            return
+        _ = self._model  # loaded by this thread, so that the others find it
+        parts = list(batches)
+        yield from zip(parts, in_single_threads(forward, parts), strict=True)
 
     def _padded(self, length: int, *, alone: bool) -> int:
         return min(-(-length // _TILE) * _TILE, self.max_length) if alone else length

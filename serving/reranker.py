@@ -17,6 +17,7 @@ from language_models.chat_template import Message
 from language_models.encoder import Encoder
 from language_models.language_model import LanguageModel
 from language_models.precision import device_named
+from language_models.single_threads import in_single_threads
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker, save_pretrained
 from rankers.text.text_ranker import TextRanker
@@ -154,13 +155,20 @@ class Reranker:
     def score(self, asked: Sequence[Asked]) -> list[Float[Tensor, " N"]]:
         """The scores of the documents of several queries, in the order in which they are given.
 
-        An encoder reads the texts of all queries together. In float32 on a processor each score is equal to the bit to
-        what `rank` gives for its query alone.
+        A text encoder reads the texts of all queries together. In float32 on a processor each score is equal to the bit
+        to what `rank` gives for its query alone, whatever the number of threads.
 
         Raises:
             ValueError: As `rank`, for any of the queries.
         """
-        return [self.ranker(batch)[0].float() for batch in self.batches(asked)]
+        batches = self.batches(asked)
+        if self.encoder is None:
+            return self._scores(batches)
+        (scores,) = in_single_threads(self._scores, [batches])
+        return scores
+
+    def _scores(self, batches: Sequence[FeatureBatch | TextBatch]) -> list[Float[Tensor, " N"]]:
+        return [self.ranker(batch)[0].float() for batch in batches]
 
     def batches(self, asked: Sequence[Asked]) -> list[FeatureBatch | TextBatch]:
         """What the ranker scores: one batch for each query, with the vectors of its texts if it reads vectors.
