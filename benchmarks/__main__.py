@@ -30,6 +30,7 @@ SPEED = {
     "serving": {
         "personal": "10,000 users' rankers in one process, against the bytes of their differences and scoring alone",
         "latency": "one query in ONNX Runtime and in NumPy, against PyTorch",
+        "serving": "10,000 requests of 200 clients over HTTP, against calling rank in a loop",
     },
     "responses": {
         "sampling": "64 responses to one prompt, against generate and the matrix products alone",

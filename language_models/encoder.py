@@ -1,6 +1,6 @@
 """Encoder: a pretrained model that turns texts into vectors, with a description that rebuilds it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,8 +12,12 @@ from torch import Tensor, nn
 
 from language_models.backbone import Backbone
 from language_models.precision import device_named
+from language_models.single_threads import in_single_threads
 from ranking.texts import check_texts
 from registry.ranges import FilePath, Rows, Text
+
+# Products of 16 rows or more compute each row alike, whatever their number; smaller ones have kernels of their own.
+_TILE = 16
 
 Report = Callable[[int, int, int], None]
 """Called after each batch with its number of texts, of tokens, and of truncated texts."""
@@ -46,7 +50,9 @@ class Encoder(Backbone):
 
     yaml_path: ClassVar[str] = "encoder"
 
-    def encode(self, texts: Sequence[str], prompt: str = "", report: Report | None = None) -> Float[Tensor, "N D"]:
+    def encode(
+        self, texts: Sequence[str], prompt: str = "", report: Report | None = None, *, alone: bool = False
+    ) -> Float[Tensor, "N D"]:
         """The texts' vectors, in fp32 on the CPU; other texts in the same call change them only by rounding.
 
         Texts that are equal after truncation are computed once and get equal vectors.
@@ -55,6 +61,9 @@ class Encoder(Backbone):
             texts: The texts; none may be empty.
             prompt: Text put before each text.
             report: Called after each batch.
+            alone: Whether other texts in the call must not change a vector at all: each text is padded to the next
+                multiple of 16 tokens and shares a batch with texts of this length alone. In float32 on a processor
+                vectors are then equal to the bit; elsewhere a matrix product may still depend on its number of rows.
 
         Raises:
             ValueError: If a text is empty, or `texts` is one text and not a list.
@@ -71,12 +80,19 @@ class Encoder(Backbone):
             report(len(again), 0, len(cut.intersection(again)))
         # Longest first: memory runs out at once or never, and the remaining time is not underestimated.
         order = sorted(first.values(), key=lambda place: -len(tokens[place]))
-        for batch in self._batches(order, tokens):
-            vectors[batch] = self._forward([tokens[place] for place in batch])
+        batches = self._batches(order, tokens, alone=alone)
+        for batch, computed in self._computed(batches, tokens, alone=alone):
+            vectors[batch] = computed
             if report:
                 report(len(batch), sum(len(tokens[place]) for place in batch), len(cut.intersection(batch)))
         vectors = vectors[source]
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
+
+    def lengths(self, texts: Sequence[str], prompt: str = "") -> list[int]:
+        """The number of tokens of each text with its prompt and special tokens, before truncation."""
+        if not texts:
+            return []
+        return [len(ids) for ids in self._tokenizer([prompt + text for text in texts], verbose=False)["input_ids"]]
 
     @property
     def compute_device(self) -> torch.device:
@@ -124,26 +140,54 @@ class Encoder(Backbone):
             raise ValueError(f"text {empty} has no tokens: {texts[empty][:80]!r}")
         return tokens, set(cut)
 
-    def _batches(self, order: list[int], tokens: list[list[int]]) -> Iterator[list[int]]:
+    def _batches(self, order: list[int], tokens: list[list[int]], *, alone: bool) -> Iterator[list[int]]:
         """Split sorted texts into batches of up to `batch_tokens` tokens, padded to the first and longest text."""
-        start = 0
+        start, most = 0, self.batch_tokens
+        if alone:
+            total = sum(self._padded(len(tokens[place]), alone=True) for place in order)
+            most = min(most, -(-total // torch.get_num_threads()))
         while start < len(order):
-            size = max(1, self.batch_tokens // len(tokens[order[start]]))
-            yield order[start : start + size]
-            start += size
+            length = self._padded(len(tokens[order[start]]), alone=alone)
+            batch = order[start : start + max(1, most // length)]
+            if alone:
+                batch = [place for place in batch if self._padded(len(tokens[place]), alone=True) == length]
+            yield batch
+            start += len(batch)
+
+    def _computed(
+        self, batches: Iterable[list[int]], tokens: list[list[int]], *, alone: bool
+    ) -> Iterator[tuple[list[int], Float[Tensor, "B D"]]]:
+        """Each batch with its vectors."""
+
+        def forward(batch: list[int]) -> Float[Tensor, "B D"]:
+            return self._forward([tokens[place] for place in batch], alone=alone)
+
+        if not alone or self.compute_device.type != "cpu":
+            yield from ((batch, forward(batch)) for batch in batches)
+            return
+        _ = self._model  # loaded by this thread, so that the others find it
+        parts = list(batches)
+        yield from zip(parts, in_single_threads(forward, parts), strict=True)
+
+    def _padded(self, length: int, *, alone: bool) -> int:
+        return min(-(-length // _TILE) * _TILE, self.max_length) if alone else length
 
     @torch.inference_mode()
-    def _forward(self, tokens: list[list[int]]) -> Float[Tensor, "B D"]:
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(each) for each in tokens], batch_first=True).to(
-            self.compute_device
-        )
-        lengths = torch.tensor([len(each) for each in tokens], device=self.compute_device)
-        mask = torch.arange(ids.shape[1], device=self.compute_device) < lengths.unsqueeze(1)
+    def _forward(self, tokens: list[list[int]], *, alone: bool) -> Float[Tensor, "B D"]:
+        length = self._padded(max(map(len, tokens)), alone=alone)
+        rows = max(len(tokens), -(-_TILE // length)) if alone else len(tokens)
+        ids = torch.zeros(rows, length, dtype=torch.int64)
+        for row in range(rows):
+            text = tokens[row % len(tokens)]
+            ids[row, : len(text)] = torch.tensor(text)
+        ids = ids.to(self.compute_device)
+        lengths = torch.tensor([len(tokens[row % len(tokens)]) for row in range(rows)], device=self.compute_device)
+        mask = torch.arange(length, device=self.compute_device) < lengths.unsqueeze(1)
         states = self._model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
         if self.pooling == "cls":
             pooled = states[:, 0]
         elif self.pooling == "last":
-            pooled = states[torch.arange(len(tokens), device=self.compute_device), lengths - 1]
+            pooled = states[torch.arange(rows, device=self.compute_device), lengths - 1]
         else:
             pooled = states.masked_fill(~mask.unsqueeze(-1), 0).sum(dim=1) / lengths.unsqueeze(1)
-        return pooled.cpu()
+        return pooled[: len(tokens)].cpu()

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -16,10 +17,13 @@ from language_models.chat_template import Message
 from language_models.encoder import Encoder
 from language_models.language_model import LanguageModel
 from language_models.precision import device_named
+from language_models.single_threads import in_single_threads
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker, save_pretrained
+from rankers.text.text_ranker import TextRanker
 from ranking.batch import FeatureBatch, TextBatch
 from ranking.texts import check_texts
+from serving.remembered_vectors import RememberedVectors
 
 R = TypeVar("R", bound="Reranker")
 
@@ -39,6 +43,24 @@ class RankedDocument:
     score: float
 
 
+class Asked(NamedTuple):
+    """A query and the documents to rank for it."""
+
+    query: str | Sequence[Message]
+    documents: Sequence[str]
+
+
+class Reading(NamedTuple):
+    """How many tokens are read, and how many texts are cut because they are too long."""
+
+    num_tokens: int
+    num_cut: int
+
+
+class TooLongError(ValueError):
+    """A text is too long for the model, which does not cut it."""
+
+
 class Reranker:
     """Ranks documents for a query, or a language model's responses.
 
@@ -46,13 +68,17 @@ class Reranker:
         ranker: A trained ranker of features, or one that reads texts itself, such as a reward model.
         encoder: The model that made the features of its training: a text encoder, or the language model whose hidden
             states are the features. None for a ranker that reads texts itself.
+        num_remembered: Of how many texts to remember the vectors of a text encoder, so that none is read again; those
+            that were not used for the longest time are forgotten. A text takes 4 D bytes.
 
     Raises:
         ValueError: If the ranker has `extra` inputs, which texts alone do not have, or if a ranker of features has no
             encoder.
     """
 
-    def __init__(self, ranker: Ranker[Any], encoder: Encoder | LanguageModel | None = None) -> None:
+    def __init__(
+        self, ranker: Ranker[Any], encoder: Encoder | LanguageModel | None = None, *, num_remembered: int = 0
+    ) -> None:
         if ranker.extra:
             problem = f"this ranker also reads {', '.join(ranker.extra)} of each response, which texts do not have"
             raise ValueError(f"{problem}: call the ranker itself with a FeatureBatch, or train one without `extra`")
@@ -60,6 +86,7 @@ class Reranker:
             raise ValueError(f"{ranker.name} does not read texts itself: give the encoder of its features")
         ranker.configure_model()
         self.ranker, self.encoder = ranker.eval(), encoder
+        self.remembered = RememberedVectors(num_remembered)
 
     @classmethod
     def from_pretrained(cls: type[R], path: str | Path) -> R:
@@ -72,7 +99,21 @@ class Reranker:
             ConfigError: If the path has no ranker, or its encoder cannot be found.
             ValueError: If the ranker's features were not made by an encoder.
         """
-        ranker = load_ranker(path)
+        return cls.of(load_ranker(path), path)
+
+    @classmethod
+    def of(cls: type[R], ranker: Ranker[Any], path: str | Path, *, num_remembered: int = 0) -> R:
+        """A loaded ranker with its encoder.
+
+        Args:
+            ranker: What `load_ranker` returned.
+            path: Where it is, for messages.
+            num_remembered: Of how many texts to remember the vectors.
+
+        Raises:
+            ConfigError: If the encoder cannot be found.
+            ValueError: If the ranker's features were not made by an encoder.
+        """
         if ranker.batch_type is TextBatch:
             return cls(ranker.to(device_named()))
         if ranker.encoder is None:
@@ -81,7 +122,7 @@ class Reranker:
                 "call the ranker itself with a FeatureBatch"
             )
         kind = LanguageModel if "depths" in ranker.encoder else Encoder
-        return cls(ranker, kind(**ranker.encoder))
+        return cls(ranker, kind(**ranker.encoder), num_remembered=num_remembered)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the ranker and the name of its encoder: `config.json` and `model.safetensors`."""
@@ -107,39 +148,115 @@ class Reranker:
             raise ValueError(f"top_k has to be 1 or more, got {top_k}")
         if not len(documents):
             return []
-        scores = self.ranker(self._batch(query, documents))[0].float()
-        order: list[int] = scores.argsort(descending=True, stable=True)[:top_k].tolist()
-        return [RankedDocument(index, documents[index], float(scores[index])) for index in order]
+        (scores,) = self.score([Asked(query, documents)])
+        return in_order(scores, documents, top_k)
 
-    def _batch(self, query: str | Sequence[Message], documents: Sequence[str]) -> FeatureBatch | TextBatch:
-        count = len(documents)
-        batch: FeatureBatch | TextBatch
+    @torch.inference_mode()
+    def score(self, asked: Sequence[Asked]) -> list[Float[Tensor, " N"]]:
+        """The scores of the documents of several queries, in the order in which they are given.
+
+        A text encoder reads the texts of all queries together. In float32 on a processor each score is equal to the bit
+        to what `rank` gives for its query alone, whatever the number of threads.
+
+        Raises:
+            ValueError: As `rank`, for any of the queries.
+        """
+        batches = self.batches(asked)
         if self.encoder is None:
-            batch = TextBatch(
-                labels=torch.zeros(1, count),
-                mask=torch.ones(1, count, dtype=torch.bool),
-                group=torch.zeros(1, dtype=torch.int64),
-                slot=torch.arange(count).unsqueeze(0),
-                queries=[_text_of(query)],
-                candidates=[list(documents)],
-            )
-        else:
-            of_query, of_documents = self._vectors(self.encoder, query, documents)
-            batch = FeatureBatch.of_group(of_query[0], of_documents)
-        return batch.to(_device_of(self.ranker))
+            return self._scores(batches)
+        (scores,) = in_single_threads(self._scores, [batches])
+        return scores
 
-    @staticmethod
+    def _scores(self, batches: Sequence[FeatureBatch | TextBatch]) -> list[Float[Tensor, " N"]]:
+        return [self.ranker(batch)[0].float() for batch in batches]
+
+    def batches(self, asked: Sequence[Asked]) -> list[FeatureBatch | TextBatch]:
+        """What the ranker scores: one batch for each query, with the vectors of its texts if it reads vectors.
+
+        Raises:
+            ValueError: As `rank`, for any of the queries.
+        """
+        if not asked:
+            return []
+        device = _device_of(self.ranker)
+        if self.encoder is None:
+            batches = [_text_batch(_text_of(query), documents) for query, documents in asked]
+        elif isinstance(self.encoder, LanguageModel):
+            batches = [_feature_batch(*_states(self.encoder, _chat_of(query), texts)) for query, texts in asked]
+        else:
+            batches = [_feature_batch(*vectors) for vectors in self._vectors(self.encoder, asked)]
+        return [batch.to(device) for batch in batches]
+
+    def reading(self, asked: Asked) -> Reading:
+        """How many tokens are read to rank these documents, and how many texts are too long and cut."""
+        query, documents = asked
+        if isinstance(self.encoder, LanguageModel):
+            prompt = len(self.encoder.chat.prompt(_chat_of(query)))
+            return Reading(prompt + sum(len(self.encoder.chat.tokens(text)) for text in documents), 0)
+        if self.encoder is not None:
+            lengths = self.encoder.lengths([_text_of(query)], self.encoder.query_prompt)
+            lengths += self.encoder.lengths(documents, self.encoder.candidate_prompt)
+            longest = self.encoder.max_length
+            return Reading(sum(min(each, longest) for each in lengths), sum(each > longest for each in lengths))
+        if isinstance(self.ranker, TextRanker):
+            return Reading(*self.ranker.tokens_to_read(_text_of(query), documents))
+        return Reading(0, 0)
+
+    def cut(self, texts: Sequence[str], max_tokens: int) -> list[str]:
+        """The texts, those with more than `max_tokens` tokens without their ends.
+
+        Raises:
+            ValueError: If the ranker has no tokenizer of its own, such as one that asks an endpoint.
+        """
+        if self._tokenizer is None:
+            raise ValueError("this ranker has no tokenizer, so its texts cannot be cut to a number of tokens")
+        found = self._tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = [each[:max_tokens] for each in found["offset_mapping"]]
+        lengths = [len(ids) for ids in found["input_ids"]]
+        return [
+            text[: kept[-1][1]] if length > max_tokens else text
+            for text, kept, length in zip(texts, offsets, lengths, strict=True)
+        ]
+
     def _vectors(
-        encoder: Encoder | LanguageModel, query: str | Sequence[Message], documents: Sequence[str]
-    ) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]:
-        if isinstance(encoder, LanguageModel):
-            return _states(
-                encoder, [{"role": "user", "content": query}] if isinstance(query, str) else query, documents
-            )
-        return (
-            encoder.encode([_text_of(query)], prompt=encoder.query_prompt),
-            encoder.encode(list(documents), prompt=encoder.candidate_prompt),
-        )
+        self, encoder: Encoder, asked: Sequence[Asked]
+    ) -> list[tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]]:
+        """The vectors of each query and of its documents."""
+        for _, documents in asked:
+            if (empty := next((place for place, text in enumerate(documents) if not text.strip()), None)) is not None:
+                raise ValueError(f"document {empty} of {len(documents)} is empty")
+        texts = [encoder.query_prompt + _text_of(query) for query, _ in asked]
+        texts += [encoder.candidate_prompt + text for _, documents in asked for text in documents]
+        vectors = self.remembered.get(texts, partial(encoder.encode, alone=True))
+        counts = [len(documents) for _, documents in asked]
+        queries, candidates = vectors[: len(asked)].split(1), vectors[len(asked) :].split(counts)
+        return list(zip(queries, candidates, strict=True))
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self.encoder.tokenizer() if self.encoder is not None else getattr(self.ranker, "tokenizer", None)
+
+
+def in_order(scores: Float[Tensor, " N"], documents: Sequence[str], top_k: int | None = None) -> list[RankedDocument]:
+    """The documents, best first; equal scores keep the order that was given."""
+    order: list[int] = scores.argsort(descending=True, stable=True)[:top_k].tolist()
+    return [RankedDocument(index, documents[index], float(scores[index])) for index in order]
+
+
+def _text_batch(query: str, documents: Sequence[str]) -> TextBatch:
+    count = len(documents)
+    return TextBatch(
+        labels=torch.zeros(1, count),
+        mask=torch.ones(1, count, dtype=torch.bool),
+        group=torch.zeros(1, dtype=torch.int64),
+        slot=torch.arange(count).unsqueeze(0),
+        queries=[query],
+        candidates=[list(documents)],
+    )
+
+
+def _feature_batch(query: Float[Tensor, "1 D"], documents: Float[Tensor, "N D"]) -> FeatureBatch:
+    return FeatureBatch.of_group(query[0], documents)
 
 
 def _text_of(query: str | Sequence[Message]) -> str:
@@ -148,6 +265,10 @@ def _text_of(query: str | Sequence[Message]) -> str:
     if not query:
         raise ValueError("the query is empty")
     return query
+
+
+def _chat_of(query: str | Sequence[Message]) -> Sequence[Message]:
+    return [{"role": "user", "content": query}] if isinstance(query, str) else query
 
 
 def _states(
@@ -163,7 +284,7 @@ def _states(
     (found,) = with_states(model, [Generated(asked, given)])
     if found.refusal or found.dropped or found.query_states is None or found.response_states is None:
         lost = found.refusal or f"{found.dropped} of {len(responses)} responses are too long with their prompt"
-        raise ValueError(f"the model cannot read this: {lost}")
+        raise TooLongError(f"the model cannot read this: {lost}")
     # The depths one after the other, as in a batch of `grouped_features`.
     return found.query_states.flatten().unsqueeze(0).float().cpu(), found.response_states.flatten(1).float().cpu()
 

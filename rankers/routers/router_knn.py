@@ -38,10 +38,14 @@ class RouterKNN(Router):
 
     def scores_of(self, batch: FeatureBatch) -> Float[Tensor, "B M"]:
         """The mean label of each model among the neighbours of each query."""
-        with full_precision(batch.unique_queries):
-            unit = torch.nn.functional.normalize(batch.unique_queries.float(), dim=1)
-            cosines = unit @ torch.nn.functional.normalize(self.queries.float(), dim=1).T
-        neighbours = cosines.topk(min(self._num_neighbors, len(self.queries)), dim=1).indices
+        neighbours = self.neighbours(batch).indices
         found = self.labels.float()[neighbours].nanmean(dim=1)
         found = torch.where(found.isnan(), self.labels.float().nanmean(dim=0), found)
         return found[batch.query_index]
+
+    def neighbours(self, batch: FeatureBatch) -> "torch.return_types.topk":
+        """The cosines (`values`) and numbers (`indices`) of the training queries most similar to each unique query."""
+        with full_precision(batch.unique_queries):
+            unit = torch.nn.functional.normalize(batch.unique_queries.float(), dim=1)
+            cosines = unit @ torch.nn.functional.normalize(self.queries.float(), dim=1).T
+        return cosines.topk(min(self._num_neighbors, len(self.queries)), dim=1)

@@ -216,10 +216,21 @@ class TextRanker(Ranker[TextBatch]):
             outputs = self.head(pooled)
         return outputs[:, -1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs[:, 0]
 
+    def tokens_to_read(self, query: str, candidates: Sequence[str]) -> tuple[int, int]:
+        """How many tokens are read to score a query's candidates, and how many of these texts are cut for that."""
+        before = self._pairs.num_cut
+        (pairs,) = self._pairs.conversations([query], [candidates])
+        return sum(len(pairs.prompt) + len(each) for each in pairs.responses), self._pairs.num_cut - before
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the backbone."""
+        return self._described.tokenizer()
+
     @cached_property
     def _pairs(self) -> PairTemplate:
         return PairTemplate(
-            self._described.tokenizer(),
+            self.tokenizer,
             self._template,
             max_length=self.max_length,
             max_query_length=self._max_query_length,

@@ -159,3 +159,23 @@ def test_the_device_and_the_place_of_the_weights_are_no_settings() -> None:
     encoder = Encoder(package="x")
     assert dataclasses.replace(encoder, device="cpu", package=None).settings() == encoder.settings()
     assert dataclasses.replace(encoder, max_length=9).settings() != encoder.settings()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("max_length", [3, 20, 64])
+def test_a_text_has_the_same_vector_to_the_bit_in_any_company(
+    tiny_bert: Path, sentences: list[str], pooling: str, max_length: int
+) -> None:
+    encoder = Encoder(model=str(tiny_bert), pooling=pooling, max_length=max_length, dtype="float32", device="cpu")  # type: ignore[arg-type]
+    together = encoder.encode(sentences, alone=True)
+    expected = plain(tiny_bert, sentences, pooling, max_length)
+    torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
+    for place in range(0, len(sentences), 7):
+        assert encoder.encode(sentences[place : place + 1], alone=True)[0].equal(together[place])
+    assert encoder.encode(sentences[::-1], alone=True).flip(0).equal(together)
+
+
+def test_lengths_count_prompt_and_special_tokens_before_truncation(tiny_bert: Path) -> None:
+    encoder = Encoder(model=str(tiny_bert), max_length=4)
+    assert encoder.lengths(["open", "open the file"], prompt="the ") == [4, 6]
+    assert encoder.lengths([]) == []

@@ -11,8 +11,9 @@ from lightning import seed_everything
 import train
 from features.extractors.responses import ResponsesExtractor
 from language_models.language_model import LanguageModel
+from ranking.batch import FeatureBatch
 from ranking.stores.group_store import GroupStore
-from serving.reranker import Reranker
+from serving.reranker import Asked, Reranker
 
 RESPONSES = ["sort a list", "open the file", "read the value", "the value of a key", "list"]
 
@@ -69,9 +70,10 @@ def test_texts_get_the_scores_that_their_stored_states_get(
     places = [opened.depths.index(depth) for depth in depths]
     states = torch.cat([opened.candidate_features(rows, place) for place in places], dim=1)
     query = torch.cat([opened.query_features(torch.tensor([group]), place) for place in places], dim=1)
-    found = Reranker._vectors(reranker.encoder, "sort 3", [f"{text} 3" for text in RESPONSES])
-    torch.testing.assert_close(found[0], query, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(found[1], states, atol=1e-5, rtol=1e-4)
+    (found,) = reranker.batches([Asked("sort 3", [f"{text} 3" for text in RESPONSES])])
+    assert isinstance(found, FeatureBatch)
+    torch.testing.assert_close(found.unique_queries, query, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.unique_candidates, states, atol=1e-5, rtol=1e-4)
     chat = reranker.rank([{"role": "user", "content": "sort 3"}], [f"{text} 3" for text in RESPONSES])
     assert chat == ranked
 

@@ -113,7 +113,7 @@ class Routing:
         Raises:
             ConfigError: If rows are bad, no query has a score, or costs are missing that labels depend on.
         """
-        models = self._models
+        models = self.models
         reader = _Reader(self.columns, models)
         for file in self._files["queries"]:
             names = [name for name in asdict(self.columns).values() if name in file.fields]
@@ -145,7 +145,7 @@ class Routing:
         candidates = [
             Candidate(
                 model,
-                self._models.get(model, _Model(model)).text,
+                self.models.get(model, _Model(model)).text,
                 self._label(score, scale.of_cost(cost)),
                 performance=score,
                 cost=cost,
@@ -164,7 +164,8 @@ class Routing:
         return self.balance.performance * score - paid
 
     @cached_property
-    def _models(self) -> dict[str, "_Model"]:
+    def models(self) -> dict[str, "_Model"]:
+        """The models that the files describe, by their ids."""
         models: dict[str, _Model] = {}
         for file in self._files["models"]:
             for model in file.parsed((), _model):
@@ -199,7 +200,7 @@ class Routing:
         }
         told = [line for name, line in lines.items() if counts[name]]
         if unscored:
-            told.append(f"{unscored:,} of {len(self._models):,} models have no score for any query.")
+            told.append(f"{unscored:,} of {len(self.models):,} models have no score for any query.")
         for line in told:
             Console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)
 

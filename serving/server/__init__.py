@@ -1,0 +1,1 @@
+"""Trained rankers over HTTP: python -m serving RUN [RUN ...]."""

@@ -1,0 +1,150 @@
+"""The command that starts a server."""
+
+import argparse
+import asyncio
+import ipaddress
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from registry import ConfigError
+from serving.server.settings import Settings
+
+KEY = "RANKERS_API_KEY"
+_SHORTEST_KEY = 16
+
+EXAMPLES = f"""examples:
+  python -m serving runs/quickstart/2026-01-31_12-00-00
+  python -m serving functions=runs/quickstart/2026-01-31_12-00-00 pool=runs/lranker_quickstart/2026-01-31_12-00-00
+  {KEY}=... python -m serving my-reranker --host 0.0.0.0 --port 8080
+  python -m serving export --help
+
+Routes: /rerank, /v1/rerank, /v2/rerank, /tei/rerank, /v1/search, /v1/route, /v1/models, /health, /ready, /metrics;
+/docs describes them. SIGTERM and Ctrl-C end the server after it has answered what it has begun."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    default = Settings()
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, a checkpoint, or NAME=PATH")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="the port; 0 for any free one (default: 8000)")
+    parser.add_argument("--pool", action="append", default=[], metavar="NAME=FOLDER", help="one more pool for LRankers")
+    parser.add_argument("--models", type=Path, help="a file of the language models that routers choose from")
+    parser.add_argument("--api-key-file", type=Path, help=f"a file with the API key (default: ${KEY}, if it is set)")
+    for name, unit in _NUMBERS.items():
+        kind: Any = type(getattr(default, name))
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=kind, default=getattr(default, name), help=f"{unit} (default: %(default)s)")
+    parser.add_argument("--log-texts", action="store_true", help="write queries into the log")
+
+
+_NUMBERS = {
+    "max_body": "most bytes of a request",
+    "max_documents": "most documents of a request",
+    "max_waiting": "most texts that wait for a ranker; more are refused with 429",
+    "batch_texts": "most texts that a ranker reads at once",
+    "batch_seconds": "how long the first request of a batch waits for others",
+    "timeout": "seconds until a request is given up",
+    "num_remembered": "texts whose vectors each ranker remembers; 0 for none",
+}
+
+
+def serve(chosen: argparse.Namespace) -> int:
+    """Run a server until it is told to end.
+
+    Raises:
+        ConfigError: If the extra `serve` is missing, a path is wrong, or other machines could use it without a key.
+        ValueError: If a ranker cannot be served.
+    """
+    try:
+        import uvicorn
+        from fastapi import FastAPI
+
+        from serving.server.app import create_app
+        from serving.server.hall import Hall
+        from serving.server.logs import set_up_logs
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("fastapi", "uvicorn", "starlette", "prometheus_client"):
+            raise
+        raise ConfigError(
+            str(error.name), "is not installed.", cure='pip install -c constraints.txt -e ".[serve]"'
+        ) from error
+    from serving.server.loading import load, named
+
+    runs, pools = named(chosen.runs, "run"), named(chosen.pool, "pool")
+    settings = Settings(api_key=_key(chosen.api_key_file), **_chosen(chosen))
+    if settings.api_key is None and not _is_loopback(chosen.host):
+        cure = f"set {KEY}, or --api-key-file, or listen on 127.0.0.1"
+        raise ConfigError("--host", f"{chosen.host} lets other machines in, and there is no API key.", cure=cure)
+    set_up_logs()
+    hall = Hall(settings)
+    failures: list[Exception] = []
+
+    async def loading(app: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(run())
+        yield
+        await task
+
+    async def run() -> None:
+        try:
+            await asyncio.to_thread(load, hall, runs, pools, chosen.models)
+        except Exception as error:
+            failures.append(error)
+            server.should_exit = True
+            return
+        while not server.started:
+            await asyncio.sleep(0.01)
+        hall.is_ready = True
+        listed = ", ".join(f"{name} ({kind})" for name, kind in hall.kinds.items())
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        print(f"Ready: http://{f'[{host}]' if ':' in host else host}:{port} serves {listed}", flush=True)
+
+    # uvicorn ends the process by the signal that it got, and a server that has ended in order should exit with 0.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda signum, frame: None)
+    config = uvicorn.Config(
+        create_app(hall, loading),
+        chosen.host,
+        chosen.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.timeout) + 1,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if failures:
+        raise failures[0]
+    return 0
+
+
+def _chosen(chosen: argparse.Namespace) -> dict[str, Any]:
+    for name in _NUMBERS:
+        least = 0 if name in ("num_remembered", "batch_seconds") else 1
+        if getattr(chosen, name) < least:
+            raise ConfigError(f"--{name.replace('_', '-')}", f"has to be {least} or more.")
+    return {name: getattr(chosen, name) for name in (*_NUMBERS, "log_texts")}
+
+
+def _key(file: Path | None) -> str | None:
+    """The API key; from a file or the environment, because other users see a process's arguments."""
+    try:
+        key = os.environ.get(KEY) if file is None else file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(file), f"cannot be read: {error.strerror}.", cure="give a file with the key") from error
+    if key is None:
+        return None
+    if len(key.strip()) < _SHORTEST_KEY:
+        cure = "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+        raise ConfigError("API key", f"has fewer than {_SHORTEST_KEY} characters.", cure=cure)
+    return key.strip()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

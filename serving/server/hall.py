@@ -1,0 +1,191 @@
+"""Hall: the rankers of a server by name, each with the queue of those who wait for it."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from language_models.chat_template import Message
+from serving.model_router import ModelChoice, ModelRouter, RoutedModel
+from serving.reranker import Asked, Reranker
+from serving.searcher import FoundCandidate, Searcher
+from serving.server.batcher import Batcher
+from serving.server.errors import RequestError
+from serving.server.metrics import Metrics
+from serving.server.settings import Settings
+
+NOT_A_NUMBER = "the ranker gave a score that is not a number"
+
+
+class RerankQuestion(NamedTuple):
+    """A query with its documents, the number of tokens at which to cut these, and whether to refuse long texts."""
+
+    query: str | Sequence[Message]
+    documents: Sequence[str]
+    max_tokens: int | None = None
+    refuse_long: bool = False
+
+
+class Reranked(NamedTuple):
+    """The scores of documents in the order in which they were sent, the tokens read, and what was cut, in words."""
+
+    scores: list[float]
+    num_tokens: int
+    warnings: list[str]
+
+
+class SearchQuestion(NamedTuple):
+    """A query for a pool, and how many candidates to return."""
+
+    query: str
+    top_k: int
+
+
+class RouteQuestion(NamedTuple):
+    """A query, and the models to choose from."""
+
+    query: str | Sequence[Message]
+    models: Sequence[RoutedModel]
+
+
+@dataclass
+class Hall:
+    """The rankers of a server by name: what each can do, and the queue of those who wait for it.
+
+    Args:
+        settings: The limits of each queue.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics()
+        self.rerankers: dict[str, Reranker] = {}
+        self.searchers: dict[str, dict[str, Searcher]] = {}
+        """The pools of each ranker by name; the first one is its own."""
+        self.routers: dict[str, ModelRouter] = {}
+        self.is_ready = False
+        """Whether all rankers are loaded and the server is not shutting down."""
+        self.started = int(time.time())
+        self._rerank: dict[str, Batcher[RerankQuestion, Reranked]] = {}
+        self._search: dict[tuple[str, str], Batcher[SearchQuestion, list[FoundCandidate]]] = {}
+        self._route: dict[str, Batcher[RouteQuestion, list[ModelChoice]]] = {}
+
+    def add_reranker(self, name: str, reranker: Reranker) -> None:
+        """Add a ranker of texts."""
+        self.rerankers[name] = reranker
+        self._rerank[name] = self._batcher(name, partial(_reranked, reranker))
+
+    def add_searcher(self, name: str, pool: str, searcher: Searcher) -> None:
+        """Add a ranker with a pool; the first pool of a ranker is the one that is searched by default."""
+        self.searchers.setdefault(name, {})[pool] = searcher
+        self._search[name, pool] = self._batcher(f"{name}/{pool}", partial(_searched, searcher))
+
+    def add_router(self, name: str, router: ModelRouter) -> None:
+        """Add a router."""
+        self.routers[name] = router
+        self._route[name] = self._batcher(name, partial(_routed, router))
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """What each ranker does, by name: rerank, search or route."""
+        kinds = dict.fromkeys(self.rerankers, "rerank") | dict.fromkeys(self.searchers, "search")
+        return kinds | dict.fromkeys(self.routers, "route")
+
+    def named(self, kind: str, name: str | None) -> str:
+        """The name of the ranker that a request means: by default the first of the kind.
+
+        Raises:
+            RequestError: If rankers are not loaded yet, or there is none of this name and kind.
+        """
+        if not self.is_ready:
+            raise RequestError(503, "the rankers are not loaded, or the server is shutting down", {"Retry-After": "2"})
+        names = [each for each, its in self.kinds.items() if its == kind]
+        if name is None and names:
+            return names[0]
+        if name in names:
+            return name
+        known = f"there are: {', '.join(names)}" if names else "this server has no such ranker"
+        raise RequestError(404, f"no ranker {(name or '')[:100]!r} that can {kind}; {known}")
+
+    async def rerank(self, name: str, question: RerankQuestion) -> Reranked:
+        """The scores of documents by a named ranker."""
+        return await self._rerank[name].ask(question, len(question.documents))
+
+    async def search(self, name: str, pool: str | None, question: SearchQuestion) -> tuple[str, list[FoundCandidate]]:
+        """The best candidates of a pool, with the pool's name."""
+        pools = self.searchers[name]
+        pool = pool or next(iter(pools))
+        if pool not in pools:
+            raise RequestError(404, f"{name} has no pool {pool[:100]!r}; there are: {', '.join(pools)}")
+        return pool, await self._search[name, pool].ask(question)
+
+    async def route(self, name: str, question: RouteQuestion) -> list[ModelChoice]:
+        """The models for a query, best first."""
+        return await self._route[name].ask(question)
+
+    async def close(self) -> None:
+        """Take no more requests, and answer those that wait."""
+        self.is_ready = False
+        for batcher in (*self._rerank.values(), *self._search.values(), *self._route.values()):
+            await batcher.close()
+
+    def _batcher(self, name: str, work: Callable[[Sequence[Any]], Sequence[Any]]) -> Batcher[Any, Any]:
+        settings = self.settings
+        batcher: Batcher[Any, Any] = Batcher(
+            work,
+            largest=settings.batch_texts,
+            seconds=settings.batch_seconds,
+            room=settings.max_waiting,
+            timeout=settings.timeout,
+            watch=partial(self.metrics.batch, name),
+        )
+        self.metrics.watch_queue(name, lambda: batcher.size)
+        return batcher
+
+
+def _reranked(reranker: Reranker, questions: Sequence[RerankQuestion]) -> list[Reranked | Exception]:
+    prepared = [_prepared(reranker, question) for question in questions]
+    scores = iter(reranker.score([each[0] for each in prepared if isinstance(each, tuple)]))
+    return [
+        each if isinstance(each, Exception) else _with_scores(next(scores).tolist(), *each[1:]) for each in prepared
+    ]
+
+
+def _prepared(reranker: Reranker, question: RerankQuestion) -> tuple[Asked, int, list[str]] | RequestError:
+    """What is to be ranked, the tokens to read and what is cut, in words; or why it is refused."""
+    documents, warnings = question.documents, []
+    if question.max_tokens is not None:
+        documents = reranker.cut(documents, question.max_tokens)
+        if num_cut := sum(before != after for before, after in zip(question.documents, documents, strict=True)):
+            warnings.append(f"{num_cut} documents were cut to {question.max_tokens} tokens")
+    asked = Asked(question.query, documents)
+    reading = reranker.reading(asked)
+    if reading.num_cut and question.refuse_long:
+        long = f"{reading.num_cut} texts are too long for the ranker"
+        return RequestError(413, f"{long}: shorten them, or send truncate: true")
+    if reading.num_cut:
+        warnings.append(f"{reading.num_cut} texts were longer than the ranker reads, and were cut")
+    return asked, reading.num_tokens, warnings
+
+
+def _with_scores(scores: list[float], num_tokens: int, warnings: list[str]) -> Reranked | RequestError:
+    if not all(map(math.isfinite, scores)):
+        return RequestError(500, NOT_A_NUMBER)
+    return Reranked(scores, num_tokens, warnings)
+
+
+def _searched(searcher: Searcher, asked: Sequence[SearchQuestion]) -> list[list[FoundCandidate]]:
+    found = searcher.rank([each.query for each in asked], max(each.top_k for each in asked))
+    if not all(math.isfinite(candidate.score) for candidates in found for candidate in candidates):
+        raise RequestError(500, NOT_A_NUMBER)
+    return [candidates[: each.top_k] for candidates, each in zip(found, asked, strict=True)]
+
+
+def _routed(router: ModelRouter, asked: Sequence[RouteQuestion]) -> list[list[ModelChoice]]:
+    found = router.route([each.query for each in asked], [each.models for each in asked])
+    if not all(math.isfinite(choice.score) for choices in found for choice in choices):
+        raise RequestError(500, NOT_A_NUMBER)
+    return found

@@ -1,0 +1,123 @@
+"""Loading: from paths of runs to the rankers of a hall."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.sources.own.routing import Routing
+from rankers.base import Ranker
+from rankers.checkpoint import CONFIG_FILE, load_ranker
+from rankers.lranker.lranker import LRanker
+from rankers.routers.router import Router
+from rankers.routers.router_bert import RouterBERT
+from ranking.stores.candidate_pool import CandidatePool
+from registry import ConfigError, load_config
+from serving.model_router import ModelRouter, RoutedModel
+from serving.reranker import Reranker
+from serving.searcher import Searcher
+from serving.server.hall import Hall
+from training.checking import build_extractor
+
+
+@dataclass(frozen=True)
+class Named:
+    """A path with a name.
+
+    Args:
+        name: What requests call it.
+        path: Where it is.
+    """
+
+    name: str
+    path: Path
+
+
+def named(given: Sequence[str], what: str) -> list[Named]:
+    """Paths with their names, from `NAME=PATH` or `PATH`; a run without a name has that of its config.
+
+    Raises:
+        ConfigError: If a path does not exist, or a name is there twice.
+    """
+    found: dict[str, Named] = {}
+    for each in given:
+        name, separator, path = each.partition("=")
+        if not separator or Path(each).exists():
+            name, path = _own_name(Path(each)), each
+        if not Path(path).exists():
+            raise ConfigError(path, f"no such {what}.", cure="give the folder of a run, or NAME=FOLDER")
+        if name in found:
+            problem = f"{path} and {found[name].path} have the same name."
+            raise ConfigError(name, problem, cure="give each a name of its own, as in NAME=FOLDER")
+        found[name] = Named(name, Path(path))
+    return list(found.values())
+
+
+def load(hall: Hall, runs: Sequence[Named], pools: Sequence[Named] = (), models: Path | None = None) -> None:
+    """Load the rankers of runs into a hall.
+
+    Args:
+        hall: The hall.
+        runs: The rankers.
+        pools: Pools that every LRanker searches beside its own.
+        models: A file of the language models that routers choose from; None for that of the run.
+
+    Raises:
+        ConfigError: If a ranker, its encoder or a pool cannot be loaded.
+        ValueError: If a ranker cannot be served.
+    """
+    for run in runs:
+        ranker = load_ranker(run.path)
+        if isinstance(ranker, LRanker):
+            own = _own_pool(run.path)
+            places = ([Named("own", own)] if own is not None else []) + list(pools)
+            if not places:
+                raise ConfigError(str(run.path), "the run's own pool is not here.", cure="--pool NAME=FOLDER")
+            for number, pool in enumerate(places):
+                # Attaching a pool changes the ranker, so each pool has one of its own.
+                each = ranker if number == 0 else load_ranker(run.path)
+                assert isinstance(each, LRanker)
+                searcher = Searcher(each, CandidatePool.open(pool.path))
+                searcher.rank(["a query"], 1)
+                hall.add_searcher(run.name, pool.name, searcher)
+        elif isinstance(ranker, Router | RouterBERT):
+            hall.add_router(run.name, ModelRouter(_reranker(hall, ranker, run.path), _models(run.path, models)))
+        else:
+            hall.add_reranker(run.name, _reranker(hall, ranker, run.path))
+
+
+def _reranker(hall: Hall, ranker: Ranker, path: Path) -> Reranker:
+    """A ranker that has ranked once, so that its models are loaded and known to work."""
+    reranker = Reranker.of(ranker, path, num_remembered=hall.settings.num_remembered)
+    reranker.rank("a query", ["a document"])
+    return reranker
+
+
+def _own_name(path: Path) -> str:
+    """`runs/quickstart/2026-01-31_12-00-00` is quickstart; any other folder or file has its own name."""
+    path = path.resolve()
+    is_run = (path / "config.yaml").is_file() and not (path / CONFIG_FILE).is_file()
+    return path.parent.name if is_run else path.stem if path.is_file() else path.name
+
+
+def _own_pool(path: Path) -> Path | None:
+    """The pool that a run was trained on, if it is still there."""
+    config = path / "config.yaml"
+    if not config.is_file():
+        return None
+    run = load_config(config, [])
+    pool = Path(run.datamodule["path"]) if run.features is None else build_extractor(run.features).path
+    return pool if pool.is_dir() else None
+
+
+def _models(path: Path, models: Path | None) -> list[RoutedModel]:
+    """The language models that a router chooses from: those of a file, or of the file that the run names."""
+    if models is not None:
+        source = Routing(queries=[], models=str(models))
+    else:
+        config = path / "config.yaml"
+        run = load_config(config, []) if config.is_file() else None
+        extractor = build_extractor(run.features) if run is not None and run.features is not None else None
+        source = getattr(extractor, "source", None)
+        if not isinstance(source, Routing) or not all(file.path.is_file() for file in source.own_files):
+            return []
+    return [RoutedModel(model.id, model.text) for model in source.models.values()]

@@ -1,0 +1,30 @@
+"""Settings: the limits of a server, and who may use it."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The limits of a server, and who may use it.
+
+    Args:
+        api_key: What requests must have as `Authorization: Bearer KEY`; None if only this machine is served.
+        max_body: The most bytes of a request.
+        max_documents: The most documents of a request, also of one that searches or chooses a model.
+        max_waiting: The most texts that may wait for each ranker; further requests are refused with 429.
+        batch_texts: The most texts that a ranker reads at once; a larger request is read alone.
+        batch_seconds: How long the first request of a batch waits for others while the ranker is idle.
+        timeout: Seconds until a request that has no answer is given up with 504.
+        num_remembered: Of how many texts each ranker remembers the encoder's vectors.
+        log_texts: Whether logs have queries; by default they have no text of any request.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    max_body: int = 8 * 2**20
+    max_documents: int = 1000
+    max_waiting: int = 4000
+    batch_texts: int = 256
+    batch_seconds: float = 0.002
+    timeout: float = 30.0
+    num_remembered: int = 100_000
+    log_texts: bool = False

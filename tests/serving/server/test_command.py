@@ -1,0 +1,98 @@
+"""python -m serving: a real server is started, asked, and told to end; mistakes are told before it starts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from language_models.encoder import Encoder
+from rankers.checkpoint import save_pretrained
+from rankers.language_ranker.point_ranker import PointRanker
+from serving.__main__ import main
+from serving.reranker import Reranker
+from serving.server.loading import named
+
+DOCUMENTS = ["open the file", "sort a list", "return the value of a key"]
+
+
+@pytest.fixture
+def folder(tiny_bert: Path, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    encoder = Encoder(model=str(tiny_bert), max_length=32)
+    ranker = PointRanker(feature_dim=encoder.feature_dim)
+    ranker.encoder = encoder.identity()
+    return save_pretrained(ranker, tmp_path / "tiny")
+
+
+def test_a_server_starts_ranks_and_ends_in_order(folder: Path) -> None:
+    command = [sys.executable, "-m", "serving", str(folder), f"other={folder}", "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    try:
+        assert server.stdout is not None and server.stderr is not None
+        guard = threading.Timer(120, server.kill)
+        guard.start()
+        ready = server.stdout.readline()
+        assert ready.startswith("Ready: http://127.0.0.1:"), ready + server.stderr.read()
+        assert ready.endswith("serves tiny (rerank), other (rerank)\n")
+        url = ready.split()[1]
+        body = {"query": "sort", "documents": DOCUMENTS, "raw_scores": True, "model": "other"}
+        found = httpx.post(f"{url}/v1/rerank", json=body).json()["results"]
+        assert httpx.get(f"{url}/ready").json() == {"ready": True}
+        server.send_signal(signal.SIGTERM)
+        _, logged = server.communicate(timeout=60)
+        guard.cancel()
+    finally:
+        server.kill()
+    assert server.returncode == 0, logged
+    assert [(each["index"], each["relevance_score"]) for each in found] == [
+        (each.index, each.score) for each in Reranker.from_pretrained(folder).rank("sort", DOCUMENTS)
+    ]
+    lines = [json.loads(line) for line in logged.splitlines() if line.startswith("{")]
+    assert [line["route"] for line in lines] == ["/v1/rerank", "/ready"] and "Traceback" not in logged
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such run"),
+        (["{folder}", "{folder}"], "have the same name"),
+        (["{folder}", "--host", "0.0.0.0"], "0.0.0.0 lets other machines in, and there is no API key"),
+        (["{folder}", "--api-key-file", "nowhere"], "nowhere: cannot be read: No such file"),
+        (["{folder}", "--api-key-file", "{short}"], "API key: has fewer than 16 characters"),
+        (["{folder}", "--timeout", "0"], "--timeout: has to be 1 or more"),
+        (["{folder}", "--pool", "a=nowhere"], "nowhere: no such pool"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_loaded(
+    folder: Path, tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = tmp_path / "short"
+    short.write_text("letters")
+    assert main([each.format(folder=folder, short=short) for each in arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_is_named_after_its_config_and_a_folder_after_itself(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "quickstart" / "2026-01-31_12-00-00"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("")
+    (tmp_path / "mine.ckpt").write_text("")
+    given = [str(run), str(folder), str(tmp_path / "mine.ckpt"), f"x={run}"]
+    assert [each.name for each in named(given, "run")] == ["quickstart", "tiny", "mine", "x"]
+
+
+def test_missing_packages_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main([str(folder)]) == 1
+    assert 'uvicorn: is not installed.\n  What to do:   pip install -c constraints.txt -e ".[serve]"' in (
+        capsys.readouterr().err
+    )

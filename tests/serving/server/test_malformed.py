@@ -1,0 +1,218 @@
+"""Malformed requests get the right code in the form of their route, and nothing of the server's inside."""
+
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+from conftest import ask, hall_of
+
+from serving.model_router import ModelRouter, RoutedModel
+from serving.reranker import Reranker
+from serving.server.hall import Hall
+
+KEY = "a key of sixteen letters or more"
+GOOD: dict[str, Any] = {"query": "open", "documents": ["a", "b"]}
+TEI: dict[str, Any] = {"query": "open", "texts": ["a", "b"]}
+SEARCH: dict[str, Any] = {"query": "open"}
+DEEP = "[" * 100_000 + "]" * 100_000
+V1, V2, TEXTS, FIND, ROUTE = "/v1/rerank", "/v2/rerank", "/tei/rerank", "/v1/search", "/v1/route"
+
+BODIES: list[tuple[str, Any, int]] = [
+    # What is sent as bytes or text is no JSON, or JSON that Python cannot write.
+    (V1, b"", 422),
+    (V1, b"{", 400),
+    (V1, b'{"query": "a", "documents": ["b"]', 400),
+    (V1, b"\xff\xfe\x00", 400),
+    (V1, b'{"query": "\xff", "documents": ["b"]}', 400),
+    (V1, b"'single'", 400),
+    (V1, DEEP.encode(), 400),
+    (V1, b'{"query": "a", "documents": ["b"], "top_n": ' + b"9" * 5000 + b"}", 400),
+    (V1, b'{"query": "a", "documents": ["b"], "top_n": NaN}', 422),
+    (V1, b'{"query": "a", "documents": ["b"], "top_n": 1e999}', 422),
+    (V1, b'{"query": "\\ud800", "documents": ["b"]}', 422),
+    (V1, b'{"query": "a", "documents": ["\\udfff"]}', 422),
+    (TEXTS, b"{", 400),
+    (FIND, b"{", 400),
+    # JSON of another shape.
+    (V1, [], 422),
+    (V1, "text", 422),
+    (V1, 7, 422),
+    (V1, None, 422),
+    (V1, True, 422),
+    (V1, {}, 422),
+    (V1, {"query": "a"}, 422),
+    (V1, {"documents": ["a"]}, 422),
+    (V1, {**GOOD, "query": None}, 422),
+    (V1, {**GOOD, "query": 5}, 422),
+    (V1, {**GOOD, "query": ["a"]}, 422),
+    (V1, {**GOOD, "query": {"text": "a"}}, 422),
+    (V1, {**GOOD, "documents": "a"}, 422),
+    (V1, {**GOOD, "documents": None}, 422),
+    (V1, {**GOOD, "documents": {"a": "b"}}, 422),
+    (V1, {**GOOD, "documents": ["a", 1]}, 422),
+    (V1, {**GOOD, "documents": ["a", None]}, 422),
+    (V1, {**GOOD, "documents": [["a"]]}, 422),
+    (V1, {**GOOD, "documents": [{"title": "a"}]}, 422),
+    (V1, {**GOOD, "documents": [{"text": 1}]}, 422),
+    (V1, {**GOOD, "documents": [1] * 500}, 422),
+    (V1, {**GOOD, "top_n": -1}, 422),
+    (V1, {**GOOD, "top_n": "2"}, 422),
+    (V1, {**GOOD, "top_n": 1.5}, 422),
+    (V1, {**GOOD, "top_n": True}, 422),
+    (V1, {**GOOD, "model": 5}, 422),
+    (V1, {**GOOD, "raw_scores": "maybe"}, 422),
+    (V2, {**GOOD, "max_tokens_per_doc": 0}, 422),
+    (V2, {**GOOD, "max_tokens_per_doc": "many"}, 422),
+    (TEXTS, {"query": "a"}, 422),
+    (TEXTS, {**TEI, "texts": "a"}, 422),
+    (TEXTS, {**TEI, "texts": [1]}, 422),
+    # The right shape, with content that cannot be ranked.
+    (V1, {**GOOD, "documents": []}, 400),
+    (V1, {**GOOD, "query": ""}, 400),
+    (V1, {**GOOD, "documents": ["a", ""]}, 400),
+    (V1, {**GOOD, "documents": ["a", " \n\t "]}, 400),
+    (V1, {**GOOD, "rank_fields": ["title"]}, 400),
+    (V1, {**GOOD, "model": "../../etc/passwd"}, 404),
+    (V1, {**GOOD, "model": ""}, 404),
+    (V1, {**GOOD, "model": "router"}, 404),
+    (V1, {**GOOD, "documents": ["a"] * 21}, 413),
+    (V1, {**GOOD, "query": "a" * 300_000}, 413),
+    (TEXTS, {**TEI, "texts": []}, 400),
+    (TEXTS, {**TEI, "texts": ["a"] * 21}, 422),
+    (TEXTS, {**TEI, "texts": ["open " * 100]}, 413),
+    (TEXTS, {**TEI, "truncation_direction": "Left"}, 422),
+    (FIND, SEARCH, 404),
+    (FIND, {}, 400),
+    (FIND, {**SEARCH, "top_k": 0}, 400),
+    (FIND, {**SEARCH, "top_k": "3"}, 400),
+    (ROUTE, {}, 400),
+    (ROUTE, {"query": "a", "messages": []}, 400),
+    (ROUTE, {"messages": [{"role": "system", "content": "a"}]}, 400),
+    (ROUTE, {"messages": [{"role": "user"}]}, 400),
+    (ROUTE, {"query": "a", "models": []}, 400),
+    (ROUTE, {"query": "a", "models": [{"text": "no id"}]}, 400),
+    (ROUTE, {"query": "a", "models": ["name"]}, 400),
+]
+
+REQUESTS: list[tuple[str, str, dict[str, str], int]] = [
+    ("GET", V1, {}, 405),
+    ("DELETE", V1, {}, 405),
+    ("POST", "/health", {}, 405),
+    ("POST", "/nothing", {}, 404),
+    ("GET", "/../../etc/passwd", {}, 404),
+    ("GET", "/v1/models/%2e%2e%2f", {}, 404),
+    ("POST", V1, {"content-type": "text/plain"}, 415),
+    ("POST", V1, {"content-type": "application/x-www-form-urlencoded"}, 415),
+    ("POST", V1, {"content-type": "application/xml"}, 415),
+    ("POST", V1, {"content-type": ""}, 415),
+    ("POST", V1, {"authorization": ""}, 401),
+    ("POST", V1, {"authorization": "Bearer"}, 401),
+    ("POST", V1, {"authorization": "Bearer wrong"}, 401),
+    ("POST", V1, {"authorization": f"Basic {KEY}"}, 401),
+    ("POST", V1, {"authorization": f"Bearer {KEY}x"}, 401),
+    ("GET", "/metrics", {"authorization": "Bearer wrong"}, 401),
+    ("GET", "/docs", {"authorization": "Bearer wrong"}, 401),
+    ("POST", V1, {"content-length": "99999999"}, 413),
+    ("POST", V1, {"content-length": "-1"}, 413),
+    ("POST", V1, {"content-length": "many"}, 413),
+]
+
+
+class Untrained(ModelRouter):
+    def __init__(self) -> None:
+        self.models = [RoutedModel("one", "one")]
+
+    def route(self, queries: Any, models: Any) -> Any:
+        from serving.model_router import _text_of
+
+        if not all(models):
+            raise ValueError("there is no model to choose from")
+        return [[] for _ in map(_text_of, queries)]
+
+
+@pytest.fixture
+def hall(reranker: Reranker) -> Hall:
+    hall = hall_of(reranker, api_key=KEY, max_documents=20, max_body=250_000)
+    hall.add_router("router", Untrained())
+    return hall
+
+
+def is_in_form(path: str, status: int, answer: httpx.Response) -> bool:
+    """Whether an error has the form that clients of the route read."""
+    body = answer.json()
+    if path.startswith("/tei/"):
+        return set(body) == {"error", "error_type"} and isinstance(body["error"], str)
+    error = body["error"]
+    in_openais = (
+        set(error) == {"message", "type", "param", "code"} and error["code"] == status and bool(error["message"])
+    )
+    return in_openais and (("message" in body) == path.endswith("/rerank"))
+
+
+def leaks(text: str) -> list[str]:
+    """Words that only the server's inside has: tracebacks, paths, modules, addresses, keys."""
+    pattern = r"Traceback|File \\?\"|\.py\b|/root/|/tmp/|site-packages|0x[0-9a-f]{6,}|pydantic|torch|Tensor|sixteen"
+    return re.findall(pattern, text)
+
+
+def test_there_are_more_than_sixty() -> None:
+    assert len(BODIES) + len(REQUESTS) >= 60
+
+
+def test_every_malformed_body_gets_the_right_code_in_the_form_of_its_route(
+    hall: Hall, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(client: httpx.AsyncClient) -> list[httpx.Response]:
+        found = []
+        for path, body, _ in BODIES:
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            found.append(await client.post(path, content=content))
+        good = await client.post(V1, json=GOOD)
+        assert good.status_code == 200, "the server still ranks"
+        return found
+
+    headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+    answers = ask(hall, talk, headers=headers)
+    for (path, body, status), answer in zip(BODIES, answers, strict=True):
+        told = f"{path} {str(body)[:80]}: {answer.status_code} {answer.text[:200]}"
+        assert answer.status_code == status, told
+        assert is_in_form(path, status, answer), told
+        assert not leaks(answer.text) and len(answer.text) < 1500, told
+        assert re.fullmatch(r"[0-9a-f]{16}", answer.headers["x-request-id"])
+    assert "Traceback" not in caplog.text
+
+
+def test_every_malformed_request_is_refused_before_a_route_sees_it(hall: Hall) -> None:
+    async def talk(client: httpx.AsyncClient) -> list[httpx.Response]:
+        usual = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+        return [
+            await client.request(method, path, headers={**usual, **headers}, content=json.dumps(GOOD))
+            for method, path, headers, _ in REQUESTS
+        ]
+
+    for (method, path, headers, status), answer in zip(REQUESTS, ask(hall, talk), strict=True):
+        told = f"{method} {path} {headers}: {answer.status_code} {answer.text[:200]}"
+        assert answer.status_code == status, told
+        assert is_in_form(path, status, answer), told
+        assert not leaks(answer.text), told
+
+
+def test_a_wrong_field_is_named_with_its_place(hall: Hall) -> None:
+    async def talk(client: httpx.AsyncClient) -> str:
+        body = {"query": "a", "documents": ["b", 1], "top_n": -1}
+        return (await client.post(V1, json=body, headers={"authorization": f"Bearer {KEY}"})).json()["message"]
+
+    assert ask(hall, talk).startswith("documents.1: Input should be a valid string; documents.1: ")
+
+
+def test_a_failure_of_the_server_says_nothing_of_its_inside(hall: Hall, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("Tensor at 0xdeadbeef in /root/secret.py")
+
+    hall.rerankers["tiny"].score = fail  # type: ignore[method-assign]
+    headers = {"authorization": f"Bearer {KEY}"}
+    answer = ask(hall, lambda client: client.post(V1, json=GOOD), headers=headers)
+    assert answer.status_code == 500 and not leaks(answer.text)
+    assert is_in_form(V1, 500, answer) and "0xdeadbeef" in caplog.text
