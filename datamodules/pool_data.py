@@ -14,7 +14,7 @@ from datamodules.epoch_loader import EpochLoader
 from datamodules.pools.judgements import Judgements
 from datamodules.pools.pool_batches import EvaluationPoolBatches
 from datamodules.pools.token_lists import TokenLists
-from datamodules.splits import SPLIT_CODES, assign_splits
+from datamodules.splits import SPLIT_CODES, assign_splits, draw_splits
 from ranking.batch import Batch
 from ranking.pool_batch import PoolBatch
 from ranking.pool_data import Reading, Tokenize
@@ -34,6 +34,9 @@ class PoolRankingData(RankingData):
         split_shares: Shares of train, val and test, for queries that the pool does not assign to a split.
         eval_batch_size: Queries per step and process in validation and test.
         verify: Check the pool's hashes before using it.
+        num_labelled: Number of queries to draw for training and validation together; None for all. Of the others, those
+            that the pool does not assign to a split are for the test.
+        seed: The seed of this draw.
 
     Raises:
         ConfigError: If a split has no query with a right candidate.
@@ -51,12 +54,14 @@ class PoolRankingData(RankingData):
         split_shares: tuple[float, float, float],
         eval_batch_size: int,
         verify: bool,
+        num_labelled: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.pool = CandidatePool.open(Path(path), verify=verify)
         self._own, self._eval_batch_size = own_lists, eval_batch_size
         self._judgements = Judgements(self.pool, exclude_history)
-        self._splits = self._assign_splits(split_shares)
+        self._splits = self._assign_splits(split_shares, num_labelled, seed)
         self._tokens: dict[str, TokenLists] = {}
         self._candidate_tokens: TokenLists | None = None
         self._history: TokenLists | None = None
@@ -194,13 +199,19 @@ class PoolRankingData(RankingData):
         )
         return EpochLoader(source)
 
-    def _assign_splits(self, shares: tuple[float, float, float]) -> dict[str, Tensor]:
+    def _assign_splits(
+        self, shares: tuple[float, float, float], num_labelled: int | None, seed: int
+    ) -> dict[str, Tensor]:
         queries = self.pool.queries
         if not queries.num_queries:
             problem = "the pool has no queries."
             raise ConfigError(str(self.pool.path), problem, cure="build it from a source with queries")
-        split = assign_splits(queries.split, queries.text, shares)
         has_relevant = self._judgements.num_relevant > 0
+        if num_labelled is None:
+            split = assign_splits(queries.split, queries.text, shares)
+        else:
+            usable = has_relevant & queries.judged
+            split = draw_splits(queries.split, usable, shares, num_labelled, seed)
         found = {name: ((split == code) & queries.judged).nonzero().flatten() for name, code in SPLIT_CODES.items()}
         for name, index in found.items():
             if not bool(has_relevant[index].any()):

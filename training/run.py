@@ -33,6 +33,7 @@ from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, RunC
 from registry.config import to_yaml
 from training.callbacks import (
     DrawnFindings,
+    FirstValidation,
     GradientNorm,
     RankedSamples,
     ReferenceLines,
@@ -182,7 +183,7 @@ def _run(
     trainer = build_trainer(
         {**often, **config.trainer},
         loggers=loggers,
-        callbacks=[best, *_callbacks(config, folder, start)],
+        callbacks=[best, *_callbacks(config, folder, ranker, start)],
         folder=folder,
     )
     with _alone_in(folder) if trainer.is_global_zero else nullcontext():
@@ -263,7 +264,7 @@ def build_references(config: RunConfig, datamodule: RankingData) -> dict[str, Ra
     return found
 
 
-def _callbacks(config: RunConfig, folder: Path, start: Ranker[Any] | None) -> list[Callback]:
+def _callbacks(config: RunConfig, folder: Path, ranker: Ranker[Any], start: Ranker[Any] | None) -> list[Callback]:
     chosen = [CALLBACKS.build(node, path=f"callbacks[{place}]") for place, node in enumerate(config.callbacks)]
     always: list[Callback] = [StepSeed(config.seed)]
     if start is not None and config.init_from is not None and config.init_from.pull:
@@ -274,6 +275,8 @@ def _callbacks(config: RunConfig, folder: Path, start: Ranker[Any] | None) -> li
         always.append(progress_callback(config.monitor))
     if config.logger:
         always.append(LearningRateMonitor(logging_interval="step"))
+    if config.init_from.counts if config.init_from is not None else ranker.start_counts:
+        chosen.append(FirstValidation())
     return [*always, *chosen, ResumePoint(folder, config.save_every)]
 
 

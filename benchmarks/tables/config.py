@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 
 from ranking.metrics import metric_name
-from ranking.pool_evaluation import DIRECT
+from ranking.pool_evaluation import DIRECT, UNMIXED
 from ranking.stores.group_store import GroupStore
 from registry import RANKERS, ConfigError, FeaturesConfig, RunConfig, load_config
 from registry.config import CONFIGS
@@ -351,7 +351,7 @@ def _check_names(config: TableConfig) -> None:
         if scorer is not None
     }
     for path, scorer in scorers.items():
-        if scorer not in (known := [*RANKERS.names(), BOUND, DIRECT, WITHIN]):
+        if scorer not in (known := [*RANKERS.names(), BOUND, DIRECT, UNMIXED, WITHIN]):
             raise ConfigError(path, f"no ranker or reference is called {scorer!r}.", given=scorer, known=known)
     for place, section in enumerate(config.sections):
         for row, values in section.paper.items():
