@@ -109,28 +109,25 @@ class ScaledJudging(VectorJudging):
         return judged
 
     def collected(self) -> Int[Tensor, " Q"]:
-        """The queries that were collected; their vectors have the encoder's share if it is known."""
+        """The queries that were collected; their vectors have the encoder's share once nothing is to be chosen."""
         queries = super().collected()
         self._start = self._vectors_of_encoder(queries)
-        mixing: Mixing | None = self.ranker.mixing
-        if self._start is not None and mixing is not None and mixing.share is not None:
-            mixed = mix(self._vectors, self._start, mixing.share)
+        if self._start is not None and not self._chooses and (share := self.ranker.mixing.share) is not None:
+            mixed = mix(self._vectors, self._start, share)
             # Direct ranking, if there is scaling; then the ranker without and with the share.
             self._vectors = torch.cat([mixed[:, :-1], self._vectors[:, -1:], mixed[:, -1:]], dim=1)
         return queries
 
     def places(self, qrels: Qrels) -> dict[str, Places]:
         """The places of the judged candidates, by the vector that validation chose or now chooses."""
-        mixing: Mixing | None = self.ranker.mixing
-        chooses = self._start is not None and mixing is not None and mixing.share is None
+        mixes_later = self._start is not None and (self._chooses or self.ranker.mixing.share is None)
         found = super().places(qrels)
-        return self._choose_share(found, qrels) if chooses else found
+        return self._mixed(found, qrels) if mixes_later else found
 
     def choose(self, places: Places, qrels: Qrels) -> tuple[int, dict[str, Places]]:
         """The chosen width and depth, with direct ranking and the ranker without the encoder's share beside it."""
-        mixing: Mixing | None = self.ranker.mixing
         last, direct = len(places.above) - 1, Places(*(each[0] for each in places))
-        if self._start is not None and mixing is not None and mixing.share is not None:
+        if self._start is not None and not self._chooses and self.ranker.mixing.share is not None:
             unmixed = {UNMIXED: Places(*(each[last - 1] for each in places))}
             return last, unmixed if self._ranks_directly else {DIRECT: direct, **unmixed}
         if self._ranks_directly:
@@ -146,25 +143,29 @@ class ScaledJudging(VectorJudging):
         self.ranker.grid, self.ranker.scaling = grid, dataclasses.replace(scaling, width=width, depth=depth)
         return grid.place, {DIRECT: direct}
 
-    def _choose_share(self, found: dict[str, Places], qrels: Qrels) -> dict[str, Places]:
-        """Rank with every share of the encoder, and choose one; `found` are the places without it."""
+    def _mixed(self, found: dict[str, Places], qrels: Qrels) -> dict[str, Places]:
+        """Rank with the encoder's share, and choose it if it is not known; `found` are the places without it."""
         assert self._start is not None
         mixing: Mixing = self.ranker.mixing
         with_direct = DIRECT in found
         alone = self._vectors[:, [0, self._chosen] if with_direct else [self._chosen]]
-        shares = mixing.tried
+        shares = mixing.tried if mixing.share is None else [0.0, mixing.share]
         self._vectors = torch.cat([mix(alone, self._start, share) for share in shares], dim=1)
         with self._scan() as pool:
             places = qrels.places(self._vectors, pool, **self._given).to_depth(self._depth)
-        each = [Places(above, tied) for above, tied in zip(*places, strict=True)]
         step = 1 + with_direct
-        name, metric = next(iter(self.ranker.metrics.items()))
-        values = torch.stack([qrels.value(metric, one) for one in each[step - 1 :: step]])
-        self.ranker.curve = curve = MixingCurve(name, shares, values, mixing.standard_errors)
-        self.ranker.mixing = dataclasses.replace(mixing, share=shares[curve.place])
-        self._chosen = curve.place * step + step - 1
-        direct = {DIRECT: each[curve.place * step]} if with_direct else {}
-        return {**direct, UNMIXED: each[step - 1], self.ranker.name: each[self._chosen]}
+        each = [Places(above, tied) for above, tied in zip(*places, strict=True)]
+        direct, scaled = each[::step], each[step - 1 :: step]
+        place = len(shares) - 1
+        if mixing.share is None:
+            name, metric = next(iter(self.ranker.metrics.items()))
+            values = torch.stack([qrels.value(metric, one) for one in scaled])
+            self.ranker.curve = curve = MixingCurve(name, shares, values, mixing.standard_errors)
+            place = curve.place
+            self.ranker.mixing = dataclasses.replace(mixing, share=shares[place])
+        self._chosen = place * step + step - 1
+        beside = {DIRECT: direct[place]} if with_direct else {}
+        return {**beside, UNMIXED: scaled[0], self.ranker.name: scaled[place]}
 
     def _vectors_of_encoder(self, queries: Int[Tensor, " Q"]) -> Float[Tensor, "Q E"] | None:
         """The encoder's vectors of queries, where they are mixed in: not in training, nor where there are none."""

@@ -48,4 +48,10 @@ def test_one_query_tells_nothing_so_that_the_encoder_stays() -> None:
 def test_the_ranker_alone_is_always_tried() -> None:
     assert Mixing(shares=[1.0, 0.5]).tried == [0.0, 0.5, 1.0]
     curve = MixingCurve("mrr", [0.0, 1.0], torch.tensor([[0.5, 0.75], [0.5, 0.25]]), 0.0)
-    assert curve.plain() == {"share": 0.0, "metric": "mrr", "shares": [0.0, 1.0], "values": [0.625, 0.375], "queries": 2}
+    assert curve.plain() == {
+        "share": 0.0,
+        "metric": "mrr",
+        "shares": [0.0, 1.0],
+        "values": [0.625, 0.375],
+        "queries": 2,
+    }
