@@ -1,6 +1,6 @@
 """PoolRankingData: queries over one pool of candidates; the base of all datamodules over a pool."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from ranking.batch import Batch
 from ranking.pool_batch import PoolBatch
 from ranking.pool_data import Reading, Tokenize
 from ranking.stores.candidate_pool import CandidatePool
+from ranking.stores.joined_pool import JoinedPool
 from registry import ConfigError
 
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
@@ -34,9 +35,10 @@ class PoolRankingData(RankingData):
         split_shares: Shares of train, val and test, for queries that the pool does not assign to a split.
         eval_batch_size: Queries per step and process in validation and test.
         verify: Check the pool's hashes before using it.
-        num_labelled: Number of queries to draw for training and validation together; None for all. Of the others, those
-            that the pool does not assign to a split are for the test.
+        num_labelled: Number of queries to draw for training and validation together; None for all. If no query is
+            for the test, the others are.
         seed: The seed of this draw.
+        mixed_with: Folders of other pools whose candidates are ranked as well.
 
     Raises:
         ConfigError: If a split has no query with a right candidate.
@@ -56,9 +58,12 @@ class PoolRankingData(RankingData):
         verify: bool,
         num_labelled: int | None = None,
         seed: int = 0,
+        mixed_with: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.pool = CandidatePool.open(Path(path), verify=verify)
+        if mixed_with:
+            self.pool = JoinedPool([self.pool, *(CandidatePool.open(each, verify=verify) for each in mixed_with)])
         self._own, self._eval_batch_size = own_lists, eval_batch_size
         self._judgements = Judgements(self.pool, exclude_history)
         self._splits = self._assign_splits(split_shares, num_labelled, seed)
@@ -207,11 +212,9 @@ class PoolRankingData(RankingData):
             problem = "the pool has no queries."
             raise ConfigError(str(self.pool.path), problem, cure="build it from a source with queries")
         has_relevant = self._judgements.num_relevant > 0
-        if num_labelled is None:
-            split = assign_splits(queries.split, queries.text, shares)
-        else:
-            usable = has_relevant & queries.judged
-            split = draw_splits(queries.split, usable, shares, num_labelled, seed)
+        split = assign_splits(queries.split, queries.text, shares)
+        if num_labelled is not None:
+            split = draw_splits(split, has_relevant & queries.judged, shares, num_labelled, seed)
         found = {name: ((split == code) & queries.judged).nonzero().flatten() for name, code in SPLIT_CODES.items()}
         for name, index in found.items():
             if not bool(has_relevant[index].any()):

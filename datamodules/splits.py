@@ -58,8 +58,8 @@ def draw_splits(
 ) -> UInt8[Tensor, " Q"]:
     """The split of every query where only some are drawn at random for training and validation.
 
-    A share val / (train + val) of them, at least one, is for validation. Queries that are given for the test stay so;
-    of the others that are not drawn, those without a given split are for the test, and the rest are in no split.
+    A share val / (train + val) of them, at least one, is for validation. Test queries stay so, and queries that are not
+    drawn are in no split; but without test queries, those that are not drawn become the test.
 
     Args:
         given: The split of each query, as a code of `SPLITS`.
@@ -79,7 +79,9 @@ def draw_splits(
     drawn = open_to_draw[torch.randperm(len(open_to_draw), generator=generator)[:num_labelled]]
     train, val, _ = shares
     num_val = min(max(1, round(num_labelled * val / ((train + val) or 1))), num_labelled - 1)
-    split = torch.where((given == SPLITS["test"]) | (given == SPLITS[None]), SPLITS["test"], SPLITS[None])
+    is_test = given == SPLITS["test"]
+    is_test |= ~is_test.any()
+    split = torch.where(is_test, SPLITS["test"], SPLITS[None])
     split[drawn[num_val:]], split[drawn[:num_val]] = SPLITS["train"], SPLITS["val"]
     return split.to(given.dtype)
 

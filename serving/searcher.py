@@ -14,13 +14,11 @@ from rankers.lranker.mixing import mix
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import best
 from ranking.stores.candidate_pool import CandidatePool
+from ranking.stores.joined_pool import DECIDES_VECTORS
 from ranking.texts import check_texts
 from registry import ConfigError
 
 S = TypeVar("S", bound="Searcher")
-
-# The fields that candidates' vectors depend on. Those of queries do not matter: the ranker embeds queries itself.
-_DECIDES_VECTORS = ("sha256", "pooling", "normalize", "max_length", "candidate_prompt")
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,8 @@ class Searcher:
 
     def __init__(self, ranker: LRanker, pool: CandidatePool) -> None:
         ours, theirs = ranker.encoder or {}, pool.encoder or {}
-        for field in (*_DECIDES_VECTORS, "feature_dim"):
+        # Fields of queries do not matter: the ranker embeds queries itself.
+        for field in (*DECIDES_VECTORS, "feature_dim"):
             wanted, found = ours.get(field), theirs.get(field)
             if field == "feature_dim":
                 wanted, found = ranker.feature_dim, pool.feature_dim

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,12 +24,13 @@ from rich.markup import escape
 from console.tables import print_table
 from datamodules.base import RankingData
 from datamodules.group_data import GroupData
+from features.building.extractor import Extractor
 from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import CONFIG_FILE, describe_anew, save_pretrained, write_checkpoint
 from ranking.evaluation import Evaluation
 from ranking.response_analysis import Analysis
 from ranking.stores.files import lock_folder, write_file
-from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
+from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, FeaturesConfig, RunConfig, load_config
 from registry.config import to_yaml
 from training.callbacks import (
     DrawnFindings,
@@ -135,7 +136,8 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     seed_everything(config.seed, workers=True, verbose=False)
     processes = Processes(config.trainer)
     path = _find_store(config, processes)
-    datamodule = _build_datamodule(config, path)
+    mixed = mixed_pools(config, lambda extractor: _built(extractor, processes))
+    datamodule = _build_datamodule(config, path, mixed)
     check_steps(config.trainer, datamodule)
     if (start := load_start(config, resume)) is not None:
         check_start(start, config, datamodule)
@@ -219,15 +221,39 @@ def _find_store(config: RunConfig, processes: Processes) -> str:
     if config.features is None:
         return config.datamodule["path"]
     extractor = build_extractor(config.features)
+    return _built(extractor, processes, lambda: check_data(config, download=True))
+
+
+def _built(extractor: Extractor, processes: Processes, check_first: Callable[[], Any] | None = None) -> str:
+    """The folder of an extractor; one process builds it if it does not exist, after a check."""
     processes.wait_for(extractor.path)
     with processes.telling_failure(extractor.path):
-        if not extractor.path.exists():
-            check_data(config, download=True)
+        if check_first and not extractor.path.exists():
+            check_first()
         return str(extractor.run(to_train=True))
 
 
-def _build_datamodule(config: RunConfig, path: str) -> RankingData:
-    node = {**config.datamodule, "path": path}
+def mixed_pools(config: RunConfig, build: Callable[[Extractor], str]) -> list[str]:
+    """The folders of `datamodule.mixed_with`.
+
+    Args:
+        config: The config of a run.
+        build: Builds a pool that is named by a config, if it does not exist, and returns its folder.
+    """
+    further = [each.name for each in dataclasses.fields(RunConfig) if each.name not in ("features", "imports")]
+    paths = []
+    for name in config.datamodule.get("mixed_with") or []:
+        if Path(name).suffix != ".yaml":
+            paths.append(name)
+            continue
+        features = load_config(name, into=FeaturesConfig, ignore=further).features
+        encoder = {"encoder": config.features["encoder"]} if config.features and "encoder" in config.features else {}
+        paths.append(str(build(build_extractor({**features, **encoder}))))
+    return paths
+
+
+def _build_datamodule(config: RunConfig, path: str, mixed: list[str]) -> RankingData:
+    node = {**config.datamodule, "path": path, **({"mixed_with": mixed} if mixed else {})}
     if node.get("seed") is None:
         node["seed"] = config.seed
     return DATAMODULES.build(node, path="datamodule")

@@ -20,8 +20,8 @@ from registry.schema import NUMBER
 from training.results.report import BOUND, WITHIN
 
 Costs = Literal["parameters", "loaded", "fit", "score", "memory"]
-Value = Costs | Literal["test", "val", "gain", "lc_win_rate", "scaling", "spread", "context_cost"]
-OF_METRICS, OF_CENTROIDS = ("test", "val", "gain"), ("spread", "context_cost")
+Value = Costs | Literal["test", "val", "gain", "lc_win_rate", "scaling", "spread", "context_cost", "below", "change"]
+OF_METRICS, OF_CENTROIDS = ("test", "val", "gain", "below"), ("spread", "context_cost")
 Plot = Literal["by_k", "ranges", "heat_map", "curves"]
 Overrides = list[str]
 _MODEL = ("model", "package", "revision", "gguf")
@@ -85,7 +85,8 @@ class Column:
         value: What the column shows of a run.
         metric: The metric; null for the table's.
         scorer: Another scorer of the same run; null for the row's.
-        over: The scorer that a `gain` is measured against.
+        over: The scorer that a `gain` is measured against, or that `below` counts the worse seeds against.
+        between: For a `change`: two columns; it is what the second is more than the first, in percent of the first.
     """
 
     name: Text
@@ -96,6 +97,7 @@ class Column:
     metric: Text | None = None
     scorer: Text | None = None
     over: Text | None = None
+    between: tuple[Text, Text] | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ class TableSpec:
         """Each section, row and column with runs of its own."""
         columns = [column for column in self.config.columns if self.place(column) == column.name]
         rows = [row for row in self.config.rows if row.of is None]
-        yield from itertools.product(self.config.sections, rows, columns)
+        with_runs = [column for column in columns if column.value != "change"]
+        yield from itertools.product(self.config.sections, rows, with_runs)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell with runs of its own, with its checked config.
@@ -336,8 +339,15 @@ def _check_names(config: TableConfig) -> None:
                 problem = f"the runs of this column are those of {first}."
                 raise ConfigError(path, problem, cure=f"{first} instead, or other data or overrides for {name}")
     for place, column in enumerate(config.columns):
-        if column.value == "gain" and column.over is None:
-            raise ConfigError(f"columns[{place}].over", "a gain needs the scorer it is measured against.")
+        if column.value in ("gain", "below") and column.over is None:
+            problem = f"a {column.value} needs the scorer it is measured against."
+            raise ConfigError(f"columns[{place}].over", problem)
+        if (column.value == "change") != (column.between is not None):
+            problem = "a change is between two columns; no other value is."
+            raise ConfigError(f"columns[{place}].between", problem, cure="value: change, between: [first, second]")
+        others = [each.name for each in config.columns if each.value in ("test", "val")]
+        if unknown := [name for name in column.between or () if name not in others]:
+            raise ConfigError(f"columns[{place}].between", "no such column.", given=unknown[0], known=others)
         if column.value in OF_CENTROIDS and config.measure != "centroids":
             raise ConfigError("measure", f"{column.value} of {column.name!r} needs this.", cure="measure: centroids")
         if config.plot == "curves" and not NUMBER.fullmatch(column.name.rpartition(" ")[2]):

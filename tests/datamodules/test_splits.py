@@ -40,14 +40,16 @@ def test_what_is_not_said_follows_the_shares() -> None:
 
 
 def test_drawn_queries_train_and_validate_and_the_others_are_tests_or_nothing() -> None:
-    given = torch.tensor([UNSAID] * 40 + [TRAIN] * 40 + [TEST] * 10, dtype=torch.uint8)
+    given = torch.tensor([VAL] * 40 + [TRAIN] * 40 + [TEST] * 10, dtype=torch.uint8)
     usable = torch.ones(90, dtype=torch.bool)
     usable[:5] = False
-    found = draw_splits(given, usable, (0.75, 0.25, 0.0), 20, seed=3)
-    assert int((found == TRAIN).sum()) == 15 and int((found == VAL).sum()) == 5
-    assert (found[80:] == TEST).all() and (found[:5] == TEST).all(), "what cannot be drawn is judged all the same"
-    drawn = (found == TRAIN) | (found == VAL)
-    assert (found[:40][~drawn[:40]] == TEST).all() and (found[40:80][~drawn[40:80]] == UNSAID).all()
+    for tests, others in ((TEST, UNSAID), (TRAIN, TEST)):
+        given[80:] = tests
+        usable[80:] = tests == TEST
+        found = draw_splits(given, usable, (0.75, 0.25, 0.0), 20, seed=3)
+        assert int((found == TRAIN).sum()) == 15 and int((found == VAL).sum()) == 5
+        drawn = (found == TRAIN) | (found == VAL)
+        assert (found[80:] == TEST).all() and (found[:80][~drawn[:80]] == others).all() and not drawn[:5].any()
     other = draw_splits(given, usable, (0.75, 0.25, 0.0), 20, seed=4)
     assert not torch.equal(found, other)
     assert torch.equal(found, draw_splits(given, usable, (0.75, 0.25, 0.0), 20, seed=3))
@@ -55,7 +57,7 @@ def test_drawn_queries_train_and_validate_and_the_others_are_tests_or_nothing() 
 
 @pytest.mark.parametrize("count", [1, 6])
 def test_more_queries_than_there_are_or_fewer_than_two_cannot_be_drawn(count: int) -> None:
-    given = torch.full((5,), UNSAID, dtype=torch.uint8)
+    given = torch.full((5,), TRAIN, dtype=torch.uint8)
     with pytest.raises(ConfigError, match="of 5 queries with right candidates cannot be drawn") as error:
         draw_splits(given, torch.ones(5, dtype=torch.bool), SHARES, count, seed=0)
     assert error.value.path == "datamodule.num_labelled"
