@@ -137,13 +137,13 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     processes = Processes(config.trainer)
     path = _find_store(config, processes)
     mixed = mixed_pools(config, lambda extractor: _built(extractor, processes))
-    datamodule = _build_datamodule(config, path, mixed)
+    datamodule = build_datamodule(config, path, mixed)
     check_steps(config.trainer, datamodule)
     if (start := load_start(config, resume)) is not None:
         check_start(start, config, datamodule)
     ranker_options = RANKERS.complete(config.ranker, datamodule.facts, "ranker")
     config = dataclasses.replace(config, ranker=resolve_backbone(ranker_options, config.trainer))
-    ranker = _build_ranker(config, datamodule)
+    ranker = build_ranker(config, datamodule)
     if start is not None:
         config = start_from(ranker, start, config)
     if resume:
@@ -252,14 +252,16 @@ def mixed_pools(config: RunConfig, build: Callable[[Extractor], str]) -> list[st
     return paths
 
 
-def _build_datamodule(config: RunConfig, path: str, mixed: list[str]) -> RankingData:
+def build_datamodule(config: RunConfig, path: str, mixed: list[str]) -> RankingData:
+    """The datamodule of a run on a store or pool, with the run's seed if it has none of its own."""
     node = {**config.datamodule, "path": path, **({"mixed_with": mixed} if mixed else {})}
     if node.get("seed") is None:
         node["seed"] = config.seed
     return DATAMODULES.build(node, path="datamodule")
 
 
-def _build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
+def build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
+    """The ranker of a run before training; its options are complete."""
     ranker = RANKERS.assemble(config.ranker, path="ranker")
     check_ranker_alone(ranker, datamodule)
     ranker.encoder = datamodule.encoder

@@ -25,7 +25,7 @@ from rankers.judging.groups import GroupJudging
 from ranking.evaluation import Judged
 from ranking.stores.files import sha256_of, write_file
 from ranking.stores.format import MANIFEST
-from registry import DATAMODULES, EXTRACTORS, RANKERS, RunConfig, load_config
+from registry import EXTRACTORS, RANKERS, RunConfig, load_config
 from training import run
 from training.results.provenance import provenance
 from training.results.report import Report, write_json, write_per_query
@@ -203,7 +203,9 @@ def _judge(folder: Path, config: RunConfig) -> tuple[Finding, Path]:
     home = folder / "judged" / digest
     if not (home / run.METRICS).is_file():
         datamodule = _datamodule(config)
-        ranker = load_ranker(folder)
+        # A run without anything to train has no checkpoint.
+        is_saved = (folder / run.BEST).is_file()
+        ranker = load_ranker(folder) if is_saved else run.build_ranker(load_config(folder / run.CONFIG), datamodule)
         judged = (_judge_groups if isinstance(datamodule, GroupData) else _judge_pool)(ranker, config, datamodule)
         report = Report.of(RANKERS.name_of(type(ranker)) or "", judged, ranker.metrics)
         home.mkdir(parents=True, exist_ok=True)
@@ -232,10 +234,8 @@ def _datamodule(config: RunConfig) -> RankingData:
     path = config.datamodule["path"] if config.features is None else None
     if config.features is not None:
         path = str(EXTRACTORS.build(config.features, path="features").run(to_train=True))  # type: ignore[attr-defined]
-    node = {**config.datamodule, "path": path}
-    if mixed := run.mixed_pools(config, lambda extractor: str(extractor.run(to_train=True))):
-        node["mixed_with"] = mixed
-    return DATAMODULES.build(node, path="datamodule")
+    mixed = run.mixed_pools(config, lambda extractor: str(extractor.run(to_train=True)))
+    return run.build_datamodule(config, str(path), mixed)
 
 
 def _means(test: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -75,6 +75,19 @@ def test_a_run_is_judged_on_its_pool_mixed_with_others_and_the_drop_stands_besid
     assert f"{int(alone['lranker'] < alone['encoder'] - 1e-9)} of 1; mean" in text
 
 
+def test_a_run_without_anything_to_train_is_judged_on_mixed_pools_too(
+    pool_table: Callable[..., str], here: list[str], tmp_path: Path
+) -> None:
+    write_pool(tmp_path / "copy")
+    columns = [{"name": "alone"}, {"name": "mixed", "judged": [f"datamodule.mixed_with=[{tmp_path / 'copy'}]"]}]
+    rows = [{"name": "encoder alone", "overrides": ["ranker={name: encoder}", "references=[bm25]"]}]
+    name = pool_table(columns=columns, rows=rows)
+    run_table(name, [], tmp_path / "results", tmp_path / "table_runs", Console(quiet=True))
+    cells = json.loads((tmp_path / "results/small.json").read_text())["cells"]
+    alone, mixed = (cell["scorers"]["encoder"]["mrr"] for cell in cells)
+    assert alone / 2 < mixed < alone and len(here) == 2
+
+
 @pytest.mark.parametrize(("columns", "path", "problem"), [
     ([{"name": "a"}, {"name": "b", "value": "change"}], "columns[1].between", "a change is between two columns"),
     ([{"name": "a", "between": ["a", "a"]}], "columns[0].between", "a change is between two columns"),
