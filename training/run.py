@@ -260,6 +260,17 @@ def build_datamodule(config: RunConfig, path: str, mixed: list[str]) -> RankingD
     return DATAMODULES.build(node, path="datamodule")
 
 
+def datamodule_of(config: RunConfig) -> RankingData:
+    """The datamodule of a finished run; features that do not exist any more are built again."""
+
+    def build(extractor: Extractor) -> str:
+        return str(extractor.run(to_train=True))
+
+    features = config.features
+    path = config.datamodule["path"] if features is None else build(build_extractor(features))
+    return build_datamodule(config, path, mixed_pools(config, build))
+
+
 def build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
     """The ranker of a run before training; its options are complete."""
     ranker = RANKERS.assemble(config.ranker, path="ranker")

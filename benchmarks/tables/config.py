@@ -268,17 +268,34 @@ def _with_data(config: TableConfig) -> TableConfig:
     """The table on other data: columns that only differed by their data become one, and base models have no say."""
     if config.data is None:
         return config
-    columns: dict[Any, Column] = {}
+    kept: dict[str, Column] = {}
+    # The column that stands for each, as those that only differed by their data are one.
+    standing: dict[str, Column] = {}
     for column in config.columns:
-        told_by_data = column.data is not None
-        named = dataclasses.replace(column, name=Path(config.data).stem) if told_by_data else column
-        moved = dataclasses.replace(named, data=config.data)
-        columns.setdefault(json.dumps(dataclasses.asdict(moved)), moved)
+        unnamed = dataclasses.replace(column, name="-", data=config.data)
+        standing[column.name] = kept.setdefault(json.dumps(dataclasses.asdict(unnamed)), column)
+    names = _names_on(Path(config.data).stem, [*kept.values()], config.metric)
+    columns = []
+    for column in kept.values():
+        between = column.between and (names[standing[column.between[0]].name], names[standing[column.between[1]].name])
+        columns.append(dataclasses.replace(column, name=names[column.name], data=config.data, between=between))
     question = f"{config.question}; here on {Path(config.data).stem}"
     rows = [dataclasses.replace(row, columns={}) for row in config.rows]
-    return dataclasses.replace(
-        config, question=question, rows=rows, columns=list(columns.values()), sections=[Section()]
-    )
+    return dataclasses.replace(config, question=question, rows=rows, columns=columns, sections=[Section()])
+
+
+def _names_on(stem: str, columns: Sequence[Column], metric: str) -> dict[str, str]:
+    """The names of columns on other data: columns that had data of their own are named by the new, and told apart."""
+    ways = [
+        {
+            column.name: name.format(stem=stem, metric=column.metric or metric, column=column.name)
+            if column.data is not None
+            else column.name
+            for column in columns
+        }
+        for name in ("{stem}", "{stem} {metric}", "{stem}, as {column}")
+    ]
+    return next(names for names in ways if len({*names.values()}) == len(columns))
 
 
 def _on_data(data: str | None, overrides: list[str]) -> list[str]:

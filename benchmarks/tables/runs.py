@@ -25,7 +25,7 @@ from rankers.judging.groups import GroupJudging
 from ranking.evaluation import Judged
 from ranking.stores.files import sha256_of, write_file
 from ranking.stores.format import MANIFEST
-from registry import EXTRACTORS, RANKERS, RunConfig, load_config
+from registry import RANKERS, RunConfig, load_config
 from training import run
 from training.results.provenance import provenance
 from training.results.report import Report, write_json, write_per_query
@@ -171,7 +171,7 @@ def _write_cost(folder: Path, config: RunConfig, data: str | None) -> None:
     if (folder / run.BEST).is_file():
         ranker = load_ranker(folder)
         scoring["num_loaded"] = sum(weight.numel() for weight in ranker.parameters())
-        datamodule = _datamodule(load_config(folder / run.CONFIG))
+        datamodule = run.datamodule_of(load_config(folder / run.CONFIG))
         if isinstance(datamodule, GroupData):
             scoring["score_seconds"] = _seconds_to_score(ranker.to(device), datamodule)
     cost = {
@@ -202,7 +202,7 @@ def _judge(folder: Path, config: RunConfig) -> tuple[Finding, Path]:
     digest = hashlib.sha256(judged.encode()).hexdigest()[:12]
     home = folder / "judged" / digest
     if not (home / run.METRICS).is_file():
-        datamodule = _datamodule(config)
+        datamodule = run.datamodule_of(config)
         # A run without anything to train has no checkpoint.
         is_saved = (folder / run.BEST).is_file()
         ranker = load_ranker(folder) if is_saved else run.build_ranker(load_config(folder / run.CONFIG), datamodule)
@@ -228,14 +228,6 @@ def _judge_pool(ranker: Ranker[Any], config: RunConfig, datamodule: RankingData)
     options = {name: value for name, value in config.trainer.items() if name in ("accelerator", "precision")}
     build_trainer({**options, "enable_progress_bar": False}).test(ranker, datamodule=datamodule, verbose=False)
     return ranker.evaluation
-
-
-def _datamodule(config: RunConfig) -> RankingData:
-    path = config.datamodule["path"] if config.features is None else None
-    if config.features is not None:
-        path = str(EXTRACTORS.build(config.features, path="features").run(to_train=True))  # type: ignore[attr-defined]
-    mixed = run.mixed_pools(config, lambda extractor: str(extractor.run(to_train=True)))
-    return run.build_datamodule(config, str(path), mixed)
 
 
 def _means(test: Mapping[str, Any]) -> dict[str, dict[str, float]]:
