@@ -43,6 +43,7 @@ SPEED = {
 }
 COUNTS = {"parameters": "how many weights the paper's rankers and reward models train, from their shapes alone"}
 CHECKS = {"verdicts": "verdicts on public answers against what is known of them; data=FOLDER with the answers"}
+PICTURES = {"embeddings": "a query's embeddings in parts of the pool, after a run of LRanker: run=RUN [query=ID]"}
 BENCHMARKS = {name: what for kind in SPEED.values() for name, what in kind.items()}
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -55,7 +56,7 @@ def tables() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the named benchmarks; exit status 1 if a ratio misses its target, or a benchmark cannot run here."""
-    known = COUNTS | CHECKS | tables()
+    known = COUNTS | CHECKS | PICTURES | tables()
     listing, listed = ("\n".join(f"  {name:20} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, known))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -102,6 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
             if name in CHECKS:
                 holds &= _run_verdicts(overrides, chosen, console)
                 continue
+            if name in PICTURES:
+                holds &= _draw_embeddings(overrides, chosen, console)
+                continue
             if is_table.get(name):
                 if status := _run_table(name, overrides, chosen, console):
                     return status
@@ -130,6 +134,23 @@ def _run_verdicts(overrides: list[str], chosen: argparse.Namespace, console: Con
     except ConfigError as error:
         console.print(f"verdicts has not run. {error}\n", style="red", markup=False)
         return False
+    return True
+
+
+def _draw_embeddings(overrides: list[str], chosen: argparse.Namespace, console: Console) -> bool:
+    """Draw a query's embeddings; return whether it could be done."""
+    from benchmarks.embeddings import QueryEmbeddings
+
+    given = dict(each.split("=", 1) for each in overrides)
+    path = chosen.results / "embeddings.png"
+    try:
+        if "run" not in given:
+            raise ConfigError("run", "has to be set.", cure="run=FOLDER, a finished run of lranker")
+        QueryEmbeddings.of(Path(given["run"]), given.get("query")).draw(path)
+    except ConfigError as error:
+        console.print(f"embeddings has not run. {error}\n", style="red", markup=False)
+        return False
+    console.print(f"written: {path}")
     return True
 
 

@@ -18,7 +18,7 @@ from ranking.pool_batch import PoolBatch
 from ranking.stores.files import StoreError
 from ranking.vectors.partitions import Partitions
 from registry import DATAMODULES, ConfigError
-from registry.ranges import Count, Few, FilePath, NonNegative, Rank, Seed, Text
+from registry.ranges import Count, Few, FilePath, NonNegative, Rank, Rows, Seed, Text
 
 
 @DATAMODULES.register("partitioned_candidates")
@@ -51,6 +51,10 @@ class PartitionedCandidates(PoolRankingData):
             they may be right; null to keep all.
         exclude_history: Remove the candidates in a query's history from what it ranks, in training and evaluation.
         split_shares: Shares of train, val and test (sum 1), for queries that the pool does not assign to a split.
+        num_labelled: Number of queries to draw at random for training and validation together, to try how many are
+            needed; null for all. If no query is for the test (its share is 0), the others are.
+        mixed_with: Other pools of the same encoder whose candidates are ranked with those of this pool: their folders,
+            or in a run also configs whose `features:` build them, with the encoder of the run.
         eval_batch_size: Queries per step and process in validation and test.
         encoder: The model that the pool's vectors must come from; null for any.
         seed: The seed of the splits and of all draws; null for the run's seed.
@@ -77,6 +81,8 @@ class PartitionedCandidates(PoolRankingData):
         mine_margin: Annotated[float, Gt(0), Le(10)] | None = 0.95,
         exclude_history: bool = False,
         split_shares: tuple[NonNegative, NonNegative, NonNegative] = (0.8, 0.1, 0.1),
+        num_labelled: Rows | None = None,
+        mixed_with: list[FilePath] = [],  # noqa: B006
         eval_batch_size: Count = 64,
         encoder: Text | None = None,
         seed: Seed | None = None,
@@ -90,6 +96,9 @@ class PartitionedCandidates(PoolRankingData):
             split_shares=split_shares,
             eval_batch_size=eval_batch_size,
             verify=verify,
+            num_labelled=num_labelled,
+            seed=seed or 0,
+            mixed_with=mixed_with,
         )
         self._check_encoder(encoder)
         self._batch_size, self._num_workers = batch_size, num_workers

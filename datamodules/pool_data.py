@@ -1,6 +1,6 @@
 """PoolRankingData: queries over one pool of candidates; the base of all datamodules over a pool."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,11 +14,12 @@ from datamodules.epoch_loader import EpochLoader
 from datamodules.pools.judgements import Judgements
 from datamodules.pools.pool_batches import EvaluationPoolBatches
 from datamodules.pools.token_lists import TokenLists
-from datamodules.splits import SPLIT_CODES, assign_splits
+from datamodules.splits import SPLIT_CODES, assign_splits, draw_splits
 from ranking.batch import Batch
 from ranking.pool_batch import PoolBatch
 from ranking.pool_data import Reading, Tokenize
 from ranking.stores.candidate_pool import CandidatePool
+from ranking.stores.joined_pool import JoinedPool
 from registry import ConfigError
 
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
@@ -34,6 +35,10 @@ class PoolRankingData(RankingData):
         split_shares: Shares of train, val and test, for queries that the pool does not assign to a split.
         eval_batch_size: Queries per step and process in validation and test.
         verify: Check the pool's hashes before using it.
+        num_labelled: Number of queries to draw for training and validation together; None for all. If no query is
+            for the test, the others are.
+        seed: The seed of this draw.
+        mixed_with: Folders of other pools whose candidates are ranked as well.
 
     Raises:
         ConfigError: If a split has no query with a right candidate.
@@ -51,12 +56,17 @@ class PoolRankingData(RankingData):
         split_shares: tuple[float, float, float],
         eval_batch_size: int,
         verify: bool,
+        num_labelled: int | None = None,
+        seed: int = 0,
+        mixed_with: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.pool = CandidatePool.open(Path(path), verify=verify)
+        if mixed_with:
+            self.pool = JoinedPool([self.pool, *(CandidatePool.open(each, verify=verify) for each in mixed_with)])
         self._own, self._eval_batch_size = own_lists, eval_batch_size
         self._judgements = Judgements(self.pool, exclude_history)
-        self._splits = self._assign_splits(split_shares)
+        self._splits = self._assign_splits(split_shares, num_labelled, seed)
         self._tokens: dict[str, TokenLists] = {}
         self._candidate_tokens: TokenLists | None = None
         self._history: TokenLists | None = None
@@ -208,13 +218,17 @@ class PoolRankingData(RankingData):
         )
         return EpochLoader(source)
 
-    def _assign_splits(self, shares: tuple[float, float, float]) -> dict[str, Tensor]:
+    def _assign_splits(
+        self, shares: tuple[float, float, float], num_labelled: int | None, seed: int
+    ) -> dict[str, Tensor]:
         queries = self.pool.queries
         if not queries.num_queries:
             problem = "the pool has no queries."
             raise ConfigError(str(self.pool.path), problem, cure="build it from a source with queries")
-        split = assign_splits(queries.split, queries.text, shares)
         has_relevant = self._judgements.num_relevant > 0
+        split = assign_splits(queries.split, queries.text, shares)
+        if num_labelled is not None:
+            split = draw_splits(split, has_relevant & queries.judged, shares, num_labelled, seed)
         found = {name: ((split == code) & queries.judged).nonzero().flatten() for name, code in SPLIT_CODES.items()}
         for name, index in found.items():
             if not bool(has_relevant[index].any()):

@@ -5,7 +5,8 @@ from bisect import bisect_right
 from collections.abc import Callable
 from itertools import accumulate
 
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from ranking.stores.format import SPLITS
@@ -46,6 +47,43 @@ def assign_splits(
             if _place(text(query)) < share:
                 split[query] = SPLITS["val"]
     return split
+
+
+def draw_splits(
+    given: UInt8[Tensor, " Q"],
+    usable: Bool[Tensor, " Q"],
+    shares: tuple[float, float, float],
+    num_labelled: int,
+    seed: int,
+) -> UInt8[Tensor, " Q"]:
+    """The split of every query where only some are drawn at random for training and validation.
+
+    A share val / (train + val) of them, at least one, is for validation. Test queries stay so, and queries that are not
+    drawn are in no split; but without test queries, those that are not drawn become the test.
+
+    Args:
+        given: The split of each query, as a code of `SPLITS`.
+        usable: Whether a query may be drawn: it has a right candidate.
+        shares: Shares of train, val and test.
+        num_labelled: How many queries to draw.
+        seed: The seed of the draw.
+
+    Raises:
+        ConfigError: If too few queries are usable, or fewer than two are asked for.
+    """
+    open_to_draw = (usable & (given != SPLITS["test"])).nonzero().flatten()
+    if not 2 <= num_labelled <= len(open_to_draw):
+        problem = f"{num_labelled} of {len(open_to_draw)} queries with right candidates cannot be drawn."
+        raise ConfigError("datamodule.num_labelled", problem, cure=f"2 to {len(open_to_draw)}, or null for all")
+    generator = torch.Generator().manual_seed(seed)
+    drawn = open_to_draw[torch.randperm(len(open_to_draw), generator=generator)[:num_labelled]]
+    train, val, _ = shares
+    num_val = min(max(1, round(num_labelled * val / ((train + val) or 1))), num_labelled - 1)
+    is_test = given == SPLITS["test"]
+    is_test |= ~is_test.any()
+    split = torch.where(is_test, SPLITS["test"], SPLITS[None])
+    split[drawn[num_val:]], split[drawn[:num_val]] = SPLITS["train"], SPLITS["val"]
+    return split.to(given.dtype)
 
 
 def _place(text: str) -> float:

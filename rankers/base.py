@@ -77,6 +77,9 @@ class Ranker(LightningModule, Generic[AnyBatch]):
     extra: Sequence[str] = ()
     """What the ranker reads of each candidate besides its vector or text, such as `num_tokens`."""
 
+    start_counts: bool = False
+    """Whether the state before training can be the best checkpoint, because it ranks well already."""
+
     encoder: dict[str, Any] | None = None
     """The model that computed the ranker's input features; saved with the ranker, so that it can score texts."""
 

@@ -16,6 +16,8 @@ from ranking.vectors.search import places, top_k
 
 DIRECT = "depth 0"
 """The name of a ranker without its test-time scaling: in reports a part of it rather than a reference."""
+UNMIXED = "unmixed"
+"""The name of a ranker without the frozen encoder's share of its scores: likewise a part of it."""
 
 _BUDGET = 2**24  # scores of own candidate lists that are held at once
 

@@ -35,11 +35,13 @@ class Start:
     Args:
         name: A run's folder, a `.ckpt` file, or a folder of `save_pretrained`.
         pull: Weight w of w / 2 * |weights - start's weights|^2, which is added to the loss (L2-SP, Li et al. 2018).
+        counts: Whether the start itself can be the best checkpoint: a validation before the first step.
         sha256: The hash of the start's weights, which a run writes into its config; null to take any weights.
     """
 
     name: FilePath
     pull: NonNegative = 0.0
+    counts: bool = True
     sha256: Text | None = None
 
 

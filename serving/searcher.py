@@ -7,18 +7,18 @@ from typing import TypeVar
 
 import torch
 
+from language_models.encoder import Encoder
 from rankers.checkpoint import load_ranker
 from rankers.lranker.lranker import LRanker
+from rankers.lranker.mixing import mix
 from ranking.pool_batch import PoolBatch
 from ranking.pool_evaluation import best
 from ranking.stores.candidate_pool import CandidatePool
+from ranking.stores.joined_pool import DECIDES_VECTORS
 from ranking.texts import check_texts
 from registry import ConfigError
 
 S = TypeVar("S", bound="Searcher")
-
-# The fields that candidates' vectors depend on. Those of queries do not matter: the ranker embeds queries itself.
-_DECIDES_VECTORS = ("sha256", "pooling", "normalize", "max_length", "candidate_prompt")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,13 @@ class Searcher:
         pool: A candidate pool made by the encoder of the ranker's training; it may have other candidates.
 
     Raises:
-        ConfigError: If another encoder made the pool.
+        ConfigError: If another encoder made the pool, or scores have a share of an encoder that is not known.
     """
 
     def __init__(self, ranker: LRanker, pool: CandidatePool) -> None:
         ours, theirs = ranker.encoder or {}, pool.encoder or {}
-        for field in (*_DECIDES_VECTORS, "feature_dim"):
+        # Fields of queries do not matter: the ranker embeds queries itself.
+        for field in (*DECIDES_VECTORS, "feature_dim"):
             wanted, found = ours.get(field), theirs.get(field)
             if field == "feature_dim":
                 wanted, found = ranker.feature_dim, pool.feature_dim
@@ -57,6 +58,11 @@ class Searcher:
                 problem = f"made by another encoder than the one this ranker was trained with: {field} is {found!r}"
                 cure = "build the pool with the encoder of the run's config"
                 raise ConfigError(str(pool.path), f"{problem}, not {wanted!r}.", cure=cure)
+        self._share = ranker.mixing.share or 0.0 if ranker.mixing else 0.0
+        if self._share and not ours:
+            problem = f"the ranker's scores have a share of {self._share:g} of an encoder that the pool does not name."
+            raise ConfigError("ranker.mixing", problem, cure="train with ranker.mixing=null")
+        self._encoder = Encoder(**ours) if self._share else None
         self.ranker, self.pool = ranker.eval(), pool
         ranker.attach(pool)
 
@@ -96,6 +102,9 @@ class Searcher:
         if not len(queries):
             return []
         vectors = self.ranker.query_vectors(self._batch(queries))[:, -1]
+        if self._encoder is not None:
+            start = self._encoder.encode(queries, prompt=self._encoder.query_prompt).to(vectors.device)
+            vectors = mix(vectors.unsqueeze(1), start, self._share)[:, 0]
         candidates, scales = self.ranker.candidates_to_rank(), self.ranker.candidate_scales()
         scores, rows = best(vectors, candidates, min(top_k, self.pool.num_candidates), inverse_norms=scales)
         return [

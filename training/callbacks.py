@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from torch.optim import Optimizer
@@ -108,6 +108,22 @@ class LengthControl(Callback):
 def in_training(trainer: Trainer) -> bool:
     """Whether training is in progress; validating the best checkpoint after training must not log again."""
     return trainer.state.fn == TrainerFn.FITTING
+
+
+class FirstValidation(Callback):
+    """Validates before the first step, so that the state before training can be the best checkpoint."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate, unless the run goes on from a later step."""
+        if trainer.global_step:
+            return
+        for checkpoint in trainer.checkpoint_callbacks:
+            assert isinstance(checkpoint, ModelCheckpoint)
+            # By default Lightning saves nothing before the first step.
+            checkpoint._last_global_step_saved = -1
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
 
 
 class GradientNorm(Callback):

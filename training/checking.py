@@ -113,6 +113,9 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
         ConfigError: For the first error found.
     """
     node, to_build = dict(config.datamodule), False
+    if any(Path(name).suffix == ".yaml" for name in node.get("mixed_with") or []):
+        # A run builds these pools before it opens any.
+        node["mixed_with"] = []
     extractor: Extractor | None = None
     if config.features is not None:
         extractor = build_extractor(config.features)

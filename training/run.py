@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,15 +24,17 @@ from rich.markup import escape
 from console.tables import print_table
 from datamodules.base import RankingData
 from datamodules.group_data import GroupData
+from features.building.extractor import Extractor
 from rankers.base import NonFiniteLossError, Ranker
 from rankers.checkpoint import CONFIG_FILE, describe_anew, save_pretrained, write_checkpoint
 from ranking.evaluation import Evaluation
 from ranking.response_analysis import Analysis
 from ranking.stores.files import lock_folder, write_file
-from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, RunConfig, load_config
+from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, FeaturesConfig, RunConfig, load_config
 from registry.config import to_yaml
 from training.callbacks import (
     DrawnFindings,
+    FirstValidation,
     GradientNorm,
     RankedSamples,
     ReferenceLines,
@@ -136,13 +138,14 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
     seed_everything(config.seed, workers=True, verbose=False)
     processes = Processes(config.trainer)
     path = _find_store(config, processes)
-    datamodule = _build_datamodule(config, path)
+    mixed = mixed_pools(config, lambda extractor: _built(extractor, processes))
+    datamodule = build_datamodule(config, path, mixed)
     check_steps(config.trainer, datamodule)
     if (start := load_start(config, resume)) is not None:
         check_start(start, config, datamodule)
     ranker_options = RANKERS.complete(config.ranker, datamodule.facts, "ranker")
     config = dataclasses.replace(config, ranker=resolve_backbone(ranker_options, config.trainer))
-    ranker = _build_ranker(config, datamodule)
+    ranker = build_ranker(config, datamodule)
     if start is not None:
         config = start_from(ranker, start, config)
     if resume:
@@ -184,7 +187,7 @@ def _run(
     trainer = build_trainer(
         {**often, **config.trainer},
         loggers=loggers,
-        callbacks=[best, *_callbacks(config, folder, start)],
+        callbacks=[best, *_callbacks(config, folder, ranker, start)],
         folder=folder,
     )
     with _alone_in(folder) if trainer.is_global_zero else nullcontext():
@@ -221,21 +224,58 @@ def _find_store(config: RunConfig, processes: Processes) -> str:
     if config.features is None:
         return config.datamodule["path"]
     extractor = build_extractor(config.features)
+    return _built(extractor, processes, lambda: check_data(config, download=True))
+
+
+def _built(extractor: Extractor, processes: Processes, check_first: Callable[[], Any] | None = None) -> str:
+    """The folder of an extractor; one process builds it if it does not exist, after a check."""
     processes.wait_for(extractor.path)
     with processes.telling_failure(extractor.path):
-        if not extractor.path.exists():
-            check_data(config, download=True)
+        if check_first and not extractor.path.exists():
+            check_first()
         return str(extractor.run(to_train=True))
 
 
-def _build_datamodule(config: RunConfig, path: str) -> RankingData:
-    node = {**config.datamodule, "path": path}
+def mixed_pools(config: RunConfig, build: Callable[[Extractor], str]) -> list[str]:
+    """The folders of `datamodule.mixed_with`.
+
+    Args:
+        config: The config of a run.
+        build: Builds a pool that is named by a config, if it does not exist, and returns its folder.
+    """
+    further = [each.name for each in dataclasses.fields(RunConfig) if each.name not in ("features", "imports")]
+    paths = []
+    for name in config.datamodule.get("mixed_with") or []:
+        if Path(name).suffix != ".yaml":
+            paths.append(name)
+            continue
+        features = load_config(name, into=FeaturesConfig, ignore=further).features
+        encoder = {"encoder": config.features["encoder"]} if config.features and "encoder" in config.features else {}
+        paths.append(str(build(build_extractor({**features, **encoder}))))
+    return paths
+
+
+def build_datamodule(config: RunConfig, path: str, mixed: list[str]) -> RankingData:
+    """The datamodule of a run on a store or pool, with the run's seed if it has none of its own."""
+    node = {**config.datamodule, "path": path, **({"mixed_with": mixed} if mixed else {})}
     if node.get("seed") is None:
         node["seed"] = config.seed
     return DATAMODULES.build(node, path="datamodule")
 
 
-def _build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
+def datamodule_of(config: RunConfig) -> RankingData:
+    """The datamodule of a finished run; features that do not exist any more are built again."""
+
+    def build(extractor: Extractor) -> str:
+        return str(extractor.run(to_train=True))
+
+    features = config.features
+    path = config.datamodule["path"] if features is None else build(build_extractor(features))
+    return build_datamodule(config, path, mixed_pools(config, build))
+
+
+def build_ranker(config: RunConfig, datamodule: RankingData) -> Ranker[Any]:
+    """The ranker of a run before training; its options are complete."""
     ranker = RANKERS.assemble(config.ranker, path="ranker")
     check_ranker_alone(ranker, datamodule)
     ranker.encoder = datamodule.encoder
@@ -266,7 +306,7 @@ def build_references(config: RunConfig, datamodule: RankingData) -> dict[str, Ra
     return found
 
 
-def _callbacks(config: RunConfig, folder: Path, start: Ranker[Any] | None) -> list[Callback]:
+def _callbacks(config: RunConfig, folder: Path, ranker: Ranker[Any], start: Ranker[Any] | None) -> list[Callback]:
     chosen = [CALLBACKS.build(node, path=f"callbacks[{place}]") for place, node in enumerate(config.callbacks)]
     always: list[Callback] = [StepSeed(config.seed)]
     if start is not None and config.init_from is not None and config.init_from.pull:
@@ -277,6 +317,8 @@ def _callbacks(config: RunConfig, folder: Path, start: Ranker[Any] | None) -> li
         always.append(progress_callback(config.monitor))
     if config.logger:
         always.append(LearningRateMonitor(logging_interval="step"))
+    if config.init_from.counts if config.init_from is not None else ranker.start_counts:
+        chosen.append(FirstValidation())
     return [*always, *chosen, ResumePoint(folder, config.save_every)]
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 
 from ranking.metrics import metric_name
-from ranking.pool_evaluation import DIRECT
+from ranking.pool_evaluation import DIRECT, UNMIXED
 from ranking.stores.group_store import GroupStore
 from registry import RANKERS, ConfigError, FeaturesConfig, RunConfig, load_config
 from registry.config import CONFIGS
@@ -20,8 +20,8 @@ from registry.schema import NUMBER
 from training.results.report import BOUND, WITHIN
 
 Costs = Literal["parameters", "loaded", "fit", "score", "memory"]
-Value = Costs | Literal["test", "val", "gain", "lc_win_rate", "scaling", "spread", "context_cost"]
-OF_METRICS, OF_CENTROIDS = ("test", "val", "gain"), ("spread", "context_cost")
+Value = Costs | Literal["test", "val", "gain", "lc_win_rate", "scaling", "spread", "context_cost", "below", "change"]
+OF_METRICS, OF_CENTROIDS = ("test", "val", "gain", "below"), ("spread", "context_cost")
 Plot = Literal["by_k", "ranges", "heat_map", "curves"]
 Overrides = list[str]
 _MODEL = ("model", "package", "revision", "gguf")
@@ -85,7 +85,8 @@ class Column:
         value: What the column shows of a run.
         metric: The metric; null for the table's.
         scorer: Another scorer of the same run; null for the row's.
-        over: The scorer that a `gain` is measured against.
+        over: The scorer that a `gain` is measured against, or that `below` counts the worse seeds against.
+        between: For a `change`: two columns; it is what the second is more than the first, in percent of the first.
     """
 
     name: Text
@@ -96,6 +97,7 @@ class Column:
     metric: Text | None = None
     scorer: Text | None = None
     over: Text | None = None
+    between: tuple[Text, Text] | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ class TableSpec:
         """Each section, row and column with runs of its own."""
         columns = [column for column in self.config.columns if self.place(column) == column.name]
         rows = [row for row in self.config.rows if row.of is None]
-        yield from itertools.product(self.config.sections, rows, columns)
+        with_runs = [column for column in columns if column.value != "change"]
+        yield from itertools.product(self.config.sections, rows, with_runs)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell with runs of its own, with its checked config.
@@ -265,17 +268,34 @@ def _with_data(config: TableConfig) -> TableConfig:
     """The table on other data: columns that only differed by their data become one, and base models have no say."""
     if config.data is None:
         return config
-    columns: dict[Any, Column] = {}
+    kept: dict[str, Column] = {}
+    # The column that stands for each, as those that only differed by their data are one.
+    standing: dict[str, Column] = {}
     for column in config.columns:
-        told_by_data = column.data is not None
-        named = dataclasses.replace(column, name=Path(config.data).stem) if told_by_data else column
-        moved = dataclasses.replace(named, data=config.data)
-        columns.setdefault(json.dumps(dataclasses.asdict(moved)), moved)
+        unnamed = dataclasses.replace(column, name="-", data=config.data)
+        standing[column.name] = kept.setdefault(json.dumps(dataclasses.asdict(unnamed)), column)
+    names = _names_on(Path(config.data).stem, [*kept.values()], config.metric)
+    columns = []
+    for column in kept.values():
+        between = column.between and (names[standing[column.between[0]].name], names[standing[column.between[1]].name])
+        columns.append(dataclasses.replace(column, name=names[column.name], data=config.data, between=between))
     question = f"{config.question}; here on {Path(config.data).stem}"
     rows = [dataclasses.replace(row, columns={}) for row in config.rows]
-    return dataclasses.replace(
-        config, question=question, rows=rows, columns=list(columns.values()), sections=[Section()]
-    )
+    return dataclasses.replace(config, question=question, rows=rows, columns=columns, sections=[Section()])
+
+
+def _names_on(stem: str, columns: Sequence[Column], metric: str) -> dict[str, str]:
+    """The names of columns on other data: columns that had data of their own are named by the new, and told apart."""
+    ways = [
+        {
+            column.name: name.format(stem=stem, metric=column.metric or metric, column=column.name)
+            if column.data is not None
+            else column.name
+            for column in columns
+        }
+        for name in ("{stem}", "{stem} {metric}", "{stem}, as {column}")
+    ]
+    return next(names for names in ways if len({*names.values()}) == len(columns))
 
 
 def _on_data(data: str | None, overrides: list[str]) -> list[str]:
@@ -336,8 +356,15 @@ def _check_names(config: TableConfig) -> None:
                 problem = f"the runs of this column are those of {first}."
                 raise ConfigError(path, problem, cure=f"{first} instead, or other data or overrides for {name}")
     for place, column in enumerate(config.columns):
-        if column.value == "gain" and column.over is None:
-            raise ConfigError(f"columns[{place}].over", "a gain needs the scorer it is measured against.")
+        if column.value in ("gain", "below") and column.over is None:
+            problem = f"a {column.value} needs the scorer it is measured against."
+            raise ConfigError(f"columns[{place}].over", problem)
+        if (column.value == "change") != (column.between is not None):
+            problem = "a change is between two columns; no other value is."
+            raise ConfigError(f"columns[{place}].between", problem, cure="value: change, between: [first, second]")
+        others = [each.name for each in config.columns if each.value in ("test", "val")]
+        if unknown := [name for name in column.between or () if name not in others]:
+            raise ConfigError(f"columns[{place}].between", "no such column.", given=unknown[0], known=others)
         if column.value in OF_CENTROIDS and config.measure != "centroids":
             raise ConfigError("measure", f"{column.value} of {column.name!r} needs this.", cure="measure: centroids")
         if config.plot == "curves" and not NUMBER.fullmatch(column.name.rpartition(" ")[2]):
@@ -351,7 +378,7 @@ def _check_names(config: TableConfig) -> None:
         if scorer is not None
     }
     for path, scorer in scorers.items():
-        if scorer not in (known := [*RANKERS.names(), BOUND, DIRECT, WITHIN]):
+        if scorer not in (known := [*RANKERS.names(), BOUND, DIRECT, UNMIXED, WITHIN]):
             raise ConfigError(path, f"no ranker or reference is called {scorer!r}.", given=scorer, known=known)
     for place, section in enumerate(config.sections):
         for row, values in section.paper.items():

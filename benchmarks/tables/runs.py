@@ -22,13 +22,14 @@ from datamodules.group_data import GroupData
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker
 from rankers.judging.groups import GroupJudging
+from ranking.evaluation import Judged
 from ranking.stores.files import sha256_of, write_file
 from ranking.stores.format import MANIFEST
-from registry import DATAMODULES, EXTRACTORS, RANKERS, ConfigError, RunConfig, load_config
+from registry import RANKERS, RunConfig, load_config
 from training import run
 from training.results.provenance import provenance
 from training.results.report import Report, write_json, write_per_query
-from training.trainer import device_of, resolve_precision
+from training.trainer import build_trainer, device_of, resolve_precision
 
 Finding = dict[str, Any]
 COST, _RESUMED = "cost.json", "resumed"
@@ -170,7 +171,7 @@ def _write_cost(folder: Path, config: RunConfig, data: str | None) -> None:
     if (folder / run.BEST).is_file():
         ranker = load_ranker(folder)
         scoring["num_loaded"] = sum(weight.numel() for weight in ranker.parameters())
-        datamodule = _datamodule(load_config(folder / run.CONFIG))
+        datamodule = run.datamodule_of(load_config(folder / run.CONFIG))
         if isinstance(datamodule, GroupData):
             scoring["score_seconds"] = _seconds_to_score(ranker.to(device), datamodule)
     cost = {
@@ -201,27 +202,32 @@ def _judge(folder: Path, config: RunConfig) -> tuple[Finding, Path]:
     digest = hashlib.sha256(judged.encode()).hexdigest()[:12]
     home = folder / "judged" / digest
     if not (home / run.METRICS).is_file():
-        datamodule = _datamodule(config)
-        if not isinstance(datamodule, GroupData):
-            problem = "a finished run can be judged on other groups, not on another pool."
-            raise ConfigError("columns.judged", problem, cure="a datamodule of groups")
-        device = device_of(config.trainer)
-        ranker = load_ranker(folder).to(device)
-        judging = GroupJudging(ranker, run.build_references(config, datamodule), distributed=False)
-        for batch in datamodule.test_dataloader():
-            judging.update(batch.to(device))
-        report = Report.of(RANKERS.name_of(type(ranker)) or "", judging.judge(), ranker.metrics)
+        datamodule = run.datamodule_of(config)
+        # A run without anything to train has no checkpoint.
+        is_saved = (folder / run.BEST).is_file()
+        ranker = load_ranker(folder) if is_saved else run.build_ranker(load_config(folder / run.CONFIG), datamodule)
+        judged = (_judge_groups if isinstance(datamodule, GroupData) else _judge_pool)(ranker, config, datamodule)
+        report = Report.of(RANKERS.name_of(type(ranker)) or "", judged, ranker.metrics)
         home.mkdir(parents=True, exist_ok=True)
         write_per_query(home / "per_query.csv", report, datamodule.query_id)
         write_json(home / run.METRICS, {"test": report.results()})
     return json.loads((home / run.METRICS).read_text(encoding="utf-8")), home / "per_query.csv"
 
 
-def _datamodule(config: RunConfig) -> RankingData:
-    path = config.datamodule["path"] if config.features is None else None
-    if config.features is not None:
-        path = str(EXTRACTORS.build(config.features, path="features").run(to_train=True))  # type: ignore[attr-defined]
-    return DATAMODULES.build({**config.datamodule, "path": path}, path="datamodule")
+def _judge_groups(ranker: Ranker[Any], config: RunConfig, datamodule: RankingData) -> Judged:
+    device = device_of(config.trainer)
+    judging = GroupJudging(ranker.to(device), run.build_references(config, datamodule), distributed=False)
+    for batch in datamodule.test_dataloader():
+        judging.update(batch.to(device))
+    return judging.judge()
+
+
+def _judge_pool(ranker: Ranker[Any], config: RunConfig, datamodule: RankingData) -> Judged:
+    """Rank another pool, or the same one mixed with others, with what the run chose on its own validation."""
+    ranker.references = run.build_references(config, datamodule)
+    options = {name: value for name, value in config.trainer.items() if name in ("accelerator", "precision")}
+    build_trainer({**options, "enable_progress_bar": False}).test(ranker, datamodule=datamodule, verbose=False)
+    return ranker.evaluation
 
 
 def _means(test: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -19,6 +19,7 @@ from training.results.report import BOUND
 
 Finding = Mapping[str, Any]
 LEVEL = 0.05
+TINY = 1e-9
 RANKED = ("test", "val", "lc_win_rate")
 
 
@@ -50,6 +51,8 @@ def shown_section(spec: TableSpec, section: Section, findings: Mapping[Key, Find
     config = spec.config
     found: dict[str, dict[str, Shown]] = {row.name: {} for row in config.rows}
     for column in config.columns:
+        if column.value == "change":
+            continue
         cells = {row.name: list(_cells(spec, section, row, column, findings)) for row in config.rows}
         values = {row.name: _summary(spec, row, column, cells[row.name]) for row in config.rows}
         ranked = {
@@ -71,6 +74,12 @@ def shown_section(spec: TableSpec, section: Section, findings: Mapping[Key, Find
                 paper,
                 column.value in get_args(Costs) or column.value == "context_cost",
             )
+    for column in config.columns:
+        for row in config.rows if column.between else []:
+            before, after = (found[row.name][name].value for name in column.between or ())
+            text = None if not before or after is None else f"{decimal(100 * (after / before - 1), 1, signed=True)} %"
+            shown = Shown(text=text, paper=section.paper.get(row.name, {}).get(column.name))
+            found[row.name][column.name] = shown
     for cost in config.costs:
         for row in config.rows:
             paper = section.paper.get(row.name, {}).get(cost)
@@ -144,6 +153,8 @@ def _cells(
 
 
 def _summary(spec: TableSpec, row: Row, column: Column, cells: list[Finding]) -> Shown:
+    if column.value == "below":
+        return _below(spec, row, column, cells)
     values = [_value(spec, row, column, cell) for cell in cells]
     if not values or any(value is None for value in values):
         return Shown()
@@ -160,6 +171,18 @@ def _summary(spec: TableSpec, row: Row, column: Column, cells: list[Finding]) ->
         bounds = cells[0]["intervals"][scorer_of(row, column, cells[0])][column.metric or spec.config.metric]
         half = None if bounds["low"] is None else (bounds["high"] - bounds["low"]) / 2 * scale
     return Shown(numbers[0] * scale, half=half)
+
+
+def _below(spec: TableSpec, row: Row, column: Column, cells: list[Finding]) -> Shown:
+    """How many seeds are worse than another scorer of the same run, and the worst of all seeds."""
+    metric = column.metric or spec.config.metric
+    if not cells or column.over is None:
+        return Shown()
+    gaps = [
+        cell["scorers"][scorer_of(row, column, cell)][metric] - cell["scorers"][column.over][metric] for cell in cells
+    ]
+    worse, worst = sum(gap < -TINY for gap in gaps), decimal(min(gaps), signed=True)
+    return Shown(text=f"{worse} of {len(gaps)}; mean {decimal(fmean(gaps), signed=True)}, worst {worst}")
 
 
 def _value(spec: TableSpec, row: Row, column: Column, finding: Finding) -> float | str | None:

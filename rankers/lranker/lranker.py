@@ -17,6 +17,7 @@ from rankers.judging.judging import Judging
 from rankers.lranker.aggregators import Aggregator
 from rankers.lranker.candidate_encoding import encode_pool
 from rankers.lranker.context_embeddings import ContextEmbeddings
+from rankers.lranker.mixing import Mixing, MixingCurve
 from rankers.lranker.pool_contexts import PoolContexts
 from rankers.lranker.prompt import Pooling, check_template
 from rankers.lranker.prompt_reader import Injection, PromptReader
@@ -43,7 +44,7 @@ from registry import (
 )
 from registry.ranges import Count, FeatureDim, Temperature, Text
 
-DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_SCALING = Backbone(), Lora(), Scaling()
+DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_SCALING, DEFAULT_MIXING = Backbone(), Lora(), Scaling(), Mixing()
 
 
 @RANKERS.register("lranker")
@@ -75,6 +76,8 @@ class LRanker(PoolRanker):
         gradient_checkpointing: Recompute hidden states in the backward pass instead of storing them.
         exclude_positive: In training, leave a query's positive out of the centroids that the query is read with.
         scaling: Options of test-time scaling; null for direct ranking.
+        mixing: Options of the frozen encoder's share in each score; null for the ranker's own scores alone.
+        start_counts: Whether the state before training can be the best checkpoint: a validation before the first step.
         loss: What training minimises; null for Eq. 10.
 
     Note:
@@ -83,6 +86,10 @@ class LRanker(PoolRanker):
 
     Note:
         If the backbone's width is not D, a trained linear map follows it.
+
+    Note:
+        `mixing` and `start_counts` are not in the paper. Encoded candidates are not in the space of the encoder's
+        vectors of queries, so there is no `mixing` with them, nor in a pool without vectors of queries.
     """
 
     judging: ClassVar[type[Judging]] = ScaledJudging
@@ -92,6 +99,12 @@ class LRanker(PoolRanker):
 
     grid: ScalingGrid | None = None
     """The validation results of each width and depth of scaling."""
+
+    mixing: Mixing | None
+    """Options of the encoder's share, and the chosen one once validation chose; None for the ranker's scores alone."""
+
+    curve: MixingCurve | None = None
+    """The validation results of each share of the encoder."""
 
     def __init__(
         self,
@@ -110,6 +123,8 @@ class LRanker(PoolRanker):
         gradient_checkpointing: bool = False,
         exclude_positive: bool = False,
         scaling: Scaling | None = DEFAULT_SCALING,
+        mixing: Mixing | None = DEFAULT_MIXING,
+        start_counts: bool = True,
         loss: Annotated[Node, LOSSES] | None = None,
         optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "weight_decay": 0.01},  # noqa: B006
         schedule: Annotated[Node, SCHEDULES] = {"name": "cosine", "warmup": 0.1},  # noqa: B006
@@ -137,6 +152,8 @@ class LRanker(PoolRanker):
             self.aggregator = AGGREGATORS.build(self._summary, path=path)
         # Without contexts, every part of the pool gives the same embedding.
         self.scaling = scaling if aggregator is not None else None
+        self.mixing = mixing if candidates == "cached" else None
+        self.start_counts = start_counts
         self._projector = projector or ("mlp" if injection == "placeholder" else "linear")
         check_template(template, placed=self._placed)
         self.backbone: Any = None
@@ -352,16 +369,19 @@ class LRanker(PoolRanker):
         return self._scaled(vectors.float())
 
     def description(self) -> dict[str, Any]:
-        """The ranker's description, with the hash of the backbone's weights and the chosen scaling width and depth."""
+        """The ranker's description, with the hash of the backbone's weights and what validation chose."""
         described = super().description()
         described["ranker"]["backbone"] = {"gguf": None, **self._described.identity()}
         if self.scaling is not None:
             described["ranker"]["scaling"] = dataclasses.asdict(self.scaling)
+        if self.mixing is not None:
+            described["ranker"]["mixing"] = dataclasses.asdict(self.mixing)
         return described
 
     def findings(self) -> dict[str, Any]:
-        """The width and depth of scaling that validation chose, and the results of all it tried."""
-        return {} if self.grid is None else {"scaling": self.grid.plain()}
+        """The width and depth of scaling and the encoder's share that validation chose, with the results of all."""
+        chosen = {"scaling": self.grid, "mixing": self.curve}
+        return {name: each.plain() for name, each in chosen.items() if each is not None}
 
     def draw_findings(self, folder: Path) -> dict[str, Path]:
         """Draw the validation metric of each width and depth of scaling."""

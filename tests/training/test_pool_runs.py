@@ -19,8 +19,10 @@ from test_resuming import KILLER, run_all
 
 from console.progress import WorkProgress
 from datamodules.partitioned_candidates import PartitionedCandidates
+from language_models.encoder import Encoder
 from rankers.checkpoint import load_ranker
 from rankers.judging import pool as pool_judging
+from rankers.lranker.lranker import LRanker
 from ranking.stores.candidate_pool import CandidatePool
 from registry import RANKERS, ConfigError, load_config
 from registry.config import merge, to_yaml
@@ -86,7 +88,8 @@ def test_in_a_log_the_choice_of_width_and_depth_and_the_ranking_tell_how_far_the
     assert re.search(choosing.format(r"\d+ of 132") + r", \d\.\d contexts/s, \d:\d\d:\d\d left\.\n", told), told
     assert re.search(choosing.format(132) + r" in \d+ s \(\d\.\d contexts/s\)\.\n", told), told
     assert re.search(r"\nRanked 200 candidates in \d+ s", told), told
-    assert told.count("Epoch 1 of 1, step") == 1 and "Validation:" not in told
+    assert told.count("Epoch 1 of 1, step") == 2, "before the first step and after the last one"
+    assert "Validation:" not in told
 
 
 def test_a_run_over_a_pool_is_what_ir_measures_finds_in_its_run_file(
@@ -115,7 +118,7 @@ def test_a_run_over_a_pool_is_what_ir_measures_finds_in_its_run_file(
 
 
 def test_a_run_chooses_width_and_depth_on_validation_and_keeps_them(run: Callable[..., Run]) -> None:
-    finished = run("logger=wandb")
+    finished = run("ranker.mixing=null", "logger=wandb")
     assert missing(finished.path, "LRanker") == []
     scaling = finished.metrics["scaling"]
     assert torch.tensor(scaling["values"]).shape == (2, 3) and scaling["queries"] == 12
@@ -131,12 +134,44 @@ def test_a_run_chooses_width_and_depth_on_validation_and_keeps_them(run: Callabl
     assert set(finished.metrics["test"]["scorers"]) == {"bm25", "encoder", "depth 0", "lranker"}
 
 
+def test_the_whole_share_of_the_encoder_ranks_as_the_encoder_does(run: Callable[..., Run]) -> None:
+    found = run("ranker.mixing.share=1").metrics["test"]["scorers"]
+    assert set(found) == {"bm25", "encoder", "depth 0", "unmixed", "lranker"}
+    for name, value in found["encoder"].items():
+        assert found["lranker"][name]["mean"] == pytest.approx(value["mean"], abs=1e-6)
+    assert found["unmixed"]["mrr"]["mean"] != pytest.approx(found["encoder"]["mrr"]["mean"], abs=1e-3)
+
+
+def test_a_run_chooses_the_encoders_share_on_validation_and_keeps_it(run: Callable[..., Run]) -> None:
+    finished = run("ranker.mixing.standard_errors=0")
+    mixing, val = finished.metrics["mixing"], finished.metrics["val"]["scorers"]
+    assert mixing["values"][0] == pytest.approx(val["unmixed"]["mrr"]["mean"], abs=1e-6)
+    assert mixing["values"][-1] == pytest.approx(val["encoder"]["mrr"]["mean"], abs=1e-6)
+    assert max(mixing["values"]) == pytest.approx(val["lranker"]["mrr"]["mean"], abs=1e-6)
+    described = torch.load(finished.path / "best.ckpt", weights_only=True)["ranker"]["ranker"]["mixing"]
+    assert described["share"] == mixing["share"] == mixing["shares"][mixing["values"].index(max(mixing["values"]))]
+
+
+def test_encoded_candidates_are_ranked_by_the_ranker_alone(run: Callable[..., Run]) -> None:
+    assert "mixing" not in run("ranker.candidates=encoded", "trainer.max_epochs=1").metrics
+
+
+def test_steps_that_do_harm_leave_the_state_before_training_as_the_best(run: Callable[..., Run]) -> None:
+    # Steps as large as these make all embeddings the same.
+    harm = ["ranker.optimizer.lr=100", "ranker.schedule=constant", "ranker.scaling=null", "ranker.mixing=null"]
+    kept, lost = (run(*harm, f"ranker.start_counts={counts}") for counts in ("true", "false"))
+    steps = [torch.load(each.path / "best.ckpt", weights_only=True)["global_step"] for each in (kept, lost)]
+    assert steps[0] == 0 and steps[1] > 0
+    before, after = (each.metrics["val"]["scorers"]["lranker"]["mrr"]["mean"] for each in (kept, lost))
+    assert before > after
+
+
 def test_scaling_is_chosen_on_as_many_queries_as_asked_for(run: Callable[..., Run]) -> None:
     assert run("ranker.scaling.num_queries=5").metrics["val"]["queries"] == 5
 
 
 def test_ablations_are_options(run: Callable[..., Run]) -> None:
-    blind = run("ranker.aggregator=none")
+    blind = run("ranker.aggregator=none", "ranker.mixing=null")
     assert "scaling" not in blind.metrics and set(blind.metrics["test"]["scorers"]) == {"bm25", "encoder", "lranker"}
     assert "scaling" not in run("ranker.scaling=null").metrics
     frozen = run("ranker.lora=null")
@@ -197,7 +232,7 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_same_weights(pool_config: Calla
 
 @pytest.mark.parametrize("candidates", ["cached", "encoded"])
 def test_a_searcher_finds_what_the_run_file_has(run: Callable[..., Run], pool: CandidatePool, candidates: str) -> None:
-    finished = run(f"ranker.candidates={candidates}")
+    finished = run(f"ranker.candidates={candidates}", "ranker.mixing=null")
     searcher = Searcher.from_pretrained(finished.path, pool.path)
     lines = [line.split() for line in (finished.path / "run.trec").read_text().splitlines()]
     for query in (pool.queries.split == 2).nonzero().flatten().tolist()[:3]:
@@ -213,17 +248,33 @@ def test_a_searcher_finds_what_the_run_file_has(run: Callable[..., Run], pool: C
 def test_a_searcher_refuses_a_pool_of_another_encoder(
     run: Callable[..., Run], pool: CandidatePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished = run("trainer.max_epochs=1")
+    finished = run("trainer.max_epochs=1", "ranker.mixing=null")
     searcher = Searcher.from_pretrained(finished.path, pool.path)
     searcher.ranker.encoder = {"pooling": "last"}
     with pytest.raises(ConfigError, match=r"another encoder .*: pooling is None, not 'last'"):
         Searcher(searcher.ranker, pool)
 
 
+def test_a_searcher_mixes_in_the_encoder_or_says_that_it_is_unknown(
+    run: Callable[..., Run], tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, vector = write_pool(tmp_path / "pool"), torch.linspace(-1, 1, 16)
+    finished = run("trainer.max_epochs=1", "ranker.mixing.share=1", "ranker.scaling=null")
+    with pytest.raises(ConfigError, match="a share of 1 of an encoder that the pool does not name"):
+        Searcher.from_pretrained(finished.path, pool.path)
+    ranker = load_ranker(finished.path)
+    assert isinstance(ranker, LRanker)
+    ranker.encoder = pool.encoder = {"model": str(tiny_bert)}
+    monkeypatch.setattr(Encoder, "encode", lambda self, texts, prompt="": vector.expand(len(texts), -1))
+    found = Searcher(ranker, pool).rank(["sort list"], top_k=5)[0]
+    scores = torch.cat(list(pool.blocks())) @ vector
+    assert [each.id for each in found] == [pool.id(int(row)) for row in scores.argsort(descending=True)[:5]]
+
+
 def test_what_is_known_of_one_pool_is_not_used_for_another(
     run: Callable[..., Run], pool: CandidatePool, tmp_path: Path
 ) -> None:
-    ranker = load_ranker(run("trainer.max_epochs=1", "ranker.scaling=null").path)
+    ranker = load_ranker(run("trainer.max_epochs=1", "ranker.scaling=null", "ranker.mixing=null").path)
     trainer = build_trainer({"accelerator": "cpu", "enable_progress_bar": False})
     other = write_pool(tmp_path / "other", normalize=False)
     ranker.references, found = {"encoder": RANKERS.build("encoder"), "bm25": RANKERS.build("bm25")}, []
@@ -280,7 +331,7 @@ def test_an_aggregator_and_a_projector_from_outside_are_named_in_yaml(
     run: Callable[..., Run], tmp_path: Path, pool: CandidatePool
 ) -> None:
     (tmp_path / "mine.py").write_text(OUTSIDE)
-    ranker = {"aggregator": {"name": "first_ones"}, "projector": {"name": "tanh"}}
+    ranker = {"aggregator": {"name": "first_ones"}, "projector": {"name": "tanh"}, "mixing": None}
     finished = run("trainer.max_epochs=1", imports=["mine"], ranker=ranker)
     assert finished.metrics["test"]["queries"] == 12
     assert len(Searcher.from_pretrained(finished.path, pool.path).rank(["sort list"], top_k=4)[0]) == 4

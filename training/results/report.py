@@ -18,7 +18,7 @@ from torch import Tensor
 from console.decimals import decimal, interval
 from console.tables import new_table
 from ranking.evaluation import Judged, Metrics
-from ranking.pool_evaluation import DIRECT, PoolEvaluation
+from ranking.pool_evaluation import DIRECT, UNMIXED, PoolEvaluation
 from ranking.significance import Interval, holm, mean_interval, paired_difference, paired_p_values
 from ranking.stores.files import as_json, write_file
 
@@ -26,7 +26,9 @@ BOUND = "oracle"
 # The ranker's metrics without judged candidates that are not in the pool.
 WITHIN = "within the pool"
 # What stands beside the ranker and uses it, so it is no rival.
-_OF_THE_RANKER = (DIRECT, "weighted_majority")
+_OF_THE_RANKER = (DIRECT, UNMIXED, "weighted_majority")
+# What a part of the ranker adds, by the name of the ranker without it.
+_ADDED = {DIRECT: "scaling adds", UNMIXED: "the encoder's share adds"}
 # The interval of values that include a nan.
 _UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
@@ -139,8 +141,9 @@ class Report:
             table.add_row(escape(scorer), *cells, style="bold" if scorer == self.name else None)
         table.add_section()
         rows = {"difference": [(self.best_baseline(metric), metric) for metric in metrics]}
-        if DIRECT in self.differences:
-            rows["scaling adds"] = [(DIRECT, metric) for metric in metrics]
+        for without, title in _ADDED.items():
+            if without in self.differences:
+                rows[title] = [(without, metric) for metric in metrics]
         for title, cells in rows.items():
             table.add_row(title, *(self._difference(scorer, metric) for scorer, metric in cells))
         return table
@@ -157,7 +160,7 @@ class Report:
             return ""
         found = self.differences[scorer][metric]
         style = "green" if found.low > 0 else "red" if found.high < 0 else "yellow"
-        over = "" if scorer == DIRECT else f"\nover {escape(scorer)}"
+        over = "" if scorer in _ADDED else f"\nover {escape(scorer)}"
         return f"[{style}]{decimal(found.mean, signed=True)}[/]{_bounds(found, signed=True)}{over}"
 
 

@@ -1,4 +1,4 @@
-"""ScaledJudging: judges with test-time scaling and chooses its width and depth (LRanker, section 3.3)."""
+"""ScaledJudging: judges with test-time scaling (LRanker, section 3.3) and the encoder's share, and chooses both."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -6,27 +6,30 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from console.decimals import decimal
 from rankers.judging.vectors import VectorJudging
+from rankers.lranker.mixing import Mixing, MixingCurve, mix
 from rankers.lranker.query_embedder import QueryEmbedder
 from rankers.lranker.scaling.grid import ScalingGrid
 from rankers.lranker.scaling.scaling import Scaling, scale, scale_grid
 from ranking.places import Places
 from ranking.pool_batch import Contexts, PoolBatch
-from ranking.pool_evaluation import DIRECT, PoolEvaluation, Qrels
+from ranking.pool_evaluation import DIRECT, UNMIXED, PoolEvaluation, Qrels
 
 
 class ScaledJudging(VectorJudging):
-    """Judging with test-time scaling.
+    """Judging with test-time scaling and the frozen encoder's share.
 
     During training, queries are ranked directly. The validation after training tries every width and depth, unless the
-    options set them. The best width and depth are used from then on, also after the ranker is saved and loaded.
+    options set them, then every share of the encoder with the best of these. What it chooses is used from then on, also
+    after the ranker is saved and loaded.
 
     Args:
-        ranker: An LRanker. Its `scaling` sets what to try or to use; its `scaling` and `grid` receive the choice.
+        ranker: An LRanker. Its `scaling` and `mixing` set what to try or to use, and receive the choice; its `grid` and
+            `curve` receive the results.
         references: The rankers without weights that it is compared with, by name.
     """
 
@@ -34,6 +37,7 @@ class ScaledJudging(VectorJudging):
         super().__init__(ranker, references)
         self._shown: ExitStack | None = None
         self._count_contexts: Callable[[int], None] | None = None
+        self._start: Tensor | None = None
 
     @property
     def tells_progress(self) -> bool:  # type: ignore[override]
@@ -104,11 +108,30 @@ class ScaledJudging(VectorJudging):
                 shown.say(f"Chose width {width} and depth {depth} of scaling: validation's highest {best}.")
         return judged
 
+    def collected(self) -> Int[Tensor, " Q"]:
+        """The queries that were collected; their vectors have the encoder's share once nothing is to be chosen."""
+        queries = super().collected()
+        self._start = self._vectors_of_encoder(queries)
+        if self._start is not None and not self._chooses and (share := self.ranker.mixing.share) is not None:
+            mixed = mix(self._vectors, self._start, share)
+            # Direct ranking, if there is scaling; then the ranker without and with the share.
+            self._vectors = torch.cat([mixed[:, :-1], self._vectors[:, -1:], mixed[:, -1:]], dim=1)
+        return queries
+
+    def places(self, qrels: Qrels) -> dict[str, Places]:
+        """The places of the judged candidates, by the vector that validation chose or now chooses."""
+        mixes_later = self._start is not None and (self._chooses or self.ranker.mixing.share is None)
+        found = super().places(qrels)
+        return self._mixed(found, qrels) if mixes_later else found
+
     def choose(self, places: Places, qrels: Qrels) -> tuple[int, dict[str, Places]]:
-        """The chosen width and depth, with direct ranking beside it."""
+        """The chosen width and depth, with direct ranking and the ranker without the encoder's share beside it."""
+        last, direct = len(places.above) - 1, Places(*(each[0] for each in places))
+        if self._start is not None and not self._chooses and self.ranker.mixing.share is not None:
+            unmixed = {UNMIXED: Places(*(each[last - 1] for each in places))}
+            return last, unmixed if self._ranks_directly else {DIRECT: direct, **unmixed}
         if self._ranks_directly:
             return 0, {}
-        direct = Places(*(each[0] for each in places))
         if not self._chooses:
             return 1, {DIRECT: direct}
         scaling = self._scaling
@@ -119,6 +142,40 @@ class ScaledJudging(VectorJudging):
         width, depth = grid.chosen
         self.ranker.grid, self.ranker.scaling = grid, dataclasses.replace(scaling, width=width, depth=depth)
         return grid.place, {DIRECT: direct}
+
+    def _mixed(self, found: dict[str, Places], qrels: Qrels) -> dict[str, Places]:
+        """Rank with the encoder's share, and choose it if it is not known; `found` are the places without it."""
+        assert self._start is not None
+        mixing: Mixing = self.ranker.mixing
+        with_direct = DIRECT in found
+        alone = self._vectors[:, [0, self._chosen] if with_direct else [self._chosen]]
+        shares = mixing.tried if mixing.share is None else [0.0, mixing.share]
+        self._vectors = torch.cat([mix(alone, self._start, share) for share in shares], dim=1)
+        with self._scan() as pool:
+            places = qrels.places(self._vectors, pool, **self._given).to_depth(self._depth)
+        step = 1 + with_direct
+        each = [Places(above, tied) for above, tied in zip(*places, strict=True)]
+        direct, scaled = each[::step], each[step - 1 :: step]
+        place = len(shares) - 1
+        if mixing.share is None:
+            name, metric = next(iter(self.ranker.metrics.items()))
+            values = torch.stack([qrels.value(metric, one) for one in scaled])
+            self.ranker.curve = curve = MixingCurve(name, shares, values, mixing.standard_errors)
+            place = curve.place
+            self.ranker.mixing = dataclasses.replace(mixing, share=shares[place])
+        self._chosen = place * step + step - 1
+        beside = {DIRECT: direct[place]} if with_direct else {}
+        return {**beside, UNMIXED: scaled[0], self.ranker.name: scaled[place]}
+
+    def _vectors_of_encoder(self, queries: Int[Tensor, " Q"]) -> Float[Tensor, "Q E"] | None:
+        """The encoder's vectors of queries, where they are mixed in: not in training, nor where there are none."""
+        ranker = self.ranker
+        mixing: Mixing | None = ranker.mixing
+        state = ranker.trainer.state.fn
+        if mixing is None or state == "fit" or (mixing.share is None and state != "validate"):
+            return None
+        vectors = self.data.pool.queries.features(queries.cpu()).float().to(self._vectors.device)
+        return vectors if bool(vectors.any()) else None
 
     def end_progress(self) -> None:
         """Remove the progress display, if there is one."""

@@ -450,6 +450,23 @@ def test_a_table_takes_other_data(write: Callable[..., str], store: Path) -> Non
     assert {cell.config.datamodule["path"] for cell in cells} == {str(store)} and len(cells) == 2
 
 
+@pytest.mark.parametrize(("more", "names"), [
+    ([{"metric": "ndcg@10"}, {}], ["store ndcg@10", "store mrr"]),
+    ([{"overrides": ["seed=0"]}, {}], ["store, as a 0", "store, as a 1"]),
+    ([{"data": None}, {}], ["a 0"]),
+])  # fmt: skip
+def test_columns_on_other_data_are_told_apart(
+    write: Callable[..., str], store: Path, more: list[dict[str, Any]], names: list[str]
+) -> None:
+    columns = [
+        {"name": f"{kind} {place}", "data": f"features/{kind}.yaml", **each}
+        for kind in ("a", "b")
+        for place, each in enumerate(more)
+    ]
+    spec = TableSpec.load(write(columns=columns), [f"data={store}"])
+    assert [column.name for column in spec.config.columns] == names
+
+
 def test_a_row_reads_other_states_and_each_column_has_its_metric(
     write: Callable[..., str], here: list[str], store: Path, tmp_path: Path
 ) -> None:
