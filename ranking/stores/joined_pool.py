@@ -57,7 +57,7 @@ class JoinedPool(CandidatePool):
         for pool, start in zip(self.pools[1:], self._starts[1:], strict=False):
             prefix = f"{pool.path.name}/"
             for place in (rows < 0).nonzero().flatten().tolist():
-                id: str = ids[place]
+                id = ids[int(place)]
                 if id.startswith(prefix):
                     found = int(pool.rows_of([id.removeprefix(prefix)]))
                     rows[place] = found + start if found >= 0 else -1
