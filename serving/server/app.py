@@ -11,10 +11,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from serving.server import health, models, rerank, route, search, tei
 from serving.server.errors import RequestError, error_body, status_of
 from serving.server.gate import Gate
 from serving.server.hall import Hall
+from serving.server.routes import health, models, rerank, route, search, tei
 
 _FIELD = re.compile("[a-z_]+|[0-9]+")
 

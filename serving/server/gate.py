@@ -16,8 +16,8 @@ from serving.server.hall import Hall
 
 logger = logging.getLogger("serving")
 
-OPEN = frozenset({"/health", "/ready"})
-"""Paths that need no key: those that ask whether the server is there, and pages without data."""
+OPEN = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+"""Paths that need no key: whether the server is there, and pages without data, which browsers ask for without one."""
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")

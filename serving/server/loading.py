@@ -18,6 +18,8 @@ from serving.searcher import Searcher
 from serving.server.hall import Hall
 from training.checking import build_extractor
 
+_OWN = "own"
+
 
 @dataclass(frozen=True)
 class Named:
@@ -65,11 +67,13 @@ def load(hall: Hall, runs: Sequence[Named], pools: Sequence[Named] = (), models:
         ConfigError: If a ranker, its encoder or a pool cannot be loaded.
         ValueError: If a ranker cannot be served.
     """
+    if any(pool.name == _OWN for pool in pools):
+        raise ConfigError(_OWN, "is the name of each ranker's own pool.", cure="give the pool another name")
     for run in runs:
         ranker = load_ranker(run.path)
         if isinstance(ranker, LRanker):
             own = _own_pool(run.path)
-            places = ([Named("own", own)] if own is not None else []) + list(pools)
+            places = ([Named(_OWN, own)] if own is not None else []) + list(pools)
             if not places:
                 raise ConfigError(str(run.path), "the run's own pool is not here.", cure="--pool NAME=FOLDER")
             for number, pool in enumerate(places):

@@ -15,9 +15,11 @@ import torch
 from language_models.encoder import Encoder
 from rankers.checkpoint import save_pretrained
 from rankers.language_ranker.point_ranker import PointRanker
+from registry import ConfigError
 from serving.__main__ import main
 from serving.reranker import Reranker
-from serving.server.loading import named
+from serving.server.hall import Hall
+from serving.server.loading import load, named
 
 DOCUMENTS = ["open the file", "sort a list", "return the value of a key"]
 
@@ -86,6 +88,11 @@ def test_a_run_is_named_after_its_config_and_a_folder_after_itself(folder: Path,
     (tmp_path / "mine.ckpt").write_text("")
     given = [str(run), str(folder), str(tmp_path / "mine.ckpt"), f"x={run}"]
     assert [each.name for each in named(given, "run")] == ["quickstart", "tiny", "mine", "x"]
+
+
+def test_a_pool_cannot_have_the_name_of_a_rankers_own(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="is the name of each ranker's own pool"):
+        load(Hall(), named([str(folder)], "run"), named([f"own={folder}"], "pool"))
 
 
 def test_missing_packages_are_named(

@@ -113,7 +113,7 @@ REQUESTS: list[tuple[str, str, dict[str, str], int]] = [
     ("POST", V1, {"authorization": f"Basic {KEY}"}, 401),
     ("POST", V1, {"authorization": f"Bearer {KEY}x"}, 401),
     ("GET", "/metrics", {"authorization": "Bearer wrong"}, 401),
-    ("GET", "/docs", {"authorization": "Bearer wrong"}, 401),
+    ("GET", "/v1/models", {"authorization": "Bearer wrong"}, 401),
     ("POST", V1, {"content-length": "99999999"}, 413),
     ("POST", V1, {"content-length": "-1"}, 413),
     ("POST", V1, {"content-length": "many"}, 413),

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from serving.server.errors import RequestError
-from serving.server.fields import Text
 from serving.server.hall import Hall
-from serving.server.scoring import rerank_documents
+from serving.server.routes.fields import Text
+from serving.server.routes.scoring import rerank_documents
 
 router = APIRouter(tags=["rerank"])
 

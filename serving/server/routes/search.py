@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.server.errors import RequestError
-from serving.server.fields import Text, Whole
 from serving.server.hall import Hall, SearchQuestion
+from serving.server.routes.fields import Text, Whole
 
 router = APIRouter(tags=["search"])
 

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.server.errors import RequestError
-from serving.server.fields import Text, Whole
-from serving.server.scoring import Ordered, rerank_documents
+from serving.server.routes.fields import Text, Whole
+from serving.server.routes.scoring import Ordered, rerank_documents
 
 router = APIRouter(tags=["rerank"])
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.model_router import RoutedModel
 from serving.server.errors import RequestError
-from serving.server.fields import Text
 from serving.server.hall import Hall, RouteQuestion
+from serving.server.routes.fields import Text
 
 router = APIRouter(tags=["route"])
 
