@@ -142,6 +142,7 @@ def _draw_embeddings(overrides: list[str], chosen: argparse.Namespace, console: 
     from benchmarks.embeddings import QueryEmbeddings
 
     given = dict(each.split("=", 1) for each in overrides)
+    chosen.results.mkdir(parents=True, exist_ok=True)
     path = chosen.results / "embeddings.png"
     try:
         if "run" not in given:

@@ -78,7 +78,7 @@ class QueryEmbeddings:
         """Write the picture as a PNG."""
         plane, count = self.flat().numpy(), len(self.parts)
         right = count + 2 + self.num_right
-        figure = new_figure(5.0, 4.2)
+        figure = new_figure(5.6, 4.6)
         axes = figure.subplots()
         for some, name, marker, shade, size in (
             (plane[right:], "candidates", ".", "0.75", 12),
@@ -89,7 +89,7 @@ class QueryEmbeddings:
         ):
             axes.scatter(some[:, 0], some[:, 1], label=name, marker=marker, color=shade, s=size)
         axes.set(xticks=[], yticks=[], title=self.text[:60])
-        figure.legend(loc="outside lower center", ncols=3)
+        figure.legend(loc="outside lower center", ncols=2)
         write_figure(figure, path)
 
 
