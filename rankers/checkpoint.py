@@ -119,7 +119,9 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """
     content = io.BytesIO()
     torch.save(checkpoint, content)
-    write_file(path, content.getbuffer(), cure=f"make room, then: python train.py --resume {path.parent}")
+    # A run without any checkpoint is removed when it fails, so there would be nothing to go on with.
+    going_on = f": python train.py --resume {path.parent}" if any(path.parent.glob("*.ckpt")) else " start it again"
+    write_file(path, content.getbuffer(), cure=f"make room, then{going_on}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

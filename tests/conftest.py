@@ -41,11 +41,15 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads that a test leaves behind make every test after it many times as slow."""
+    """Threads, and limits to some cores, that a test leaves behind make every test after it many times as slow."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     yield
     left = torch.get_num_threads()
     torch.set_num_threads(1)
     assert left == 1, f"the test leaves {left} threads"
+    if hasattr(os, "sched_getaffinity") and (limited := os.sched_getaffinity(0)) != cores:
+        os.sched_setaffinity(0, cores)
+        raise AssertionError(f"the test leaves its process with the cores {limited}")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import torch
 from matplotlib.image import imread
 from pools import write_pool
 
+from benchmarks import machine
 from benchmarks.__main__ import main
 from benchmarks.embeddings import QueryEmbeddings
 from registry import load_config
@@ -46,11 +47,12 @@ def test_the_embedding_in_the_whole_pool_is_the_one_that_ranks(folder: Path) -> 
 
 
 def test_the_command_writes_a_picture_or_says_what_is_missing(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["embeddings", f"run={folder}", "query=q4", "--results", str(tmp_path), "--cores", "1"]) == 0
+    monkeypatch.setattr(machine, "limit_cores", lambda count: None)
+    assert main(["embeddings", f"run={folder}", "query=q4", "--results", str(tmp_path)]) == 0
     assert imread(tmp_path / "embeddings.png").std() > 0
-    assert main(["embeddings", f"run={folder}", "query=nobody", "--results", str(tmp_path), "--cores", "1"]) == 1
-    assert main(["embeddings", "--results", str(tmp_path), "--cores", "1"]) == 1
+    assert main(["embeddings", f"run={folder}", "query=nobody", "--results", str(tmp_path)]) == 1
+    assert main(["embeddings", "--results", str(tmp_path)]) == 1
     told = capsys.readouterr().out
     assert "no test query is called 'nobody'" in told and "run: has to be set" in told
