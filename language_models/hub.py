@@ -30,7 +30,7 @@ class Repository:
 
         >>> Repository.named("user/name@v1.0")
         Repository(name='user/name', revision='v1.0')
-        >>> Repository.named("/tmp/name") is None
+        >>> Repository.named("folder/user/name") is None
         True
         """
         found = _NAME.fullmatch(str(text))

@@ -1,8 +1,9 @@
 """Batch: the candidates of B queries, what they are labelled, and which of them exist."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +53,16 @@ class Batch:
         """The same batch in page-locked memory, so that a copy to a GPU can run beside computation."""
         return dataclasses.replace(self, **{name: value.pin_memory() for name, value in self._tensors().items()})
 
+    @staticmethod
+    def _unlabelled(count: int) -> dict[str, Any]:
+        """The fields of one group whose labels are not known."""
+        return {
+            "labels": torch.zeros(1, count),
+            "mask": torch.ones(1, count, dtype=torch.bool),
+            "group": torch.zeros(1, dtype=torch.int64),
+            "slot": torch.arange(count).unsqueeze(0),
+        }
+
     def _tensors(self) -> dict[str, Tensor]:
         fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
         return {name: value for name, value in fields if isinstance(value, Tensor)}
@@ -94,10 +105,7 @@ class FeatureBatch(Batch):
         """
         count = len(candidates)
         return cls(
-            labels=torch.zeros(1, count),
-            mask=torch.ones(1, count, dtype=torch.bool),
-            group=torch.zeros(1, dtype=torch.int64),
-            slot=torch.arange(count).unsqueeze(0),
+            **cls._unlabelled(count),
             unique_queries=query.unsqueeze(0),
             unique_candidates=candidates,
             query_index=torch.zeros(1, dtype=torch.int64),
@@ -146,3 +154,12 @@ class TextBatch(Batch):
 
     queries: list[str]
     candidates: list[list[str]]
+
+    @classmethod
+    def of_group(cls, query: str, candidates: Sequence[str]) -> "TextBatch":
+        """One group to score, with labels of zero.
+
+        >>> TextBatch.of_group("a query", ["one", "another"]).mask.shape
+        torch.Size([1, 2])
+        """
+        return cls(**cls._unlabelled(len(candidates)), queries=[query], candidates=[list(candidates)])

@@ -180,12 +180,12 @@ class Reranker:
             return []
         device = _device_of(self.ranker)
         if self.encoder is None:
-            batches = [_text_batch(_text_of(query), documents) for query, documents in asked]
-        elif isinstance(self.encoder, LanguageModel):
-            batches = [_feature_batch(*_states(self.encoder, _chat_of(query), texts)) for query, texts in asked]
+            return [TextBatch.of_group(_text_of(query), documents).to(device) for query, documents in asked]
+        if isinstance(self.encoder, LanguageModel):
+            vectors = [_states(self.encoder, _chat_of(query), documents) for query, documents in asked]
         else:
-            batches = [_feature_batch(*vectors) for vectors in self._vectors(self.encoder, asked)]
-        return [batch.to(device) for batch in batches]
+            vectors = self._vectors(self.encoder, asked)
+        return [FeatureBatch.of_group(of_query[0], of_documents).to(device) for of_query, of_documents in vectors]
 
     def reading(self, asked: Asked) -> Reading:
         """How many tokens are read to rank these documents, and how many texts are too long and cut."""
@@ -241,22 +241,6 @@ def in_order(scores: Float[Tensor, " N"], documents: Sequence[str], top_k: int |
     """The documents, best first; equal scores keep the order that was given."""
     order: list[int] = scores.argsort(descending=True, stable=True)[:top_k].tolist()
     return [RankedDocument(index, documents[index], float(scores[index])) for index in order]
-
-
-def _text_batch(query: str, documents: Sequence[str]) -> TextBatch:
-    count = len(documents)
-    return TextBatch(
-        labels=torch.zeros(1, count),
-        mask=torch.ones(1, count, dtype=torch.bool),
-        group=torch.zeros(1, dtype=torch.int64),
-        slot=torch.arange(count).unsqueeze(0),
-        queries=[query],
-        candidates=[list(documents)],
-    )
-
-
-def _feature_batch(query: Float[Tensor, "1 D"], documents: Float[Tensor, "N D"]) -> FeatureBatch:
-    return FeatureBatch.of_group(query[0], documents)
 
 
 def _text_of(query: str | Sequence[Message]) -> str:

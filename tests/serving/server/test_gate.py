@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Scored, ask, hall_of, post
+from halls import Scored, ask, hall_of, post
 
 from serving.reranker import Reranker
 from serving.server.app import create_app

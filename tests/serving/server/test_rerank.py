@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import DOCUMENTS, Scored, ask, hall_of, post
+from halls import DOCUMENTS, Scored, ask, hall_of, post
 
 from serving.reranker import Reranker
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from conftest import ask, hall_of, post
+from halls import ask, hall_of, post
 from pools import DIM
 
 from language_models.backbone import Backbone
