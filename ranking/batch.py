@@ -104,13 +104,13 @@ class FeatureBatch(Batch):
         torch.Size([1, 3, 8])
         """
         count = len(candidates)
+        fields = cls._unlabelled(count) | {name: values.unsqueeze(0) for name, values in known.items()}
         return cls(
-            **cls._unlabelled(count),
+            **fields,
             unique_queries=query.unsqueeze(0),
             unique_candidates=candidates,
             query_index=torch.zeros(1, dtype=torch.int64),
             candidate_index=torch.arange(count).unsqueeze(0),
-            **{name: values.unsqueeze(0) for name, values in known.items()},  # type: ignore[arg-type]
         )
 
     @property
