@@ -104,7 +104,7 @@ class FeatureBatch(Batch):
         torch.Size([1, 3, 8])
         """
         count = len(candidates)
-        fields = cls._unlabelled(count) | {name: values.unsqueeze(0) for name, values in known.items()}
+        fields: dict[str, Any] = cls._unlabelled(count) | {name: values.unsqueeze(0) for name, values in known.items()}
         return cls(
             **fields,
             unique_queries=query.unsqueeze(0),
