@@ -10,7 +10,7 @@ from torch import Tensor
 from rankers.checkpoint import load_ranker
 from rankers.lranker.lranker import LRanker
 from ranking.figures import new_figure, write_figure
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from registry import ConfigError, load_config
 from training import run as runs
 

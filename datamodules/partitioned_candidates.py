@@ -14,7 +14,7 @@ from datamodules.pools.mining import MinedLists
 from datamodules.pools.negative_samples import FromMined, FromOwn, FromParts, no_sample
 from datamodules.pools.negatives import CandidateTable, Negatives, OneTable, Sampled, WholeParts
 from datamodules.pools.pool_batches import TrainingPoolBatches
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 from ranking.stores.files import StoreError
 from ranking.vectors.partitions import Partitions
 from registry import DATAMODULES, ConfigError

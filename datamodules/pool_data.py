@@ -16,8 +16,8 @@ from datamodules.pools.pool_batches import EvaluationPoolBatches
 from datamodules.pools.token_lists import TokenLists
 from datamodules.splits import SPLIT_CODES, assign_splits, draw_splits
 from ranking.batch import Batch
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import Reading, Tokenize
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import Reading, Tokenize
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.joined_pool import JoinedPool
 from registry import ConfigError

@@ -12,7 +12,7 @@ from datamodules.pool_data import PoolRankingData
 from datamodules.pools.sequence_batches import LaneBatches, SequenceBatches
 from datamodules.pools.sequences import pieces_of, sequences_of_users
 from datamodules.pools.token_lists import TokenLists
-from ranking.pool_data import Sequences
+from ranking.pools.pool_data import Sequences
 from ranking.vectors.partitions import Partitions
 from registry import DATAMODULES, ConfigError
 from registry.ranges import Count, FilePath, NonNegative, Seed

@@ -10,8 +10,8 @@ from rankers.judging.judging import Judging
 from rankers.judging.pool_table import PoolTable
 from rankers.judging.vectors import VectorJudging
 from ranking.batch import Batch
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import PoolData, Reading
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import PoolData, Reading
 from ranking.stores.candidate_pool import CandidatePool
 from registry import Node
 

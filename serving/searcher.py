@@ -11,8 +11,8 @@ from language_models.encoder import Encoder
 from rankers.checkpoint import load_ranker
 from rankers.lranker.lranker import LRanker
 from rankers.lranker.mixing import mix
-from ranking.pool_batch import PoolBatch
-from ranking.pool_evaluation import best
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_evaluation import best
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.joined_pool import DECIDES_VECTORS
 from ranking.texts import check_texts

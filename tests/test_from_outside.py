@@ -68,8 +68,8 @@ from torch import Tensor, nn
 from rankers.base import Training
 from rankers.judging.scores import ScoreJudging
 from rankers.pool_ranker import PoolRanker
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import Reading
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import Reading
 from registry import RANKERS
 
 

@@ -21,7 +21,7 @@ from rankers.pool_ranker import PoolRanker
 from ranking.batch import Batch, FeatureBatch, TextBatch
 from ranking.metrics import metric_name
 from ranking.places import Places
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 from ranking.stores.files import StoreError
 from registry import (
     CALLBACKS,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rankers.checkpoint import load_ranker
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.vectors.partitions import Partitions
 from registry import DATAMODULES, EXTRACTORS, load_config

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 
 from ranking.metrics import metric_name
-from ranking.pool_evaluation import DIRECT, UNMIXED
+from ranking.pools.pool_evaluation import DIRECT, UNMIXED
 from ranking.stores.group_store import GroupStore
 from registry import RANKERS, ConfigError, FeaturesConfig, RunConfig, load_config
 from registry.config import CONFIGS

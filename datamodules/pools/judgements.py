@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ranking.pool_evaluation import ragged
+from ranking.pools.pool_evaluation import ragged
 from ranking.stores.candidate_pool import CandidatePool
 
 _ROW_BITS = 40

@@ -11,7 +11,7 @@ from datamodules.pools.judgements import Judgements
 from datamodules.pools.length_buckets import length_buckets
 from datamodules.pools.negatives import CandidateTable, Draw, Negatives
 from datamodules.pools.token_lists import TokenLists
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.vectors.partitions import Partitions
 from registry import ConfigError

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from datamodules.pools.length_buckets import length_buckets
 from datamodules.pools.token_lists import TokenLists
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 from ranking.stores.candidate_pool import CandidatePool
 from registry import ConfigError
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ranking.pool_data import Tokenize
+from ranking.pools.pool_data import Tokenize
 
 _TEXTS_AT_ONCE = 1 << 14
 

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rankers.judging.scores import ScoreJudging
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 
 
 class GenerationJudging(ScoreJudging):

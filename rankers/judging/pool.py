@@ -12,9 +12,9 @@ from torch import Tensor
 from console.progress import WorkProgress
 from rankers.judging.judging import RUN_DEPTH, Judging
 from ranking.places import Places
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import PoolData
-from ranking.pool_evaluation import PoolEvaluation, Qrels, ragged
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import PoolData
+from ranking.pools.pool_evaluation import PoolEvaluation, Qrels, ragged
 
 _GLANCE_DEPTH = 10  # number of top candidates kept per query during training, for display only
 

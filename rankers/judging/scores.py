@@ -11,8 +11,8 @@ from torchmetrics import Metric
 from rankers.judging.pool import PoolJudging
 from ranking.evaluation import gathered, joined
 from ranking.places import Places
-from ranking.pool_batch import PoolBatch
-from ranking.pool_evaluation import Qrels, ragged
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_evaluation import Qrels, ragged
 from ranking.vectors.collectors import Best, Ranks
 
 _SCORES = 2**25  # the most scores in memory at once

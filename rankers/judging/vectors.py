@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rankers.judging.pool import PoolJudging
 from ranking.places import Places
-from ranking.pool_batch import PoolBatch
-from ranking.pool_evaluation import PoolEvaluationState, Qrels, best
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_evaluation import PoolEvaluationState, Qrels, best
 from ranking.vectors.search import WatchedPool
 
 

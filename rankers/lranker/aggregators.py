@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from ranking.vectors.clusters import cluster_sums, largest_first
 from ranking.vectors.kmeans import kmeans, kmeans_rows
 from ranking.vectors.search import AnyPool, as_pool

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from rankers.lranker.prompt_reader import Injection
 from rankers.lranker.reference_norm import ReferenceNorm
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from registry import PROJECTORS, Node
 
 # The number of sets from which a batch norm takes its statistics.

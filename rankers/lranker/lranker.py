@@ -27,8 +27,8 @@ from rankers.lranker.scaling.grid import ScalingGrid
 from rankers.lranker.scaling.judging import ScaledJudging
 from rankers.lranker.scaling.scaling import Scaling
 from rankers.pool_ranker import PoolRanker
-from ranking.pool_batch import Contexts, PoolBatch
-from ranking.pool_data import Reading
+from ranking.pools.pool_batch import Contexts, PoolBatch
+from ranking.pools.pool_data import Reading
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.vectors.partitions import Partitions
 from registry import (

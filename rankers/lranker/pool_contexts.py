@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from console.progress import WorkProgress, bar_console
 from rankers.lranker.aggregators import Aggregator
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.files import sha256_of, write_file
 from ranking.vectors.partitions import Partitions

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from language_models.backbone import CACHE_ARGUMENT
 from rankers.lranker.prompt_reader import PromptReader, total
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 
 QueryEmbedder = Callable[[Contexts], Float[Tensor, "B P E"]]
 """Embeddings of B queries, each in P contexts of its own: [B, P, K, D] and [B, P, K]."""

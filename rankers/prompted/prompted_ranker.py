@@ -15,8 +15,8 @@ from rankers.judging.judging import Judging
 from rankers.prompted.prompted import ModelOptions, Prompted
 from rankers.text.reranking import Rerank, RerankJudging
 from ranking.batch import Batch, TextBatch
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import PoolData, Reading
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import PoolData, Reading
 
 
 class Questions(NamedTuple):

@@ -18,8 +18,8 @@ from rankers.prompted.answers import final_answer
 from rankers.prompted.prompted import ModelOptions, Prompted
 from rankers.references.bm25 import BM25Index
 from ranking.batch import Batch
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import PoolData, Reading
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import PoolData, Reading
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.vectors.search import inverse_norms
 from registry import RANKERS

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rankers.recommenders.recommender import Learning, Negatives, Positions, Recommender
 from rankers.recommenders.user_vectors import UserVectors
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 from registry import OPTIMIZERS, RANKERS, Node
 from registry.ranges import Rows, Width
 

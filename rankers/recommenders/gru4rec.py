@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rankers.recommenders.recommender import Positions, Recommender, last_items, last_states
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import Sequences
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import Sequences
 from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, Node
 from registry.ranges import Dropout, Few, Fraction, Rows, Width
 

@@ -6,8 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rankers.recommenders.recommender import Learning, Negatives, Positions, Recommender, last_items, last_states
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import Reading, Sequences
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import Reading, Sequences
 from registry import OPTIMIZERS, RANKERS, Node
 from registry.ranges import Dropout, Few, Rows, Width
 

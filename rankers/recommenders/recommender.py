@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rankers.pool_ranker import PoolRanker
 from rankers.recommenders.full_softmax import full_softmax_loss
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import Reading, Sequences
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import Reading, Sequences
 from registry import LOSSES, METRICS, OPTIMIZERS, SCHEDULES, ConfigError, Node
 
 _DRAWS = 8

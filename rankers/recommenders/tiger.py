@@ -13,8 +13,8 @@ from rankers.judging.judging import Judging
 from rankers.pool_ranker import PoolRanker
 from rankers.recommenders.recommender import last_items
 from rankers.recommenders.semantic_ids import CodeTree, residual_codes
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import Reading, Sequences
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import Reading, Sequences
 from registry import METRICS, OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node
 from registry.ranges import Count, Dropout, FeatureDim, Few, Rows, Width
 

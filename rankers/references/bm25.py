@@ -12,7 +12,7 @@ from rankers.base import Untrained
 from rankers.judging.judging import Judging
 from rankers.judging.scores import ScoreJudging
 from rankers.pool_ranker import PoolRanker
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.texts import check_texts
 from registry import RANKERS

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rankers.base import Untrained
 from rankers.pool_ranker import PoolRanker
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 from registry import RANKERS
 
 

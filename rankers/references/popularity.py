@@ -6,8 +6,8 @@ from torch import Tensor
 
 from rankers.base import Untrained
 from rankers.pool_ranker import PoolRanker
-from ranking.pool_batch import PoolBatch
-from ranking.pool_evaluation import ragged
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_evaluation import ragged
 from ranking.stores.candidate_pool import CandidatePool
 from registry import RANKERS
 

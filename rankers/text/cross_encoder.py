@@ -12,8 +12,8 @@ from rankers.judging.judging import Judging
 from rankers.text.reranking import Rerank, RerankJudging
 from rankers.text.text_ranker import TextOptions, TextRanker
 from ranking.batch import Batch, TextBatch
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import PoolData, Reading
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import PoolData, Reading
 from registry import OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node
 from registry.ranges import Count, Text
 

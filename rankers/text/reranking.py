@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rankers.judging.pool import PoolJudging
 from ranking.places import Places
-from ranking.pool_batch import PoolBatch
-from ranking.pool_evaluation import Qrels
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_evaluation import Qrels
 from registry import RANKERS, ConfigError, Node
 from registry.ranges import Few, Rank
 

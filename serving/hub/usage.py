@@ -49,7 +49,7 @@ _HISTORIES = """
 import torch
 
 from rankers.checkpoint import load_ranker
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 
 ranker = load_ranker("{name}")
 # The numbers of the items that a user has seen, oldest first, as in the pool of the training.

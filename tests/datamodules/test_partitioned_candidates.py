@@ -11,8 +11,8 @@ from lightning import LightningModule, Trainer
 
 from datamodules.epoch_loader import EpochLoader
 from datamodules.partitioned_candidates import PartitionedCandidates
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import Reading
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import Reading
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.candidate_pool_writer import CandidatePoolWriter
 from registry import DATAMODULES, ConfigError

@@ -12,8 +12,8 @@ from datamodules.pools.sequences import pieces_of, sequences_of_users
 from datamodules.pools.token_lists import TokenLists
 from datamodules.user_sequences import UserSequences
 from features.extractors.candidate_pool import CandidatePoolExtractor
-from ranking.pool_batch import PoolBatch
-from ranking.pool_data import Reading, Sequences
+from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_data import Reading, Sequences
 from ranking.stores.candidate_pool import CandidatePool
 from registry import ConfigError
 

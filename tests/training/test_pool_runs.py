@@ -291,7 +291,7 @@ OUTSIDE = '''
 import torch
 from torch import nn
 from rankers.lranker.aggregators import Aggregator
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from registry import AGGREGATORS, PROJECTORS
 
 @AGGREGATORS.register("first_ones")

@@ -18,7 +18,7 @@ from torch import Tensor
 from console.decimals import decimal, interval
 from console.tables import new_table
 from ranking.evaluation import Judged, Metrics
-from ranking.pool_evaluation import DIRECT, UNMIXED, PoolEvaluation
+from ranking.pools.pool_evaluation import DIRECT, UNMIXED, PoolEvaluation
 from ranking.significance import Interval, holm, mean_interval, paired_difference, paired_p_values
 from ranking.stores.files import as_json, write_file
 

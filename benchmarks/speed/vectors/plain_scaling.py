@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rankers.lranker.context_embeddings import ContextEmbeddings
 from rankers.lranker.prompt import Prompt
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 
 
 @dataclass(frozen=True)

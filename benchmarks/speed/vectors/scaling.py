@@ -21,7 +21,7 @@ from language_models.backbone import Backbone
 from rankers.lranker.lranker import LRanker
 from rankers.lranker.prompt import Prompt
 from rankers.lranker.scaling.scaling import scale
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from ranking.vectors.search import top_k
 
 PAPER = {

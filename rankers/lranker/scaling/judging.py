@@ -16,8 +16,8 @@ from rankers.lranker.query_embedder import QueryEmbedder
 from rankers.lranker.scaling.grid import ScalingGrid
 from rankers.lranker.scaling.scaling import Scaling, scale, scale_grid
 from ranking.places import Places
-from ranking.pool_batch import Contexts, PoolBatch
-from ranking.pool_evaluation import DIRECT, UNMIXED, PoolEvaluation, Qrels
+from ranking.pools.pool_batch import Contexts, PoolBatch
+from ranking.pools.pool_evaluation import DIRECT, UNMIXED, PoolEvaluation, Qrels
 
 
 class ScaledJudging(VectorJudging):

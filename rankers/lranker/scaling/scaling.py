@@ -31,7 +31,7 @@ from rankers.lranker.aggregators import Aggregator
 from rankers.lranker.query_embedder import QueryEmbedder
 from rankers.lranker.scaling.elimination import Elimination
 from ranking.figures import SHADES, new_figure, write_figure
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from ranking.vectors.search import AnyPool
 from registry import ConfigError
 from registry.ranges import Probability, Rows, Seed

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from rankers.lranker.aggregators import Aggregator
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from ranking.stores.candidate_pool import CandidatePool
 from registry import AGGREGATORS, ConfigError
 

@@ -5,7 +5,7 @@ import torch
 
 from rankers.lranker.context_embeddings import ContextEmbeddings
 from rankers.lranker.prompt_reader import Injection
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 
 NUM, K, D, DIM, SCALE = 12, 4, 16, 32, 0.3
 

@@ -15,7 +15,7 @@ from language_models.backbone import Backbone
 from language_models.lora import Lora
 from rankers.lranker.lranker import LRanker
 from rankers.lranker.prompt import TEMPLATES
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from ranking.vectors.partitions import Partitions
 from registry import ConfigError
 

@@ -23,7 +23,7 @@ from rankers.checkpoint import load_ranker, save_pretrained
 from rankers.lranker.aggregators import Aggregator
 from rankers.lranker.lranker import LRanker
 from rankers.lranker.pool_contexts import PoolContexts
-from ranking.pool_batch import Contexts, PoolBatch
+from ranking.pools.pool_batch import Contexts, PoolBatch
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.vectors.partitions import Partitions
 from registry import AGGREGATORS, ConfigError
@@ -250,7 +250,7 @@ def test_contexts_are_computed_once_for_a_pool_and_its_settings(
 
 OUTSIDE = """
 from rankers.lranker.aggregators import Aggregator
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 
 class Constant(Aggregator):
     def summarise(self, vectors, mask, seed):

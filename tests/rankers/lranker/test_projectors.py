@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from rankers.lranker.context_embeddings import ContextEmbeddings
 from rankers.lranker.projectors import Linear, Mlp
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from registry import PROJECTORS, ConfigError, Node
 
 DIM, CENTROIDS, WIDTH, SCALE = 6, 4, 10, 0.03

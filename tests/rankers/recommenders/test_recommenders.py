@@ -12,7 +12,7 @@ from rankers.recommenders.full_softmax import full_softmax_loss
 from rankers.recommenders.gru4rec import GRU4Rec
 from rankers.recommenders.recommender import Recommender, last_items
 from ranking.losses import bpr_max
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 from registry import RANKERS, ConfigError
 
 NUM_ITEMS, USERS = 12, torch.tensor([3, 5, 8, 11])

@@ -15,7 +15,7 @@ from rankers.judging.scores import ScoreJudging
 from rankers.pool_ranker import PoolRanker
 from rankers.references.bm25 import BM25Index
 from ranking.metrics import mrr, ndcg
-from ranking.pool_batch import PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 from ranking.stores.candidate_pool import CandidatePool
 from registry import RANKERS
 from training.trainer import build_trainer

@@ -8,7 +8,7 @@ import torch
 from pools import write_pool
 
 from datamodules.partitioned_candidates import PartitionedCandidates
-from ranking.pool_evaluation import Qrels
+from ranking.pools.pool_evaluation import Qrels
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.candidate_pool_writer import CandidatePoolWriter
 from ranking.stores.joined_pool import JoinedPool

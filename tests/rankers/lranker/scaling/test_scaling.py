@@ -16,7 +16,7 @@ from torch import Tensor
 from rankers.lranker.aggregators import Aggregator, KMeans
 from rankers.lranker.scaling import elimination
 from rankers.lranker.scaling.scaling import Scaling, choose, heat_map, scale, scale_grid
-from ranking.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts
 from ranking.vectors.search import inverse_norms
 from registry import ConfigError
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ranking.metrics import hit, mrr, ndcg, recall
 from ranking.places import Places
-from ranking.pool_evaluation import PoolEvaluation, PoolEvaluationState, Qrels, best, ragged
+from ranking.pools.pool_evaluation import PoolEvaluation, PoolEvaluationState, Qrels, best, ragged
 
 NUM_CANDIDATES, DIM = 50, 8
 
