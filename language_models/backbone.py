@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from console.progress import bar_console, can_redraw, is_first_process
+from language_models import TRANSFORMERS
 from language_models.loading_bars import no_bars
 from language_models.precision import (
     Dtype,
@@ -27,11 +27,6 @@ from language_models.precision import (
 from language_models.states.block_states import first_position_of
 from registry import ConfigError
 from registry.ranges import FilePath, Text
-
-_TRANSFORMERS = tuple(int(part) for part in version("transformers").split(".")[:2])
-
-CACHE_ARGUMENT = "cache" if _TRANSFORMERS >= (5, 24) else "past_key_values"
-"""The name of the argument for a key-value cache in the installed version of transformers."""
 
 # Older versions load some weights in the wrong order, or fail on tokenizers without a first token.
 GGUF_NEEDS = (5, 24)
@@ -322,8 +317,8 @@ class Backbone:
     def _files(self) -> dict[str, str]:
         if not self.gguf:
             return {}
-        if _TRANSFORMERS < GGUF_NEEDS:
-            needed, found = (".".join(map(str, each)) for each in (GGUF_NEEDS, _TRANSFORMERS))
+        if TRANSFORMERS < GGUF_NEEDS:
+            needed, found = (".".join(map(str, each)) for each in (GGUF_NEEDS, TRANSFORMERS))
             problem = f"{self.gguf} needs transformers {needed} or newer, and this is {found}: older ones misread it."
             raise ConfigError(f"{self.yaml_path}.gguf", problem, cure="pip install --upgrade transformers")
         if importlib.util.find_spec("gguf") is None:

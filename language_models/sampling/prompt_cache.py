@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from language_models.backbone import CACHE_ARGUMENT
+from language_models import CACHE_ARGUMENT
 
 ATTENTION = "shared_prompts"
 """The name of the attention implementation that this cache needs while responses grow."""

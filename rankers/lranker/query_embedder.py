@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from language_models.backbone import CACHE_ARGUMENT
+from language_models import CACHE_ARGUMENT
 from rankers.lranker.prompt_reader import PromptReader, total
 from ranking.pools.pool_batch import Contexts
 

@@ -20,7 +20,7 @@ from registry import ConfigError
 
 @pytest.fixture(scope="session")
 def gguf_folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if backbone_module._TRANSFORMERS < backbone_module.GGUF_NEEDS:
+    if backbone_module.TRANSFORMERS < backbone_module.GGUF_NEEDS:
         pytest.skip("this version of transformers cannot read GGUF files as they are")
     folder = tmp_path_factory.mktemp("gguf")
     write_gguf(tiny_llama, folder / "tiny.gguf")
@@ -144,7 +144,7 @@ def test_a_missing_gguf_file_is_named_with_the_existing_ones(gguf_folder: Path) 
 
 
 def test_a_transformers_that_misreads_gguf_files_is_refused(gguf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone_module, "_TRANSFORMERS", (5, 20))
+    monkeypatch.setattr(backbone_module, "TRANSFORMERS", (5, 20))
     with pytest.raises(ConfigError, match=r"gguf: tiny.gguf needs transformers 5.24 or newer, and this is 5.20"):
         Backbone(model=str(gguf_folder), gguf="tiny.gguf").load()
 
