@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,7 +22,7 @@ from rankers.lranker.pool_contexts import PoolContexts
 from rankers.lranker.prompt import Pooling, check_template
 from rankers.lranker.prompt_reader import Injection, PromptReader
 from rankers.lranker.prompt_tokenizer import PromptTokenizer
-from rankers.lranker.query_embedder import QueryEmbedder, SeparatePrompts, SharedPrefixes, shares_prefixes
+from rankers.lranker.query_embedder import PromptEmbedder, SeparatePrompts, SharedPrefixes, shares_prefixes
 from rankers.lranker.scaling.grid import ScalingGrid
 from rankers.lranker.scaling.judging import ScaledJudging
 from rankers.lranker.scaling.scaling import Scaling
@@ -315,6 +315,9 @@ class LRanker(PoolRanker):
 
     def embed_batch(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
         """Each query's embedding in the context of all its candidates, that is, scaling with depth 0."""
+        if self.context is None:
+            with torch.no_grad():
+                return self._finish(self._reader.read(batch.tokens, batch.lengths))
         whole = Contexts(*(each.unsqueeze(1) for each in self.whole_contexts(batch)))
         return self.embedder(batch.tokens, batch.lengths)(whole)[:, 0]
 
@@ -337,28 +340,19 @@ class LRanker(PoolRanker):
             return self.contexts.of_lists(batch.own)
         return Contexts(*(each[-1:].expand(size, *each.shape[1:]) for each in self.contexts.on(batch.tokens.device)))
 
-    def embedder(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> QueryEmbedder:
-        """A function that embeds these queries in contexts `[B, P, K, D]` as `[B, P, E]`, without gradients.
+    def embedder(
+        self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"], count: Callable[[int], None] | None = None
+    ) -> PromptEmbedder:
+        """Embeds these queries in contexts `[B, P, K, D]` as `[B, P, E]`, without gradients.
 
         Args:
             tokens: The queries' own tokens, padded on the right.
             lengths: How many tokens each query has.
+            count: Is told how many contexts were read.
         """
+        reading = SharedPrefixes if self._shares_prefixes else SeparatePrompts
         with torch.no_grad():
-            if self.context is None:
-                alone = self._finish(self._reader.read(tokens, lengths)).unsqueeze(1)
-                return lambda contexts: alone
-            shared = self._shares_prefixes
-            read = (SharedPrefixes if shared else SeparatePrompts)(self._reader, tokens, lengths)
-
-        @torch.no_grad()
-        def embed(contexts: Contexts) -> Float[Tensor, "B P E"]:
-            shape = contexts.mask.shape[:2]
-            flat = Contexts(*(each.flatten(0, 1) for each in contexts))
-            embeddings, mask = self._project(flat)
-            return self._finish(read(embeddings.unflatten(0, shape), mask.unflatten(0, shape)))
-
-        return embed
+            return PromptEmbedder(self._project, reading(self._reader, tokens, lengths), self._finish, count)
 
     def embed_candidates(self, tokens: Int[Tensor, "C U"], lengths: Int[Tensor, " C"]) -> Float[Tensor, "C E"]:
         """Embed candidates with the model in training: the mean over their tokens and the last one (Eq. 8)."""

@@ -5,6 +5,7 @@ context. The tokens before it are read once per query, and all contexts use thei
 """
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,15 +15,25 @@ from language_models import CACHE_ARGUMENT
 from rankers.lranker.prompt_reader import PromptReader, total
 from ranking.pools.pool_batch import Contexts
 
-QueryEmbedder = Callable[[Contexts], Float[Tensor, "B P E"]]
-"""Embeddings of B queries, each in P contexts of its own: [B, P, K, D] and [B, P, K]."""
-
 Embeddings = Float[Tensor, "B P N H"]
 
 # The most tokens per call of the backbone, so memory does not grow with the number of contexts.
 _BATCH_TOKENS = 1 << 14
 # The most tokens of one query per call: attention between its parts is masked, which wastes time on a CPU.
 _SHARED_TOKENS = {"cpu": 512}
+
+
+@runtime_checkable
+class QueryEmbedder(Protocol):
+    """Embeds B queries, each in P contexts of its own."""
+
+    def __call__(self, contexts: Contexts) -> Float[Tensor, "B P E"]:
+        """The embedding of each query in each of its contexts, `[B, P, K, D]`."""
+        ...
+
+    def keep(self, queries: Int[Tensor, " b"]) -> None:
+        """Embed only these queries from now on, in this order."""
+        ...
 
 
 class SeparatePrompts:
@@ -47,6 +58,10 @@ class SeparatePrompts:
         )
         pooled = [self._reader.read(self._tokens[rows], self._lengths[rows], *part) for rows, *part in parts]
         return torch.cat(pooled).unflatten(0, (count, width))
+
+    def keep(self, queries: Int[Tensor, " b"]) -> None:
+        """Read only these queries from now on, in this order."""
+        self._tokens, self._lengths = self._tokens[queries], self._lengths[queries]
 
 
 class SharedPrefixes:
@@ -88,6 +103,12 @@ class SharedPrefixes:
         per_call = max(1, most // size)
         return torch.cat([self._read(part[:, :, 0]) for part in embeddings.split(per_call, dim=1)], dim=1)
 
+    def keep(self, queries: Int[Tensor, " b"]) -> None:
+        """Read only these queries from now on, in this order."""
+        self._cache.batch_select_indices(queries)
+        self._seen, self._start = self._seen[queries], self._start[queries]
+        self._total, self._count = self._total[queries], self._count[queries]
+
     def _read(self, embeddings: Float[Tensor, "B P H"]) -> Float[Tensor, "B P H"]:
         (count, width), size = embeddings.shape[:2], len(self._suffix)
         inputs = self._reader.embed(self._suffix).expand(count, width, -1, -1)
@@ -118,6 +139,40 @@ class SharedPrefixes:
         if self._reader.backbone.config._attn_implementation == "sdpa":
             return seen
         return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+class PromptEmbedder:
+    """Embeds queries by reading their prompts in contexts, without gradients.
+
+    Args:
+        project: Turns contexts `[B * P, K, D]` into embeddings of the backbone's width, and their mask.
+        read: Reads the queries with these embeddings.
+        finish: Turns the states of the backbone into embeddings.
+        count: Is told how many contexts were read, after each call.
+    """
+
+    def __init__(
+        self,
+        project: Callable[[Contexts], tuple[Tensor, Tensor]],
+        read: SeparatePrompts | SharedPrefixes,
+        finish: Callable[[Tensor], Tensor],
+        count: Callable[[int], None] | None = None,
+    ) -> None:
+        self._project, self._read, self._finish, self._count = project, read, finish, count
+
+    @torch.no_grad()
+    def __call__(self, contexts: Contexts) -> Float[Tensor, "B P E"]:
+        """The embedding of each query in each of its contexts, `[B, P, K, D]`."""
+        shape = contexts.mask.shape[:2]
+        embeddings, mask = self._project(Contexts(*(each.flatten(0, 1) for each in contexts)))
+        found = self._finish(self._read(embeddings.unflatten(0, shape), mask.unflatten(0, shape)))
+        if self._count is not None:
+            self._count(shape.numel())
+        return found
+
+    def keep(self, queries: Int[Tensor, " b"]) -> None:
+        """Embed only these queries from now on, in this order."""
+        self._read.keep(queries)
 
 
 @torch.no_grad()

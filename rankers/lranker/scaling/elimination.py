@@ -91,6 +91,15 @@ class Elimination:
             found.append(torch.where(places >= 0, kept, -1))
         return torch.cat(found)
 
+    def best(self, vectors: Float[Tensor, "B D"], rows: Int[Tensor, "B k c"], count: int) -> Int[Tensor, "B n"]:
+        """The best of each query's remaining candidates, best first; -1 where it has fewer than `count`."""
+        rows, found = rows.flatten(1), []
+        for few in _portions(len(rows), 4 * rows.shape[1] * vectors.shape[1]):
+            scores = self._scores(vectors[few], rows[few]).masked_fill(rows[few] < 0, -torch.inf)
+            places = _sortable(scores).topk(min(count, rows.shape[1]), dim=1).indices
+            found.append(rows[few].gather(1, places))
+        return torch.cat(found)
+
     def vectors(self, rows: Int[Tensor, "P c"]) -> tuple[Float[Tensor, "n D"], Int[Tensor, "P c"]]:
         """A table with the stored vectors of some candidates, and the places of the candidates in the table."""
         if self._table is not None:

@@ -12,11 +12,10 @@ from torch import Tensor
 from console.decimals import decimal
 from rankers.judging.vectors import VectorJudging
 from rankers.lranker.mixing import Mixing, MixingCurve, mix
-from rankers.lranker.query_embedder import QueryEmbedder
 from rankers.lranker.scaling.grid import ScalingGrid
 from rankers.lranker.scaling.scaling import Scaling, scale, scale_grid
 from ranking.places import Places
-from ranking.pools.pool_batch import Contexts, PoolBatch
+from ranking.pools.pool_batch import PoolBatch
 from ranking.pools.pool_evaluation import DIRECT, UNMIXED, PoolEvaluation, Qrels
 
 
@@ -88,12 +87,12 @@ class ScaledJudging(VectorJudging):
             "own": batch.own,
             "removed": batch.removed,
         }
-        embed = self._watched(ranker.embedder(batch.tokens, batch.lengths))
+        embed = ranker.embedder(batch.tokens, batch.lengths, self._count_contexts)
         sets = embed, ranker.candidates_to_rank(), ranker.aggregator, ranker.whole_contexts(batch)
         if self._chooses:
             return scale_grid(*sets, widths=scaling.widths, max_depth=scaling.max_depth, **given).flatten(1, 2)
         assert scaling.width is not None and scaling.depth is not None
-        steps = scale(*sets, width=scaling.width, depth=scaling.depth, **given)
+        steps = scale(*sets, width=scaling.width, depth=scaling.depth, settled=scaling.settled, **given)
         return torch.stack([steps[:, 0], steps.mean(dim=1)], dim=1)
 
     def judge(self, split: str) -> PoolEvaluation:
@@ -182,18 +181,6 @@ class ScaledJudging(VectorJudging):
         self._count_contexts = None
         if self._shown is not None:
             self._shown.close()
-
-    def _watched(self, embed: QueryEmbedder) -> QueryEmbedder:
-        """Wrap `embed` to count the contexts it reads for the progress display."""
-        if (count := self._count_contexts) is None:
-            return embed
-
-        def counted(contexts: Contexts) -> Float[Tensor, "B P E"]:
-            found = embed(contexts)
-            count(found.shape[0] * found.shape[1])
-            return found
-
-        return counted
 
     @property
     def _scaling(self) -> Scaling:

@@ -53,6 +53,8 @@ class Scaling:
         width: The width to use; null to choose width and depth on validation.
         depth: The depth to use; null to choose width and depth on validation.
         num_queries: Number of validation queries used for this choice; null for all.
+        settled: Take no further step for a query whose best candidates, this many, are the same and in the same order
+            as before the last step; null to take all steps. The choice on validation takes all.
 
     Note:
         The paper has no `limit`. In pools of more than `limit` / `keep` candidates (200,000 by default), the first step
@@ -67,6 +69,7 @@ class Scaling:
     width: Parts | None = None
     depth: Steps | None = None
     num_queries: Rows | None = None
+    settled: Rows | None = None
 
     def __post_init__(self) -> None:
         """Refuse an empty choice, and only one of width and depth."""
@@ -89,6 +92,7 @@ def scale(
     keep: float = 0.5,
     limit: int = 100_000,
     seed: int = 0,
+    settled: int | None = None,
     inverse_norms: Float[Tensor, " N"] | None = None,
     own: Int[Tensor, "B L"] | None = None,
     removed: Int[Tensor, "R 2"] | None = None,
@@ -110,6 +114,9 @@ def scale(
         keep: Share of each part to keep, rounded up; at least one candidate is kept.
         limit: The most candidates per query that the first step keeps, an equal share per part.
         seed: The seed of the random parts and of the clusterings.
+        settled: A query takes no further step once its best candidates, this many of those that are left, are the same
+            and in the same order by the mean embedding before and after a step. In place of the embeddings of the
+            steps that it does not take stands their mean so far. None to take all steps.
         inverse_norms: 1 / length of each candidate vector, to score by cosine vectors whose length is not 1; None to
             score by inner product.
         own: Each query's own candidates, padded with -1, if it ranks only these; None to rank the pool.
@@ -120,7 +127,8 @@ def scale(
         The mean of unit vectors has a length below 1. E[t+1] is not scaled to length 1 again.
     """
     options = {"keep": keep, "limit": limit, "inverse_norms": inverse_norms, "own": own, "removed": removed}
-    return _embeddings(embed, aggregator, whole, num_queries, [width], depth, pool, seed=seed, **options)[:, 0]
+    sets = embed, aggregator, whole, num_queries, [width], depth, pool
+    return _embeddings(*sets, seed=seed, settled=settled, **options)[:, 0]
 
 
 @torch.no_grad()
@@ -206,6 +214,7 @@ def _embeddings(
     pool: AnyPool,
     *,
     seed: int,
+    settled: int | None = None,
     **options: Any,
 ) -> Float[Tensor, "B W steps E"]:
     """E[0] .. E[depth] of each query at each width; `options` are passed to `Elimination`."""
@@ -215,15 +224,29 @@ def _embeddings(
     if deep := [width for width in found if width and depth]:
         elimination = Elimination(pool, first.device, seed=seed, **options)
         rows = elimination.first(first, deep)
+        going = torch.arange(num_queries, device=first.device)
         for step in range(depth):
             if step:
-                rows = {width: elimination.next(found[width][-1], rows[width], width, step) for width in deep}
+                rows = {width: elimination.next(found[width][-1][going], rows[width], width, step) for width in deep}
             contexts = [_contexts(elimination, aggregator, rows[width], first.shape[1], seed) for width in deep]
             fresh = embed(Contexts(*map(torch.hstack, zip(*contexts, strict=True)))).float()
             for width, part in zip(deep, fresh.split([rows[width].shape[1] for width in deep], dim=1), strict=True):
                 there = (rows[width] >= 0).any(dim=2, keepdim=True)
-                total = found[width][-1] + torch.where(there, part, 0).sum(dim=1)
-                found[width].append(total / (1 + there.sum(dim=1)))
+                total = found[width][-1][going] + torch.where(there, part, 0).sum(dim=1)
+                mean = torch.stack(found[width]).mean(dim=0)
+                found[width].append(mean.index_copy(0, going, total / (1 + there.sum(dim=1))))
+            if settled is None or step + 1 == depth:
+                continue
+            (width,) = deep
+            before, after = (torch.stack(steps).mean(dim=0)[going] for steps in (found[width][:-1], found[width]))
+            same = elimination.best(before, rows[width], settled) == elimination.best(after, rows[width], settled)
+            left = (~same.all(dim=1)).nonzero().flatten()
+            going, rows = going[left], {width: rows[width][left]}
+            if not len(going):
+                found[width] += [torch.stack(found[width]).mean(dim=0)] * (depth - step - 1)
+                break
+            if len(left) < len(same):
+                embed.keep(left)
     return torch.stack([torch.stack(found[width], dim=1) for width in widths], dim=1)
 
 

@@ -1,5 +1,6 @@
 """LRanker's embeddings are those of plain forwards of whole prompts, one query and one context at a time."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from language_models.backbone import Backbone
 from language_models.lora import Lora
 from rankers.lranker.lranker import LRanker
 from rankers.lranker.prompt import TEMPLATES
-from ranking.pools.pool_batch import Contexts
+from ranking.pools.pool_batch import Contexts, PoolBatch
 from ranking.vectors.partitions import Partitions
 from registry import ConfigError
 
@@ -108,6 +109,10 @@ def test_every_query_in_every_context_has_the_embedding_of_a_plain_forward(
         torch.testing.assert_close(embed(contexts).double(), expected, rtol=1e-5, atol=1e-5)
     fewer = Contexts(*(each[:, 3:] for each in contexts))
     torch.testing.assert_close(embed(fewer).double(), expected[:, 3:], rtol=1e-5, atol=1e-5)
+    some = torch.tensor([2, 0])
+    embed.keep(some)
+    found = embed(Contexts(*(each[some] for each in contexts)))
+    torch.testing.assert_close(found.double(), expected[some], rtol=1e-5, atol=1e-5)
     spread = (expected - expected.mean(dim=1, keepdim=True)).norm(dim=2)
     assert spread.mean() > 1e-3
 
@@ -194,12 +199,13 @@ def test_a_window_shorter_than_the_prompts_forbids_to_share_prefixes(
         assert ranker._shares_prefixes is expected
 
 
-def test_without_an_aggregator_contexts_do_not_matter(make: Make) -> None:
+def test_without_an_aggregator_queries_are_read_alone(make: Make) -> None:
     ranker = make(aggregator=None, scaling=None)
-    embed = ranker.embedder(*padded(ranker.tokenize(QUERIES)))
-    one, two = embed(make_contexts(1)), embed(make_contexts(1, seed=2))
-    assert ranker.context is None and torch.equal(one, two) and one.shape == (3, 1, DIM)
-    for query, found in zip(QUERIES, one[:, 0].double(), strict=True):
+    tokens, lengths = padded(ranker.tokenize(QUERIES))
+    batch = dataclasses.replace(PoolBatch.of_histories(torch.zeros(3, 0).long()), tokens=tokens, lengths=lengths)
+    embedded = ranker.embed_batch(batch)
+    assert ranker.context is None and embedded.shape == (3, DIM)
+    for query, found in zip(QUERIES, embedded.double(), strict=True):
         ids, _, own = pieces(QUERY_FIRST.replace("<|embedding|>", ""), query, ranker._described.tokenizer())
         with torch.no_grad():
             states = ranker.backbone(input_ids=torch.tensor([ids])).last_hidden_state[0].double()

@@ -2,7 +2,6 @@
 
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +56,21 @@ class Quarters(Aggregator):
         return Contexts(centroids, there)
 
 
-def embedder(queries: Tensor) -> Callable[[Contexts], Tensor]:
+class embedder:
     """A fixed function of query and context that is not linear in either; of length one."""
-    draw = torch.Generator().manual_seed(1)
-    mix = torch.randn(K, D, D, generator=draw)
 
-    def embed(contexts: Contexts) -> Tensor:
-        seen = torch.einsum("bpkd,kde->bpe", contexts.centroids * contexts.mask.unsqueeze(-1), mix.to(queries))
-        vectors = torch.tanh(seen + queries.unsqueeze(1)) + 0.1 * contexts.mask.sum(dim=-1, keepdim=True)
+    def __init__(self, queries: Tensor) -> None:
+        self.queries, self.num_read = queries, 0
+        self.mix = torch.randn(K, D, D, generator=torch.Generator().manual_seed(1)).to(queries)
+
+    def __call__(self, contexts: Contexts) -> Tensor:
+        self.num_read += contexts.mask.shape[:2].numel()
+        seen = torch.einsum("bpkd,kde->bpe", contexts.centroids * contexts.mask.unsqueeze(-1), self.mix)
+        vectors = torch.tanh(seen + self.queries.unsqueeze(1)) + 0.1 * contexts.mask.sum(dim=-1, keepdim=True)
         return torch.nn.functional.normalize(vectors, dim=-1)
 
-    return embed
+    def keep(self, queries: Tensor) -> None:
+        self.queries = self.queries[queries]
 
 
 def reference(
@@ -82,6 +85,7 @@ def reference(
     own: list[list[int]] | None = None,
     removed: set[tuple[int, int]] = frozenset(),  # type: ignore[assignment]
     whole: Contexts | None = None,
+    settled: int | None = None,
 ) -> Tensor:
     """E[0] .. E[depth], query by query, part by part, candidate by candidate."""
     table = vectors.double()
@@ -109,6 +113,11 @@ def reference(
             ]
             steps.append((steps[-1] + sum(fresh)) / (1 + len(fresh)))
             candidates = [row for part in reduced for row in part]
+            before, after = (torch.stack(each).mean(dim=0) for each in (steps[:-1], steps))
+            orders = [sorted(candidates, key=lambda row: -float(unit[row] @ mean)) for mean in (before, after)]
+            if settled and orders[0][:settled] == orders[1][:settled]:
+                steps += [after] * (depth - step - 1)
+                break
         found.append(torch.stack(steps))
     return torch.stack(found)
 
@@ -180,6 +189,20 @@ def test_embeddings_are_those_of_loops(
     )
 
 
+@pytest.mark.parametrize(("width", "depth", "settled"), [(3, 6, 1), (2, 6, 3), (5, 4, 2), (4, 1, 1)])
+def test_a_query_stops_when_its_best_candidates_stay_the_same(
+    vectors: Tensor, queries: Tensor, given: dict[str, Any], width: int, depth: int, settled: int
+) -> None:
+    embed = embedder(queries)
+    found = scale(embed, vectors, width=width, depth=depth, settled=settled, **given)
+    expected = reference(vectors, queries, width, depth, settled=settled)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)
+    steps = (expected != expected[:, -1:]).any(dim=2).sum(dim=1)
+    if depth > 1:
+        assert B < embed.num_read < B * (1 + width * depth)
+        assert steps.unique().numel() > 1, "queries stop after different steps"
+
+
 def test_removed_candidates_and_own_lists_are_those_of_loops(
     vectors: Tensor, queries: Tensor, given: dict[str, Any]
 ) -> None:
@@ -241,11 +264,12 @@ def test_the_grid_is_the_mean_of_separate_runs(vectors: Tensor, queries: Tensor,
 def test_the_grid_reads_contexts_once_a_step(vectors: Tensor, queries: Tensor, given: dict[str, Any]) -> None:
     seen = []
 
-    def embed(contexts: Contexts) -> Tensor:
-        seen.append(contexts.centroids.shape[:2])
-        return embedder(queries)(contexts)
+    class Watched(embedder):
+        def __call__(self, contexts: Contexts) -> Tensor:
+            seen.append(contexts.centroids.shape[:2])
+            return super().__call__(contexts)
 
-    scale_grid(embed, vectors, widths=[1, 2, 3], max_depth=3, **given)
+    scale_grid(Watched(queries), vectors, widths=[1, 2, 3], max_depth=3, **given)
     assert seen == [(B, 1), (B, 6), (B, 6), (B, 6)]
 
 
@@ -307,9 +331,12 @@ def test_a_pool_on_disk_is_scaled_over_as_its_vectors_are(tmp_path: Path) -> Non
     table = pool.features(torch.arange(pool.num_candidates))
     queries, aggregator = torch.randn(B, DIM, generator=torch.Generator().manual_seed(5)), KMeans(K)
 
-    def embed(contexts: Contexts) -> Tensor:
-        return torch.nn.functional.normalize(torch.tanh(contexts.centroids.sum(dim=2) + queries.unsqueeze(1)), dim=-1)
+    class Embedder(embedder):
+        def __call__(self, contexts: Contexts) -> Tensor:
+            vectors = torch.tanh(contexts.centroids.sum(dim=2) + self.queries.unsqueeze(1))
+            return torch.nn.functional.normalize(vectors, dim=-1)
 
+    embed = Embedder(queries)
     whole, norms = aggregator.summarise_pool(pool, None, 0), inverse_norms(pool)
     settings = {"num_queries": B, "width": 3, "depth": 3, "inverse_norms": norms}
     found = scale(embed, pool, aggregator, whole, **settings)
