@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import wandb
+from packaging.version import parse
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "wandb.md"
 _CORE = Path(wandb.__file__).parent / "bin" / "wandb-core"
@@ -33,6 +35,8 @@ def logged(run: Path) -> dict[str, set[str]]:
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """The records of a run's log, up to its end, which W&B's own process may write late on a busy machine."""
+    if parse(wandb.__version__) < parse("0.31"):
+        pytest.skip("W&B prints the records of an offline run from 0.31 on")
     (log,) = folder.glob("*.wandb")
     while True:
         command = [_CORE, "leet", "inspect", "--no-observability", "--json", "--run-file", log, folder.parent]
