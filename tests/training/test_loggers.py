@@ -56,6 +56,7 @@ def test_a_run_begins_without_a_warning_of_wandb(
 def test_a_resumed_run_goes_on_with_its_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     folder = tmp_path / "quick" / "2026-01-31_12-00-00"
+    folder.mkdir(parents=True)
     found = []
     for place, value in enumerate((0.5, 0.75)):
         logger = wandb(str(folder))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -20,6 +20,7 @@ from benchmarks.speed.vectors.plain_scaling import PlainScaling
 from language_models.backbone import Backbone
 from rankers.lranker.lranker import LRanker
 from rankers.lranker.prompt import Prompt
+from rankers.lranker.query_embedder import QueryEmbedder
 from rankers.lranker.scaling.scaling import scale
 from ranking.pools.pool_batch import Contexts
 from ranking.vectors.search import top_k
@@ -141,8 +142,9 @@ class Case:
         lengths = torch.full((len(tokens),), tokens.shape[1], device=self.device)
         with clock("prefix"):
             embed = self.ranker.embedder(tokens, lengths)
+        embedder = TimedEmbedder(embed, clock, "suffixes")
         with clock.counting(self.aggregator, "summarise_rows", "k-means"):
-            sets = clock.counted(embed, "suffixes"), self.table, self.aggregator, self.whole
+            sets = embedder, self.table, self.aggregator, self.whole
             found = scale(*sets, num_queries=len(tokens), width=width, depth=depth)
         top_k(found.mean(dim=1), self.table, 10)
         return found
@@ -168,21 +170,44 @@ class Clock:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
-    def counted(self, work: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """A function whose seconds are counted."""
+    @contextmanager
+    def counting(self, thing: nn.Module, method: str, name: str) -> Iterator[None]:
+        """Count the seconds of a method."""
+        work = getattr(thing, method)
 
         def run(*arguments: Any) -> Any:
             with self(name):
                 return work(*arguments)
 
-        return run
-
-    @contextmanager
-    def counting(self, thing: nn.Module, method: str, name: str) -> Iterator[None]:
-        """Count the seconds of a method."""
-        setattr(thing, method, self.counted(getattr(thing, method), name))
+        setattr(thing, method, run)
         yield
         delattr(thing, method)
+
+
+@dataclass
+class TimedEmbedder:
+    """An embedder whose seconds are counted; it remembers the contexts.
+
+    Args:
+        embed: The embedder.
+        clock: Counts.
+        name: Under this name.
+    """
+
+    embed: QueryEmbedder
+    clock: Clock
+    name: str
+    seen: list[Contexts] = field(default_factory=list)
+
+    def __call__(self, contexts: Contexts) -> Tensor:
+        """Embed and count."""
+        self.seen.append(contexts)
+        with self.clock(self.name):
+            return self.embed(contexts)
+
+    def keep(self, queries: Tensor) -> None:
+        """Embed only these queries from now on."""
+        self.embed.keep(queries)
 
 
 def measure(data: Path, workload: Workload = MBPP, repeats: int = _REPEATS) -> Comparison:
@@ -238,16 +263,10 @@ def check(case: Case, plain: PlainScaling, tokens: Int[Tensor, "1 T"], depth: in
     Raises:
         AssertionError: If it exceeds a hundredth of the distance between embeddings in different parts.
     """
-    seen: list[Contexts] = []
-    embed = case.ranker.embedder(tokens, torch.tensor([tokens.shape[1]]))
-
-    def recorded(contexts: Contexts) -> Tensor:
-        seen.append(contexts)
-        return embed(contexts)
-
-    sets = recorded, case.table, case.aggregator, case.whole
+    embed = TimedEmbedder(case.ranker.embedder(tokens, torch.tensor([tokens.shape[1]])), Clock(), "suffixes")
+    sets = embed, case.table, case.aggregator, case.whole
     found = scale(*sets, num_queries=1, width=case.shape.width, depth=depth)[0]
-    first, *later = (plain.read(tokens[0].tolist(), Contexts(*(part[0] for part in each))) for each in seen)
+    first, *later = (plain.read(tokens[0].tolist(), Contexts(*(part[0] for part in each))) for each in embed.seen)
     expected = [first[0]]
     for fresh in later:
         expected.append((expected[-1] + fresh.sum(dim=0)) / (1 + len(fresh)))

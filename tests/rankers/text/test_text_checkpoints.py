@@ -13,6 +13,8 @@ import torch
 from forks import Fork
 from safetensors.torch import load_file, save_file
 
+from language_models import TRANSFORMERS
+from language_models.backbone import GGUF_NEEDS
 from rankers.checkpoint import load_ranker, save_pretrained
 from rankers.text.text_ranker import TextRanker
 from ranking.batch import TextBatch
@@ -54,6 +56,8 @@ def test_every_backbone_whole_and_lora_with_each_head_comes_back_equal_in_anothe
         "ready-bert": (request.getfixturevalue("bert_classifier"), {"template": "pair", "head": "pretrained"}),
         "ready-llama": (request.getfixturevalue("llama_classifier"), {"head": "pretrained"}),
     }
+    if TRANSFORMERS < GGUF_NEEDS:
+        del kinds["gguf"]
     candidates = [[text for text in row if text] for row in texts.candidates]
     torch.save((texts.queries, candidates), tmp_path / "texts.pt")
     expected = {}
@@ -78,7 +82,7 @@ def test_every_backbone_whole_and_lora_with_each_head_comes_back_equal_in_anothe
     for name, scores in expected.items():
         found = torch.load((tmp_path / name).with_suffix(".scores"), weights_only=True)
         assert torch.equal(found, scores), name
-    assert len(expected) == 45
+    assert len(expected) == (45 if "gguf" in kinds else 39)
 
 
 @pytest.mark.parametrize("train", ["all", "lora", "head"])

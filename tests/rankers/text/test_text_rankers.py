@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from language_models import TRANSFORMERS
 from language_models.backbone import Backbone
 from rankers.text.reward_model import RewardModel
 from rankers.text.text_ranker import TextRanker
@@ -194,7 +195,10 @@ def test_the_head_of_a_ready_made_cross_encoder_trains_in_float32_and_its_texts_
     assert scores.dtype == torch.float32 and all(weight.grad.abs().max() > 0 for weight in weights.values())  # type: ignore[union-attr]
     tokenizer = AutoTokenizer.from_pretrained(bert_classifier)
     pairs = [(q, c) for q, row in zip(texts.queries, texts.candidates, strict=True) for c in dict.fromkeys(row) if c]
-    assert seen[-1] == sum(len(tokenizer(*pair)["input_ids"]) for pair in pairs)
+    lengths = [len(tokenizer(*pair)["input_ids"]) for pair in pairs]
+    # Before version 5, BERT cannot be told which tokens belong together.
+    assert seen[-1] == sum(lengths) if ranker.reader.packs else seen[-1] > sum(lengths)
+    assert ranker.reader.packs or TRANSFORMERS < (5, 0)
 
 
 def test_scores_keep_their_digits_with_a_backbone_in_bfloat16(llama_classifier: Path, build: Build) -> None:
