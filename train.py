@@ -58,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
             error.file = error.file or Path(chosen.config).name
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; what was saved is kept, and the same command goes on building features", file=sys.stderr)
+        return 130
 
 
 def _describe(start: Path) -> Mapping[str, Any]:
@@ -80,9 +83,6 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
     except run.InterruptedRunError as error:
         print(error, file=sys.stderr)
         return error.status
-    except KeyboardInterrupt:
-        print("stopped; what was saved is kept, and the same command goes on building features", file=sys.stderr)
-        return 130
     return 0
 
 

@@ -113,6 +113,11 @@ class RankingData(LightningDataModule, ABC):
             ConfigError: If it cannot be trained; the error names the option to change.
         """
 
+    @property
+    def accumulated(self) -> int:
+        """The number of batches in a step of the optimizer."""
+        return self.trainer.accumulate_grad_batches if self.trainer else 1
+
     def process(self) -> dict[str, int]:
         """The number of this process (`rank`) and the number of processes (`world`)."""
         trainer = self.trainer

@@ -256,7 +256,8 @@ class TrainingBatches:
         maker: Makes the batches.
         groups: The group of each draw; a group with several draws occurs several times.
         num_candidates: K, the number of candidates in a group.
-        batch_size: Groups per step, over all processes.
+        batch_size: Groups per batch, over all processes.
+        accumulated: Batches per step of the optimizer, which takes the mean of their gradients.
         keep: Decides from labels and slots which drawn groups to keep; None to keep all.
         seed: The seed of drawing and shuffling.
         rank: The number of this process.
@@ -273,6 +274,7 @@ class TrainingBatches:
         *,
         num_candidates: int,
         batch_size: int,
+        accumulated: int = 1,
         keep: Callable[[Tensor, Tensor], Tensor] | None,
         seed: int,
         rank: int,
@@ -283,17 +285,18 @@ class TrainingBatches:
             raise ConfigError("datamodule.batch_size", problem, cure=f"a multiple of {world}")
         self._maker, self._slots = maker, maker.slots
         self._source_groups, self._num_candidates = groups, num_candidates
-        self._batch_size, self._keep, self._seed, self._rank, self._world = batch_size, keep, seed, rank, world
+        self._batch_size, self._accumulated, self._keep = batch_size, accumulated, keep
+        self._seed, self._rank, self._world = seed, rank, world
         self._epoch, self._groups, self._drawn = -1, groups, groups
         self._plan(0)
         self._num_groups = len(self._groups) - len(self._groups) % world
 
     def num_steps(self) -> int:
-        """The number of steps per epoch; the last one may be smaller."""
+        """The number of batches per epoch; the last one may be smaller."""
         return -(-self._num_groups // self._batch_size)
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """The part of a step's batch that this process trains on."""
+        """The part of a batch that this process trains on."""
         if epoch != self._epoch:
             self._plan(epoch)
         start, end = step * self._batch_size, min((step + 1) * self._batch_size, self._num_groups)
@@ -303,9 +306,9 @@ class TrainingBatches:
         return dataclasses.replace(batch, weight=len(picked) * self._world / self.full_size)
 
     @property
-    def full_size(self) -> int:
-        """The number of groups of a step that is not the last one, over all processes."""
-        return min(self._batch_size, self._num_groups)
+    def full_size(self) -> float:
+        """The number of groups with weight 1: those of a full step, over all processes, per batch of the step."""
+        return min(self._batch_size * self._accumulated, self._num_groups) / self._accumulated
 
     @property
     def store(self) -> GroupStore:

@@ -189,6 +189,7 @@ class GroupData(RankingData):
             self._splits["train"].repeat_interleave(self._groups_per_query),
             num_candidates=self._width(self._training_slots),
             batch_size=batch_size,
+            accumulated=self.accumulated,
             keep=keep,
             seed=self._seed,
             **processes,

@@ -157,6 +157,7 @@ class PartitionedCandidates(PoolRankingData):
             candidate_tokens=self._candidate_tokens,
             history=self._history,
             batch_size=self._batch_size,
+            accumulated=self.accumulated,
             seed=self._seed,
             **self.process(),
         )

@@ -23,6 +23,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # A flag of an entry of a zip file. torch reads such an entry as zeros and ignores its bytes and checksum.
 _IS_FOLDER = 0x10
 _HASHES = {"weights_sha256", "sha256"}
+_CURE = "copy it back from an undamaged copy, or train again"
 
 
 def save_pretrained(ranker: Ranker[Any], folder: str | Path) -> Path:
@@ -119,9 +120,18 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """
     content = io.BytesIO()
     torch.save(checkpoint, content)
+    write_file(path, content.getbuffer(), cure=with_room(path.parent))
+
+
+def with_room(folder: Path) -> str:
+    """What the user can do if a file of a run cannot be written.
+
+    Args:
+        folder: The run's folder.
+    """
     # A run without any checkpoint is removed when it fails, so there would be nothing to go on with.
-    going_on = f": python train.py --resume {path.parent}" if any(path.parent.glob("*.ckpt")) else " start it again"
-    write_file(path, content.getbuffer(), cure=f"make room, then{going_on}")
+    going_on = f": python train.py --resume {folder}" if any(folder.glob("*.ckpt")) else " start it again"
+    return f"make room, then{going_on}"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -139,18 +149,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as parts:
             if (broken := parts.testzip()) is not None:
-                raise ConfigError(str(path), f"damaged: the checksum of its part {broken} is wrong.")
+                raise ConfigError(str(path), f"damaged: the checksum of its part {broken} is wrong.", cure=_CURE)
             if folders := [part.filename for part in parts.infolist() if part.external_attr & _IS_FOLDER]:
-                raise ConfigError(str(path), f"damaged: its part {folders[0]} is marked as a folder.")
+                raise ConfigError(str(path), f"damaged: its part {folders[0]} is marked as a folder.", cure=_CURE)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except ConfigError:
         raise
     except Exception as error:  # damaged bytes can raise any exception in the unpickler
         reason = (str(error).splitlines() or [""])[0]
-        problem, cure = f"not a whole checkpoint: {type(error).__name__}: {reason}", "copy it back, or train again"
-        raise ConfigError(str(path), problem, cure=cure) from error
+        raise ConfigError(str(path), f"not a whole checkpoint: {type(error).__name__}: {reason}", cure=_CURE) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise ConfigError(str(path), "holds no weights of a ranker.")
+        raise ConfigError(str(path), "holds no weights of a ranker.", cure=_CURE)
     _check(checkpoint.get("ranker"), path)
     return checkpoint
 
@@ -169,7 +178,8 @@ def read_pretrained(path: str | Path) -> tuple[Path, dict[str, Any], dict[str, t
     if repository is not None:
         folder = repository.download([CONFIG_FILE, WEIGHTS_FILE])
         if not (folder / CONFIG_FILE).is_file():
-            raise ConfigError(str(path), "this repository of the Hugging Face hub holds no ranker.")
+            cure = "name one to which `push_to_hub` has written a ranker"
+            raise ConfigError(str(path), "this repository of the Hugging Face hub holds no ranker.", cure=cure)
         description, weights = _read_folder(folder)
         # A module of the ranker has to be here already: a repository of others must not say where to read code.
         description["imports"] = dict.fromkeys(description["imports"], ".")
@@ -192,7 +202,7 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         description = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(str(path / CONFIG_FILE), f"not valid json: {error}.") from error
+        raise ConfigError(str(path / CONFIG_FILE), f"not valid json: {error}.", cure=_CURE) from error
     if isinstance(description, dict) and not signed(description):
         cure = "copy the folder again from an undamaged copy; if you changed it on purpose, remove its line sha256"
         problem = "damaged: its content has changed: it does not match the sha256 in it."
@@ -205,7 +215,7 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             raise ConfigError(str(file), "damaged: its sha256 is not the one it was saved with.", cure=cure)
         return description, load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ConfigError(str(file), f"not a whole safetensors file: {error}.") from error
+        raise ConfigError(str(file), f"not a whole safetensors file: {error}.", cure=_CURE) from error
 
 
 def _had_no_weights(folder: Path) -> bool:
@@ -228,7 +238,7 @@ def _check(description: Any, file: Path) -> None:
     """Raise unless this has the form that `Ranker.description` returns, with or without hashes."""
     given = {"ranker", "imports", "encoder"}
     if not isinstance(description, dict) or not given <= description.keys() <= given | _HASHES:
-        raise ConfigError(str(file), "this was not written by a ranker of this project.")
+        raise ConfigError(str(file), "this was not written by a ranker of this project.", cure=_CURE)
     imports = description["imports"]
     if not isinstance(imports, dict) or not all(isinstance(folder, str) for folder in imports.values()):
-        raise ConfigError(str(file), f"imports should be modules and their folders, not {imports!r}.")
+        raise ConfigError(str(file), f"imports should be modules and their folders, not {imports!r}.", cure=_CURE)

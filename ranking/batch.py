@@ -21,8 +21,8 @@ class Batch:
         mask: True where a candidate exists.
         group: Which group of the store each row is, for per-query results and error messages.
         slot: Each candidate's place in the store, -1 where there is none.
-        weight: What share of a full batch this one is; its loss counts as much, so that each group weighs the same in
-            small last batches too.
+        weight: Its number of groups by that of a full batch; its loss counts as much, so that each group of a step
+            weighs the same, in small batches too.
         answer: Where answers were compared, which one each candidate gives: equal numbers are equal answers, 0 is none.
         log_probability: Where it is known, that of each response, in nats; nan for single responses without one.
         num_tokens: Where it is known, that of each response; -1 for single responses without one.

@@ -2,11 +2,15 @@
 
 import importlib
 import importlib.util
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import FrameType
 
 from registry.errors import ConfigError
 
@@ -82,7 +86,8 @@ def _yours(name: str, meant: Path | None) -> str:
 
 def _import(path: str, name: str, file: Path | None, places: Sequence[Path]) -> None:
     try:
-        importlib.import_module(name)
+        with _telling_ctrl_c():
+            importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = str(error.name)
         if f"{name}.".startswith(f"{missing}."):
@@ -95,8 +100,33 @@ def _import(path: str, name: str, file: Path | None, places: Sequence[Path]) -> 
         problem = f"{_place(name, file, error)}: needs the package {missing}, which is not installed."
         cure = f"pip install {package.replace('_', '-')}, or put {package}.py in {file.parent if file else places[0]}"
         raise ConfigError(path, problem, cure=cure) from error
-    except (Exception, SystemExit) as error:
+    except CtrlC:
+        raise
+    except BaseException as error:
         raise _raised(path, name, file, error) from error
+
+
+class CtrlC(KeyboardInterrupt):
+    """A Ctrl-C of the user; a module can also raise KeyboardInterrupt itself."""
+
+
+@contextmanager
+def _telling_ctrl_c() -> Iterator[None]:
+    """Raise CtrlC for a Ctrl-C, if it would raise KeyboardInterrupt."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise CtrlC
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is stop:  # the module may have set its own
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _raised(path: str, name: str, file: Path | None, error: BaseException) -> ConfigError:

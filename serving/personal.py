@@ -20,6 +20,7 @@ from torch.func import functional_call
 from rankers.base import Ranker, Training
 from rankers.checkpoint import hash_of
 from ranking.batch import Batch
+from ranking.counts import check_count
 from ranking.stores.files import StoreError, sync_folder
 from registry import ConfigError
 from registry.errors import shown
@@ -51,13 +52,13 @@ class PersonalRankers:
             would be larger is stored whole.
 
     Raises:
-        ValueError: If the rank is below 1, or the base has no weights, or weights of another number format than
+        ValueError: If the rank is not a positive integer, or the base has no weights, or weights of another number format than
             float32.
     """
 
     def __init__(self, base: Ranker[Any], rank: int | None = None) -> None:
-        if rank is not None and rank < 1:
-            raise ValueError(f"rank has to be 1 or more, got {rank}")
+        if rank is not None:
+            check_count("rank", rank)
         self.base, self.rank = copy.deepcopy(base).eval(), rank
         self._weights = list(_layout(base.state_dict(), rank))
         if not self._weights:

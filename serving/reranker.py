@@ -22,6 +22,7 @@ from rankers.base import Ranker
 from rankers.checkpoint import load_ranker, save_pretrained
 from rankers.text.text_ranker import TextRanker
 from ranking.batch import FeatureBatch, TextBatch
+from ranking.counts import check_count
 from ranking.texts import check_texts
 from serving.remembered_vectors import RememberedVectors
 
@@ -141,11 +142,11 @@ class Reranker:
 
         Raises:
             ValueError: If `documents` is one text and not a list, the query is empty, a text for an encoder is empty, a
-                response with its prompt is too long for the model, or `top_k` is not positive.
+                response with its prompt is too long for the model, or `top_k` is not a positive integer.
         """
         check_texts("documents", documents)
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k has to be 1 or more, got {top_k}")
+        if top_k is not None:
+            check_count("top_k", top_k)
         if not len(documents):
             return []
         (scores,) = self.score([Asked(query, documents)])

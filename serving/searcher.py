@@ -11,6 +11,7 @@ from language_models.encoder import Encoder
 from rankers.checkpoint import load_ranker
 from rankers.lranker.lranker import LRanker
 from rankers.lranker.mixing import mix
+from ranking.counts import check_count
 from ranking.pools.pool_batch import PoolBatch
 from ranking.pools.pool_evaluation import best
 from ranking.stores.candidate_pool import CandidatePool
@@ -92,11 +93,10 @@ class Searcher:
             top_k: Number of candidates to return for each query.
 
         Raises:
-            ValueError: If `queries` is one text and not a list, a query is empty, or `top_k` is not positive.
+            ValueError: If `queries` is one text and not a list, a query is empty, or `top_k` is not a positive integer.
         """
         check_texts("queries", queries)
-        if top_k < 1:
-            raise ValueError(f"top_k has to be 1 or more, got {top_k}")
+        check_count("top_k", top_k)
         if (empty := next((place for place, text in enumerate(queries) if not text.strip()), None)) is not None:
             raise ValueError(f"query {empty} of {len(queries)} is empty")
         if not len(queries):

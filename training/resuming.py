@@ -14,11 +14,14 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from rankers.base import Ranker
-from rankers.checkpoint import read_checkpoint, write_checkpoint
+from rankers.checkpoint import read_checkpoint, with_room, write_checkpoint
+from ranking.stores.files import write_file
 from registry import ConfigError, RunConfig
 from registry.errors import shown
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+SAVED = ".saved"
+"""An empty file in the folder of a run that has written `last.ckpt`, to tell a lost one from one that never was."""
 
 MAY_CHANGE = (
     "callbacks",
@@ -110,11 +113,13 @@ def check_resume_point(folder: Path, ranker: Ranker[Any], options: Mapping[str, 
             been trained for longer than the options allow.
     """
     path = folder / LAST
+    cure = "copy it back, or begin a new run with the config.yaml of this one"
     if not path.is_file():
+        if ranker.is_trained and any((folder / name).exists() for name in (SAVED, "metrics.json")):
+            raise ConfigError(str(path), "is missing: without it the run would begin again.", cure=cure)
         return
     checkpoint = read_checkpoint(path)
     if missing := [name for name in _STATE if name not in checkpoint]:
-        cure = "begin a new run with the config.yaml of this one"
         raise ConfigError(str(path), f"holds no {missing[0]}: a run cannot go on from it.", cure=cure)
     expected, found = (
         {name: tuple(weight.shape) for name, weight in weights.items()}
@@ -136,6 +141,8 @@ def check_resume_point(folder: Path, ranker: Ranker[Any], options: Mapping[str, 
             raise ConfigError(f"trainer.{option}", problem, cure=f"{count} or more")
     states = [state for key, state in checkpoint["callbacks"].items() if key.startswith(ModelCheckpoint.__name__)]
     if any(state["best_model_path"] for state in states):
+        if not (folder / BEST).is_file():
+            raise ConfigError(str(folder / BEST), "is missing: it has the weights that are the best so far.", cure=cure)
         read_checkpoint(folder / BEST)
 
 
@@ -232,6 +239,8 @@ class ResumePoint(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
+        if trainer.is_global_zero and not (mark := self.path.with_name(SAVED)).exists():
+            write_file(mark, b"", cure=with_room(self.path.parent))
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
         if trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
             raise InterruptedRunError(signum=self._received or signal.SIGINT)

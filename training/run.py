@@ -26,7 +26,7 @@ from datamodules.base import RankingData
 from datamodules.group_data import GroupData
 from features.building.extractor import Extractor
 from rankers.base import NonFiniteLossError, Ranker
-from rankers.checkpoint import CONFIG_FILE, describe_anew, save_pretrained, write_checkpoint
+from rankers.checkpoint import CONFIG_FILE, describe_anew, save_pretrained, with_room, write_checkpoint
 from ranking.evaluation import Evaluation
 from ranking.response_analysis import Analysis
 from ranking.stores.files import lock_folder, write_file
@@ -121,14 +121,8 @@ def train(config: RunConfig, name: str, resume: Path | None = None) -> Run:
     check(config, new=not resume)
     keep_freed_memory()
     try:
-        return _train(config, name, resume)
-    except OSError as error:
-        if error.errno not in _DISK_REFUSES:
-            raise
-        cure = "make room, then go on: python train.py --resume RUN"
-        raise ConfigError(
-            str(error.filename or config.runs), f"cannot be written: {error.strerror}.", cure=cure
-        ) from error
+        with _telling_a_full_disk(resume or Path(config.runs)):
+            return _train(config, name, resume)
     finally:
         os.environ.pop(RUN_DIR, None)
 
@@ -152,7 +146,8 @@ def _train(config: RunConfig, name: str, resume: Path | None) -> Run:
         check_resume_point(resume, ranker, config.trainer)
     folder = resume or Path(processes.decided(lambda: str(_new_folder(config, name))))
     try:
-        return _run(config, folder, ranker, start, datamodule, began, console)
+        with _telling_a_full_disk(folder):
+            return _run(config, folder, ranker, start, datamodule, began, console)
     except ConfigError:
         if not resume:
             _forget(folder)
@@ -204,6 +199,18 @@ def _run(
             how = f"test it with:\n  python train.py --resume {folder}"
             signum = error.signum if isinstance(error, InterruptedRunError) else signal.SIGINT
             raise InterruptedRunError(f"stopped after training; {how}", signum) from error
+
+
+@contextmanager
+def _telling_a_full_disk(folder: Path) -> Iterator[None]:
+    """Turn the error of a disk that takes nothing into one that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_REFUSES:
+            raise
+        problem = f"cannot be written: {error.strerror}."
+        raise ConfigError(str(error.filename or folder), problem, cure=with_room(folder)) from error
 
 
 @contextmanager
@@ -353,6 +360,8 @@ def _forget(folder: Path) -> None:
 
 def _announce(begun: _Begun) -> None:
     config, folder, ranker, datamodule = begun.config, begun.folder, begun.ranker, begun.datamodule
+    if ranker.is_trained and (folder / CONFIG).is_file() and not (folder / LAST).is_file():
+        begun.console.print("[yellow]the run was stopped before its first save: it begins again[/]")
     content = dataclasses.asdict(config)
     write_file(folder / CONFIG, to_yaml(content).encode())
     if begun.start is not None and not (folder / START / CONFIG_FILE).is_file():

@@ -34,7 +34,8 @@ class TrainingPoolBatches:
         in_batch: Also use the other queries' positives as negatives, over all processes.
         candidate_tokens: The candidates' tokens, if the model in training encodes them; else None.
         history: Rows of the candidates in each query's history, if the ranker reads histories; else None.
-        batch_size: Queries per step, over all processes.
+        batch_size: Queries per batch, over all processes.
+        accumulated: Batches per step of the optimizer, which takes the mean of their gradients.
         seed: The seed of all random choices.
         rank: The number of this process.
         world: The number of processes.
@@ -56,6 +57,7 @@ class TrainingPoolBatches:
         candidate_tokens: TokenLists | None,
         history: TokenLists | None = None,
         batch_size: int,
+        accumulated: int = 1,
         seed: int,
         rank: int,
         world: int,
@@ -70,6 +72,8 @@ class TrainingPoolBatches:
         self._num_queries = len(tokens.index) - len(tokens.index) % world
         if not self._num_queries:
             raise ConfigError(str(pool.path), f"{len(tokens.index)} queries to train on, and {world} processes.")
+        # The number of queries with weight 1: those of a full step, per batch of the step.
+        self._full_size = min(batch_size * accumulated, self._num_queries) / accumulated
         self._epoch = -1
 
     def num_steps(self) -> int:
@@ -109,7 +113,7 @@ class TrainingPoolBatches:
             lengths=lengths,
             partition=partition,
             own=draw.own,
-            weight=len(mine) * self._world / min(self._batch_size, self._num_queries),
+            weight=len(mine) * self._world / self._full_size,
             history=_padded(self._history, draw.queries),
             user=self._pool.queries.user[draw.queries],
             **_encoded(self._candidate_tokens, table),

@@ -9,6 +9,8 @@ from typing import Any, get_args
 from features.texts.groups import Candidate, Split, TextGroup
 
 Record = Mapping[str, Any]
+ROLES = ("assistant", "system", "tool", "user")
+"""Who can speak in a chat message."""
 _LARGEST, _SMALLEST = 3.4028234663852886e38, 1.1754943508222875e-38
 """The smallest and largest numbers that float32 stores with full precision."""
 
@@ -69,8 +71,11 @@ def read_picks(record: Record, line_id: str) -> TextGroup:
 
 
 def read_tevatron(record: Record, line_id: str) -> TextGroup:
-    """`{query_id, query, positive_passages: [{docid, title?, text}], negative_passages: [...]}`, Tevatron's form."""
-    candidates = []
+    """`{query_id, query, positive_passages: [{docid, title?, text}], negative_passages: [...]}`, Tevatron's form.
+
+    A text that occurs in both counts as relevant, and only once.
+    """
+    candidates: list[Candidate] = []
     for label, key in ((1.0, "positive_passages"), (0.0, "negative_passages")):
         for at, passage in _objects(record, key, optional=True):
             title = passage.get("title") or ""
@@ -80,9 +85,12 @@ def read_tevatron(record: Record, line_id: str) -> TextGroup:
             text = "" if title.strip() and not passage.get("text") else text_field(passage, "text", at)
             text = unicode_text(f"{at}title", f"{title} {text}".strip())
             candidates.append(Candidate(id_field(passage, "docid", at), text, label))
+    right = {each.text for each in candidates if each.label}
+    _distinct(candidates)
+    candidates = [each for each in candidates if each.label or each.text not in right]
     if not candidates:
         raise LineError("positive_passages", "no passage here or in negative_passages; expected at least one")
-    return TextGroup(id_field(record, "query_id"), text_field(record, "query"), mixed(_distinct(candidates)))
+    return TextGroup(id_field(record, "query_id"), text_field(record, "query"), mixed(candidates))
 
 
 def _get(record: Record, key: str, at: str, expected: str) -> Any:
@@ -121,6 +129,14 @@ def unicode_text(field: str, value: str) -> str:
     except UnicodeEncodeError as error:
         raise LineError(field, f"half of a surrogate pair at character {error.start}; expected Unicode") from error
     return value
+
+
+def role_field(record: Record, at: str = "") -> str:
+    """The role of a chat message."""
+    role = record.get("role")
+    if role not in ROLES:
+        raise unexpected(f"{at}role", role, f"one of {', '.join(ROLES)}")
+    return role
 
 
 def id_field(record: Record, key: str, at: str = "") -> str:

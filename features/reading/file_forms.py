@@ -16,6 +16,7 @@ PARQUET = b"PAR1"
 HEAD = 4096
 """Number of first bytes that decide the form."""
 
+_NO_DATA = "set the path to the data file"
 _UNPACK = "unpack it, and set the path to the file in it"
 _MAGIC = {
     b"version https://git-lfs": FileForm(
@@ -39,13 +40,18 @@ _MAGIC = {
     b"SQLite format 3": FileForm("is an SQLite database", "write its tables as CSV or JSON lines"),
     b"%PDF": FileForm("is a PDF document", "give its text as JSON lines"),
     b"\xd0\xcf\x11\xe0": FileForm("is an old Office document", "save it as CSV"),
-    b"\x7fELF": FileForm("is a program", "set the path to the data file"),
+    b"\x7fELF": FileForm("is a program", _NO_DATA),
+    b"\x89PNG": FileForm("is a PNG picture", _NO_DATA),
+    b"\xff\xd8\xff": FileForm("is a JPEG picture", _NO_DATA),
+    b"GIF89a": FileForm("is a GIF picture", _NO_DATA),
 }
 _UTF_16 = FileForm("is UTF-16 text", "make it UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW")
 _UTF_32 = FileForm("is UTF-32 text", "make it UTF-8: iconv -f UTF-32 -t UTF-8 FILE > NEW")
 _PICKLE = FileForm("is a Python pickle, which is never opened: it can run code", "write its content as JSON lines")
 _TAR = FileForm("is a tar archive", _UNPACK)
-_BINARY = FileForm("is binary: its first bytes hold NUL", "get the file again; text has to be UTF-8")
+_BINARY = FileForm("is binary, not text", "set the path to the data file, or get it again; text has to be UTF-8")
+_CONTROL = bytes({*range(1, 32)} - {*b"\t\n\f\r\x1b"})
+"""Bytes that no text holds. A few NUL bytes in a text are reported with their lines."""
 _HTML = FileForm("is a web page, not data", "get the file again: its address gave a page, maybe a login or an error")
 _XML = FileForm("is XML", "write its content as JSON lines or TSV")
 _MARKUP = re.compile(rb"\s*<(!doctype html|html|head|body|\?xml|!doctype|top>|doc>|rss)", re.IGNORECASE)
@@ -70,8 +76,7 @@ def foreign_form(head: bytes) -> FileForm | None:
         return _TAR
     if found := _MARKUP.match(head):
         return _HTML if found[1].lower() in (b"!doctype html", b"html", b"head", b"body") else _XML
-    # A few NUL bytes in a text are reported with their lines.
-    return _BINARY if head[:64].count(0) > 8 else None
+    return _BINARY if head[:64].count(0) > 8 or _is_no_text(head) else None
 
 
 def kind_of_lines(first: str) -> str:
@@ -85,6 +90,16 @@ def kind_of_lines(first: str) -> str:
     if len(first.split()) in (3, 4, 6) and len(first) < 200:
         return "TREC judgements or a run"
     return "plain text"
+
+
+def _is_no_text(head: bytes) -> bool:
+    """Whether bytes are neither UTF-8 nor, with so many control characters, text of another encoding."""
+    num_control = len(head) - len(head.translate(None, _CONTROL))
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return num_control > 1 + len(head) / 50 and error.start < len(head) - 3
+    return False
 
 
 def _alternates(head: bytes) -> bool:

@@ -72,8 +72,8 @@ class TextFile:
                 for number, line in enumerate(file, start=1):
                     yield (line[3:] if number == 1 and line.startswith(b"\xef\xbb\xbf") else line).rstrip(b"\r\n")
         except _UNREADABLE as error:
-            cure = "get the file again"
-            raise ConfigError(f"{self.place}, after line {number}", f"is damaged ({error}).", cure=cure) from error
+            place = f"{self.place}, after line {number}" if number else self.place
+            raise ConfigError(place, f"is damaged ({error}).", cure="get the file again") from error
 
     def decoded(self, line: bytes) -> str:
         """A line as text.

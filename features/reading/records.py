@@ -35,6 +35,8 @@ ENDINGS: dict[str, Form] = {
     ".csv": "csv",
     ".parquet": "parquet",
 }
+_ATOMIC = (".inter", ".item")
+"""RecBole's endings; its files are separated by tabs or commas, as their first line shows."""
 _LOOKED_AT = 20
 # Long documents are fields too; Python's own limit is 131,072 characters.
 csv.field_size_limit(2**31 - 1)
@@ -45,7 +47,8 @@ class RecordFile:
     """One file; its extension decides its format, and its first bytes decide whether it is Parquet or gzip.
 
     Args:
-        path: A file `.jsonl`, `.json`, `.tsv`, `.csv` or `.parquet`; all but the last may be gzipped.
+        path: A file `.jsonl`, `.json`, `.tsv`, `.csv` or `.parquet`, or RecBole's `.inter` or `.item`; all but
+            `.parquet` may be gzipped.
         tsv_columns: The columns of a TSV file, in order; `header` if its first line names them. CSV files always have a
             header.
         json_lines: Whether a file with any extension other than `.parquet` is JSON.
@@ -71,12 +74,15 @@ class RecordFile:
             head = file.read(8)
         if head.startswith(PARQUET):
             return "parquet"
-        form = ENDINGS.get(Path(self.path.name.removesuffix(".gz")).suffix)
+        ending = Path(self.path.name.removesuffix(".gz")).suffix
+        form = ENDINGS.get(ending)
         if self.json_lines and form != "parquet":
             return "json"
         if form is None or (form == "parquet" and head.startswith(GZIP)):
             problem = "has an unknown extension, so its format is unknown."
             raise ConfigError(str(self.path), problem, known=[*ENDINGS, ".jsonl.gz", ".tsv.gz", ".csv.gz"])
+        if ending in _ATOMIC and "\t" not in (first := self.text.first_line()) and "," in first:
+            return "csv"
         return form
 
     @property

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import registry.__main__ as show
+import train
 from registry import LOSSES, ConfigError, imports, load_config
 from registry.imports import import_modules
 
@@ -120,6 +123,8 @@ WRONG = {
     "is not indented": ("def f():\nx = 1\n", "line 2: IndentationError: expected an indented block"),
     "exits": ("import sys\nsys.exit(0)", "line 2: it ends Python: sys.exit(0)."),
     "exits with words": ("raise SystemExit('no GPU')", "line 1: it ends Python: sys.exit('no GPU')."),
+    "raises what Ctrl-C raises": ("x = 1\nraise KeyboardInterrupt", "line 2: KeyboardInterrupt."),
+    "raises its own": ("class Stop(BaseException): ...\nraise Stop('no')", "line 2: Stop: no."),
     "lacks a package": (
         "\nimport a_package_nobody_has.inner",
         "line 2: needs the package a_package_nobody_has, which is not installed.\n"
@@ -147,6 +152,25 @@ def test_what_goes_wrong_in_a_module_is_one_error_with_file_and_line(
     file.write_text("x = 1  # mended")
     os.utime(file, (1, 1))  # not the time of the file whose bytecode is kept
     import_modules(["goes_wrong"], [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments"), [(train.main, ["--config", "run.yaml"]), (show.main, ["losses", "--imports", "waits"])]
+)
+def test_ctrl_c_while_a_module_is_imported_stops_the_command(
+    main: Callable[..., int],
+    arguments: list[str],
+    write: Callable[[str, str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("waits.py", "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)")
+    write("run.yaml", "imports: [waits]")
+    assert main(arguments) == 130
+    assert capsys.readouterr().err.startswith("stopped")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_error_in_another_file_of_the_user_is_told_with_that_file(

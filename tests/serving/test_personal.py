@@ -167,7 +167,7 @@ def test_what_does_not_belong_to_the_base_is_refused(tmp_path: Path) -> None:
             each.add("ana", broken)
     with pytest.raises(ValueError, match="cosine has no weights, so users' rankers cannot differ from it"):
         PersonalRankers(RANKERS.build("cosine"))
-    with pytest.raises(ValueError, match="rank has to be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="rank has to be a whole number of 1 or more, got 0"):
         PersonalRankers(base, rank=0)
     with pytest.raises(ValueError, match="the base has to be in float32"):
         PersonalRankers(build().double())

@@ -66,8 +66,9 @@ def test_top_k_cuts_and_no_documents_give_none(encoder: Encoder) -> None:
     assert reranker.rank("open", DOCUMENTS, top_k=2) == reranker.rank("open", DOCUMENTS)[:2]
     assert len(reranker.rank("open", DOCUMENTS, top_k=50)) == 5
     assert reranker.rank("open", []) == []
-    with pytest.raises(ValueError, match="top_k has to be 1 or more"):
-        reranker.rank("open", DOCUMENTS, top_k=0)
+    for top_k in (0, 2.5, "3"):
+        with pytest.raises(ValueError, match=f"top_k has to be a whole number of 1 or more, got {top_k!r}"):
+            reranker.rank("open", DOCUMENTS, top_k=top_k)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="empty"):
         reranker.rank("open", ["", "sort"])
 

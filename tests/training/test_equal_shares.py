@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_processes import train_here, train_in_processes
 
+from datamodules.drawing import has_order
 from datamodules.group_batches import FeatureMaker, TrainingBatches, UsableSlots
 from rankers.lranker.reference_norm import ReferenceNorm
 from ranking.stores.candidate_pool import CandidatePool
@@ -43,7 +44,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def after_three_steps(
-    store: GroupStore, loss: str, *, world: int, accumulated: int, batch_size: int = 18
+    store: GroupStore, loss: str, *, world: int, accumulated: int, batch_size: int = 18, ordered: bool = False
 ) -> list[torch.Tensor]:
     """The weights, gradients being the mean over the processes of the mean over the accumulated batches."""
     torch.manual_seed(0)
@@ -55,22 +56,25 @@ def after_three_steps(
     sources = [
         TrainingBatches(
             FeatureMaker(UsableSlots.of(store, usable), [0]),
-            torch.arange(40),
+            torch.arange(39 if ordered else 40),  # 30 of the 39 have an order
             num_candidates=7,
             batch_size=batch_size // accumulated,
-            keep=None,
+            accumulated=accumulated,
+            keep=has_order if ordered else None,
             seed=1,
             rank=rank,
             world=world,
         )
         for rank in range(world)
     ]
-    for step in range(3):  # 18, 18 and the last 4 groups
+    steps_per_epoch = -(-sources[0].num_steps() // accumulated)
+    for step in range(3):  # 18, 18 and the last 4 groups, or three epochs of one step
+        epoch, step_of_epoch = divmod(step, steps_per_epoch)
         optimizer.zero_grad()
         for source in sources:
             for part in range(accumulated):
-                if (number := step * accumulated + part) < source.num_steps():
-                    batch = source.batch(0, number)
+                if (number := step_of_epoch * accumulated + part) < source.num_steps():
+                    batch = source.batch(epoch, number)
                     value = ranker.loss(ranker(batch), batch.labels, batch.mask)
                     (value * batch.weight / accumulated / world).backward()
         optimizer.step()
@@ -83,6 +87,18 @@ def test_each_loss_gives_the_same_weights_however_groups_are_shared_out(loss: st
     expected = after_three_steps(store, loss, world=1, accumulated=1)
     for world, accumulated in [(2, 1), (1, 3), (1, 2)]:
         found = after_three_steps(store, loss, world=world, accumulated=accumulated)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES.names())
+def test_each_loss_gives_the_same_weights_where_a_step_is_larger_than_what_is_left_of_an_epoch(
+    loss: str, uneven: Path
+) -> None:
+    store = GroupStore.open(uneven)
+    expected = after_three_steps(store, loss, world=1, accumulated=1, batch_size=36, ordered=True)
+    for world, accumulated in [(2, 1), (1, 2), (1, 3), (1, 6), (2, 3)]:
+        found = after_three_steps(store, loss, world=world, accumulated=accumulated, batch_size=36, ordered=True)
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 

@@ -123,6 +123,8 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "no optimizer": drop_the_optimizer,
     "other weights": take_another_rankers,
     "a tensor": lambda path: torch.save(torch.zeros(3), path),
+    "no weights": lambda path: torch.save({"state_dict": None}, path),
+    "no ranker": lambda path: torch.save({"state_dict": {}}, path),
 }
 
 
@@ -135,6 +137,7 @@ def test_a_damaged_last_checkpoint_is_named_and_nothing_is_overwritten(
     assert train.main(["--resume", str(finished), "trainer.max_epochs=3"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"{finished / 'last.ckpt'}: ") and "Traceback" not in error
+    assert "\n  What to do:   " in error
     assert contents(finished) == before
 
 
@@ -147,6 +150,31 @@ def test_a_damaged_best_checkpoint_is_named_before_training_goes_on(
     before = contents(finished)
     assert train.main(["--resume", str(finished), "trainer.max_epochs=3"]) == 1
     assert str(best) in capsys.readouterr().err and contents(finished) == before
+
+
+@pytest.mark.parametrize("also", [".saved", "metrics.json"])
+def test_a_lost_last_checkpoint_is_missed(also: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("last.ckpt", also):
+        (finished / name).unlink()
+    before = contents(finished)
+    assert train.main(["--resume", str(finished), "trainer.max_epochs=3"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"{finished / 'last.ckpt'}: is missing: without it the run would begin again.")
+    assert "copy it back, or begin a new run with the config.yaml of this one" in error
+    assert contents(finished) == before
+
+
+def test_a_run_that_was_stopped_before_its_first_save_begins_again(
+    finished: Path, ended: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Also after the first best.ckpt, which is written before last.ckpt.
+    for name in ("last.ckpt", ".saved", "metrics.json"):
+        (finished / name).unlink()
+    assert train.main(["--resume", str(finished)]) == 0
+    assert "the run was stopped before its first save: it begins again" in capsys.readouterr().out
+    for name in ("best.ckpt", "last.ckpt"):
+        ours, theirs = (torch.load(run / name, weights_only=True)["state_dict"] for run in (finished, ended))
+        assert all(torch.equal(ours[each], weight) for each, weight in theirs.items())
 
 
 def test_weights_with_a_changed_bit_are_not_loaded(finished: Path) -> None:
@@ -197,6 +225,22 @@ def test_a_full_disk_ends_a_run_with_one_error(
     assert train.main(["--config", str(run_config())]) == 1
     error = capsys.readouterr().err
     assert "No space left on device" in error and "make room" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "per_query.csv", "run.trec"])
+def test_a_disk_that_is_full_after_training_says_how_to_go_on(
+    name: str, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device", str(target))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert train.main(["--resume", str(finished)]) == 1
+    assert f"make room, then: python train.py --resume {finished}\n" in capsys.readouterr().err
 
 
 def test_ctrl_c_in_the_test_says_how_to_test(

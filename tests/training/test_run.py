@@ -40,7 +40,7 @@ def test_a_run_leaves_its_config_checkpoints_metrics_and_rankings(run: Callable[
     finished = run("trainer.max_epochs=2")
     names = {path.name for path in finished.path.iterdir()}
     reports = {"metrics.json", "per_query.csv", "run.trec", "report.html", "report.json"}
-    assert names == {"config.yaml", "best.ckpt", "last.ckpt", "csv", *reports}
+    assert names == {"config.yaml", "best.ckpt", "last.ckpt", ".saved", "csv", *reports}
     assert finished.path.parent == tmp_path / "runs" / "run"
     metrics = json.loads((finished.path / "metrics.json").read_text())
     assert metrics["seed"] == 0 and metrics["steps"] == 4 and metrics["test"]["queries"] == 24

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from console.decimals import decimal, interval
 from console.tables import new_table
+from rankers.checkpoint import with_room
 from ranking.evaluation import Judged, Metrics
 from ranking.pools.pool_evaluation import DIRECT, UNMIXED, PoolEvaluation
 from ranking.significance import Interval, holm, mean_interval, paired_difference, paired_p_values
@@ -176,7 +177,7 @@ def write_per_query(path: Path, report: Report, query_id: Callable[[int], str]) 
         kept = (~report.left_out[scorer]).tolist() if scorer in report.left_out else [True] * len(names)
         rows = zip(kept, names, *columns, strict=True)
         writer.writerows([name, scorer, *row] for keep, name, *row in rows if keep)
-    write_file(path, lines.getvalue().encode())
+    write_file(path, lines.getvalue().encode(), cure=with_room(path.parent))
 
 
 def write_trec_run(path: Path, evaluation: Judged, datamodule: Any, tag: str) -> None:
@@ -193,12 +194,12 @@ def write_trec_run(path: Path, evaluation: Judged, datamodule: Any, tag: str) ->
         query_id = trec_id(datamodule.query_id(query)) + (f"#{seen[query]}" if drawn_often else "")
         for rank, (candidate, score, _) in enumerate(ranked, start=1):
             lines.append(f"{query_id} Q0 {candidate_id(candidate)} {rank} {score:.9g} {tag}\n")
-    write_file(path, "".join(lines).encode())
+    write_file(path, "".join(lines).encode(), cure=with_room(path.parent))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain values as indented json."""
-    write_file(path, as_json(content))
+    write_file(path, as_json(content), cure=with_room(path.parent))
 
 
 def mean_of(values: Tensor) -> Interval:

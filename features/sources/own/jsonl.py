@@ -13,7 +13,7 @@ from features.reading.fields import LineError, Record, read_flagembedding, read_
 from features.reading.lines import TextFile
 from features.reading.records import RecordFile
 from features.sources.own.preference_pairs import UnusablePairError, read_preferences
-from features.texts.groups import TextGroup
+from features.texts.groups import Candidate, TextGroup
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath
 
@@ -30,6 +30,7 @@ _UNUSABLE = {
     "equal_pairs": ("pair", "chosen and rejected texts are equal"),
     "empty_pairs": ("pair", "chosen or rejected text is empty"),
     "empty_candidates": ("candidate", "text is empty"),
+    "equal_candidates": ("candidate", "text is that of another with a higher label"),
 }
 
 
@@ -55,6 +56,8 @@ class JsonLines:
             prints their number.
         empty_candidates: Candidates of `groups` with an empty text, such as empty responses: `error` refuses them,
             `drop` leaves them out and prints their number.
+        equal_candidates: Candidates of `groups` with equal texts and different labels, of which no ranker can tell which
+            is better: `error` refuses them, `drop` keeps those with the highest label and prints the number of others.
     """
 
     def __init__(
@@ -64,9 +67,15 @@ class JsonLines:
         equal_pairs: Literal["error", "drop"] = "error",
         empty_pairs: Literal["error", "drop"] = "error",
         empty_candidates: Literal["error", "drop"] = "error",
+        equal_candidates: Literal["error", "drop"] = "error",
     ) -> None:
         self.path, self.format = Path(path), format
-        self.unusable = {"equal_pairs": equal_pairs, "empty_pairs": empty_pairs, "empty_candidates": empty_candidates}
+        self.unusable = {
+            "equal_pairs": equal_pairs,
+            "empty_pairs": empty_pairs,
+            "empty_candidates": empty_candidates,
+            "equal_candidates": equal_candidates,
+        }
         self._told = False
 
     @cached_property
@@ -142,6 +151,9 @@ class _Reader:
         def read(record: Record, place: str) -> TextGroup | None:
             nonlocal format
             format = _detect(record, file, place) if format == "auto" else format
+            if format != "preferences" and "query" in record and record.get("messages") is not None:
+                cure = "leave one of them out; the source `problems` reads messages"
+                raise LineError("messages", "given together with query; expected only query", cure)
             if format == "groups":
                 record = self._without_empty(record)
             try:
@@ -152,6 +164,8 @@ class _Reader:
                 self.left_out[error.option] += 1
                 return None
             self._check(group, place)
+            if format == "groups":
+                group = self._without_contradictions(group)
             return replace(group, origin=place)
 
         return read
@@ -171,6 +185,26 @@ class _Reader:
         self.left_out["empty_candidates"] += len(empty)
         return {**record, "candidates": [each for each in given if not _has_empty_text(each)]}
 
+    def _without_contradictions(self, group: TextGroup) -> TextGroup:
+        """The group without candidates whose text another one has with a higher label.
+
+        Raises:
+            LineError: If there are some, and the option does not say to leave them out.
+        """
+        best: dict[Any, Candidate] = {}
+        labelled = [each for each in group.candidates if each.label is not None]
+        for each in labelled:
+            other = best.setdefault(_seen(each), each)
+            if other.label != each.label and self.unusable["equal_candidates"] == "error":
+                problem = f"{other.id!r} and {each.id!r} have the same text, but the labels {other.label:g} and "
+                cure = "give them one label, or keep the highest: features.source.equal_candidates=drop"
+                raise LineError("candidates", f"{problem}{each.label:g}; expected different texts", cure)
+            best[_seen(each)] = max(other, each, key=lambda candidate: candidate.label or 0.0)
+        kept = [each for each in group.candidates if each.label is None or each.label == best[_seen(each)].label]
+        if len(kept) < len(group.candidates):
+            self.left_out["equal_candidates"] += len(group.candidates) - len(kept)
+        return replace(group, candidates=kept)
+
     def _check(self, group: TextGroup, place: str) -> None:
         first = self.places.setdefault(group.query_id, place)
         if first != place:
@@ -185,6 +219,11 @@ class _Reader:
                 found = f"found {size} numbers" if size else "missing"
                 expected = f"{self.feature_dim} numbers" if self.feature_dim else "none"
                 raise LineError(name, f"{found}, expected {expected} as in the lines before")
+
+
+def _seen(candidate: Candidate) -> Any:
+    """What a ranker sees of a candidate."""
+    return candidate.text, tuple(candidate.feature or ())
 
 
 def _has_empty_text(candidate: Any) -> bool:

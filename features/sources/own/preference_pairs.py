@@ -5,14 +5,22 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features.reading.fields import LineError, Record, checked_text, mixed, text_field, unexpected
+from features.reading.fields import LineError, Record, checked_text, mixed, role_field, text_field, unexpected
 from features.texts.groups import Candidate, TextGroup
 
 _MISSING = object()
 _PROMPTS = ("instruction", "question", "conversations", "messages")
 _TURN = "\n\nAssistant:"
 _TURNS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
-_ROLES = {"human": "user", "gpt": "assistant", "Human": "user", "Assistant": "assistant"}
+_NAMES = {
+    "human": "user",
+    "gpt": "assistant",
+    "function_call": "assistant",
+    "observation": "tool",
+    "Human": "user",
+    "Assistant": "assistant",
+}
+"""Other names of roles: of ShareGPT, of LLaMA-Factory, and in Anthropic's transcripts."""
 
 
 class UnusablePairError(LineError):
@@ -70,9 +78,11 @@ def conversation(field: str, value: Any) -> str:
         raise unexpected(field, value, "text or a list of messages {role, content}")
     places = [f"{field}[{place}]." for place in range(len(value))]
     contents = [text_field(message, "content", at) for at, message in zip(places, value, strict=True)]
+    if len(contents) == 1 and "role" not in value[0]:
+        return contents[0]
+    roles = [role_field(message, at) for at, message in zip(places, value, strict=True)]
     if len(contents) == 1:
         return contents[0]
-    roles = [text_field(message, "role", at) for at, message in zip(places, value, strict=True)]
     return "\n\n".join(f"{role}: {content}" for role, content in zip(roles, contents, strict=True))
 
 
@@ -85,17 +95,19 @@ def _is_empty(response: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a single message into a list, and ShareGPT's names of fields and roles into those of chat templates."""
+    """Turn a single message into a list, and other names of fields and roles into those of chat templates."""
     if isinstance(value, Mapping):
         value = [value]
     return [_message(each) for each in value] if isinstance(value, list) else value
 
 
 def _message(message: Any) -> Any:
-    if not isinstance(message, Mapping) or "value" not in message or "content" in message:
+    if not isinstance(message, Mapping):
         return message
-    role = message.get("from")
-    return {"role": _ROLES.get(role, role) if isinstance(role, str) else role, "content": message["value"]}
+    if "value" in message and "content" not in message:
+        message = {"role": message.get("from"), "content": message["value"]}
+    role = message.get("role")
+    return {**message, "role": _NAMES.get(role, role)} if isinstance(role, str) else message
 
 
 def _without_shared(prompt: Any, chosen: list[Any], rejected: list[Any]) -> tuple[Any, list[Any], list[Any]]:
@@ -136,7 +148,7 @@ def _turns(transcript: str) -> Any:
     if before.strip() or not parts:
         return transcript.strip()
     turns = zip(parts[::2], parts[1::2], strict=True)
-    return [{"role": _ROLES[role], "content": content.strip()} for role, content in turns]
+    return [{"role": _NAMES[role], "content": content.strip()} for role, content in turns]
 
 
 def _context(record: Record, key: str) -> list[str]:

@@ -6,7 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from features.reading.fields import LineError, Record, as_id, as_label, as_number, text_field, unexpected, unicode_text
+from features.reading.fields import (
+    LineError,
+    Record,
+    as_id,
+    as_label,
+    as_number,
+    role_field,
+    text_field,
+    unexpected,
+    unicode_text,
+)
 from features.reading.lines import TextFile
 from features.reading.records import RecordFile, find_files
 from features.texts.groups import Split
@@ -17,7 +27,6 @@ from language_models.chat_template import Message
 from registry import SOURCES, ConfigError
 from registry.ranges import FilePath
 
-_ROLES = ("assistant", "system", "tool", "user")
 _REFERENCES = ("answer", "tests", "calls", "accepted", "reference")
 
 
@@ -98,8 +107,7 @@ def _messages(record: Record) -> list[Message]:
     if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
         raise unexpected("messages", value, "a list of messages {role, content}")
     for at, message in enumerate(value):
-        if message.get("role") not in _ROLES:
-            raise unexpected(f"messages[{at}].role", message.get("role"), f"one of {', '.join(_ROLES)}")
+        role_field(message, f"messages[{at}].")
         text_field(message, "content", f"messages[{at}].")
     if value[-1]["role"] != "user":
         raise unexpected(f"messages[{len(value) - 1}].role", value[-1]["role"], "user: the response comes next")

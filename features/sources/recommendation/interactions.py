@@ -68,6 +68,8 @@ DEFAULT_COLUMNS, DEFAULT_ITEM_COLUMNS = InteractionColumns(), ItemColumns()
 class Interactions:
     """Reads any `.csv`, `.tsv`, `.parquet` or `.jsonl` file, or RecBole's `.inter` and `.item`; gzipped or not.
 
+    RecBole's files are separated by tabs or commas; their first line shows which.
+
     The default windows give one training query per user, with the whole history: recommenders learn from every position
     of it. For rankers that read the history as text, set `windows: {history: 20}` or similar.
 
@@ -168,6 +170,10 @@ class Interactions:
     def _interactions(self) -> Iterator[tuple[str, str, float]]:
         self._num_low, place = 0, itertools.count()
         for file in self._files:
+            if cut := next((name for name in map(_plain, file.fields) if name.endswith("_id_list")), None):
+                problem = f"is already split into sequences: its column {cut!r} has the history of each line."
+                cure = "use the original file, with one interaction per line"
+                raise ConfigError(str(file.path), problem, cure=cure)
             user, item = (_column(file, self.columns, name, "columns") for name in ("user", "item"))
             time = _column(file, self.columns, "time", "columns", optional=True)
             rating = None if self.min_rating is None else _column(file, self.columns, "rating", "columns")
@@ -244,6 +250,11 @@ def _words(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _plain(field: str) -> str:
+    """The name of a column without the type that RecBole writes behind it."""
+    return field.partition(":")[0].strip()
+
+
 def _named(file: RecordFile, wanted: str, option: str) -> str:
     """The column with a name, with or without the type that RecBole writes behind it.
 
@@ -252,7 +263,7 @@ def _named(file: RecordFile, wanted: str, option: str) -> str:
     """
     fields = file.fields
     for each in fields:
-        if wanted in (each, each.partition(":")[0]):
+        if wanted in (each, _plain(each)):
             return each
     cure = f"set features.source.{option} to one of its columns"
     raise ConfigError(str(file.path), f"has no column {wanted!r}.", given=wanted, known=fields, cure=cure)
@@ -269,7 +280,7 @@ def _column(
     wanted = getattr(columns, name)
     if wanted is not None:
         return _named(file, wanted, f"{option}.{name}")
-    plain = {field.partition(":")[0]: field for field in file.fields}
+    plain = {_plain(field): field for field in file.fields}
     found = next((plain[each] for each in _NAMES[name] if each in plain), None)
     if found is None and not optional:
         cure = f"set features.source.{option}.{name} to one of its columns"

@@ -1,7 +1,7 @@
 """trec: passages judged by assessors, in the format of TREC's tracks; several years form one pool."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,7 +73,8 @@ class Trec:
         """
         known: dict[str, bytes] = {}
         for place, (collection, _, _) in enumerate(self._files, start=1):
-            reader = _CollectionReader(known, last=place == len(self._files))
+            earlier = [str(folder) for folder, _ in self.folders[: place - 1]]
+            reader = _CollectionReader(known, earlier, last=place == len(self._files))
             for id, text in filter(None, collection.parsed(reader)):
                 yield PoolText(id, text, origin=f"{collection.path}, passage {id}")
 
@@ -107,11 +108,12 @@ class _CollectionReader:
 
     Args:
         known: The ids of earlier folders with the hashes of their texts; the reader adds those of this folder.
+        earlier: The earlier folders.
         last: Whether this is the last folder: then nothing is added, and a later check finds repeated ids.
     """
 
-    def __init__(self, known: dict[str, bytes], *, last: bool) -> None:
-        self.known, self.last = known, last
+    def __init__(self, known: dict[str, bytes], earlier: Sequence[str], *, last: bool) -> None:
+        self.known, self.earlier, self.last = known, earlier, last
         self.here = set[str]()
 
     def __call__(self, line: str) -> tuple[str, str] | None:
@@ -122,7 +124,7 @@ class _CollectionReader:
             raise LineError("", f"the id {id!r} occurs twice", "give each passage a unique id")
         if first is not None and first != digest:
             cure = "give different passages different ids, because all folders form one pool"
-            raise LineError("", f"the id {id!r} stands for another text in an earlier folder", cure)
+            raise LineError("", f"the id {id!r} stands for another text in {' or '.join(self.earlier)}", cure)
         if first is not None or not self.last:
             self.here.add(id)
             self.known[id] = digest

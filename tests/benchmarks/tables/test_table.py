@@ -82,7 +82,7 @@ def test_other_data_judge_a_run_that_is_trained_once(
     assert (tmp_path / "results/small.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.parametrize("lost", [("metrics.json", "best.ckpt", "last.ckpt"), ("metrics.json",), ()], ids=str)
+@pytest.mark.parametrize("lost", [("metrics.json", "best.ckpt", "last.ckpt", ".saved"), ("metrics.json",), ()], ids=str)
 def test_a_cell_that_was_stopped_goes_on_and_ends_alike(
     write: Callable[..., str], rows: list[dict[str, Any]], here: list[str], tmp_path: Path, lost: tuple[str, ...]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import random
 import tarfile
 import zipfile
 from pathlib import Path
@@ -131,7 +132,9 @@ FOREIGN = {
     "Parquet": (b"PAR1" + bytes(30), "Parquet file"),
     "Arrow": (b"\xff\xff\xff\xff" + bytes(30), "Arrow stream"),
     "a pickle": (b"\x80\x04\x95", "Python pickle"),
-    "zeros after a crash": (bytes(100), "first bytes hold NUL"),
+    "zeros after a crash": (bytes(100), "is binary, not text"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(9), "PNG picture"),
+    "random bytes": (random.Random(0).randbytes(3000).replace(b"\0", b"\1"), "is binary, not text"),
 }
 
 
@@ -142,6 +145,22 @@ def test_a_file_that_is_not_text_is_named_with_what_to_do(tmp_path: Path, form: 
     with pytest.raises(ConfigError, match=problem) as error:
         list(TextFile(tmp_path / "a.tsv").lines())
     assert "What to do:" in str(error.value) and str(error.value).startswith(str(tmp_path / "a.tsv"))
+
+
+@pytest.mark.parametrize(
+    "text", ["é" * 2048 + "a", "x" + "é" * 4000, "\x1b[1mbold\x1b[0m \x01 é"], ids=["fits", "cut", "few"]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_text_is_not_taken_for_binary(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "a.tsv").write_bytes(f"{text}\n".encode(encoding))
+    assert list(TextFile(tmp_path / "a.tsv").lines()) == [text.encode(encoding)]
+
+
+def test_a_file_that_is_damaged_from_its_start_names_no_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"a" * 99)[:8])
+    with pytest.raises(ConfigError) as error:
+        list(TextFile(tmp_path / "a.jsonl.gz").lines())
+    assert str(error.value).startswith(f"{tmp_path / 'a.jsonl.gz'}: is damaged (")
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])

@@ -134,6 +134,18 @@ PAIRS: dict[str, tuple[dict[str, Any], str]] = {
         },
         "Which?",
     ),
+    "roles of ShareGPT and tools beside content": (
+        {
+            "conversations": [
+                {"role": "human", "content": "Which?"},
+                {"from": "function_call", "value": "look"},
+                {"from": "observation", "value": "found"},
+            ],
+            "chosen": {"role": "gpt", "content": "right"},
+            "rejected": {"content": "wrong"},
+        },
+        "user: Which?\n\nassistant: look\n\ntool: found",
+    ),
     "an instruction with an input": (
         {"instruction": "Which of these?", "input": "a, b", "chosen": "right", "rejected": "wrong"},
         "Which of these?\n\na, b",
@@ -217,6 +229,26 @@ def test_candidates_with_an_empty_text_are_an_error_or_left_out_and_counted(
     nothing = write(tmp_path / "n.jsonl", {"query_id": "q", "query": "what?", "candidates": candidates[1:2]})
     with pytest.raises(ConfigError, match=r"line 1: candidates: found \[\], expected a list of objects, at least one"):
         read(nothing, empty_candidates="drop")
+
+
+def test_equal_texts_keep_the_highest_label_or_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [("this", 0), ("this", 2), ("that", 0), ("that", 0), ("this", None), ("this", 2)]
+    candidates = [{"id": str(at), "text": text, "label": label} for at, (text, label) in enumerate(texts)]
+    path = write(tmp_path / "g.jsonl", {"query_id": "q", "query": "what?", "candidates": candidates})
+    with pytest.raises(ConfigError, match=r"'0' and '1' have the same text(.|\n)*equal_candidates=drop"):
+        read(path)
+    [group] = read(path, equal_candidates="drop")
+    assert [each.id for each in group.candidates] == ["1", "2", "3", "4", "5"]
+    assert capsys.readouterr().err == "Left out one candidate whose text is that of another with a higher label.\n"
+    vectors = [{**each, "feature": [at]} for at, each in enumerate(candidates)]
+    [group] = read(write(path, {"query_id": "q", "query": "what?", "feature": [1], "candidates": vectors}))
+    assert len(group.candidates) == 6, "vectors tell equal texts apart"
+
+
+def test_a_passage_of_tevatron_that_is_positive_and_negative_counts_as_positive(tmp_path: Path) -> None:
+    negative = [{"docid": "e", "text": "right"}, {"docid": "f", "text": "wrong"}]
+    [group] = read(write(tmp_path / "t.jsonl", {**TEVATRON, "negative_passages": negative}))
+    assert {each.id: each.label for each in group.candidates} == {"d": 1.0, "f": 0.0}
 
 
 def as_array(path: Path) -> None:
@@ -330,6 +362,11 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
     "a text that is null": (with_candidate(text=None), r"candidates\[1\].text: found null, expected text"),
     "no id": ({**GOOD, "candidates": [{"text": "a"}]}, r"candidates\[0\].id: missing"),
     "an id twice": (with_candidate(id="a"), "candidates: two have the id 'a'"),
+    "two texts": ({**GOOD, "messages": [{"role": "user", "content": "which?"}]}, "messages: given together with query"),
+    "equal texts with different labels": (
+        {**GOOD, "candidates": [{"id": "a", "text": "this", "label": 1}, {"id": "b", "text": "this", "label": 0}]},
+        "candidates: 'a' and 'b' have the same text, but the labels 1 and 0",
+    ),
     "a label in words": (with_candidate(label="yes"), r'candidates\[1\].label: found "yes", expected a number'),
     "a label that is nan": (with_candidate(label=float("nan")), r"candidates\[1\].label: found nan, expected a finite"),
     "a label that is infinite": (
@@ -393,6 +430,14 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
     "a message without content": (
         {"prompt": "a", "chosen": [{"role": "user"}], "rejected": "c"},
         r"chosen\[0\].content: missing",
+    ),
+    "a role that does not exist": (
+        {"prompt": [{"role": "wizard", "content": "a"}, user("b")], "chosen": "c", "rejected": "d"},
+        r'prompt\[0\].role: found "wizard", expected one of assistant, system, tool, user',
+    ),
+    "one message of such a role": (
+        {"prompt": "a", "chosen": [{"from": "wizard", "value": "b"}], "rejected": "c"},
+        r'chosen\[0\].role: found "wizard", expected one of',
     ),
     "a conversation that ends where the other goes on": (
         {"chosen": [user("a"), assistant("b")], "rejected": [user("a")]},

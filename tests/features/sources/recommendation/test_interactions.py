@@ -39,6 +39,7 @@ FILES = {
     "x.csv": lines(","),
     "x.tsv": lines("\t"),
     "x.inter": lines("\t", "user_id:token item_id:token timestamp:float rating:float"),
+    "commas.inter": lines(",", "user_id:token item_id:token timestamp:float rating:float").replace(",", ", ", 3),
     "x.jsonl": "".join(
         json.dumps(dict(zip(("userId", "movieId", "timestamp", "rating"), row, strict=True))) + "\n" for row in ROWS
     ),
@@ -81,6 +82,13 @@ def test_a_file_without_a_header_or_times_and_columns_by_name(tmp_path: Path) ->
     assert found(Interactions(str(tmp_path / "y.csv"), columns=columns))["u-3"] == ("c", ["b", "a"], "test")
 
 
+def test_a_file_of_items_separated_by_commas_quotes_its_titles(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(FILES["x.csv"])
+    (tmp_path / "x.item").write_text('item_id:token,title:token_seq\na,"A, and ""more"""\nb,B\nc,C\n')
+    source = Interactions(str(tmp_path / "x.csv"), str(tmp_path / "x.item"))
+    assert {each.id: each.text for each in source.candidates()} == {"a": 'A, and "more"', "b": "B", "c": "C"}
+
+
 def test_items_have_titles_and_texts_and_those_without_a_title_are_counted(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(FILES["x.csv"])
     (tmp_path / "x.item").write_text(
@@ -102,6 +110,7 @@ BAD = {
     "no user": ("user,item,time\n,a,1\n", "line 2: user: "),
     "a field too few": ("user,item,time\nu,a\n", "line 2: has 2 fields, expected 3: user, item, time"),
     "no column": ("person,item\nu,a\n", "no column is known as that of the user."),
+    "split into sequences": ("user,item_id_list,item\nu,a b,c\n", "its column 'item_id_list' has the history"),
     "nobody with two": ("user,item\nu,a\nv,a\n", "no user has 2 interactions"),
 }
 
