@@ -52,8 +52,8 @@ class PersonalRankers:
             would be larger is stored whole.
 
     Raises:
-        ValueError: If the rank is not a positive integer, or the base has no weights, or weights of another number format than
-            float32.
+        ValueError: If the rank is not a positive integer, or the base has no weights, or weights of another number
+            format than float32.
     """
 
     def __init__(self, base: Ranker[Any], rank: int | None = None) -> None:

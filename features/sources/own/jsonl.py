@@ -56,8 +56,8 @@ class JsonLines:
             prints their number.
         empty_candidates: Candidates of `groups` with an empty text, such as empty responses: `error` refuses them,
             `drop` leaves them out and prints their number.
-        equal_candidates: Candidates of `groups` with equal texts and different labels, of which no ranker can tell which
-            is better: `error` refuses them, `drop` keeps those with the highest label and prints the number of others.
+        equal_candidates: Candidates of `groups` with equal texts and different labels, which no ranker can tell apart:
+            `error` refuses them, `drop` keeps those with the highest label and prints the number of others.
     """
 
     def __init__(

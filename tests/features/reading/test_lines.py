@@ -148,7 +148,7 @@ def test_a_file_that_is_not_text_is_named_with_what_to_do(tmp_path: Path, form: 
 
 
 @pytest.mark.parametrize(
-    "text", ["é" * 2048 + "a", "x" + "é" * 4000, "\x1b[1mbold\x1b[0m \x01 é"], ids=["fits", "cut", "few"]
+    "text", ["é" * 2048 + "a", "x" + "é" * 4000, "\x1b[1mbold\x1b[0m \x01 é, à"], ids=["fits", "cut", "few"]
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_text_is_not_taken_for_binary(tmp_path: Path, text: str, encoding: str) -> None:
