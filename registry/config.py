@@ -25,6 +25,9 @@ _MISREAD = re.compile(
     r"[-+]?(\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|0[\d_]+|0b[01_]+|0x[\da-fA-F_]+|(?=[\d.]*\d_)[\d_]*\.?[\d_]*)"
 )
 
+_HASH = 32
+"""The fewest digits of a hash, which is a text even if it has no letter."""
+
 S = TypeVar("S")
 
 
@@ -211,7 +214,11 @@ def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if file in seen:
         raise ConfigError("base", f"goes in a circle: {' -> '.join(path.name for path in (*seen, file))}.")
     try:
-        content = deepcopy(_parse_yaml(file.read_text(encoding="utf-8") or "{}"))
+        text = file.read_text(encoding="utf-8")
+        if not text.strip():
+            cure = "write `ranker:` and `datamodule:` into it, or copy it back if a run saved it"
+            raise _in_file(ConfigError("", "is empty.", cure=cure), file)
+        content = deepcopy(_parse_yaml(text))
     except OSError as error:
         raise _in_file(ConfigError("", f"cannot be read: {error.strerror}."), file) from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
@@ -304,6 +311,9 @@ def _check_numbers(text: str, key: str = "") -> None:
             stack += [(each, f"{path}[{place}]") for place, each in reversed([*enumerate(node.value)])]
         elif isinstance(node, yaml.ScalarNode) and node.style is None and _MISREAD.fullmatch(node.value):
             where = key + path.removeprefix(".value") if key else path.removeprefix(".")
+            if len(node.value) >= _HASH:
+                quoted = f"'{key}=\"{node.value}\"'" if key and not path.removeprefix(".value") else f'"{node.value}"'
+                raise ConfigError(where, "these digits are read as a number.", cure=f"quote a text: {quoted}")
             problem = f"{node.value} could be read as another number."
             raise ConfigError(where, problem, cure="write the number with digits alone, or a text in quotes")
 

@@ -1,5 +1,6 @@
 """Checking: finds errors in a run that its schema cannot find, before anything is built or written."""
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -253,8 +254,9 @@ def check_steps(options: Mapping[str, Any], datamodule: RankingData) -> None:
     for split, size in sizes.items():
         limit = options.get(f"limit_{split}_batches")
         if isinstance(limit, float) and limit * size < 1:
-            problem = f"{limit:g} of {size} batches is less than one."
-            raise ConfigError(f"trainer.limit_{split}_batches", problem, cure=f"at least {1 / size:.2g}, or a number")
+            problem, digits = f"{limit:g} of {size} batches is less than one.", len(str(size)) + 1
+            cure = f"at least {math.ceil(10**digits / size) / 10**digits:g}, or a whole number of batches"
+            raise ConfigError(f"trainer.limit_{split}_batches", problem, cure=cure)
     limit = options.get("limit_train_batches")
     longest = int(limit * sizes["train"]) if isinstance(limit, float) else min(limit or sizes["train"], sizes["train"])
     interval = options.get("val_check_interval")

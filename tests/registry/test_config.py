@@ -234,6 +234,21 @@ def test_a_text_that_yaml_reads_as_a_number_with_a_point_is_refused(write: Calla
     assert load_config(write(), ["runs=2024"]).runs == "2024"
 
 
+def test_a_hash_of_digits_alone_has_to_be_quoted(write: Callable[..., Path]) -> None:
+    number = "0" * 64
+    expected = "run.yaml: init_from.sha256: these digits are read as a number.\n  What to do:   quote a text: "
+    assert message(write(), [f"init_from.sha256={number}"]) == expected + f"'init_from.sha256=\"{number}\"'"
+    assert message(write(PLAIN + f"init_from: {{sha256: {number}}}")) == expected + f'"{number}"'
+    start = load_config(write(), [f'init_from={{name: a, sha256: "{number}"}}']).init_from
+    assert start is not None and start.sha256 == number
+
+
+@pytest.mark.parametrize("content", ["", " \n\n"])
+def test_an_empty_file_is_named(write: Callable[..., Path], content: str) -> None:
+    expected = "run.yaml: is empty.\n  What to do:   write `ranker:` and `datamodule:` into it, or copy it back"
+    assert message(write(content)).startswith(expected)
+
+
 @pytest.mark.parametrize("number", ["0b1", "0b1_0", "0x1F", "-0x10"])
 def test_numbers_that_are_not_written_in_decimal_are_refused(write: Callable[..., Path], number: str) -> None:
     cure = "write the number with digits alone, or a text in quotes"
