@@ -48,7 +48,7 @@ def refused(
     ("val_check_interval=1000", "1000 is more than the 3 batches of an epoch.\n  What to do:   3 at most"),
     ("check_val_every_n_epoch=0", "expected int from 1 to 1,000,000, got 0."),
     ("limit_test_batches=0.001", "0.001 of 1 batches is less than one."),
-    ("limit_val_batches=0.5", "0.5 of 1 batches is less than one.\n  What to do:   at least 1, or a whole number of batches"),
+    ("limit_val_batches=0.5", "0.5 of 1 batches is less than one.\n  What to do:   at least 1, or a whole number"),
     ("limit_train_batches=0.1", "0.1 of 3 batches is less than one.\n  What to do:   at least 0.34, or a whole number"),
     ("enable_checkpointing=false", "is set by the run itself."),
     ("gradient_clip_val=.nan", ".nan is not a number."),
