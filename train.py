@@ -88,6 +88,6 @@ def go(config: RunConfig, chosen: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     prepare_streams()
-    if "--check" in sys.argv:
+    if {"--check", "--print-config"} & {*sys.argv}:
         lighten_imports()
     sys.exit(main())

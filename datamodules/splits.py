@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import torch
@@ -14,6 +14,18 @@ from registry import ConfigError
 
 SPLIT_CODES = {name: code for name, code in SPLITS.items() if name is not None}
 _TOLERANCE = 1e-6
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """Refuse shares that are not those of a whole.
+
+    Raises:
+        ConfigError: If a share is negative, or their sum is not 1.
+    """
+    if min(shares) < 0 or abs(sum(shares) - 1) > _TOLERANCE:
+        problem = f"expected three shares of 0 or more whose sum is 1, got {list(shares)} with the sum {sum(shares):g}."
+        cure = "such as [0.8, 0.1, 0.1] for train, val and test"
+        raise ConfigError("datamodule.split_shares", problem, cure=cure)
 
 
 def assign_splits(
@@ -32,10 +44,7 @@ def assign_splits(
     Raises:
         ConfigError: If a share is negative, or their sum is not 1.
     """
-    if min(shares) < 0 or abs(sum(shares) - 1) > _TOLERANCE:
-        problem = f"expected three shares of 0 or more whose sum is 1, got {list(shares)} with the sum {sum(shares):g}."
-        cure = "such as [0.8, 0.1, 0.1] for train, val and test"
-        raise ConfigError("datamodule.split_shares", problem, cure=cure)
+    check_shares(shares)
     split = given.clone()
     bounds = [bound / sum(shares) for bound in accumulate(shares)]
     for query in (split == SPLITS[None]).nonzero().flatten().tolist():

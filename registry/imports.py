@@ -134,7 +134,10 @@ def _raised(path: str, name: str, file: Path | None, error: BaseException) -> Co
     if isinstance(error, SystemExit):
         reason = f"it ends Python: sys.exit({error.code!r})"
     else:
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        try:
+            text = error.msg if isinstance(error, SyntaxError) else str(error)
+        except Exception:  # an exception of the user's, of which the text is code
+            text = ""
         reason = f"{type(error).__name__}: {text.partition(chr(10))[0]}".removesuffix(": ").removesuffix(".")
     where = f" in {_root(name, file)}" if file else ""
     cure = f"correct the file; `python -c 'import {name}'`{where} shows the whole error"

@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import nn
+from torch import Tensor, nn
 
 from datamodules.base import RankingData
 from datamodules.group_data import GroupData
+from datamodules.splits import check_shares
 from features.building.extractor import Extractor
 from features.texts.own_files import files_of
 from rankers.base import Ranker
@@ -68,6 +70,8 @@ def check(config: RunConfig, *, new: bool = True) -> None:
     if "optimizer" in config.ranker and trainer.max_epochs == -1 and trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs", "no end of training is set.", cure="set max_epochs or max_steps")
     check_kind(config)
+    if shares := config.datamodule.get("split_shares"):
+        check_shares(shares)
     name = config.ranker["name"]
     if config.trainer.get("strategy") == "fsdp2" and not RANKERS.get(name).can_be_sharded:
         raise ConfigError("trainer.strategy", f"the weights of {name} cannot be sharded.", given="fsdp2", cure="ddp")
@@ -129,6 +133,11 @@ def check_data(config: RunConfig, *, download: bool = False, whole: bool = False
             ranker = _build_without_weights(RANKERS.complete(config.ranker, facts, "ranker"))
             if ranker is not None:
                 ranker.check_backbone(download=download)
+            for place, each in enumerate(config.references or []):
+                path = f"references[{place}]"
+                reference = _build_without_weights(RANKERS.complete(each, facts, path))
+                if reference is not None:
+                    _check_without_weights(reference, path)
         else:
             extractor.check_store()
     with suppress(StoreError) if to_build else nullcontext():
@@ -173,12 +182,20 @@ def build_reference(node: Node, path: str, datamodule: RankingData, *, needed: b
         ConfigError: If the data lacks what it needs, or it reads what only the run's own ranker can read.
     """
     reference: Any = RANKERS.build(node, path=path, **datamodule.facts)
+    _check_without_weights(reference, path)
     lacking = reference.lacks(datamodule)
     if lacking is None and isinstance(reference, PoolRanker) and reference.reading().queries is not None:
         lacking = "it reads queries as tokens, which only the run's own ranker gets"
     if lacking is not None and needed:
         raise ConfigError(path, f"{reference.name} cannot be computed: {lacking}.", cure="leave it out")
     return reference
+
+
+def _check_without_weights(reference: Ranker[Any], path: str) -> None:
+    """Refuse a reference that has weights, if they are made with it; a run finds the others."""
+    if not is_overridden("configure_model", reference, LightningModule) and reference.is_trained:
+        problem = f"{reference.name} has weights that would have to be trained."
+        raise ConfigError(path, problem, cure="a ranker without weights, or a run of its own")
 
 
 def check_ranker_alone(ranker: Ranker[Any], datamodule: RankingData) -> None:
@@ -308,10 +325,10 @@ def _check_ranker(config: RunConfig) -> None:
     if "loss" in config.ranker:
         with _refused_as("ranker.loss"):
             loss = LOSSES.bind(config.ranker["loss"] or RANKERS.get(name).default_loss, "ranker.loss")
-            loss(labels.clone(), labels, mask)
+            _check_shape(loss(labels.clone(), labels, mask), ())
     for place, node in enumerate(config.ranker["metrics"]):
         with _refused_as(f"ranker.metrics[{place}]"):
-            METRICS.bind(node)(*Places.of_scores(labels, mask), labels, labels > 0)
+            _check_shape(METRICS.bind(node)(*Places.of_scores(labels, mask), labels, labels > 0), (1,))
     names = [metric_name(node) for node in config.ranker["metrics"]]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError("ranker.metrics", f"{twice} is there twice.", cure="name each once")
@@ -359,5 +376,18 @@ def _changed(node: Mapping[str, Any], *names: str) -> str | None:
 def _refused_as(path: str) -> Iterator[None]:
     try:
         yield
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(path, f"{error}.") from error
+    except Exception as error:  # of a function of the user's
+        frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+        place = f"{frame.f_code.co_filename}, line {line}"
+        raise ConfigError(path, f"{place}: {type(error).__name__}: {error}.", cure="correct the function") from error
+
+
+def _check_shape(value: Any, shape: tuple[int, ...]) -> None:
+    """Refuse what no loss or metric of one query may return."""
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"it returns {found} for one query, expected a tensor of shape {shape}")

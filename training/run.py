@@ -303,7 +303,7 @@ def build_references(config: RunConfig, datamodule: RankingData) -> dict[str, Ra
         reference = build_reference(node, path, datamodule, needed=config.references is not None)
         if (lacking := reference.lacks(datamodule)) is None:
             reference.configure_model()
-            if reference.is_trained:
+            if reference.is_trained:  # by weights that configure_model makes
                 problem = f"{reference.name} has weights that would have to be trained."
                 raise ConfigError(path, problem, cure="a ranker without weights, or a run of its own")
             reference.learn_from(datamodule)

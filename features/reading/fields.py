@@ -203,7 +203,11 @@ def feature_field(record: Record, at: str = "", key: str = "feature") -> list[fl
         return None
     if not isinstance(value, list) or not value:
         raise unexpected(f"{at}{key}", value, "a list of numbers")
-    return [as_number(f"{at}{key}[{place}]", each) for place, each in enumerate(value)]
+    vector = [as_number(f"{at}{key}[{place}]", each) for place, each in enumerate(value)]
+    if (place := next((place for place, each in enumerate(vector) if abs(each) > _LARGEST), None)) is not None:
+        problem = f"found {vector[place]:g}, which float32 cannot hold; expected a size of at most {_LARGEST:g}"
+        raise LineError(f"{at}{key}[{place}]", problem)
+    return vector
 
 
 def _objects(record: Record, key: str, *, optional: bool = False) -> list[tuple[str, Record]]:

@@ -97,11 +97,19 @@ class RecordFile:
         if self.form == "tsv" and self.tsv_columns != "header":
             return self.tsv_columns
         if self.form == "tsv":
-            return self._header.split("\t")
+            return [name.strip() for name in self._header.split("\t")]
         if self.form == "csv":
-            return next(csv.reader([self._header], delimiter=self._delimiter), [])
+            return [name.strip() for name in next(csv.reader([self._header], delimiter=self._delimiter), [])]
         rows = (row for _, row in self._json() if isinstance(row, dict))
         return list(dict.fromkeys(name for row in itertools.islice(rows, _LOOKED_AT) for name in row))
+
+    @property
+    def looks_like(self) -> str:
+        """What to do with a TSV file that seems to have another separator; empty for other files."""
+        first = self._header if self.form == "tsv" else "\t"
+        if "\t" not in first and "," in first or ";" in first:
+            return "its fields are not separated by tabs: name it *.csv"
+        return "" if "\t" in first else "separate its fields by tabs"
 
     def parsed(self, columns: Sequence[str], parse: Callable[[Record, str], T]) -> Iterator[T]:
         """Yield the result of `parse` for each row; skip bad rows, and report them at the end.

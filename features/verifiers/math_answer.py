@@ -1,13 +1,11 @@
 r"""math_answer: whether the answer of a response is mathematically equal to the reference."""
 
+import importlib.util
 import logging
 from typing import Any
 
-import sympy
-
 from features.texts.tasks import Task
 from features.verification.answers import alone, first_answer, statement, without_thoughts
-from features.verification.mathematics import equal, last_expression, parsed
 from features.verification.options import chosen_option, is_option
 from features.verification.phrases import is_definite
 from features.verification.verdict import Verdict
@@ -20,6 +18,8 @@ _DIGITS = 12
 _LAST = 1000
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)
+if importlib.util.find_spec("math_verify") is None:  # now, though it is loaded when it is needed, since it loads sympy
+    raise ModuleNotFoundError("No module named 'math_verify'", name="math_verify")
 
 
 @VERIFIERS.register("math_answer")
@@ -33,6 +33,8 @@ def math_answer(response: str, task: Task, /, *, last_expression: bool = False) 
     Args:
         last_expression: Whether the last formula or number counts as the answer if the response states none.
     """
+    from features.verification.mathematics import equal, parsed
+
     if not isinstance(task.reference, str) or not parsed(task.reference):
         return Verdict(None, "no reference answer" if task.reference is None else "reference cannot be parsed")
     response = first_answer(without_thoughts(response))
@@ -57,6 +59,8 @@ def math_answer(response: str, task: Task, /, *, last_expression: bool = False) 
 
 def canonical(found: Any) -> str:
     """The normal form of an answer, equal for equal answers: numbers by value, everything else as sympy writes it."""
+    import sympy
+
     try:
         if isinstance(found, sympy.Eq) and (isinstance(found.lhs, sympy.Symbol) or found.lhs.is_number):
             found = found.rhs
@@ -70,4 +74,6 @@ def canonical(found: Any) -> str:
 
 
 def _last(response: str) -> list[Any]:
+    from features.verification.mathematics import last_expression
+
     return last_expression(response[-_LAST:])

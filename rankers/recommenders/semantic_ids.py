@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor
 
 _MANY = 100_000
@@ -28,6 +27,8 @@ def residual_codes(
     Raises:
         ValueError: If more than `num_codes` items have the same codes.
     """
+    from sklearn.cluster import KMeans, MiniBatchKMeans  # here, since it loads scipy
+
     rest, codes = vectors.cpu().to(torch.float64, copy=True).numpy(), []
     for level in range(num_levels):
         # What is left may be equal for many items: k-means makes no more clusters than there are points.

@@ -6,7 +6,6 @@ import torch
 from annotated_types import Interval
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import T5Config, T5ForConditionalGeneration
 
 from rankers.judging.generation import GenerationJudging
 from rankers.judging.judging import Judging
@@ -79,6 +78,8 @@ class Tiger(PoolRanker):
         schedule: Annotated[Node, SCHEDULES] = {"name": "cosine", "warmup": 0.1},  # noqa: B006
         metrics: list[Annotated[Node, METRICS]] = ["mrr", "ndcg@10", "recall@10"],  # noqa: B006
     ) -> None:
+        from transformers import T5Config, T5ForConditionalGeneration  # here, since it takes a second
+
         super().__init__(optimizer=optimizer, schedule=schedule, metrics=metrics)
         self.num_codes, self.max_length, self.num_user_tokens = num_codes, max_length, num_user_tokens
         self.num_targets, self.num_beams = num_targets, num_beams

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import bm25s
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +28,8 @@ class BM25Index:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
+        import bm25s  # here, since it loads scipy
+
         check_texts("texts", texts)
         self._index = bm25s.BM25()
         tokens = bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
@@ -37,6 +38,8 @@ class BM25Index:
 
     def scores(self, query: str) -> Float[Tensor, " N"]:
         """The score of every candidate for one query; 0 if query and candidate share no word."""
+        import bm25s
+
         words: Any = bm25s.tokenize([query], stopwords="en", show_progress=False, return_ids=False)
         known = [word for word in words[0] if word in self._index.vocab_dict]
         if not known:

@@ -1,5 +1,6 @@
 """Every loss trains to the same weights on one process, on two, and with accumulated gradients."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from test_processes import train_here, train_in_processes
 from datamodules.drawing import has_order
 from datamodules.group_batches import FeatureMaker, TrainingBatches, UsableSlots
 from rankers.lranker.reference_norm import ReferenceNorm
+from ranking.batch import Batch
 from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
@@ -43,6 +45,12 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return writer.finish()
 
 
+def in_float64(batch: Batch) -> Batch:
+    """The batch in numbers whose rounding does not hide or make a difference."""
+    floats = {name: value.double() for name, value in batch._tensors().items() if value.is_floating_point()}
+    return dataclasses.replace(batch, **floats)
+
+
 def after_three_steps(
     store: GroupStore, loss: str, *, world: int, accumulated: int, batch_size: int = 18, ordered: bool = False
 ) -> list[torch.Tensor]:
@@ -51,7 +59,7 @@ def after_three_steps(
     ranker = RANKERS.build(
         {"name": "point_ranker", "loss": loss, "projection": {"name": "linear", "dim": 4}}, feature_dim=DIM
     )
-    optimizer = torch.optim.SGD(ranker.parameters(), lr=0.5)
+    optimizer = torch.optim.SGD(ranker.double().parameters(), lr=0.5)
     usable = torch.ones(store.num_slots, dtype=torch.bool)
     sources = [
         TrainingBatches(
@@ -74,7 +82,7 @@ def after_three_steps(
         for source in sources:
             for part in range(accumulated):
                 if (number := step_of_epoch * accumulated + part) < source.num_steps():
-                    batch = source.batch(epoch, number)
+                    batch = in_float64(source.batch(epoch, number))
                     value = ranker.loss(ranker(batch), batch.labels, batch.mask)
                     (value * batch.weight / accumulated / world).backward()
         optimizer.step()
@@ -88,7 +96,7 @@ def test_each_loss_gives_the_same_weights_however_groups_are_shared_out(loss: st
     for world, accumulated in [(2, 1), (1, 3), (1, 2)]:
         found = after_three_steps(store, loss, world=world, accumulated=accumulated)
         for ours, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-8)
 
 
 @pytest.mark.parametrize("loss", LOSSES.names())
@@ -100,7 +108,7 @@ def test_each_loss_gives_the_same_weights_where_a_step_is_larger_than_what_is_le
     for world, accumulated in [(2, 1), (1, 2), (1, 3), (1, 6), (2, 3)]:
         found = after_three_steps(store, loss, world=world, accumulated=accumulated, batch_size=36, ordered=True)
         for ours, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-8)
 
 
 def test_a_batch_size_beyond_the_epoch_weighs_like_the_epoch(uneven: Path) -> None:

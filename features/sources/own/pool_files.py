@@ -264,7 +264,9 @@ def _columns(file: RecordFile, columns: C, option: str) -> C:
             several = f", but {' and '.join(found)}" if found else ""
             tsv = file.form == "tsv"
             cure = f"set the right one: features.source.{option}.{column}={found[0] if found else 'NAME'}"
-            if tsv:
+            if tsv and file.looks_like:
+                cure = file.looks_like
+            elif tsv:
                 kind = option.removesuffix("_columns")
                 cure += f"; features.source.{kind}_tsv names all columns of a TSV file, or is `header`"
             raise ConfigError(

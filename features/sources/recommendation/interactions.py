@@ -284,7 +284,9 @@ def _column(
     found = next((plain[each] for each in _NAMES[name] if each in plain), None)
     if found is None and not optional:
         cure = f"set features.source.{option}.{name} to one of its columns"
-        tsv = " a TSV file without a header needs features.source.tsv;" if file.form == "tsv" else ""
-        problem = f"no column is known as that of the {name}."
-        raise ConfigError(str(file.path), problem, known=file.fields, cure=(tsv.strip() + " " + cure).strip())
+        if not any(file.fields):
+            raise ConfigError(str(file.path), "is empty.", cure="set another file in features.source")
+        if file.form == "tsv":
+            cure = file.looks_like or f"a TSV file without a header needs features.source.tsv; {cure}"
+        raise ConfigError(str(file.path), f"no column is known as that of the {name}.", known=file.fields, cure=cure)
     return found
