@@ -106,10 +106,11 @@ class RecordFile:
     @property
     def looks_like(self) -> str:
         """What to do with a TSV file that seems to have another separator; empty for other files."""
-        first = self._header if self.form == "tsv" else "\t"
-        if "\t" not in first and "," in first or ";" in first:
+        if self.form != "tsv" or "\t" in (first := self._header):
+            return ""
+        if "," in first or ";" in first:
             return "its fields are not separated by tabs: name it *.csv"
-        return "" if "\t" in first else "separate its fields by tabs"
+        return "separate its fields by tabs"
 
     def parsed(self, columns: Sequence[str], parse: Callable[[Record, str], T]) -> Iterator[T]:
         """Yield the result of `parse` for each row; skip bad rows, and report them at the end.

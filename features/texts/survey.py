@@ -187,7 +187,9 @@ class _Links:
             raise ConfigError("features.source", problem, cure=cure)
         if self.num_queries and self.without_relevant == self.num_queries:
             problem = f"none of its {self.num_queries:,} queries has a relevant candidate in the pool."
-            raise ConfigError("features.source", problem, cure="check that relevance names the candidates' ids")
+            raise ConfigError(
+                "features.source", problem, cure="check that relevance names the ids of queries and candidates"
+            )
 
 
 def _refuse_twice(hashes: NDArray[np.int64], read: Callable[[], Iterator[Any]], what: str) -> None:
