@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from language_models.states.block_states import base_of
-from language_models.states.pooled_states import Pooling
+from language_models.states.pooling import Pooling
 
 # Two texts of different lengths; the numbers stand for tokens.
 _PROBE = ((1, 2, 3, 4), (5, 6, 7, 8, 9, 10))

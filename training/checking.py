@@ -355,7 +355,11 @@ def _read_source(extractor: Extractor) -> str:
 def _check_encoder(extractor: Extractor, download: bool) -> None:
     encoder = extractor.encoder
     if encoder is not None and (download or encoder.is_here):
-        encoder.check_length(encoder.max_length, "features.encoder", encoder.outline())
+        config = encoder.config()
+        positions, padding = (getattr(config, name, None) for name in ("max_position_embeddings", "pad_token_id"))
+        # Only the model, which takes seconds to load, says how many positions it keeps for padding, as at most these.
+        if positions is not None and encoder.max_length > positions - (padding or 0) - 1:
+            encoder.check_length(encoder.max_length, "features.encoder", encoder.outline())
 
 
 def _build_without_weights(ranker: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,9 +13,7 @@ from language_models.conversation import Conversation
 from language_models.sampling.prompt_sharing import PromptSharing, filled
 from language_models.states.block_states import base_of, first_position_of
 from language_models.states.packed_texts import PackedTexts
-
-Pooling = Literal["first", "last", "mean"]
-"""The state of a text's first or last token, or the mean over all of its tokens."""
+from language_models.states.pooling import Pooling
 
 # Two prompts of different lengths and the responses to each; the numbers stand for tokens.
 _PROBE = (Conversation((1, 2, 3), ((4, 5), (6,))), Conversation((7, 8), ((9, 10, 11),)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from language_models.backbone import Backbone
 from language_models.conversation import Conversation
 from language_models.lora import Lora, lora_targets
-from language_models.states.pooled_states import Pooling
+from language_models.states.pooling import Pooling
 from rankers.base import Reporting
 from rankers.text.text_ranker import DEFAULT_LORA, TextRanker
 from ranking.batch import TextBatch

@@ -14,7 +14,7 @@ from language_models.conversation import Conversation
 from language_models.lora import Lora, add_lora, lora_targets
 from language_models.precision import print_once
 from language_models.states.block_states import base_of, blocks_of
-from language_models.states.pooled_states import PooledStates, Pooling
+from language_models.states.pooling import Pooling
 from rankers.base import Ranker, Training
 from rankers.text.pair_template import PairTemplate, check_pair_template
 from ranking.batch import Batch, TextBatch
@@ -237,8 +237,10 @@ class TextRanker(Ranker[TextBatch]):
         )
 
     @cached_property
-    def reader(self) -> PooledStates:
-        """Reads texts with the backbone."""
+    def reader(self) -> Any:
+        """The `PooledStates` that reads texts with the backbone."""
+        from language_models.states.pooled_states import PooledStates  # here, since it loads transformers
+
         return PooledStates(
             self.backbone,
             batch_tokens=self._batch_tokens,
