@@ -124,6 +124,10 @@ WRONG = {
     "exits": ("import sys\nsys.exit(0)", "line 2: it ends Python: sys.exit(0)."),
     "exits with words": ("raise SystemExit('no GPU')", "line 1: it ends Python: sys.exit('no GPU')."),
     "raises what Ctrl-C raises": ("x = 1\nraise KeyboardInterrupt", "line 2: KeyboardInterrupt."),
+    "raises what has no text": (
+        "class Bad(Exception):\n    def __str__(self): return 1\nraise Bad",
+        "line 3: Bad.",
+    ),
     "raises its own": ("class Stop(BaseException): ...\nraise Stop('no')", "line 2: Stop: no."),
     "lacks a package": (
         "\nimport a_package_nobody_has.inner",
@@ -180,12 +184,6 @@ def test_an_error_in_another_file_of_the_user_is_told_with_that_file(
     other = write("leads_astray.py", "x = 1\nx.y")
     assert refusal("leads_on", tmp_path).startswith(f"{other}, line 2: AttributeError: 'int' object has no attribute")
     sys.modules.pop("leads_astray", None)
-
-
-def test_ctrl_c_while_a_module_is_imported_is_ctrl_c(write: Callable[[str, str], Path], tmp_path: Path) -> None:
-    write("is_slow.py", "raise KeyboardInterrupt")
-    with pytest.raises(KeyboardInterrupt):
-        import_modules(["is_slow"], [tmp_path])
 
 
 # In a process of its own, where no component has been imported.

@@ -17,3 +17,19 @@ assert torchmetrics.functional.accuracy and type(torchmetrics) is type(sys)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_list_of_all_components_loads_nothing_that_only_their_use_needs() -> None:
+    code = """
+import sys
+from registry.light_imports import lighten_imports
+lighten_imports()
+from registry.__main__ import main
+assert main([]) == 0
+slow = {"transformers", "sympy", "sklearn", "scipy", "matplotlib", "torch._dynamo.symbolic_convert", "wandb"}
+assert not slow & sys.modules.keys(), slow & sys.modules.keys()
+import torch
+assert torch.compile(torch.nn.Linear(2, 2), backend="eager")(torch.ones(1, 2)).shape == (1, 2)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -70,6 +70,51 @@ def test_an_option_of_the_trainer_that_could_only_fail_later_is_refused(
     assert found.startswith(f"trainer.{option.partition('=')[0]}: {message}")
 
 
+def test_shares_that_are_no_whole_are_refused_before_the_store_is_built(refused: Callable[..., str]) -> None:
+    features = "features={name: embedding, source: {name: jsonl, path: g.jsonl}, encoder: null}"
+    for shares in ("[0, 0, 0]", "[0.9, 0.9, 0.9]"):
+        found = refused(features, f"datamodule.split_shares={shares}", store=False)
+        assert found.startswith("datamodule.split_shares: expected three shares of 0 or more whose sum is 1")
+
+
+def test_a_reference_with_weights_is_refused(refused: Callable[..., str]) -> None:
+    found = refused("references=[first, list_ranker]")
+    assert found.startswith("references[1]: list_ranker has weights that would have to be trained.")
+
+
+OWN = """
+from registry import LOSSES, METRICS
+
+@LOSSES.register("raises")
+def raises(scores, labels, mask, /):
+    return scores[99]
+
+@LOSSES.register("lists")
+def lists(scores, labels, mask, /):
+    return [1.0]
+
+@METRICS.register("sums")
+def sums(above, tied, labels, relevant, /):
+    return above.sum()
+"""
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_loss_or_metric_of_the_user_that_returns_something_else_is_named(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    (tmp_path / "own_functions.py").write_text(OWN)
+    own = "imports=[own_functions]"
+    assert refused(own, "ranker.loss=raises").startswith(
+        f"ranker.loss: {tmp_path / 'own_functions.py'}, line 6: IndexError: index 99 is out of bounds"
+    )
+    expected = "ranker.loss: it returns a list for one query, expected a tensor of shape ()."
+    assert refused(own, "ranker.loss=lists").startswith(expected)
+    expected = "ranker.metrics[0]: it returns a tensor of shape () for one query, expected a tensor of shape (1,)."
+    assert refused(own, "ranker.metrics=[sums]", "monitor=val/sums").startswith(expected)
+
+
 def test_stopping_twice_by_the_same_metric_is_refused(refused: Callable[..., str]) -> None:
     found = refused("callbacks=[early_stopping, {name: early_stopping, patience: 9}]")
     assert found.startswith("callbacks[1]: does the same as callbacks[0]")

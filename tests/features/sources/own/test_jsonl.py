@@ -409,6 +409,10 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
         with_candidate(feature=[1]),
         r"candidates\[1\].feature: found 1 numbers",
     ),
+    "a feature beyond float32": (
+        with_candidate(feature=[0.0, -1e300]),
+        r"candidates\[1\].feature\[1\]: found -1e\+300, which float32 cannot hold",
+    ),
     "half a character": ({**GOOD, "query": "\ud83d"}, "query: half of a surrogate pair at character 0"),
     "no passage": ({**TEVATRON, "positive_passages": []}, "positive_passages: no passage here"),
     "a passage without docid": (
@@ -499,7 +503,7 @@ def test_a_bad_file_is_named_with_its_fault(fault: str, tmp_path: Path) -> None:
 
 def test_a_damaged_compressed_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 1000)[:-20])
-    with pytest.raises(ConfigError, match=r"data.jsonl.gz, after line 0: is damaged"):
+    with pytest.raises(ConfigError, match=r"data.jsonl.gz: is damaged"):
         read(tmp_path / "data.jsonl.gz")
 
 

@@ -148,6 +148,7 @@ def test_judgements_of_a_csv_file_are_parted_by_commas(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("qid;query\nq 1;one, two\n")
     (tmp_path / "r.csv").write_text("query,candidate,label\nq 1,1,2\n")
     source = PoolFiles(*(str(tmp_path / name) for name in ("c.csv", "q.csv", "r.csv")))
+    (tmp_path / "q.csv").write_text("qid ; query\nq 1;one, two\n")
     assert list(source.candidates()) == [PoolText("1", 'a, "b"\nc', origin="c.csv, line 2")]
     assert [(query.id, query.text, query.relevant) for query in source.queries()] == [("q 1", "one, two", {"1": 2.0})]
 

@@ -82,6 +82,21 @@ def test_a_file_without_a_header_or_times_and_columns_by_name(tmp_path: Path) ->
     assert found(Interactions(str(tmp_path / "y.csv"), columns=columns))["u-3"] == ("c", ["b", "a"], "test")
 
 
+@pytest.mark.parametrize(
+    ("separator", "cure"), [(",", r"name it \*\.csv"), (";", r"name it \*\.csv"), (" ", "separate its fi")]
+)
+def test_a_file_named_tsv_without_tabs_says_what_to_do(tmp_path: Path, separator: str, cure: str) -> None:
+    (tmp_path / "x.tsv").write_text(lines(separator))
+    with pytest.raises(ConfigError, match=f"What to do:.*{cure}"):
+        found(Interactions(str(tmp_path / "x.tsv")))
+
+
+def test_an_empty_file_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("\n")
+    with pytest.raises(ConfigError, match=r"x\.csv: is empty"):
+        found(Interactions(str(tmp_path / "x.csv")))
+
+
 def test_a_file_of_items_separated_by_commas_quotes_its_titles(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(FILES["x.csv"])
     (tmp_path / "x.item").write_text('item_id:token,title:token_seq\na,"A, and ""more"""\nb,B\nc,C\n')

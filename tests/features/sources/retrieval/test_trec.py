@@ -34,7 +34,7 @@ def test_passages_that_two_folders_have_are_in_the_pool_once(folders: tuple[str,
 def test_an_id_that_stands_for_two_texts_is_named(folders: tuple[str, str]) -> None:
     with (Path(folders[1]) / "collection.tsv").open("a") as file:
         file.write("3\tanother text\n")
-    expected = rf"collection.tsv: .*\n  line 11: the id '3' stands for another text in {re.escape(folders[0])}\."
+    expected = rf"collection.tsv: .*\n  line 11: the id '3' stands for another text in {re.escape(folders[0])}"
     with pytest.raises(ConfigError, match=expected):
         list(Trec(train=folders[0], test=folders[1]).candidates())
 
