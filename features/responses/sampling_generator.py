@@ -9,7 +9,6 @@ from typing import Annotated, TypeVar
 from annotated_types import Interval
 
 from features.responses.generation import Generator, check_asking
-from language_models.asking.likelihoods import answer_likelihoods
 from language_models.asking.replies import Chat
 from language_models.language_model import LanguageModel
 from language_models.sampling.prompt import StopTexts
@@ -67,6 +66,8 @@ class SamplingGenerator(LanguageModel, Generator):
         longest = max(map(len, endings))
         found = [[-math.inf] * len(answers) for _ in chats]
         kept = [place for place, prompt in enumerate(prompts) if self.room(len(prompt) + longest - 1)]
+        from language_models.asking.likelihoods import answer_likelihoods  # here, since it loads transformers
+
         scored = answer_likelihoods(self.loaded, [prompts[place] for place in kept], endings, self.batch_tokens)
         for place, each in zip(kept, scored, strict=True):
             found[place] = each
