@@ -59,6 +59,8 @@ class SamplingGenerator(LanguageModel, Generator):
 
     def likelihoods(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[list[float]] | None:
         """The log-probability of each of these answers to each chat, in nats; equal for chats that are too long."""
+        from language_models.asking.likelihoods import answer_likelihoods  # here, since it loads transformers
+
         if not self.writes:
             return None
         endings = [self.chat.tokens(answer) for answer in answers]
@@ -66,8 +68,6 @@ class SamplingGenerator(LanguageModel, Generator):
         longest = max(map(len, endings))
         found = [[-math.inf] * len(answers) for _ in chats]
         kept = [place for place, prompt in enumerate(prompts) if self.room(len(prompt) + longest - 1)]
-        from language_models.asking.likelihoods import answer_likelihoods  # here, since it loads transformers
-
         scored = answer_likelihoods(self.loaded, [prompts[place] for place in kept], endings, self.batch_tokens)
         for place, each in zip(kept, scored, strict=True):
             found[place] = each
