@@ -25,7 +25,7 @@ class _LightPackage(ModuleType):
     def __init__(self, spec: ModuleSpec, known: Callable[[str], Any], **given: Any) -> None:
         super().__init__(spec.name)
         self.__spec__, self.__file__, self.__path__ = spec, spec.origin, list(spec.submodule_search_locations or ())
-        self._known = known
+        self._known, self._runs = known, False
         vars(self).update(given)
 
     def __getattr__(self, name: str) -> Any:
@@ -33,9 +33,12 @@ class _LightPackage(ModuleType):
             raise AttributeError(name)
         if (found := self._known(name)) is not None:
             return found
-        self.__class__ = ModuleType  # type: ignore[assignment]
+        if self._runs:
+            raise AttributeError(name)
+        self._runs = True
         assert self.__spec__ is not None and self.__spec__.loader is not None
         self.__spec__.loader.exec_module(self)
+        self.__class__ = ModuleType  # type: ignore[assignment]
         return getattr(self, name)
 
 

@@ -172,7 +172,7 @@ def test_what_has_to_be_set_says_so(write: Callable[..., Path]) -> None:
     ("a: &a [*a]\n", "run.yaml: line 1, column 4: not valid yaml: YAML recursive aliases are not supported."),
     ("a: &a {b: {c: *a}}\n", "run.yaml: line 1, column 4: not valid yaml: YAML recursive aliases are not supported."),
     ("- one\n- two\n", "run.yaml: expected `key: value` lines at the top level."),
-    ("", "run.yaml: ranker: RunConfig needs this option."),
+    ("# nothing\n", "run.yaml: ranker: RunConfig needs this option."),
     (PLAIN + "traner: {}\n", "run.yaml: traner: no such option of RunConfig.\n  Did you mean: trainer\n"),
 ])  # fmt: skip
 def test_what_is_no_config_is_refused_with_its_line(write: Callable[..., Path], text: str, problem: str) -> None:

@@ -96,7 +96,7 @@ def test_each_loss_gives_the_same_weights_however_groups_are_shared_out(loss: st
     for world, accumulated in [(2, 1), (1, 3), (1, 2)]:
         found = after_three_steps(store, loss, world=world, accumulated=accumulated)
         for ours, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-8)
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("loss", LOSSES.names())
@@ -108,7 +108,7 @@ def test_each_loss_gives_the_same_weights_where_a_step_is_larger_than_what_is_le
     for world, accumulated in [(2, 1), (1, 2), (1, 3), (1, 6), (2, 3)]:
         found = after_three_steps(store, loss, world=world, accumulated=accumulated, batch_size=36, ordered=True)
         for ours, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-8)
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
 def test_a_batch_size_beyond_the_epoch_weighs_like_the_epoch(uneven: Path) -> None:
