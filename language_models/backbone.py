@@ -103,6 +103,17 @@ class Backbone:
         except ValueError:  # not a valid name on the hub
             return False
 
+    def check_folder(self) -> None:
+        """Refuse a folder that does not exist, which is no name that the hub could have.
+
+        Raises:
+            ConfigError: If the model is named by such a path.
+        """
+        named = self.model.startswith(("/", "./", "../", "~")) or self.model.count("/") > 1
+        if named and not self.is_here:
+            cure = "the folder of a model, or its name on the Hugging Face hub"
+            raise ConfigError(f"{self.yaml_path}.model", f"no such folder: {self.model}.", cure=cure)
+
     def config(self) -> Any:
         """The content of the model's config file.
 
@@ -154,6 +165,7 @@ class Backbone:
         Raises:
             ConfigError: If the model cannot be found, has other weights than `sha256`, or has too few positions.
         """
+        self.check_folder()
         if not download and not self.is_here:
             return None
         if self.sha256 is not None:

@@ -165,6 +165,8 @@ def late(tiny_bert: Path, tmp_path: Path, refused: Callable[..., str]) -> Callab
     ("ranker.lora={targets: [q_prj]}", "ranker.lora.targets: the backbone's blocks have no linear layer 'q_prj'."),
     ("ranker.backbone.sha256=abc", "ranker.backbone.sha256: the weights in "),
     ("features.encoder.max_length=65", "features.encoder.max_length: 65 is more than the 64 tokens of "),
+    ("ranker.backbone.model=/nowhere/bert", "ranker.backbone.model: no such folder: /nowhere/bert."),
+    ("features.encoder.model=../nowhere", "features.encoder.model: no such folder: ../nowhere."),
     ("ranker.template=no place", "ranker.template: 'no place' is no template's name"),
 ])  # fmt: skip
 def test_what_a_backbone_cannot_do_is_known_before_anything_is_embedded(
