@@ -103,8 +103,11 @@ class Backbone:
         except ValueError:  # not a valid name on the hub
             return False
 
-    def check_folder(self) -> None:
+    def check_folder(self, path: str) -> None:
         """Refuse a folder that does not exist, which is no name that the hub could have.
+
+        Args:
+            path: The yaml path of the model's node.
 
         Raises:
             ConfigError: If the model is named by such a path.
@@ -112,7 +115,7 @@ class Backbone:
         named = self.model.startswith(("/", "./", "../", "~")) or self.model.count("/") > 1
         if named and not self.is_here:
             cure = "the folder of a model, or its name on the Hugging Face hub"
-            raise ConfigError(f"{self.yaml_path}.model", f"no such folder: {self.model}.", cure=cure)
+            raise ConfigError(f"{path}.model", f"no such folder: {self.model}.", cure=cure)
 
     def config(self) -> Any:
         """The content of the model's config file.
@@ -165,7 +168,7 @@ class Backbone:
         Raises:
             ConfigError: If the model cannot be found, has other weights than `sha256`, or has too few positions.
         """
-        self.check_folder()
+        self.check_folder(self.yaml_path)
         if not download and not self.is_here:
             return None
         if self.sha256 is not None:

@@ -25,7 +25,7 @@ class _LightPackage(ModuleType):
     def __init__(self, spec: ModuleSpec, known: Callable[[str], Any], **given: Any) -> None:
         super().__init__(spec.name)
         self.__spec__, self.__file__, self.__path__ = spec, spec.origin, list(spec.submodule_search_locations or ())
-        self._known, self._runs = known, False
+        self._known = known
         vars(self).update(given)
 
     def __getattr__(self, name: str) -> Any:
@@ -33,12 +33,9 @@ class _LightPackage(ModuleType):
             raise AttributeError(name)
         if (found := self._known(name)) is not None:
             return found
-        if self._runs:
-            raise AttributeError(name)
-        self._runs = True
+        self.__class__ = ModuleType  # type: ignore[assignment]
         assert self.__spec__ is not None and self.__spec__.loader is not None
         self.__spec__.loader.exec_module(self)
-        self.__class__ = ModuleType  # type: ignore[assignment]
         return getattr(self, name)
 
 
@@ -47,7 +44,10 @@ class _NeverCompiled:
 
 
 def lighten_imports() -> None:
-    """Delay the imports of torchmetrics and of torch's compiler until one of their other attributes is used."""
+    """Delay the imports of torchmetrics and of torch's compiler until one of their other attributes is used.
+
+    Only for commands that compute nothing: modules of the compiler can be imported afterwards, but compile nothing.
+    """
     spec = importlib.util.find_spec("torchmetrics")
     if spec is not None and "torchmetrics" not in sys.modules:
         logger = logging.getLogger("torchmetrics")

@@ -355,7 +355,7 @@ def _read_source(extractor: Extractor) -> str:
 def _check_encoder(extractor: Extractor, download: bool) -> None:
     encoder = extractor.encoder
     if encoder is not None:
-        encoder.check_folder()
+        encoder.check_folder("features.encoder")
     if encoder is not None and (download or encoder.is_here):
         config = encoder.config()
         positions, padding = (getattr(config, name, None) for name in ("max_position_embeddings", "pad_token_id"))
