@@ -5,21 +5,27 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from features.verification.phrases import answer_at, is_definite, is_none, said_in
+from features.verification.phrases import answer_at, is_definite, is_none, labelled, said_in
 
-_BOXED = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
-_EMPTY = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{\s*\}")
+# A \b in a JSON text that was not escaped became the character \x08, and some models forget the backslash.
+_BOX = r"(?:\\(?:boxed|fbox|framebox)|\x08oxed|(?<![\\a-zA-Z])boxed(?=\{))\s*"
+_BOXED, _EMPTY = re.compile(_BOX), re.compile(_BOX + r"\{\s*\}")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TAGGED = re.compile(
     r"<\|begin_of_box\|>(?P<box>.*?)(?:<\|end_of_box\|>|\Z)|(?P<mark><(?P<tag>(?:final_?)?answer|ans|result)>|\[ANSWER\])"
-    r"(?P<in>.*?)(?:</(?P=tag)>|\[/ANSWER\]|(?=<(?P=tag)>)|\Z)",
+    r"(?P<in>.*?)(?:</(?P=tag)>|\[/ANSWER\]|(?=<(?P=tag)>)|\Z)"
+    r"|<(?P<other>final|solution|output)>\s*(?P<line>[^\n<]{1,60}?)\s*</(?P=other)>",
     re.DOTALL | re.IGNORECASE,
 )
 _KEY = r"""["'](?i:(?:final|correct)?[_ ]?answer)["']\s*:\s*"""
 _TEXT = r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\\n]|\\.)*'(?=\s*[,}\]])|-?[\d.,]+(?:[eE/]-?\d+)?|\[[^\]]*\]|(?:null|None)\b)"""
 _FIELD = re.compile(_KEY + _TEXT, re.DOTALL)
 _REST = re.compile(rf"""(?:\s*,\s*["']\w+["']\s*:\s*{_TEXT})*\s*\}}?""", re.DOTALL)
-_MARKED = re.compile(r"^[ \t]*(?P<mark>####|A:)[ \t]*(?P<in>\S.*)$", re.MULTILINE)
+# Other fields of an object at the end of a text, which count if none is called `answer`; the first of them counts most.
+_RESULTS = ["result", "ans", "choice", "option", "value", "final", "solution", "output"]
+_RESULT = re.compile(rf"""(?<!\w)["']?(?:final_|correct_)?(?P<key>(?i:{"|".join(_RESULTS)}))["']?\s*:\s*(?P<in>{_TEXT})""", re.DOTALL)
+_LAST_OBJECT = re.compile(r"\{[^{}]*\}[\s}\]`]*\Z")
+_MARKED = re.compile(r"^[ \t]*(?P<mark>####|A:)(?:[ \t]*|[ \t]*\n[ \t]*(?=[-−$\\]*\d))(?P<in>\S.*)$", re.MULTILINE)
 _HEADING = re.compile(
     r"^[ \t]*(?:\#{1,6}[ \t]*)?(?:\*\*|__)?[ \t]*(?:\d+\.[ \t]*)?(?:the[ \t]+)?(?:final|correct)?[ \t]*answer[ \t]*:?"
     r"(?:\*\*|__)?[ \t]*:?[ \t]*\n\s*(?:[-*][ \t]+)?(?=\S)",
@@ -74,7 +80,7 @@ def statement(text: str) -> Statement | None:
     marked = max(_marked(text), default=None)
     if marked is None:
         empty = max(_empty(text), default=None)
-        said = next(said_in(text, empty.place if empty else 0), None)
+        said = next(said_in(text, empty.place if empty else 0), None) or (None if empty else labelled(text))
         return Statement(said.start, said.text, "words") if said else empty or _under_mark(text)
     if marked.by == "field":
         return marked
@@ -86,14 +92,16 @@ def statement(text: str) -> Statement | None:
 
 
 def _marked(text: str) -> Iterator[Statement]:
-    boxes = list(_boxes(text))
-    for field in _FIELD.finditer(text):
+    boxes, fields = list(_boxes(text)), list(_FIELD.finditer(text))
+    for field in fields:
         if value := _unquoted(field[1]):
             yield Statement(_end_of_object(text, field), stated_answer(value) or value, "field")
+    if not fields and (value := _unquoted(_result(text) or "null")):
+        yield Statement(len(text), stated_answer(value) or value, "field")
     for place, box in boxes:
         yield Statement(place, last_boxed(box) or box, "mark")
     for found in _TAGGED.finditer(text):
-        inside = (found["box"] or found["in"] or "").strip()
+        inside = (found["box"] or found["in"] or found["line"] or "").strip()
         if inside:
             yield Statement(found.end(), stated_answer(inside) or inside, "mark")
     for found in _MARKED.finditer(text):
@@ -109,8 +117,17 @@ def _empty(text: str) -> Iterator[Statement]:
     for field in _FIELD.finditer(text):
         if not _unquoted(field[1]):
             yield Statement(_end_of_object(text, field), "", "field")
+    if (value := _result(text)) and not _unquoted(value):
+        yield Statement(len(text), "", "field")
     for found in itertools.chain(_EMPTY.finditer(text), _TAGGED.finditer(text)):
         yield Statement(found.end(), "", "mark")
+
+
+def _result(text: str) -> str | None:
+    """The value of a field such as `result` in the object that ends a text."""
+    last = _LAST_OBJECT.search(text, max(text.rfind("{"), 0))
+    fields = list(_RESULT.finditer(last[0])) if last else []
+    return min(fields, key=lambda found: _RESULTS.index(found["key"].lower()))["in"] if fields else None
 
 
 def _end_of_object(text: str, field: re.Match[str]) -> int:
@@ -151,7 +168,7 @@ def _boxes(text: str) -> Iterator[tuple[int, str]]:
         if text[start] != "{":
             # Without a brace, TeX takes the next token: \boxed 5.
             yield start, re.match(r"\\[a-zA-Z]+|.", text[start:], re.DOTALL)[0]  # type: ignore[index]
-        elif (end := closed.get(start)) is not None and (inside := text[start + 1 : end].strip()):
+        elif (end := closed.get(start)) is not None and (inside := text[start + 1 : end].strip(" \t\r\n")):
             yield end, inside
 
 
@@ -205,7 +222,7 @@ _TURN_END = re.compile(
     r"<\|(?:im_end|eot_id|end_of_text|endoftext|end|return|im_start|user)\|>|</s>|<(?:end_of_turn|eos)>|\[INST\]"
 )
 _NEXT_QUESTION = re.compile(
-    r"^[ \t]*(?:\#+[ \t]*|\*\*|<\|?)?(?:Question|Q|Problem|(?P<turn>Human|User|Instruction))(?:\|?>)?[ \t]*(?:\*\*)?:",
+    r"^[ \t]*(?:\#+[ \t]*|\*\*|<\|?)?(?:Question|Q|Problem|(?P<turn>Human|User|USER|Instruction))(?:\|?>)?[ \t]*(?:\*\*)?:",
     re.MULTILINE,
 )
 # A heading with a number, or without a colon.
@@ -213,6 +230,9 @@ _NEXT_HEADING = re.compile(
     r"""^[ \t]*(?:\#+[ \t]*|\*\*)?(?:
         (?:Question|Q|Problem|Exercise|Example|Task)[ \t]*\#?[ \t]*\d+\b[ \t]*(?:\*\*)?[ \t]*(?:[:.]|$)
         |(?<=\#[ \t])(?:Question|Problem)[ \t]*$
+        |(?:Next|Another|New|Following)[ \t]+(?i:question|problem|example|exercise|task)\b
+        |Let['’]s[ \t]+(?:try|do|look[ \t]+at|solve|move[ \t]+on[ \t]+to)[ \t]+(?:another|the[ \t]+next|one[ \t]+more|a[ \t]+new)\b
+        |Input[ \t]*:|Q\.[ \t]|<(?i:question|problem)>
         |(?:问题|题目|問題|質問|Frage|Aufgabe|Pregunta|Problema|Domanda|Вопрос|Задача)[ \t]*[:：]
     )""",
     re.MULTILINE | re.VERBOSE,

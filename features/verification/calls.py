@@ -1,6 +1,9 @@
 """Calls: finds the function calls in a text, in all notations."""
 
+import html
+import json
 from collections.abc import Collection
+from contextlib import suppress
 
 from features.verification.answers import without_thoughts
 from features.verification.call_forms.call import Call, Parameters, offered_name
@@ -27,7 +30,19 @@ def calls_in(text: str, parameters: Parameters | None = None, names: Collection[
         parameters: The parameters of the offered functions.
         names: Names of further functions that are known, but not their parameters.
     """
-    text, parameters = without_thoughts(text)[-_LONGEST:], parameters or {}
+    text, parameters = _plain(without_thoughts(text)[-_LONGEST:]), parameters or {}
     offered = {**{name: {} for name in names}, **parameters}
     calls = tagged_calls(text, offered) or list(json_calls(text, offered)) or list(python_calls(text, parameters))
     return [Call(offered_name(call.name, offered), call.arguments) for call in calls]
+
+
+def _plain(text: str) -> str:
+    """A text without what Markdown, HTML, JSON or a word processor has put around its characters."""
+    if text.strip().startswith('"'):
+        with suppress(ValueError, RecursionError):
+            text = json.loads(text) if isinstance(json.loads(text), str) else text
+    if "&quot;" in text:
+        text = html.unescape(text)
+    if "“" in text and '"' not in text:
+        text = text.replace("“", '"').replace("”", '"')
+    return text.replace(r"\_", "_")

@@ -26,6 +26,8 @@ _SIGNS = {
     "º": r"^\circ ",
     "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
     "∅": r"\emptyset ", "±": r"\pm ", "…": "...", "ℝ": r"\mathbb{R}", "∣": "|", "∧": r"\land ", "∨": r"\lor ",
+    # What became of LaTeX's \a, \b, \f and \v in a JSON text that was not escaped.
+    "\a": r"\a", "\b": r"\b", "\f": r"\f", "\v": r"\v",
     "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "’": "'", "′": "'", "∛": r"\sqrt[3]",
     **{chr(0xFF00 + place): chr(0x20 + place) for place in range(1, 0x5F) if place != 0x0D},  # full width
     **{sign: rf"\frac{{{above}}}{{{below}}}" for sign, (above, below) in _FRACTIONS.items()},
@@ -80,8 +82,26 @@ def _repeated(found: re.Match[str]) -> str:
     return rf"\frac{{{numerator}}}{{{10 ** len(once) * (10 ** len(again) - 1)}}}"
 
 
+def _with_rows(found: re.Match[str]) -> str:
+    """A matrix whose rows end with one backslash, as in a JSON text that was not escaped."""
+    return found[0] if r"\\" in found["in"] else re.sub(r"\\(?=[\s\d-])", r"\\\\", found[0])
+
+
 _Written = str | Callable[[re.Match[str]], str]
 _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
+    (re.compile(r"\t(?=ext|imes|heta|an\b|frac|o\b|au\b)"), r"\\t"),
+    (re.compile(r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|text|pi|cdot|times|left|right|infty|cup|le|ge|pm|circ|boxed)(?![a-zA-Z]))"),
+     r"\\"),
+    (re.compile(r"\\begin\{[pbvBV]?matrix\}(?P<in>.*?)\\end", re.DOTALL), _with_rows),
+    (re.compile(r"^(?:USD|EUR|GBP|INR|Rs\.?)\s*(?=\d)"), ""),
+    (re.compile(r"\\text\s*\{\s*(hundred|thousand|(?:m|b|tr)illion)\b"), r"\1\\text{"),
+    *((re.compile(rf"(?<=\d)(?:\s|\\[,;: ]|~)*{word}\b(?:\\text\s*\{{\s*\}})?", re.IGNORECASE), rf" \\times 10^{{{power}}}")
+      for word, power in (("hundred", 2), ("thousand", 3), ("million", 6), ("billion", 9), ("trillion", 12))),
+    (re.compile(r"(?<=\d)\s*[x✕]\s*(?=10\s*\^)"), r" \\times "),
+    (re.compile(r"^([-+]?\d{1,3}(?:\.\d{3})+),(\d{1,2})$"), lambda found: f"{found[1].replace('.', '')}.{found[2]}"),
+    (re.compile(r"\\colon\b"), ":"),
+    (re.compile(r"(?<=[\[(])([^\[\](),;]+);([^\[\](),;]+)(?=[\])])"), r"\1,\2"),
+    (re.compile(r"(?<![\\a-zA-Z])log_(\{\w+\}|\w)(?=\s*[({\d])"), r"\\log_\1"),
     (re.compile(r"(?<=\d)\s*m[²³]$|(?<=\d)\s*[€£¥₹¢]$|(?<=\d)\s+[LNJWV]$"), ""),
     (re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+"), lambda found: f"^{{{found[0].translate(_RAISED)}}}"),
     (re.compile(r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:phantom|hspace|vspace)\s*\{[^{}]*\}|\\(?:displaystyle|bf|rm)\b"),
@@ -89,7 +109,7 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(r"\\(?:mathrm|operatorname|text|textit|mathit|textrm)\s*\{\s*([ei])\s*\}"), r"\1"),
     (re.compile(r"\\(?:text|textbf|mathbf|mathrm|boldsymbol)\s*\{\s*([-+]?[\d.,/]+)\s*\}"), r"\1"),
     (re.compile(r"\\(?:mathrm|operatorname|text|textrm)\s*\{\s*(" + _FUNCTIONS + r")\s*\}"), r"\\\1 "),
-    (re.compile(r"(?<![\\a-zA-Z])(" + _FUNCTIONS + r")(?=\s*[(\d]|\s+[a-z]\b)"), r"\\\1 "),
+    (re.compile(r"(?<![\\a-zA-Z])(" + _FUNCTIONS + r")(?=\s*[(\d^]|\s+[a-z]\b)"), r"\\\1 "),
     (re.compile(r"\\log\s*_\s*\{?e\}?(?![a-z])"), r"\\ln"),
     (re.compile(r"^\\text\s*\{\s*(?:the\s+)?(?:final\s+)?answer(?:\s+is\b|\s*:)\s*([^{}]*)\}", re.IGNORECASE), r"\1"),
     (re.compile(r"^\\text\s*\{[^{}]*\}\s*=\s*|^\s*=\s*"), ""),
@@ -112,7 +132,7 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(r"\^-(\d+)"), r"^{-\1}"),
     (re.compile(r"^((?:\\text\s*\{)?[a-zA-Z]+)\.(\}?)$"), r"\1\2"),
     (re.compile(r"^\\text\s*\{\s*([A-Z](?:\s*,\s*[A-Z])+)\s*\}$"), r"\1"),
-    (re.compile(r"(?<=\d)(?:\s|\\[,;: ])+i$"), "i"),
+    (re.compile(r"(?<=\d)(?:\s|\\[,;: ]|\\cdot|\*)+i$"), "i"),
     (re.compile(r"\\(?:nicefrac|sfrac|cfrac|tfrac|dfrac)\b"), r"\\frac"),
     (re.compile(r"\\sqrt\s*\[(\w+)\]\s*(\d|[a-z]\b)"), r"\\sqrt[\1]{\2}"),
     (re.compile(r"(?<![\\a-zA-Z])cbrt\s*\(([^()]*)\)"), r"\\sqrt[3]{\1}"),
@@ -187,7 +207,13 @@ _BUILDER = re.compile(
     re.DOTALL,
 )
 _MEMBER = re.compile(r"^\s*[a-zA-Z]\s*\\in\b")
-_MOST_MARKS = 3
+_CLOCK = re.compile(
+    r"^(?P<hours>\d{1,2})(?:\\[!,])?:(?:\\[!,])?(?P<minutes>\d\d)(?:\s|\\[,; ]|~)*"
+    r"(?:\\(?:text|mathrm)\s*\{\s*)?(?:(?P<half>[ap])\.?\s?m\.?)?\s*\}?$",
+    re.IGNORECASE,
+)
+_POINTS = re.compile(r"^(?:\\left)?\\\{\s*(?P<in>\(.*\)\s*,\s*\(.*\))\s*(?:\\right)?\\\}$", re.DOTALL)
+_MOST_MARKS, _LEAST_WORD = 3, 4
 _EXACT, _DIGITS = sympy.Rational(1, 10**25), 40
 # The rule of 6 decimals is coarser than this only for numbers below 0.0001.
 _ROUNDED = sympy.Rational(1, 200)
@@ -202,12 +228,12 @@ def latex(answer: str) -> str:
     >>> latex(r"9\,500 cm²"), latex(r"0.1\overline{6}"), latex("3e8")
     ('9,500', '\\frac{15}{90}', '3 \\times 10^{8}')
     """
+    answer = answer.translate(_TRANSLATED)
     if shown := _DISPLAYED.match(answer):
         answer = shown["in"]
     answer = _ONE_FORMULA.sub(r"\1", answer)
     for _ in range(_MOST_MARKS):
         answer = _AROUND.sub(lambda found: found["in"], answer)
-    answer = answer.translate(_TRANSLATED)
     for pattern, written in _NOTATIONS:
         answer = pattern.sub(written, answer)
     return answer.strip()
@@ -237,6 +263,12 @@ def equal(reference: str, answer: str | None, found: list[Any]) -> bool:
         found: The answer, parsed.
     """
     if answer is not None:
+        if _alike(reference) == _alike(answer):
+            return True
+        if None not in (times := [_CLOCK.match(latex(each)) for each in (reference, answer)]):
+            return _same_time(*times)  # type: ignore[arg-type]
+        if not _is_set(reference) and _is_set(answer) and (points := _POINTS.match(latex(answer))):
+            answer, found = points["in"], parsed(points["in"])
         numerals = [_numeral(each) for each in (reference, answer)]
         if None not in numerals:
             return numerals[0] == numerals[1]
@@ -255,6 +287,19 @@ def equal(reference: str, answer: str | None, found: list[Any]) -> bool:
             return verify(one, other, timeout_seconds=None) and not _differ(one, other)
     expected = parsed(reference)
     return verify(expected, found, timeout_seconds=None) and not _differ(_bare(expected[0]), _bare(found[0]))
+
+
+def _alike(answer: str) -> str:
+    """An answer without spaces; without upper case too if it is a word."""
+    text = re.sub(r"\\(?:text|mathrm|textbf)\s*\{([a-zA-Z ]+)\}", r"\1", latex(answer))
+    text = re.sub(r"\\[,;:! ]|\s|(?<=[a-zA-Z])\.$", "", text)
+    return text.casefold() if text.isalpha() and len(text) >= _LEAST_WORD else text
+
+
+def _same_time(one: re.Match[str], other: re.Match[str]) -> bool:
+    """Whether two times of day are equal; one without a.m. or p.m. equals both."""
+    halves = {half.lower() for found in (one, other) if (half := found["half"])}
+    return one["minutes"] == other["minutes"] and int(one["hours"]) == int(other["hours"]) and len(halves) < 2
 
 
 def _bare(value: Any) -> Any:

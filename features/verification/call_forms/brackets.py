@@ -7,6 +7,7 @@ from typing import Any
 from features.verification.call_forms.python_values import NO_PYTHON, expression_of, value_of
 
 _MARKS = re.compile(r"""["'\\()\[\]{}]""")
+_REMARK = re.compile(r"(?<=[\s,{\[])//[^\n]*$", re.MULTILINE)
 _DEEPEST = 50
 
 
@@ -40,7 +41,8 @@ def end_of(text: str, start: int) -> int | None:
 def object_at(text: str, start: int) -> tuple[Any, int]:
     """The object or list that begins at a position, and the position after it; None and the next position if none.
 
-    JSON may have line ends in its texts. What is not JSON may be a Python literal with single quotes, True and None.
+    JSON may have line ends in its texts. What is not JSON may be a Python literal with single quotes, True and None, or
+    an object with remarks (`//`) and without quotes around its keys.
     """
     end = end_of(text, start)
     if end is None:
@@ -50,6 +52,6 @@ def object_at(text: str, start: int) -> tuple[Any, int]:
     except (ValueError, RecursionError):
         pass
     try:
-        return value_of(expression_of(text[start:end])), end
+        return value_of(expression_of(_REMARK.sub("", text[start:end]))), end
     except NO_PYTHON:
         return None, start + 1

@@ -58,7 +58,7 @@ def offered_name(name: str, offered: Collection[str]) -> str:
 
 
 def arguments_of(value: Any) -> Mapping[str, Any] | None:
-    """The arguments in a JSON value, or in a text with JSON; empty for null, [] and an empty text, None for others.
+    """The arguments in a JSON value, a list of one, or a text with JSON; empty for null, [] and "", None for others.
 
     Models sometimes write quotes or brackets after the end of that JSON, and line ends in its texts.
     """
@@ -73,6 +73,8 @@ def arguments_of(value: Any) -> Mapping[str, Any] | None:
             return None
         if text[end:].strip("\"'}]` \n"):
             return None
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     return {} if value is None or value == [] else value if isinstance(value, dict) else None
 
 

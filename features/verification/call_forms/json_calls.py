@@ -20,20 +20,21 @@ _NAMES = (
     "api_name",
     "api",
     "method",
+    "call",
 )
 _ARGUMENTS = (
-    *("arguments", "parameters", "args", "input", "action_input", "tool_input", "params", "kwargs"),
+    *("arguments", "parameters", "args", "input", "action_input", "tool_input", "inputs", "params", "kwargs"),
     *("tool_args", "tool_arguments", "tool_parameters", "function_args", "function_arguments", "function_parameters"),
 )
 _BESIDE = {"id", "type", "index", "call_id", "tool_call_id"}
 
 
-def json_calls(text: str, names: Collection[str]) -> Iterator[Call]:
+def json_calls(text: str, names: Mapping[str, Collection[str]]) -> Iterator[Call]:
     """Yield the calls in all objects and lists of a text.
 
     Args:
         text: A response.
-        names: The functions that an object may call without the words `name` and `arguments`.
+        names: The functions that an object may call without the words `name` and `arguments`, with their parameters.
     """
     place = 0
     while (found := _OPENING.search(text, place)) is not None:
@@ -41,7 +42,7 @@ def json_calls(text: str, names: Collection[str]) -> Iterator[Call]:
         yield from _calls_of(value, names)
 
 
-def _calls_of(value: Any, names: Collection[str]) -> Iterator[Call]:
+def _calls_of(value: Any, names: Mapping[str, Collection[str]]) -> Iterator[Call]:
     """Yield the calls in a JSON value."""
     if isinstance(value, list):
         if (calls := _named(value, names)) is not None:
@@ -63,15 +64,18 @@ def _calls_of(value: Any, names: Collection[str]) -> Iterator[Call]:
         yield call
 
 
-def _call(value: Mapping[str, Any], names: Collection[str]) -> Call | None:
-    """The call `{"name": ..., "arguments": ...}`; the arguments may be missing if the function is known."""
-    name = next((value[key] for key in _NAMES if isinstance(value.get(key), str)), None)
-    if name is None:
+def _call(value: Mapping[str, Any], names: Mapping[str, Collection[str]]) -> Call | None:
+    """The call `{"name": ..., "arguments": ...}`; for a known function arguments may be missing, or beside the name."""
+    key = next((key for key in _NAMES if isinstance(value.get(key), str)), None)
+    if key is None:
         return None
-    name = offered_name(name, names)
+    name = offered_name(value[key], names)
     given = [key for key in _ARGUMENTS if key in value]
     if not given:
-        return Call(name, {}) if name in names and not value.keys() - {*_NAMES, *_BESIDE} else None
+        rest = {each: value[each] for each in value.keys() - {key}}
+        if name in names and rest and rest.keys() <= set(names[name]):
+            return Call(name, rest)
+        return Call(name, {}) if name in names and not rest.keys() - {*_NAMES, *_BESIDE} else None
     arguments = arguments_of(value[given[0]])
     return None if arguments is None else Call(name, arguments)
 

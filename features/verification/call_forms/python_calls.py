@@ -1,4 +1,4 @@
-"""Python calls: calls written as `name(parameter=value)`, alone or in lists, in any text."""
+"""Python calls: calls written as `name(parameter=value)`, or with a colon, alone or in lists, in any text."""
 
 import ast
 import re
@@ -9,6 +9,9 @@ from features.verification.call_forms.call import Call, Parameters, arguments_of
 from features.verification.call_forms.python_values import NO_PYTHON, expression_of, value_of
 
 _WORDS = ("arguments", "args", "input")
+_PART = re.compile(
+    r"""(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<bracket>[\[\](){}])|(?<=[(,\s])(?P<key>[A-Za-z_]\w*)\s*:(?!:)""", re.DOTALL
+)
 _CALL = re.compile(r"(?:\[\s*)?\b[A-Za-z_][\w.]*\s*\(")
 
 
@@ -34,12 +37,31 @@ def python_calls(text: str, parameters: Parameters) -> Iterator[Call]:
 def _calls_of_code(code: str, parameters: Parameters) -> list[Call]:
     """The calls of an expression that is a call or a list of calls; empty for any other expression."""
     try:
-        node = expression_of(code.strip())
+        node = _expression(code.strip())
         nodes = node.elts if isinstance(node, ast.List) else [node]
         calls = _described(node, parameters) or [_call_of(each, parameters) for each in nodes]
     except NO_PYTHON:
         return []
     return [] if None in calls else [call for call in calls if call]
+
+
+def _expression(code: str) -> ast.expr:
+    """Code as an expression; a colon may stand between parameters and values, as in `name(parameter: value)`."""
+    try:
+        return expression_of(code)
+    except SyntaxError:
+        opened: list[str] = []
+        return expression_of(_PART.sub(lambda found: _with_equals(found, opened), code))
+
+
+def _with_equals(found: re.Match[str], opened: list[str]) -> str:
+    """A part of code, with `=` after a parameter; `opened` has the brackets that are open."""
+    if bracket := found["bracket"]:
+        if bracket in "([{":
+            opened.append(bracket)
+        elif opened:
+            opened.pop()
+    return f"{found['key']}=" if found["key"] and opened[-1:] == ["("] else found[0]
 
 
 def _call_of(node: ast.expr, parameters: Parameters) -> Call | None:
@@ -77,5 +99,5 @@ def _described(node: ast.expr, parameters: Parameters) -> list[Call]:
 
 def _names_parameters(given: ast.Dict, names: list[str]) -> bool:
     """Whether an object as the only argument has all arguments by name: f({"a": 1}) for f(a=1)."""
-    keys = [key.value for key in given.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
+    keys = [str(value_of(key)) for key in given.keys if isinstance(key, ast.Constant | ast.Name)]
     return len(keys) == len(given.keys) and (not names or set(keys) <= set(names))

@@ -3,7 +3,8 @@
 A name that JSON follows: Llama and Functionary (`<function=f>{}`), Mistral (`[TOOL_CALLS]f[ARGS]{}`), DeepSeek, Kimi,
 Harmony (`to=functions.f ...<|message|>{}`), Qwen-Agent and ReAct. A name with tagged values: Qwen3-Coder and Seed
 (`<function=f><parameter=a>`), Anthropic, MiniMax and DeepSeek 3.2 (`<invoke name="f">`), GLM (`<arg_key>`), and Gemma
-(`call:f{a:<escape>text<escape>}`). The name of an offered function may be a tag, or stand before JSON (ChatGLM).
+(`call:f{a:<escape>text<escape>}`). The name of an offered function may be a tag, whose attributes, fields or JSON are the
+arguments, or stand before JSON (ChatGLM). Models without a template write `Tool: f` and `Arguments: {}`.
 """
 
 import json
@@ -19,13 +20,15 @@ _NAME = r"(?P<name>[A-Za-z_][\w.:-]*)"
 _BEFORE_JSON = re.compile(
     rf"""(?:
         <function=|<function\ name=["']|\bto=|<\|recipient\|>\s*|\[TOOL_CALLS\]\s*|<(?:tool_)?name>\s*
-        |function<[|｜]tool[▁_]sep[|｜]>|<[|｜]tool[▁_]call[▁_]begin[|｜]>\s*
-        |^\s*(?:\**Action\**:|✿FUNCTION✿:|>>>)[^\S\n]*
+        |function<[|｜]tool[▁_]sep[|｜]>|<[|｜]tool[▁_]call[▁_]begin[|｜]>\s*|<tool_call>\s*
+        |^\s*(?:✿FUNCTION✿:|>>>)[^\S\n]*
+        |^[\s*-]*(?i:action|(?:tool|function)(?:[ _](?:call|name))?|name)\**:\**[^\S\n]*[`"]?
     )
     {_NAME}
     (?:
         \s|```|json\b|code\b|commentary\b|["'>]|<[|｜]?[\w▁]+[|｜]?>|</(?:tool_)?name>
-        |\**Action\ Input\**:|✿ARGS✿:|\[CALL_ID\]\w*|\[ARGS\]
+        |✿ARGS✿:|\[CALL_ID\]\w*|\[ARGS\]|`|\[
+        |[*-]*\s*(?i:(?:(?:action|tool|function)[ _])?(?:input|arguments|parameters|args))\**:\**
     )*+(?=\{{)""",
     re.VERBOSE | re.MULTILINE,
 )
@@ -41,19 +44,26 @@ _PARAMETER = re.compile(
     rf"""(?:</{_PREFIX}parameter>|(?=<{_PREFIX}parameter\b|</{_PREFIX}(?:function|invoke)>)|\Z)""",
     re.DOTALL,
 )
-_PAIR = re.compile(r"<arg_key>(?P<key>.*?)</arg_key>\s*<arg_value>(?P<value>.*?)</arg_value>", re.DOTALL)
+_PAIR = re.compile(
+    r"<(?:\w+_)?arg_key>(?P<key>.*?)</(?:\w+_)?arg_key>\s*<(?:\w+_)?arg_value>(?P<value>.*?)</(?:\w+_)?arg_value>", re.DOTALL
+)
+_ATTRIBUTE = re.compile(r"""(?P<key>[\w.-]+)=(?P<quote>["'])(?P<value>.*?)(?P=quote)""", re.DOTALL)
 _FIELD = re.compile(r"<(?P<key>[A-Za-z_][\w.-]*)>(?P<value>.*?)</(?P=key)>", re.DOTALL)
 _BLOCKS = [
     (re.compile(rf"<function={_NAME}>(?P<in>.*?)(?:</function>|\Z)", re.DOTALL), _PARAMETER),
     (
         re.compile(
-            rf"""<{_PREFIX}(?P<tag>invoke|function(?:_call)?)\s+name=["']{_NAME}["']>(?P<in>.*?)(?:</{_PREFIX}(?P=tag)>|\Z)""",
+            rf"""<{_PREFIX}(?P<tag>invoke|(?:function|tool)(?:_call)?)\s+name=["']{_NAME}["']>(?P<in>.*?)(?:</{_PREFIX}(?P=tag)>|\Z)""",
             re.DOTALL,
         ),
         _PARAMETER,
     ),
-    (re.compile(rf"<tool_call>\s*{_NAME}\s*(?P<in>(?:<arg_key>.*?)?)(?:</tool_call>|\Z)", re.DOTALL), _PAIR),
-    (re.compile(rf"<tool_name>\s*{_NAME}\s*</tool_name>\s*<parameters>(?P<in>.*?)</parameters>", re.DOTALL), _FIELD),
+    (re.compile(
+        rf"<(?:\w+_)?tool_call>\s*{_NAME}\s*(?P<in>(?:<(?:\w+_)?arg_key>.*?)?)(?:</(?:\w+_)?tool_call>|\Z)", re.DOTALL
+    ), _PAIR),
+    (re.compile(
+        rf"<(?:tool_)?name>\s*{_NAME}\s*</(?:tool_)?name>\s*<(?P<of>parameters|arguments)>(?P<in>.*?)</(?P=of)>", re.DOTALL
+    ), _FIELD),
 ]
 _GEMMA = re.compile(rf"<\|?(?:start_function_call|tool_call)>\s*call:{_NAME}(?=\{{)")
 _ESCAPED = re.compile(r"(?P<mark><escape>|<\|\"\|>)(?P<text>.*?)(?P=mark)|(?P<key>[\w.-]+)(?=:)", re.DOTALL)
@@ -72,6 +82,7 @@ def tagged_calls(text: str, parameters: Parameters) -> list[Call]:
         *[lambda block=block, pair=pair: _in_blocks(text, block, pair, parameters) for block, pair in _BLOCKS],
         lambda: _of_gemma(text),
         lambda: _in_blocks(text, _own_tags(tuple(parameters)), _FIELD, parameters),
+        lambda: _in_blocks(text, _own_tags(tuple(parameters), empty=True), _ATTRIBUTE, parameters),
     ]
     return next(filter(None, (form() for form in forms)), [])
 
@@ -91,21 +102,29 @@ def _before_json(text: str, parameters: Parameters) -> list[Call]:
 def _own_lines(names: tuple[str, ...]) -> re.Pattern[str]:
     """The names of offered functions before JSON, at the beginning of a line or after a special token."""
     return re.compile(
-        rf"(?:^|\|>)[^\S\n]*(?P<name>{'|'.join(map(re.escape, names)) or '(?!)'})\s*(?=\{{)", re.MULTILINE
+        rf"(?:^|\|>)[^\S\n]*[`*]*(?P<name>{'|'.join(map(re.escape, names)) or '(?!)'})[`*]*\s*(?::|->|=>|→)?\s*(?=\{{)",
+        re.MULTILINE,
     )
 
 
 @lru_cache(maxsize=64)
-def _own_tags(names: tuple[str, ...]) -> re.Pattern[str]:
-    """Tags that are the names of offered functions."""
-    return re.compile(rf"<(?P<name>{'|'.join(map(re.escape, names)) or '(?!)'})>(?P<in>.*?)</(?P=name)>", re.DOTALL)
+def _own_tags(names: tuple[str, ...], *, empty: bool = False) -> re.Pattern[str]:
+    """Tags that are the names of offered functions; empty ones have their arguments as attributes."""
+    name = rf"<(?P<name>{'|'.join(map(re.escape, names)) or '(?!)'})"
+    if empty:
+        return re.compile(rf"""{name}(?P<in>(?:\s+[\w.-]+=(?:"[^"]*"|'[^']*'))*)\s*/>""")
+    return re.compile(rf"{name}>(?P<in>.*?)</(?P=name)>", re.DOTALL)
 
 
 def _in_blocks(text: str, block: re.Pattern[str], pair: re.Pattern[str], parameters: Parameters) -> list[Call]:
     calls = []
     for found in block.finditer(text):
         types = parameters.get(offered_name(found["name"], parameters), {})
-        pairs = {each["key"].strip(): each for each in pair.finditer(found["in"])}
+        inside = found["in"].strip()
+        if inside.startswith("{") and (arguments := arguments_of(object_at(inside, 0)[0])) is not None:
+            calls.append(Call(found["name"], arguments))
+            continue
+        pairs = {each["key"].strip(): each for each in [*pair.finditer(inside)] or _FIELD.finditer(inside)}
         calls.append(Call(found["name"], {key: _value(each, types.get(key, "")) for key, each in pairs.items()}))
     return calls
 
