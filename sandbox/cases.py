@@ -32,6 +32,9 @@ def failures_of(name: str, value: Any) -> Iterator[str]:
         for method, function in inspect.getmembers(value, inspect.isfunction):
             if method.startswith("test"):
                 yield from _pytest_failures(function, value, method)
+        for inner, kind in inspect.getmembers(value, inspect.isclass):
+            if inner.startswith("Test"):
+                yield from failures_of(inner, kind)
 
 
 def _unittest_failures(kind: type[unittest.TestCase]) -> Iterator[str]:

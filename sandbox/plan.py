@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ _PLAIN_MODULES = {
     "array", "bisect", "cmath", "collections", "datetime", "decimal", "fractions", "functools", "heapq", "itertools",
     "json", "math", "operator", "pytest", "random", "re", "statistics", "string", "typing", "unittest",
 }  # fmt: skip
+_CHECKING = re.compile(r"assert|check|test|verify|expect|raises|fail|exit", re.IGNORECASE)
 _TOUCHING = {"input", "mock", "open", "patch", "print"}
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _INERT = (
@@ -49,6 +51,7 @@ class Plan:
         reached: Those that the tests use when they run.
         wanted: Those of them that neither the tests nor Python define, so that the program has to.
         imports: The names that they use of each module they import.
+        checking: Whether they can find anything wrong but exceptions.
         plain: Whether they only compare values, so that it does not matter in which process they do.
         problem: Why the tests cannot be read; empty if they can.
     """
@@ -58,6 +61,7 @@ class Plan:
     reached: Sequence[str] = ()
     wanted: Sequence[str] = ()
     imports: tuple[tuple[str, Sequence[str]], ...] = ()
+    checking: bool = True
     plain: bool = True
     problem: str = ""
 
@@ -116,7 +120,8 @@ def plan_of(setup: str, tests: tuple[str, ...], entry_point: str | None) -> Plan
     plain = imports.keys() <= _PLAIN_MODULES and not used & _TOUCHING and not any(map(_is_of_identity, trees))
     own = {name for tree in trees for name in _defined(tree)}
     wanted = sorted(name for name in reached - own if name.isidentifier() and not hasattr(builtins, name))
-    return Plan(pieces, sorted(used), sorted(reached), wanted, listed, plain)
+    checking = any(_checks(tree, entry_point) for tree in trees)
+    return Plan(pieces, sorted(used), sorted(reached), wanted, listed, checking, plain)
 
 
 def _names(node: ast.AST) -> set[str]:
@@ -170,6 +175,35 @@ def _asks(node: ast.stmt) -> bool:
     if isinstance(node, ast.If) and "__name__" in _names(node.test):
         return any(map(_asks, node.body))
     return True
+
+
+def _checks(tree: ast.Module, entry_point: str | None) -> bool:
+    """Whether tests may find something wrong, rather than only call, print or compare without a consequence."""
+    known = {entry_point, *dir(builtins)} - {"exec", "eval", "exit", "quit", "__import__"}
+    modules = set(_imported(tree))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assert() | ast.Raise():
+                return True
+            case ast.Call(func=ast.Name(id=name)) if name in modules or (name not in known and _CHECKING.search(name)):
+                return True
+            case ast.Call(func=ast.Attribute() as function):
+                root = ast.unparse(function).partition(".")[0]
+                if root in modules or _CHECKING.search(function.attr):
+                    return True
+            case ast.FunctionDef() if entry_point and _wants_candidate(node):
+                return True
+    return False
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """The names of imported modules, and of what is imported from them, that may do more than to compute."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                module = (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
+                if module.partition(".")[0] not in _PLAIN_MODULES - {"pytest", "unittest"}:
+                    yield alias.asname or alias.name.partition(".")[0]
 
 
 def _runs_all(node: ast.expr | None) -> bool:

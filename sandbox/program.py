@@ -14,7 +14,7 @@ import os
 import random
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +25,10 @@ from sandbox.values import LOSSY, MUTABLE, decode, encode, named_builtin
 REQUESTS, REPLIES = 3, 4
 """The file descriptors of the program's two pipes."""
 
+ON_OBJECTS = (
+    *("getattr", "setattr", "delattr", "getitem", "setitem", "delitem"),
+    *("iter", "next", "len", "bool", "str", "repr", "hash"),
+)
 COMPARISONS = ("eq", "lt", "le", "gt", "ge")
 UNARY = ("neg", "pos", "abs", "invert")
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "and_", "or_", "xor")
@@ -32,8 +36,10 @@ ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "and_
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "value": lambda value: value,
     "call": lambda function, args, options: function(*args, **options),
-    **{each.__name__: each for each in (getattr, setattr, delattr, iter, next, len, bool, str, repr, hash, isinstance)},
-    **{name: getattr(operator, name) for name in ("getitem", "setitem", "delitem", *UNARY, *COMPARISONS, *ARITHMETIC)},
+    **{
+        name: getattr(builtins, name, None) or getattr(operator, name)
+        for name in (*ON_OBJECTS, "isinstance", *UNARY, *COMPARISONS, *ARITHMETIC)
+    },
 }
 _NAME, _FILE = "program", "<program>"
 _ABOVE = 32
@@ -188,20 +194,17 @@ class _Server:
                 raise RuntimeError(value[1])
             return decode(value[0], self._find)
 
-        return call_back if kind == "function" else _Iterator(call_back)
+        return call_back if kind == "function" else _items(call_back)
 
 
-class _Iterator:
-    """An iterator that lives in the checker."""
-
-    def __init__(self, following: Callable[[], Any]) -> None:
-        self.following = following
-
-    def __iter__(self) -> "_Iterator":
-        return self
-
-    def __next__(self) -> Any:
-        return self.following()
+def _items(following: Callable[[], Any]) -> Iterator[Any]:
+    """The items of an iterator that lives in the checker."""
+    while True:
+        try:
+            item = following()
+        except StopIteration:
+            return
+        yield item
 
 
 def _shown(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from sandbox.messages import MessageBuffer, message_of, write_message
-from sandbox.program import ARITHMETIC, COMPARISONS, UNARY
+from sandbox.program import ARITHMETIC, COMPARISONS, ON_OBJECTS, UNARY
 from sandbox.values import LOSSY, MUTABLE, decode, encode, named_builtin
 
 _MOST_RESULT = 1 << 24
@@ -250,45 +250,6 @@ class Remote:
         """Make the program execute the call."""
         return ask("call", self, args, options)
 
-    def __getattr__(self, name: str) -> Any:
-        return ask("getattr", self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        ask("setattr", self, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        ask("delattr", self, name)
-
-    def __getitem__(self, key: Any) -> Any:
-        return ask("getitem", self, key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        ask("setitem", self, key, value)
-
-    def __delitem__(self, key: Any) -> None:
-        ask("delitem", self, key)
-
-    def __iter__(self) -> Iterator[Any]:
-        return ask("iter", self)
-
-    def __next__(self) -> Any:
-        return ask("next", self)
-
-    def __len__(self) -> int:
-        return ask("len", self)
-
-    def __bool__(self) -> bool:
-        return ask("bool", self)
-
-    def __str__(self) -> str:
-        return ask("str", self)
-
-    def __repr__(self) -> str:
-        return ask("repr", self)
-
-    def __hash__(self) -> int:
-        return ask("hash", self)
-
     def __instancecheck__(self, instance: Any) -> bool:
         return isinstance(instance, Remote) and ask("isinstance", instance, self)
 
@@ -303,18 +264,15 @@ def ask(operation: str, remote: Remote, *arguments: Any) -> Any:
     return object.__getattribute__(remote, "_link").ask(operation, remote, *arguments)
 
 
-def _between_remotes(operation: str) -> Callable[[Remote, Any], Any]:
-    def operate(self: Remote, other: Any) -> Any:
-        return ask(operation, self, other) if isinstance(other, Remote) else NotImplemented
-
-    return operate
+def _on_object(operation: str) -> Callable[..., Any]:
+    return lambda self, *arguments: ask(operation, self, *arguments)
 
 
-def _of_one(operation: str) -> Callable[[Remote], Any]:
-    return lambda self: ask(operation, self)
+def _between_objects(operation: str) -> Callable[[Remote, Any], Any]:
+    return lambda self, other: ask(operation, self, other) if isinstance(other, Remote) else NotImplemented
 
 
-for _operation in UNARY:
-    setattr(Remote, f"__{_operation}__", _of_one(_operation))
+for _operation in (*ON_OBJECTS, *UNARY):
+    setattr(Remote, f"__{_operation}__", _on_object(_operation))
 for _operation in (*COMPARISONS, *ARITHMETIC):
-    setattr(Remote, f"__{_operation.strip('_')}__", _between_remotes(_operation))
+    setattr(Remote, f"__{_operation.strip('_')}__", _between_objects(_operation))

@@ -48,19 +48,22 @@ def run_tests(
     except BaseException as error:
         refuse_missing_import(error)
         raise
-    asked = False
+    asked = failed = False
     for piece in job["pieces"]:
         failure = failure_of(lambda source=piece["source"]: _execute(source, names))
+        failed |= bool(failure)
         if failure or piece["asks"]:
             asked = True
             tell(failure or "")
         if not failure and piece["defined"]:
             for name in piece["defined"]:
                 for failure in failures_of(name, names.get(name)):
-                    asked = True
+                    asked, failed = True, failed or bool(failure)
                     tell(failure)
     if job["pieces"] and not asked:
         raise Refused("no test asks anything of the program")
+    if job["pieces"] and not failed and not job["checking"]:
+        raise Refused("no test checks what the program gives")
 
 
 def _execute(source: str, names: dict[str, Any]) -> None:

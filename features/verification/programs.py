@@ -10,6 +10,7 @@ import textwrap
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from features.verification.answers import without_thoughts
 
@@ -25,12 +26,20 @@ _RUN_ON = re.compile(r"^[^\S\n]*\[(?:DONE|END|/PYTHON|/CODE)\]", re.MULTILINE)
 _FENCE = re.compile(r"^(?P<before>[^`~\n]*)(?P<mark>`{3,}|~{3,})(?P<info>[^`\n]*)$")
 _INFO = re.compile(r"\s*(?:python3?|py)?\b:?\s*(?:[\w./-]+\.py\b)?(?P<code>.*)", re.I)
 _TURN_END = re.compile(
-    r"(?:<\|(?:im_end|eot_id|eom_id|end_of_text|endoftext|end|return)\|>|</s>|<(?:end_of_turn|eos)>)\s*$", re.MULTILINE
+    r"(?:<\|(?:im_end|eot_id|eom_id|end_of_text|endoftext|end|return)\|>|</s>|<(?:end_of_turn|eos)>)\s*$|<jupyter_output>",
+    re.MULTILINE,
 )
 _TURN_START = re.compile(
-    r"^\s*<\|(?:python_tag|assistant|im_start|start_header_id)\|>(?:assistant\b)?(?:<\|end_header_id\|>)?[^\S\n]*\n*"
+    r"^\s*<jupyter_code>|^\s*<\|(?:python_tag|assistant|im_start|start_header_id)\|>(?:assistant\b)?(?:<\|end_header_id\|>)?[^\S\n]*\n*"
 )
 _KEYS = ("code", "solution", "program", "completion", "python", "answer")
+_LABEL = re.compile(
+    r"^\s*(?:\*\*)?(?i:answer|solution|code|output|response|program|python)(?:\*\*)?:(?:\*\*)?[^\S\n]*(?=(?:def|class|import|from|async|@)\b)"
+)
+_ESCAPED = re.compile(r"^\s*(?:def|class) +\w*\\_", re.MULTILINE)
+_NUMBERED = re.compile(r"^[^\S\n]*\d+(?:[^\S\n]*[:|.](?=\s)|)(?:[^\S\n]|$)", re.MULTILINE)
+_COMMAND = re.compile(r"^[^\S\n]*[%!].*$", re.MULTILINE)
+_CURLY = str.maketrans("“”‘’", "\"\"''")
 _QUOTED = re.compile(r"(?<!`)(`{1,3})(?!`)(?:python3?\b|py\b)?\s*([^`]+)\1(?!`)", re.I)
 _PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.:?|In \[\d+\]:) ?", re.MULTILINE)
 _GOES_ON = re.compile(r"(?:else|elif|except|finally)\b|[])}#]")
@@ -65,9 +74,13 @@ def code_of(response: str, names: Collection[str] = (), others: Collection[str] 
     """
     text = response.replace("\r\n", "\n").replace("\ufeff", "")
     if not is_python(text):
-        text = _TURN_START.sub("", without_thoughts(text))
+        text = _TURN_START.sub("", without_thoughts(text.replace("\u200b", "")))
         text = text[: end.start()] if (end := _TURN_END.search(text)) and text[: end.start()].strip() else text
-    text = _field(text) or text
+    text = _LABEL.sub("", _field(text) or text)
+    if "```" not in text and _ESCAPED.search(text):
+        text = re.sub(r"\\([_*\[\]#<>])", r"\1", text)
+    if re.match(r" +(?:def|class|import|from|async|@)", text) and is_python(text.lstrip(" ")):
+        text = text.lstrip(" ")
     if marked := _MARKED.findall(text):
         text = _together(marked, names, others) or textwrap.dedent(marked[-1])
     if is_python(text):
@@ -82,15 +95,30 @@ def code_of(response: str, names: Collection[str] = (), others: Collection[str] 
 
 
 def _field(text: str) -> str | None:
-    """The program in a field of a JSON object, if the text is one, in a fence or not."""
+    """The program in a field of the JSON object or list that a text is, in a fence or not, or that stands in it."""
     bare = re.sub(r"^\s*```(?:json)?\s*\n|\n\s*```\s*$", "", text).strip()
-    if not bare.startswith("{"):
+    start = min((place for sign in "{[" if (place := bare.find(sign)) >= 0), default=-1)
+    if start < 0 or "def " in bare[:start] or "```" in bare[:start]:
         return None
     try:
-        found = json.loads(bare, strict=False)
+        found, _ = json.JSONDecoder(strict=False).raw_decode(bare, start)
     except (ValueError, RecursionError):
         return None
-    return next((found[key] for key in _KEYS if isinstance(found.get(key), str)), None)
+    texts = sorted(_texts(found), key=lambda pair: pair[0] not in _KEYS)
+    return next((code for key, code in texts if _is_program(code) or (start == 0 and key in _KEYS)), None)
+
+
+def _texts(value: Any, key: str = "", depth: int = _DEEPEST) -> Iterator[tuple[str, str]]:
+    """The texts in a JSON value, each with its key."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict | list) and depth:
+        for name, each in value.items() if isinstance(value, dict) else ((key, each) for each in value):
+            yield from _texts(each, name, depth - 1)
+
+
+def _is_program(text: str) -> bool:
+    return "```" in text or (_DEFINITION.search(text) is not None and is_python(text))
 
 
 def completed(code: str, prelude: str, entry_point: str | None) -> str:
@@ -162,6 +190,8 @@ def _fenced(text: str) -> Iterator[str]:
         good = (choice for choice in choices if is_python(_repaired(choice[0])))
         block, after = next(good, choices[-1 if len(choices) == 1 else bool(head.strip())])
         yield block
+        if not ends and not is_python(_repaired(block)):
+            yield from _in_prose(block)
 
 
 def _repaired(block: str) -> str:
@@ -173,7 +203,15 @@ def _repaired(block: str) -> str:
                 return value
         return flush
     bare = block.strip()
-    tries = [html.unescape(flush), flush.replace("\u00a0", " "), _QUOTE.sub("", flush)]
+    tries = [
+        html.unescape(re.sub(r"<br\s*/?>", "\n", flush)),
+        flush.replace("\u00a0", " "),
+        _QUOTE.sub("", flush),
+        flush.translate(_CURLY),
+        _COMMAND.sub("", flush),
+        bare.removeprefix("<![CDATA[").removesuffix("]]>").strip("\n"),
+        _NUMBERED.sub("", flush),
+    ]
     if bare[:1] in ("'", '"') and bare[-1:] == bare[:1]:
         tries.append(bare.strip(bare[0]))
     if _PROMPT.match(bare):
