@@ -18,13 +18,19 @@ _TAGGED = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _KEY = r"""["'](?i:(?:final|correct)?[_ ]?answer)["']\s*:\s*"""
-_TEXT = r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\\n]|\\.)*'(?=\s*[,}\]])|-?[\d.,]+(?:[eE/]-?\d+)?|\[[^\]]*\]|(?:null|None)\b)"""
+_TEXT = (
+    r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\\n]|\\.)*'(?=\s*[,}\]])|-?[\d.,]+(?:[eE/]-?\d+)?|\[[^\]]*\]"""
+    r"""|(?:null|None|[Tt]rue|[Ff]alse)\b)"""
+)
 _FIELD = re.compile(_KEY + _TEXT, re.DOTALL)
 _REST = re.compile(rf"""(?:\s*,\s*["']\w+["']\s*:\s*{_TEXT})*\s*\}}?""", re.DOTALL)
 # Other fields of an object at the end of a text, which count if none is called `answer`; the first of them counts most.
 _RESULTS = ["result", "ans", "choice", "option", "value", "final", "solution", "output"]
-_RESULT = re.compile(rf"""(?<!\w)["']?(?:final_|correct_)?(?P<key>(?i:{"|".join(_RESULTS)}))["']?\s*:\s*(?P<in>{_TEXT})""", re.DOTALL)
-_LAST_OBJECT = re.compile(r"\{[^{}]*\}[\s}\]`]*\Z")
+_RESULT = re.compile(
+    rf"""(?P<quote>["'])(?:final_|correct_)?(?P<key>(?i:{"|".join(_RESULTS)}))(?P=quote)\s*:\s*(?P<in>{_TEXT})""",
+    re.DOTALL,
+)
+_ENDS = re.compile(r"[\s}\]`]*\Z")
 _MARKED = re.compile(r"^[ \t]*(?P<mark>####|A:)(?:[ \t]*|[ \t]*\n[ \t]*(?=[-−$\\]*\d))(?P<in>\S.*)$", re.MULTILINE)
 _HEADING = re.compile(
     r"^[ \t]*(?:\#{1,6}[ \t]*)?(?:\*\*|__)?[ \t]*(?:\d+\.[ \t]*)?(?:the[ \t]+)?(?:final|correct)?[ \t]*answer[ \t]*:?"
@@ -125,8 +131,7 @@ def _empty(text: str) -> Iterator[Statement]:
 
 def _result(text: str) -> str | None:
     """The value of a field such as `result` in the object that ends a text."""
-    last = _LAST_OBJECT.search(text, max(text.rfind("{"), 0))
-    fields = list(_RESULT.finditer(last[0])) if last else []
+    fields = [found for found in _RESULT.finditer(text) if _ENDS.match(text, _end_of_object(text, found))]
     return min(fields, key=lambda found: _RESULTS.index(found["key"].lower()))["in"] if fields else None
 
 
@@ -168,7 +173,7 @@ def _boxes(text: str) -> Iterator[tuple[int, str]]:
         if text[start] != "{":
             # Without a brace, TeX takes the next token: \boxed 5.
             yield start, re.match(r"\\[a-zA-Z]+|.", text[start:], re.DOTALL)[0]  # type: ignore[index]
-        elif (end := closed.get(start)) is not None and (inside := text[start + 1 : end].strip(" \t\r\n")):
+        elif (end := closed.get(start)) is not None and (inside := text[start + 1 : end].strip(" \r\n")):
             yield end, inside
 
 
@@ -222,7 +227,8 @@ _TURN_END = re.compile(
     r"<\|(?:im_end|eot_id|end_of_text|endoftext|end|return|im_start|user)\|>|</s>|<(?:end_of_turn|eos)>|\[INST\]"
 )
 _NEXT_QUESTION = re.compile(
-    r"^[ \t]*(?:\#+[ \t]*|\*\*|<\|?)?(?:Question|Q|Problem|(?P<turn>Human|User|USER|Instruction))(?:\|?>)?[ \t]*(?:\*\*)?:",
+    r"^[ \t]*(?:\#+[ \t]*|\*\*|<\|?)?(?:Question|Q|Problem|(?P<turn>Human|User|USER|Instruction))(?:\|?>)?[ \t]*"
+    r"(?:\*\*)?:",
     re.MULTILINE,
 )
 # A heading with a number, or without a colon.
@@ -231,7 +237,8 @@ _NEXT_HEADING = re.compile(
         (?:Question|Q|Problem|Exercise|Example|Task)[ \t]*\#?[ \t]*\d+\b[ \t]*(?:\*\*)?[ \t]*(?:[:.]|$)
         |(?<=\#[ \t])(?:Question|Problem)[ \t]*$
         |(?:Next|Another|New|Following)[ \t]+(?i:question|problem|example|exercise|task)\b
-        |Let['’]s[ \t]+(?:try|do|look[ \t]+at|solve|move[ \t]+on[ \t]+to)[ \t]+(?:another|the[ \t]+next|one[ \t]+more|a[ \t]+new)\b
+        |Let['’]s[ \t]+(?:try|do|look[ \t]+at|solve|move[ \t]+on[ \t]+to)[ \t]+
+        (?:another|the[ \t]+next|one[ \t]+more|a[ \t]+new)\b
         |Input[ \t]*:|Q\.[ \t]|<(?i:question|problem)>
         |(?:问题|题目|問題|質問|Frage|Aufgabe|Pregunta|Problema|Domanda|Вопрос|Задача)[ \t]*[:：]
     )""",

@@ -89,13 +89,17 @@ def _with_rows(found: re.Match[str]) -> str:
 
 _Written = str | Callable[[re.Match[str]], str]
 _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
-    (re.compile(r"\t(?=ext|imes|heta|an\b|frac|o\b|au\b)"), r"\\t"),
     (re.compile(r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|text|pi|cdot|times|left|right|infty|cup|le|ge|pm|circ|boxed)(?![a-zA-Z]))"),
      r"\\"),
     (re.compile(r"\\begin\{[pbvBV]?matrix\}(?P<in>.*?)\\end", re.DOTALL), _with_rows),
+    (re.compile(
+        r"^(?:\\(?:textbf|text|mathrm|mathbf)\s*\{\s*\(?[A-E](?:\)|[.:])\s*\}(?:\s|\\[,;: ]|\\q?quad|~)*|\(?[A-E]\)\s+)"
+        r"(?=[-\d\\$])"
+    ), ""),
     (re.compile(r"^(?:USD|EUR|GBP|INR|Rs\.?)\s*(?=\d)"), ""),
     (re.compile(r"\\text\s*\{\s*(hundred|thousand|(?:m|b|tr)illion)\b"), r"\1\\text{"),
-    *((re.compile(rf"(?<=\d)(?:\s|\\[,;: ]|~)*{word}\b(?:\\text\s*\{{\s*\}})?", re.IGNORECASE), rf" \\times 10^{{{power}}}")
+    *((re.compile(rf"(?<=\d)(?:\s|\\[,;: ]|~)*{word}\b(?:\\text\s*\{{\s*\}})?", re.IGNORECASE),
+       rf" \\times 10^{{{power}}}")
       for word, power in (("hundred", 2), ("thousand", 3), ("million", 6), ("billion", 9), ("trillion", 12))),
     (re.compile(r"(?<=\d)\s*[x✕]\s*(?=10\s*\^)"), r" \\times "),
     (re.compile(r"^([-+]?\d{1,3}(?:\.\d{3})+),(\d{1,2})$"), lambda found: f"{found[1].replace('.', '')}.{found[2]}"),
@@ -187,7 +191,9 @@ _NOTATIONS: list[tuple[re.Pattern[str], _Written]] = [
 _AROUND = re.compile(
     r"^\s*(?P<mark>[\"'$*`]*)\s*(?P<in>.*?)\s*(?<!\\)(?:(?P=mark)|\$*)\s*(?:(?<=[\d)}\]])\.)?\s*$", re.DOTALL
 )
-_ONE_FORMULA = re.compile(r"^\s*(\$[^$]*\$)\s*\.\s*$")
+_ONE_FORMULA = re.compile(r"^\s*(\$[^$]*\$)\s*(?:\((?:[a-zA-Z]{2,}[ ,-]*)+\))?\s*\.?\s*$")
+# The tab of a \text in a JSON text that was not escaped.
+_TABBED = re.compile(r"\t(?=ext|imes|heta|an\b|frac|o\b|au\b)")
 _DISPLAYED = re.compile(r"^\s*\\[\[(](?P<in>.*)\\[\])]\s*\.?\s*$", re.DOTALL)
 _BASE = re.compile(
     r"^\W*(?:\\text\s*\{\s*)?(?P<digits>[\dA-Z]+)\s*\}?\)?(?:\\[,;! ])?\s*"
@@ -212,6 +218,8 @@ _CLOCK = re.compile(
     r"(?:\\(?:text|mathrm)\s*\{\s*)?(?:(?P<half>[ap])\.?\s?m\.?)?\s*\}?$",
     re.IGNORECASE,
 )
+# Letters in an order, such as ABC, which math-verify takes for a product.
+_NAME = re.compile(r"^\s*(?:\\(?:text|mathrm)\s*\{)?\s*[A-Z]{3,}\s*\}?\s*$")
 _POINTS = re.compile(r"^(?:\\left)?\\\{\s*(?P<in>\(.*\)\s*,\s*\(.*\))\s*(?:\\right)?\\\}$", re.DOTALL)
 _MOST_MARKS, _LEAST_WORD = 3, 4
 _EXACT, _DIGITS = sympy.Rational(1, 10**25), 40
@@ -228,7 +236,7 @@ def latex(answer: str) -> str:
     >>> latex(r"9\,500 cm²"), latex(r"0.1\overline{6}"), latex("3e8")
     ('9,500', '\\frac{15}{90}', '3 \\times 10^{8}')
     """
-    answer = answer.translate(_TRANSLATED)
+    answer = _TABBED.sub(r"\\t", answer.translate(_TRANSLATED))
     if shown := _DISPLAYED.match(answer):
         answer = shown["in"]
     answer = _ONE_FORMULA.sub(r"\1", answer)
@@ -267,8 +275,11 @@ def equal(reference: str, answer: str | None, found: list[Any]) -> bool:
             return True
         if None not in (times := [_CLOCK.match(latex(each)) for each in (reference, answer)]):
             return _same_time(*times)  # type: ignore[arg-type]
-        if not _is_set(reference) and _is_set(answer) and (points := _POINTS.match(latex(answer))):
-            answer, found = points["in"], parsed(points["in"])
+        if _is_set(reference) != _is_set(answer):
+            reference, answer = (_POINTS.sub(r"\g<in>", latex(each)) for each in (reference, answer))
+            found = parsed(answer)
+        if all(map(_NAME.match, (reference, answer))):
+            return False
         numerals = [_numeral(each) for each in (reference, answer)]
         if None not in numerals:
             return numerals[0] == numerals[1]
@@ -292,7 +303,7 @@ def equal(reference: str, answer: str | None, found: list[Any]) -> bool:
 def _alike(answer: str) -> str:
     """An answer without spaces; without upper case too if it is a word."""
     text = re.sub(r"\\(?:text|mathrm|textbf)\s*\{([a-zA-Z ]+)\}", r"\1", latex(answer))
-    text = re.sub(r"\\[,;:! ]|\s|(?<=[a-zA-Z])\.$", "", text)
+    text = re.sub(r"\\[,;:! ]|(?<!\d)\s|\s(?!\d)|(?<=[a-zA-Z])\.$", "", text)
     return text.casefold() if text.isalpha() and len(text) >= _LEAST_WORD else text
 
 

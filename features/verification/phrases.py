@@ -65,8 +65,8 @@ _ENGLISH = (
     r"(?<![a-zA-Z\d])[aA](?:nswers?|NSWERS?)\b(?:\*{1,3}|__?)?"
     rf"(?i:[^.:=\n]{{0,60}}?\b(?:{_LINKS}|{_BE})(?!\w)|(?P<aside>\s*\([^()\n]{{1,40}}\)|\s+(?:in|to|for)\s[^.:=\n]{{1,40}})?"
     r"\s*(?P<sign>[:=]>?|[-–—→≈~](?=\s)))"
-    rf"|(?i:\b(?:correct|right|best)\s+(?:option|choice)\b(?:[^.:=\n]{{0,30}}?\b(?:{_LINKS.replace('<not>', '<nor>')}|{_BE})(?!\w)"
-    r"|\s*[:=]))"
+    r"|(?i:\b(?:correct|right|best)\s+(?:option|choice)\b(?:[^.:=\n]{0,30}?"
+    rf"\b(?:{_LINKS.replace('<not>', '<nor>')}|{_BE})(?!\w)|\s*[:=]))"
     r"|(?i:\b(?:giv(?:es?|ing)|get|have|obtain|yield(?:s|ing)?|at|reach|for|to)\s+(?:us\s+)?(?:the|an|our|a)\s+(?:final\s+|correct\s+)?"
     r"answer\s+(?:of\s+)?(?=\**[-−$]?\$?\\?[\d(\\]))"
 )
@@ -77,11 +77,12 @@ _BACKWARDS = re.compile(
     r"|(?:\b[Oo]ption\s+|(?:^|[.:,;\n]\s*|\b(?:[Ss]o|[Tt]hus|[Hh]ence|[Tt]herefore),?\s+))(?P<option>\(?[A-J]\)?)\s+is\s+"
     r"(?:the\s+)?(?:correct|right)\b"
     r"|\b(?:I|[Ww]e)(?:\s+would|\s+will|['’](?:d|ll))?\s+(?:choose|select|pick|go\s+with)\s+(?:[Oo]ption\s+)?"
-    r"(?P<chosen>\(?[A-J]\)?)(?=[\s.,]|$)"
+    r"(?P<chosen>\(?[A-J]\)?)(?=[.,;]?\s*(?:\n|$)|[.,;]\s)"
 )
 # Labels of a last line that has nothing else.
 _LABELLED = re.compile(
-    r"^[ \t>*_\#|✅-]*(?:final[ \t]+)?(?:ans(?:wer)?|result|solution|lösung|ergebnis|r[eé]sulta(?:do|t)|risultato|resposta|答)[ \t*_]*"
+    r"^[ \t>*_\#|✅-]*(?:final[ \t]+)?"
+    r"(?:ans(?:wer)?|result|solution|lösung|ergebnis|r[eé]sulta(?:do|t)|risultato|resposta|答)[ \t*_]*"
     r"(?:[:：=|]|\.(?=[ \t]))[ \t*_]*(?P<in>\S[^\n]*?)[ \t]*\|?\s*\Z",
     re.MULTILINE | re.IGNORECASE,
 )

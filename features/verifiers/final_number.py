@@ -16,14 +16,16 @@ _NUMBER = re.compile(
     r"(?P<minus>(?<![\w)])[-−–](?=[$\d.]))?"  # a minus sign, but not the one in 5-3 or 5 - 3
     r"\$?(?:(?P<whole>\d+)\s+(?=\d+/\d))?"
     r"(?P<digits>(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,2}(?!\d))?|\.\d+)"
-    r"(?:\s?/\s?(?P<denominator>\d+)(?![\d.])|(?:\s|\\text\s*\{|[*~])*(?P<scale>(?i:hundred|thousand|(?:m|b|tr)illion)s?)\b)?"
+    r"(?:\s?/\s?(?P<denominator>\d+)(?![\d.])|(?:\s|\\text\s*\{|[*~])*(?P<scale>(?i:hundred|thousand|(?:m|b|tr)illion)s?)\b(?!-))?"
 )
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _Written = str | Callable[[re.Match[str]], str]
 _PLAIN: list[tuple[re.Pattern[str], _Written]] = [
     (re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|[\u00a0\u2009\u202f'’_])(?=\d{3}(?!\d))"), ","),  # 1{,}000 and 1\,000
-    (re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d\d?(?![\d,.]?\d)"),  # 1.234,56
-     lambda found: found[0].replace(".", "").replace(",", ".")),
+    (
+        re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d\d?(?![\d,.]?\d)"),  # 1.234,56
+        lambda found: found[0].replace(".", "").replace(",", "."),
+    ),
     (re.compile("[¼-¾⅐-⅞]"), lambda found: f" {Fraction(numeric(found[0])).limit_denominator(10)}"),  # 1½
     (re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})* 000(?!\d|\.\d)"), lambda found: found[0].replace(" ", "")),  # 70 000
     (re.compile(r"(?<=\d)\s*(?=\\[dt]?frac)"), " "),
@@ -38,17 +40,17 @@ _AT_THE_START: list[tuple[re.Pattern[str], _Written]] = [
         lambda found: found[0].replace(" ", ""),
     ),
     (re.compile(r"^([-−–]?\$?\d[\d,]*(?:\.\d+)?)\s?[kK]\b"), r"\1 thousand"),
-    (re.compile(r"^([-−–]?\$\d[\d,]*(?:\.\d+)?)\s?(?:M|mn|mil)\b"), r"\1 million"),
-    (re.compile(r"^([-−–]?\$\d[\d,]*(?:\.\d+)?)\s?(?:B|bn)\b"), r"\1 billion"),
+    (re.compile(r"^([-−–]?\d[\d,]*(?:\.\d+)?)M\b"), r"\1 million"),
+    (re.compile(r"^([-−–]?\d[\d,]*(?:\.\d+)?)B\b"), r"\1 billion"),
 ]
 _MOST_BITS = 10_000
 _GOES_ON = re.compile(
     r"(?!\s*=[^=]*(?:[-+*/×÷·⋅∙]|\d\()[^=]*$)"  # 18 = 9 * 2, the other way round
     r"(?:\(\d|\s*(?:[-−–+/×÷·⋅∙=^]|\*(?!\*)|\\(?:times|cdot|div|frac)\b|[x%]\s*\d|(?:plus|minus|times)\b))"
 )
-# A computation with its result: 20% of 75 is 15, 60 minutes - 45 minutes = 15 minutes.
+# What follows the first number of a computation with its result: 20% of 75 is 15, 60 minutes - 45 minutes = 15 minutes.
 _COMPUTED = re.compile(
-    r"[^=]*(?:[\d)\w%]\s*[+×÷*/·⋅∙]\s*[\d($]|[a-z]\s+[-−–+x×*/÷]\s+\$?\d|%\s+of\b)[^=]*(?:=|\bis\b|\bequals\b)[^-+*/×÷·⋅∙=]*$"
+    r"(?:%\s+of\b|(?:\s+[^\W\d_]+){1,3}\s*[-−–+x×*/÷·⋅∙]\s*[\d$(])[^=]*(?:=|\bis\b|\bequals\b)[^-+*/×÷·⋅∙=]*$"
 )
 
 
@@ -91,7 +93,7 @@ def last_number(text: str) -> Fraction | None:
 def _stated_number(answer: str) -> Fraction | None:
     plain = _with_signs(answer)
     first = _NUMBER.match(plain)
-    goes_on = first and (_GOES_ON.match(plain, first.end()) or _COMPUTED.match(plain))
+    goes_on = first and (_GOES_ON.match(plain, first.end()) or _COMPUTED.match(plain, first.end()))
     if first and not goes_on and (number := _value(first)) is not None:
         return number
     return last_number(plain)

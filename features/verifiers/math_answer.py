@@ -26,9 +26,10 @@ if importlib.util.find_spec("math_verify") is None:  # now, though it is loaded 
 def math_answer(response: str, task: Task, /, *, last_expression: bool = False) -> Verdict:
     r"""1 if a response's answer equals the reference by math-verify: 1/2, 0.5 and \frac{2}{4} are equal.
 
-    The answer is in the last \boxed{}, in an `answer` field of JSON, after #### or words such as `the answer is`; a
-    model's thoughts before it and a next question after it are ignored. A response may be nothing but the answer. One
-    without an answer is wrong, with the reason `no answer`.
+    The answer is in the last \boxed{}, in an `answer` field of JSON (else `result` and the like in an object that ends
+    the response), after #### or words such as `the answer is`; a model's thoughts before it and a next question after
+    it are ignored. A response may be nothing but the answer. One without an answer is wrong, with the reason `no
+    answer`.
 
     Args:
         last_expression: Whether the last formula or number counts as the answer if the response states none.

@@ -25,8 +25,8 @@ class UnitTests:
     The code is the text between `#START OF CODE` and `#END OF CODE`, else the blocks that define what the tests use,
     with those that they need, else the code in the prose, else the whole response. A model's thoughts before its answer
     are ignored. Tests are statements, pytest's functions and classes (without fixtures), or unittest's classes. A
-    program that exceeds a limit fails. There is no verdict if a task has no tests, they ask nothing of the program or
-    cannot run in the sandbox, or the sandbox fails.
+    program that exceeds a limit fails. There is no verdict if a task has no tests, they ask nothing of the program,
+    check nothing or cannot run in the sandbox, or the sandbox fails.
 
     Args:
         partial: Whether the label is the share of tests that pass, instead of 1 only if all pass.

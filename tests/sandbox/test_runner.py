@@ -103,6 +103,10 @@ ASKED = {
         "from solution import sq\nimport unittest\n\ndef test_it():\n    assert sq(3) == 9",
         1,
     ),
+    "a class in a class": (
+        "class TestIt:\n    class TestInner:\n        def test_it(self):\n            assert sq(3) == 9",
+        1,
+    ),
     "an import of the program's module": ("import my_module\nassert my_module.sq(3) == 9", 1),
 }
 
@@ -150,12 +154,21 @@ def test_tests_run_as_their_authors_mean(sandbox: Sandbox, name: str) -> None:
         ),
         ("import numpy as np\nassert np.all(sq(3) == 9)", "a test imports numpy, which is not installed"),
         (">>> sq(3)\n9", "a test cannot be read: SyntaxError"),
+        ("print(sq(3))", "no test checks what the program gives"),
+        ("sq(3) == 9", "no test checks what the program gives"),
+        ("import math\nprint(math.isclose(sq(3), 9))", "no test checks what the program gives"),
+        ("def test_it():\n    print(sq(3) == 9)", "no test checks what the program gives"),
     ],
 )
 def test_a_program_that_was_asked_nothing_has_no_verdict(sandbox: Sandbox, tests: str, reason: str) -> None:
     for code in (RIGHT, WRONG):
         outcome = run(sandbox, code, tests)
         assert outcome.undecided.startswith(reason) and not outcome.failures and not outcome.passed
+
+
+def test_a_program_that_raises_in_tests_that_check_nothing_has_failed(sandbox: Sandbox) -> None:
+    outcome = run(sandbox, "def sq(n): raise ValueError", "print(sq(3))")
+    assert not outcome.passed and not outcome.undecided
 
 
 def test_a_setup_that_imports_what_is_not_installed_leaves_no_verdict(sandbox: Sandbox) -> None:

@@ -32,6 +32,7 @@ class Case:
 FULL, SMALL = Case(), Case(3, 4)
 WAYS = {
     "sandbox": "one process forked for each program, with its tests, in namespaces and with a filter of system calls",
+    "tests apart": "the same with `trust: tests`: another process holds the tests and compares",
     "interpreters": "one new interpreter for each program with its tests, as many at a time as cores; no protection",
     "bare interpreters": "the same without site packages (-I -S), which load more slowly where there are more",
     "no process": "each program with its tests in this process, one after the other: the checked work itself",
@@ -39,6 +40,7 @@ WAYS = {
 RATIOS = [
     Ratio("interpreters", "sandbox", at_least=2),
     Ratio("bare interpreters", "sandbox", at_least=1),
+    Ratio("tests apart", "sandbox"),
     Ratio("sandbox", "no process"),
 ]
 _KINDS = (
@@ -78,9 +80,10 @@ def measure(data: Path, workload: Workload = MBPP, repeats: int = 5) -> Comparis
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     expected = _in_this_process(ours)
     assert 0 < sum(expected) < len(expected)
-    with Sandbox() as sandbox:
+    with Sandbox() as sandbox, Sandbox(trust="tests") as apart:
         ways: dict[str, Callable[[], list[bool]]] = {
             "sandbox": lambda: [outcome.passed for outcome in sandbox.run(ours)],
+            "tests apart": lambda: [outcome.passed for outcome in apart.run(ours)],
             "interpreters": partial(_in_interpreters, ours, cores, ()),
             "bare interpreters": partial(_in_interpreters, ours, cores, ("-I", "-S")),
             "no process": partial(_in_this_process, ours),

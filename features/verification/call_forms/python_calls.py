@@ -10,7 +10,8 @@ from features.verification.call_forms.python_values import NO_PYTHON, expression
 
 _WORDS = ("arguments", "args", "input")
 _PART = re.compile(
-    r"""(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<bracket>[\[\](){}])|(?<=[(,\s])(?P<key>[A-Za-z_]\w*)\s*:(?!:)""", re.DOTALL
+    r"""(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<bracket>[\[\](){}])|(?<=[(,\s])(?P<key>[A-Za-z_]\w*)\s*:(?!:)""",
+    re.DOTALL,
 )
 _CALL = re.compile(r"(?:\[\s*)?\b[A-Za-z_][\w.]*\s*\(")
 

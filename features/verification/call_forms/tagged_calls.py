@@ -3,8 +3,8 @@
 A name that JSON follows: Llama and Functionary (`<function=f>{}`), Mistral (`[TOOL_CALLS]f[ARGS]{}`), DeepSeek, Kimi,
 Harmony (`to=functions.f ...<|message|>{}`), Qwen-Agent and ReAct. A name with tagged values: Qwen3-Coder and Seed
 (`<function=f><parameter=a>`), Anthropic, MiniMax and DeepSeek 3.2 (`<invoke name="f">`), GLM (`<arg_key>`), and Gemma
-(`call:f{a:<escape>text<escape>}`). The name of an offered function may be a tag, whose attributes, fields or JSON are the
-arguments, or stand before JSON (ChatGLM). Models without a template write `Tool: f` and `Arguments: {}`.
+(`call:f{a:<escape>text<escape>}`). The name of an offered function may be a tag, whose attributes, fields or JSON are
+the arguments, or stand before JSON (ChatGLM). Models without a template write `Tool: f` and `Arguments: {}`.
 """
 
 import json
@@ -45,7 +45,8 @@ _PARAMETER = re.compile(
     re.DOTALL,
 )
 _PAIR = re.compile(
-    r"<(?:\w+_)?arg_key>(?P<key>.*?)</(?:\w+_)?arg_key>\s*<(?:\w+_)?arg_value>(?P<value>.*?)</(?:\w+_)?arg_value>", re.DOTALL
+    r"<(?:\w+_)?arg_key>(?P<key>.*?)</(?:\w+_)?arg_key>\s*<(?:\w+_)?arg_value>(?P<value>.*?)</(?:\w+_)?arg_value>",
+    re.DOTALL,
 )
 _ATTRIBUTE = re.compile(r"""(?P<key>[\w.-]+)=(?P<quote>["'])(?P<value>.*?)(?P=quote)""", re.DOTALL)
 _FIELD = re.compile(r"<(?P<key>[A-Za-z_][\w.-]*)>(?P<value>.*?)</(?P=key)>", re.DOTALL)
@@ -58,12 +59,20 @@ _BLOCKS = [
         ),
         _PARAMETER,
     ),
-    (re.compile(
-        rf"<(?:\w+_)?tool_call>\s*{_NAME}\s*(?P<in>(?:<(?:\w+_)?arg_key>.*?)?)(?:</(?:\w+_)?tool_call>|\Z)", re.DOTALL
-    ), _PAIR),
-    (re.compile(
-        rf"<(?:tool_)?name>\s*{_NAME}\s*</(?:tool_)?name>\s*<(?P<of>parameters|arguments)>(?P<in>.*?)</(?P=of)>", re.DOTALL
-    ), _FIELD),
+    (
+        re.compile(
+            rf"<(?:\w+_)?tool_call>\s*{_NAME}\s*(?P<in>(?:<(?:\w+_)?arg_key>.*?)?)(?:</(?:\w+_)?tool_call>|\Z)",
+            re.DOTALL,
+        ),
+        _PAIR,
+    ),
+    (
+        re.compile(
+            rf"<(?:tool_)?name>\s*{_NAME}\s*</(?:tool_)?name>\s*<(?P<of>parameters|arguments)>(?P<in>.*?)</(?P=of)>",
+            re.DOTALL,
+        ),
+        _FIELD,
+    ),
 ]
 _GEMMA = re.compile(rf"<\|?(?:start_function_call|tool_call)>\s*call:{_NAME}(?=\{{)")
 _ESCAPED = re.compile(r"(?P<mark><escape>|<\|\"\|>)(?P<text>.*?)(?P=mark)|(?P<key>[\w.-]+)(?=:)", re.DOTALL)

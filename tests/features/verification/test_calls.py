@@ -164,6 +164,25 @@ def test_a_call_of_a_function_that_nobody_offered_is_not_lost(notation: str) -> 
     ('<|channel|>analysis<|message|>Perhaps f(a=2)?<|end|><|start|>assistant<|channel|>commentary to=functions.f'
      ' <|constrain|>json<|message|>{"a": 1}<|call|>', {"a": 1}),
     ("[THINK]f(a=2)[/THINK][TOOL_CALLS]f[ARGS]{\"a\": 1}", {"a": 1}),
+    ("f(a: 1)", {"a": 1}), ("[f(a: 1, b: 'x: y')]", {"a": 1, "b": "x: y"}),
+    ("f({a: 1, b: {c: null}})", {"a": 1, "b": {"c": None}}),
+    ('{"name": "f", // the tool\n "arguments": {"a": "http://x // y"}}', {"a": "http://x // y"}),
+    ('<f>{"a": 1}</f>', {"a": 1}),
+    ('<tool_call>f\n{"a": 1}\n</tool_call>', {"a": 1}), ('<tool name="f">{"a": 1}</tool>', {"a": 1}),
+    ('<f a="1" b="x"/>', {"a": 1, "b": "x"}),
+    ("<longcat_tool_call>f\n<longcat_arg_key>a</longcat_arg_key>\n"
+     "<longcat_arg_value>1</longcat_arg_value>\n</longcat_tool_call>", {"a": 1}),
+    ('Tool: f\nArguments: {"a": 1}', {"a": 1}),
+    ('**Function**: `f`\n**Parameters**:\n```json\n{"a": 1}\n```', {"a": 1}),
+    ('Action: f[{"a": 1}]', {"a": 1}), ('Action: `f`\nAction Input: `{"a": 1}`', {"a": 1}), ('f: {"a": 1}', {"a": 1}),
+    ('`f` {"a": 1}', {"a": 1}),
+    ('"{\\"name\\": \\"f\\", \\"arguments\\": {\\"a\\": 1}}"', {"a": 1}), ("f(a=“x”)", {"a": "x"}),
+    ("f(a\\_b=1)", {"a_b": 1}),
+    ('{&quot;name&quot;: &quot;f&quot;, &quot;arguments&quot;: {&quot;a&quot;: 1}}', {"a": 1}),
+    ('{"name": "f", "inputs": {"a": 1}}', {"a": 1}),
+    ('{"name": "f", "arguments": [{"a": 1}]}', {"a": 1}), ('<invoke name="f">\n<a>1</a>\n</invoke>', {"a": 1}),
+    ("<f/>", {}),
+    ('<tool_call>\n<name>f</name>\n<arguments>\n<a>1</a>\n</arguments>\n</tool_call>', {"a": 1}),
 ])  # fmt: skip
 def test_arguments_may_be_missing_or_written_in_odd_ways(text: str, arguments: dict[str, object]) -> None:
     assert calls_in(text, {"f": {}}) == [Call("f", arguments)]
@@ -171,10 +190,18 @@ def test_arguments_may_be_missing_or_written_in_odd_ways(text: str, arguments: d
 
 @pytest.mark.parametrize("text", [
     '{"name": "Alice"}', '{"name": "f", "description": "does it"}', '{"g": {"a": 1}}', '[{"g": "{}"}]',
-    'Action: f\nAction Input: Rome', "<function=f", "to=f",
+    'Action: f\nAction Input: Rome', "<function=f", "to=f", "See f(a: the number) for more.", "f(a::int = 1)",
+    "f(a[1:2])",
+    'Function: f\nDescription: does it\nParameters: {"a": 1}', '{"name": "f", "arguments": [{"a": 1}, {"a": 2}]}',
+    '{"name": "f", "color": "red"}',
 ])  # fmt: skip
 def test_what_only_looks_like_a_call_is_none(text: str) -> None:
     assert calls_in(text, {"f": {}}) == []
+
+
+def test_arguments_may_stand_beside_the_name_of_a_known_function() -> None:
+    assert calls_in('{"name": "get_weather", "city": "Rome", "days": 3}', PARAMETERS) == [ONE]
+    assert calls_in('{"name": "get_weather", "town": "Rome"}', PARAMETERS) == []
 
 
 def test_names_that_two_functions_have_when_dots_become_underscores_stay_as_they_are() -> None:

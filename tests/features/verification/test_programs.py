@@ -138,6 +138,22 @@ ANSWERS = {
     "a name like a tag": "[BEGIN]\ndef square(n):\n    ends, end = [n * n], 0\n    return ends[end]\n[DONE]",
     "a comment at the margin": "So:\n\ndef square(n):\n# the square\n    return n ** 2\n\nDone, as you see.",
     "a remark at the end": f"{SQUARE}Done",
+    "a space before it": f" {SQUARE}",
+    "a label before it": f"Answer: {SQUARE}",
+    "a zero-width space": f"\u200b{SQUARE}",
+    "a field of an object in a list": json.dumps([{"thoughts": "n times n", "python_code": SQUARE}]),
+    "a field of an object in a sentence": f"Here: {json.dumps({'result': {'code': SQUARE}})}",
+    "numbers of lines": "1: def square(n):\n2:     return n ** 2",
+    "numbers of lines in a fence": "```python\n1 | def square(n):\n2 |     return n ** 2\n```",
+    "Markdown's escapes": "Sure:\n\ndef square\\_of(n):\n    return n \\*\\* 2\n\nsquare = square\\_of",
+    "curly quotes": "def square(n):\n    “””Square.”””\n    return n ** 2\n",
+    "a notebook's commands": f"```python\n%%writefile square.py\n!pip install x\n{SQUARE}```",
+    "CDATA": f"<code><![CDATA[\n{SQUARE}]]></code>",
+    "HTML's line ends": "<pre>def square(n):<br>    return n ** 2</pre>",
+    "a notebook's marks": f"<jupyter_code>{SQUARE}<jupyter_output>9",
+    "a fence without an end, and prose": f"```python\n{SQUARE}\n\nThis function squares.",
+    "three quotes as a fence": f"'''python\n{SQUARE}'''",
+    "LaTeX": f"\\begin{{lstlisting}}[language=Python]\n{SQUARE}\\end{{lstlisting}}",
 }  # fmt: skip
 
 

@@ -323,6 +323,19 @@ def test_the_examples_in_the_documentation_hold(module: Any) -> None:
     ("5", ["5 €", "5¢", r"\underline{5}", r"\bm{5}", r"\large 5", r"5\pmod{20}", "5 m³", "5 N"]),
     ("5", [r"5^\circ\text{C}", "5°F"]),
     (r"6.02\times10^{23}", ["602000000000000000000000", "6.02e23"]), (r"1.5\times10^{-3}", ["1.5 × 10^-3"]),
+    ("70000", ["70 thousand", r"70\text{ thousand}", r"\$70 thousand", "70 thousand dollars"]),
+    ("1000000", ["1 million"]),
+    ("2500000", ["2.5 million", r"2.5\text{ million dollars}"]), (r"\frac34", ["\frac{3}{4}", r"\\frac{3}{4}"]),
+    (r"\text{red}", ["\text{red}"]), (r"\beta", ["\beta"]), (r"1, 2, \ldots, n", [r"1,2,\ldots,n"]),
+    (r"\log_2 3", ["log_2(3)"]), (r"\sin^2 x", ["sin^2(x)"]), ("True", ["true", r"\text{True}"]),
+    ("3+4i", [r"3+4\cdot i"]),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", [r"\begin{pmatrix} 1 \ 2 \end{pmatrix}"]), ("1234.56", ["1.234,56"]),
+    (r"(-\infty,0]\cup[2,\infty)", [r"(-\infty;0]\cup[2;\infty)", "x <= 0 or x >= 2"]),
+    ("6:30", ["6:30 p.m.", r"6:30\text{ AM}"]),
+    (r"6:30\text{ p.m.}", ["6:30 PM", "6:30"]), ("2:3", [r"2\colon 3"]), ("(1,2),(3,4)", [r"\{(1,2),(3,4)\}"]),
+    (r"\{(1,2),(3,4)\}", ["(3,4),(1,2)"]), (r"\text{no solution}", ["no solution."]),
+    (r"1.23\times10^5", ["1.23 x 10^5"]),
+    (r"\$12.50", ["USD 12.50"]), ("12", [r"\textbf{(C)}\ 12", r"\text{(C) }12", "C) 12"]),
     (r"\text{No}", ["No.", r"\text{No.}"]), (r"\text{A, C}", ["A,C"]), (r"12\pi", [r"12\pi cm^2"]),
 ])  # fmt: skip
 def test_more_notations_of_the_same_answer_are_equal(reference: str, answers: list[str]) -> None:
@@ -333,6 +346,11 @@ def test_more_notations_of_the_same_answer_are_equal(reference: str, answers: li
 @pytest.mark.parametrize(("reference", "answers"), [
     ("12", ["12 x", "12 sin x", "12 thousand", "12 or 13", "12 dozen", "12 times 3", "12 and a half", "12 万"]),
     (r"6.02\times10^{23}", ["6.02e22", "602000000000000000000001"]), ("3", ["3 n", "3N", "3 m^2"]),
+    ("70", ["70 thousand"]), ("7000", ["7 hundred"]), ("2.5", [r"2.5\text{ million}"]), ("2021", [r"\pm 2021"]),
+    ("12", ["1 2"]),
+    (r"1, 2, \ldots, n", [r"1,3,5,\ldots,2n-1"]), (r"6:30\text{ p.m.}", ["6:30 a.m.", "5:30 p.m."]), ("ABCD", ["ABDC"]),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", [r"\begin{pmatrix} 2 \ 1 \end{pmatrix}"]),
+    ("(1,2),(3,4)", [r"\{(1,2),(3,5)\}"]),
     ("3", ["0.(3)", "3 over 4", "3 million"]), (r"\frac{1}{3}", [r"0.\overline{31}", r"0.\dot{3}\dot{1}"]),
     ("(1,4)", ["]1,4]", "[1,4[", "[1;4]"]), ("(3,4)", ["P(4,3)", r"\{3,4\}"]), ("52_8", ["52 base 9", "(52)_9"]),
     (r"(-\infty,3)", [r"\{x | x\le3\}", r"]-\infty,3]", r"x\gt 3"]), ("x^2", ["x^{0.5}"]), ("C(3,4)", ["(4,3)"]),
@@ -348,8 +366,25 @@ def test_more_answers_that_look_alike_differ(reference: str, answers: list[str])
     "The answer is, therefore, 12.", "The answer is 12 (not 13).", "The answer is 12; we can check: 12 - 5 = 7.",
     "The answer is 12 — that is, 5 + 7.", "The answer is `12`.", "The answer is **12**!", "**12** is the answer.",
     "12 is the final answer", "So we have 12 as our final answer.", "The answer is <b>12</b>.", r"\framebox{12}",
-    "答えは 12 個です。", "Ответом является 12.", "Svaret är 12.", "उत्तर 12 है।", "Jawabannya adalah 12.", "Odpověď: 12",
+    "答えは 12 個です。", "Ответом является 12.", "Svaret är 12.", "उत्तर 12 है।", "Jawabannya adalah 12.",
+    "Odpověď: 12",
     "Η απάντηση είναι 12.", "The correct option is 12", '{"answer": ["12"]}', "The answer is: 12 marbles.",
+    "The answer isn't 13; it's 12.", "The answer isn't 13 but 12.", "The answer is not 13. It is 12.",
+    "The answer is 12 and not 13.", '{"result": 12}', '{"steps": ["5 + 7"], "result": "12"}', '{"final_result": 12}',
+    '{"ans": 12, "unit": "apples"}', '{"reasoning": "\\\\boxed{13}", "result": "12"}',
+    '{"answer": {"value": 12, "unit": "apples"}}', '```json\n{"value": 12}\n```', "*Answer*: 12", "Answer - 12",
+    "Answer → 12",
+    "Final Answer => 12", "Answer ≈ 12", "ANS: 12", "Ans. 12", "Step 1: 13\nResult: 12", "| Answer | 12 |",
+    "Résultat : 12", "答：12",
+    "<final>12</final>", "<solution>12</solution>", "\boxed{12}", "boxed{12}", "The answer works out to 12.",
+    "####\n12",
+    "The answer ends up being 12.", "giving us an answer of 12.", "We arrive at the answer 12.",
+    "Answer (in dollars): 12",
+    "Final answer (rounded): 12", "The answer is a total of 12 apples.", "The answer is still only 12.",
+    "✅ Final Answer: **12**",
+    "The answer is determined to be 12.", '{"value": 13}\n\nThe answer is 12.',
+    "The answer is 12, since we choose A = 3.",
+    "The answer is 12.\n\nResult: 13", "$12$ (twelve)", "The answer is $12$ (twelve).",
 ])  # fmt: skip
 def test_more_ways_to_state_an_answer(response: str) -> None:
     assert math_answer(response, task("12")).label == final_number(response, task("12")).label == 1
@@ -360,11 +395,25 @@ def test_more_ways_to_state_an_answer(response: str) -> None:
     "B", "(B)", "B.", "**B**", "Option B is correct.", "The correct choice is B.", "The correct option is (B).",
     "The answer is option B.", "The correct answer is option B) 12", "Therefore, B is the answer.", "The answer is [B]",
     r"\boxed{\textbf{(B)}\ 12}", '{"answer": "B. 12"}', "The correct answer is **B) 12**.", "<answer>(B)</answer>",
+    "Answer: B - the sum", "So B is correct.", "The answer is (b).", r"\boxed{(b)}", "故选：B", "答案选B。",
+    "Answer: {B}",
+    "La respuesta correcta es la opción B.", "I choose B.", "The answer is **B** (12).", "The answer is B, i.e., 12",
+    '{"choice": "B"}',
 ])  # fmt: skip
 def test_letters_of_options_count_with_what_is_around_them(response: str) -> None:
     for verify in (math_answer, partial(exact_match, stated=True)):
         assert verify(response, task("B")).label == 1
         assert verify(response, task("A")).label == 0
+
+
+@pytest.mark.parametrize("response", [
+    "The answer is a banana.", "The answer is A or B.", "Both A and B", r"\boxed{A, B}", "Answer: Bob", "Answer: B, C",
+    "B is wrong; the answer is A.", "The answer isn't B.", "The answer is B-complex.",
+    "我们选择 B 作为例子, 所以答案是 A",
+])  # fmt: skip
+def test_words_around_a_letter_do_not_make_it_the_chosen_option(response: str) -> None:
+    for verify in (math_answer, partial(exact_match, stated=True)):
+        assert verify(response, task("B")).label == 0
 
 
 def test_the_last_formula_of_an_answer_in_a_sentence_counts() -> None:
@@ -381,6 +430,12 @@ def test_a_whole_line_may_be_the_stated_text() -> None:
     "The answer cannot be determined from 480.", '{"reasoning": "480", "answer": null}', "480\n<answer></answer>",
     '{"reasoning": "480", "answer": ""}', '{"answer": "", "reasoning": "the answer is 480"}', "480, so \\boxed{}",
     "480 is a guess.\nAnswer: I don't know", "480\n答案是无法确定。", "480\nLa réponse est indéterminée.",
+    "480 in all.\nThere isn't enough information to answer.", "480 in all.\nWe do not have enough information.",
+    "480 in all. I'm unable to determine the number.", "480\nAnswer: It depends.",
+    "480. The answer depends on the price.",
+    "480\nAnswer: more information is needed", "480\nAnswer: ?", '480\n{"result": null}',
+    "480, but we cannot find the answer.",
+    "480?\nTherefore, there is no answer.", "480\nAnswer: -",
     "480\nDie Antwort ist unbekannt.", "480\nThe answer is not a number", "480\nОтвет: неизвестно",
 ])  # fmt: skip
 def test_no_number_is_taken_where_the_answer_is_that_there_is_none(response: str) -> None:
@@ -391,7 +446,20 @@ def test_no_number_is_taken_where_the_answer_is_that_there_is_none(response: str
     ("-3", "The answer is negative 3"), ("-3", "The answer is minus 3."), ("70000", "#### 70'000"), ("0.5", "#### ½"),
     ("70000", "#### 70_000"), ("1.5", "#### 1½"), ("18", "The answer is 18 = 9*2"), ("18", "The answer is 9*2 = 18"),
     ("36", "The answer is 36 = 2 * 18 = 36"), ("3", "The answer is 5 minus 2 = 3"),
-    ("18", '{"answer": ""}\nThe answer is 18'),
+    ("18", '{"answer": ""}\nThe answer is 18'), ("70000", "The answer is 70 thousand."),
+    ("70000", "It costs 70 thousand dollars."),
+    ("2500000", "A: $2.5 million"), ("70000", "#### $70K"), ("1500000", "Answer: $1.5M"), ("5", "He runs the 5K."),
+    ("70000", r"\boxed{70 \text{ thousand}}"), ("3", "She needs 3 dozen eggs."),
+    ("2", "He has 2 hundred-dollar bills."),
+    ("1200000000", "1.2 billion people"), ("1234.56", "#### 1.234,56"), ("12", "The answer is 10 + 2, which is 12."),
+    ("12", "The answer is 12, which is 10 + 2."), ("15", "The answer is 3(5) = 15"), ("15", "The answer is 15 = 3(5)"),
+    ("15", "A: 3 · 5 = 15"), ("15", "A: 20% of 75 is 15"), ("40", "Answer: 40% of the class"),
+    ("15", "A: 12 apples + 3 apples = 15 apples"),
+    ("15", "A: 60 minutes - 45 minutes = 15 minutes"), ("15", '{"result": 15, "unit": "apples in 3 bags"}'),
+    ("5", "Answer: 5 weeks = 35 days"),
+    ("480", "We don't have enough information about Bob, but Tom has 480."),
+    ("480", "We cannot find it directly. 400, then 80, so 480."),
+    ("12", "The answer is 12 apples left, 5 + 3 = 8 eaten."), ("70000", "Result: 500\nSo she has 70000 left."),
 ])  # fmt: skip
 def test_more_numbers_are_read_as_they_are_meant(reference: str, answer: str) -> None:
     assert final_number(answer, task(reference)).label == 1
@@ -401,6 +469,11 @@ def test_more_numbers_are_read_as_they_are_meant(reference: str, answer: str) ->
     "### Question\nTom has 5. How many?\n#### 5", "**Question 2:** Bob has 7.\n#### 7", "Problem 2: x\nAnswer: 7",
     "[INST] Next one [/INST] The answer is 9", "Question 2\nJane has 4.\n#### 4", "Exercise 2: 5?\nThe answer is 5",
     "问题：另一个？\n答案：5", "Problem #2\nBla\n#### 7", "Example 2: Bla\n\\boxed{7}", "## Problem 3\nBla\n#### 7",
+    "Input: How many?\nOutput: The answer is 7.", "USER: And 7?\nASSISTANT: The answer is 7.",
+    "Q. How many?\nA. The answer is 7.",
+    "Next question: Bob has 3. The answer is 7.", "**Next Problem**\n\nBob has 3.\n\nThe answer is 7.",
+    "## Another example\nThe answer is 7.",
+    "Let's try another problem: Bob has 3.\nThe answer is 7.", "<question>And?</question>\nThe answer is 7.",
 ])  # fmt: skip
 def test_a_heading_with_a_number_begins_a_next_question(after: str) -> None:
     response = f"9 * 2 = 18\n#### 18\n\n{after}"
