@@ -141,7 +141,8 @@ class Card:
             yield "By the number of responses to choose from:"
             yield by_k_table(by_k)
         if scaling := self.metrics.get("scaling"):
-            yield f"Validation chose width {scaling['width']} and depth {scaling['depth']} of test-time scaling."
+            chosen = f"width {scaling['width']} and depth {scaling['depth']} of" if scaling["depth"] else "no"
+            yield f"Validation chose {chosen} test-time scaling."
         yield "All numbers are in `metrics.json`."
 
     @property

@@ -1,17 +1,16 @@
 """Comparison page: several runs side by side, in one HTML file."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ranking.figures import as_svg
 from ranking.stores.files import as_json, write_file
 from registry import ConfigError
 from training.pages.comparison import Comparison
 from training.pages.figures import by_k_figure, curve_figure
-from training.pages.rendering import Numbers, render
-from training.pages.run_page import main_metric, picture, sign_of
+from training.pages.rendering import Numbers, Picture, picture, render
+from training.pages.run_page import main_metric, sign_of
 
 _NUM_QUERIES = 100
 _CURE = "make room, or choose another place: --into FILE.html"
@@ -64,7 +63,7 @@ def _best(comparison: Comparison, metric: str) -> float:
     return max(run.metrics["test"]["scorers"][run.ranker][metric]["mean"] for run in comparison.runs.values())
 
 
-def _pictures(comparison: Comparison, metric: str) -> Iterator[Mapping[str, Any]]:
+def _pictures(comparison: Comparison, metric: str) -> Iterator[Picture]:
     runs = comparison.runs
     for name, words in (("train/loss", "Loss in training"), (f"val/{metric}", f"{metric} on validation")):
         curves = {letter: curve for letter, run in runs.items() if (curve := run.curves.get(name))}

@@ -1,8 +1,8 @@
-"""Figures of a page: curves over the steps of training, over the number of responses, and histograms of scores."""
+"""Figures of a page: curves over steps and over the number of responses, histograms of scores, and values in rows."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ranking.figures import line_style, new_figure
 
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 _MOST_POINTS = 300
 _MOST_MARKERS = 30
 _SMALL = (4.5, 3.4)
+# Inches of one row, and how far apart the values of one row are, as a share of it.
+_ROW, _APART = 0.34, 0.22
+
+Value = float | Mapping[str, float | None] | None
+"""A number, a mean with its interval, or nothing."""
 
 
 def curve_figure(
@@ -73,6 +78,38 @@ def histogram_figure(scores: Mapping[str, Sequence[float]]) -> "Figure":
     return figure
 
 
+def rows_figure(
+    rows: Mapping[str, Mapping[str, Value]], label: str, *, kind: Literal["means", "changes", "amounts"]
+) -> "Figure":
+    """Values in rows, one below the other, with their intervals.
+
+    Args:
+        rows: By the name of the row, its values by the name of their series, the most important series first.
+        label: What the values are.
+        kind: `changes` have a line at zero, `amounts` a line each that starts there.
+    """
+    series = list(dict.fromkeys(name for row in rows.values() for name in row))
+    figure = new_figure(_SMALL[0], 0.9 + _ROW * len(rows))
+    axes = figure.subplots()
+    for number, name in enumerate(series):
+        look = line_style(number)
+        means = [_mean(row.get(name)) for row in rows.values()]
+        places = [row + _APART * (number - (len(series) - 1) / 2) for row in range(len(rows))]
+        axes.plot(means, places, label=name, **{**look, "linestyle": "none"})
+        for place, row in zip(places, rows.values(), strict=True):
+            low, high = _ends(row.get(name), from_zero=kind == "amounts")
+            axes.plot([low, high], [place, place], color=look["color"], linestyle="-", linewidth=1.2)
+    if kind == "changes":
+        axes.axvline(0, color="#000000", linewidth=0.8, linestyle=":")
+    if kind == "amounts":
+        axes.set_xlim(left=0)
+    axes.set_yticks(range(len(rows)), labels=list(rows))
+    axes.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5))
+    if len(series) > 1:
+        figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    return figure
+
+
 def thinned(curve: Sequence[tuple[int, float]]) -> tuple[list[float], list[float]]:
     """Steps and values of a curve; of a long one, the means of neighbours.
 
@@ -87,3 +124,17 @@ def thinned(curve: Sequence[tuple[int, float]]) -> tuple[list[float], list[float
 
 def _values(means: Sequence[Mapping[str, float | None]], which: str) -> list[float]:
     return [float("nan") if (value := mean[which]) is None else value for mean in means]
+
+
+def _mean(value: Value) -> float:
+    found = value["mean"] if isinstance(value, Mapping) else value
+    return float("nan") if found is None else found
+
+
+def _ends(value: Value, *, from_zero: bool) -> tuple[float, float]:
+    """Where the line of a value begins and ends."""
+    if from_zero:
+        return 0.0, _mean(value)
+    ends = (value["low"], value["high"]) if isinstance(value, Mapping) else (None, None)
+    low, high = (float("nan") if end is None else end for end in ends)
+    return low, high

@@ -15,6 +15,8 @@ from markupsafe import Markup, escape
 from console.decimals import decimal
 
 Step = str | int | tuple[str | int, ...]
+Picture = Mapping[str, str]
+"""A figure: its `svg`, its `alt` text and its `caption`."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # Letters that make text look like other text (overrides and embeddings of direction), or that HTML does not allow.
@@ -101,6 +103,17 @@ def visible(text: str) -> Markup:
         shown += Markup('<span class="hidden-letter">U+{}</span>').format(f"{ord(found[0]):04X}")
         last = found.end()
     return shown + escape(text[last:])
+
+
+def picture(svg: str, alt: str, caption: str) -> Picture:
+    """A figure for the templates.
+
+    Args:
+        svg: An `<svg>` element.
+        alt: What it shows, for readers who do not see it.
+        caption: What stands below it.
+    """
+    return {"svg": Markup(svg), "alt": alt, "caption": caption}
 
 
 def _flat(path: Iterable[Step]) -> list[str | int]:

@@ -10,7 +10,8 @@ from markupsafe import Markup
 from ranking.figures import as_svg
 from ranking.stores.files import write_file
 from training.pages.figures import by_k_figure, curve_figure, histogram_figure
-from training.pages.rendering import Numbers, render
+from training.pages.rendering import Numbers, Picture, picture, render
+from training.pages.result_figures import result_figures
 from training.pages.run_folder import RunFolder
 
 PAGE = "report.html"
@@ -63,6 +64,7 @@ def run_page(run: RunFolder) -> bytes:
         by_k_picture=_by_k_picture(metrics["by_k"], run.ranker) if "by_k" in metrics else None,
         routing=metrics.get("routing"),
         others=_others(metrics),
+        result_figures=result_figures(metrics),
         is_interval=is_interval,
         pictures=list(_pictures(run, metric)),
         no_curves=_why_no_curves(run),
@@ -81,11 +83,6 @@ def main_metric(run: RunFolder) -> str:
         return watched
     names = run.metrics["test"]["scorers"][run.ranker]
     return watched if watched in names else next(iter(names))
-
-
-def picture(svg: str, alt: str, caption: str) -> Mapping[str, Any]:
-    """A figure for the templates."""
-    return {"svg": Markup(svg), "alt": alt, "caption": caption}
 
 
 def sign_of(found: Mapping[str, float | None]) -> str:
@@ -132,14 +129,14 @@ def _shade(scaling: Mapping[str, Any] | None) -> Any:
     return shade
 
 
-def _by_k_picture(found: Mapping[str, Any], ranker: str) -> Mapping[str, Any]:
+def _by_k_picture(found: Mapping[str, Any], ranker: str) -> Picture:
     metric = found["metric"]
     alt = f"Lines of {metric} against the number of responses, one a scorer; the numbers are in the table below."
     caption = f"{metric} on test; the band is the 95 % interval of {ranker}."
     return picture(as_svg(by_k_figure(found, (4.5, 3.6)), "by_k"), alt, caption)
 
 
-def _pictures(run: RunFolder, metric: str) -> Iterator[Mapping[str, Any]]:
+def _pictures(run: RunFolder, metric: str) -> Iterator[Picture]:
     curves = run.curves
     if loss := curves.get("train/loss"):
         last = list(loss.values())[-1]
@@ -181,7 +178,7 @@ def _others(metrics: Mapping[str, Any]) -> dict[str, list[Any]]:
         for path, columns in _rows(metrics[name], ("metrics.json", name)):
             row = " › ".join(path[2:]), [(*path, column) for column in columns]
             tables.setdefault(columns, []).append(row)
-        found[name.replace("_", " ")] = [*tables.items()]
+        found[name] = [*tables.items()]
     return dict(sorted(found.items()))
 
 
@@ -263,6 +260,15 @@ def _use(run: RunFolder) -> str:
             f'searcher = Searcher.from_pretrained({path!r}, pool="data/my_pool")\n'
             'for found in searcher.rank(["a query"], top_k=10)[0]:\n'
             "    print(found.score, found.id, found.text)"
+        )
+    features, extra = run.config.get("features") or {}, run.config["ranker"].get("extra") or []
+    if extra or (features.get("name") == "embedding" and not features.get("encoder")):
+        known = "".join(f", {name}={name}" for name in ("answer" if each == "agreement" else each for each in extra))
+        return (
+            "from rankers.checkpoint import load_ranker\nfrom ranking.batch import FeatureBatch\n\n"
+            f"ranker = load_ranker({path!r})\n"
+            "# Vectors and values as in its features, for one query and its K candidates.\n"
+            f"batch = FeatureBatch.of_group(query, candidates{known})\nprint(ranker(batch)[0].tolist())"
         )
     if run.config["datamodule"]["name"] in ("grouped_features", "text_groups"):
         return (

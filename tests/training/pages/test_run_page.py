@@ -8,13 +8,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ranking.evaluation import Evaluation, Scored
 from registry import ConfigError, load_config
+from registry.config import to_yaml
 from training import __main__ as command
 from training import run as runs
+from training.pages.figures import rows_figure
 from training.pages.run_folder import RunFolder
 from training.pages.run_page import run_page, write_page
 from training.pages.shown import shown
@@ -281,9 +284,19 @@ def test_results_of_every_kind_are_on_the_page(run: Path) -> None:
     }
     earned = {"label": mean, "performance": mean, "cost": {"mean": None, "low": None, "high": None}}
     routing = {"queries": 24, "equal": 3, "scorers": {"list_ranker": earned}}
-    asked = {"test": {"calls": 12, "faults": {"<b>": 1}, "seconds": 0.5, "name": None, "kinds": ["a"]}}
+    cost = {"queries": 4, "calls": 12, "cached": 3, "seconds": 0.5, "faults": {"<b>": 1}, "kinds": ["a"], "name": None}
+    asked = {"test": cost | {"a_query": {"calls": 3.0, "prompt_tokens": 400.0, "new_tokens": 20.5}}}
+    controlled = {"win_rate": 0.5, "controlled": mean, "difference": None, "fit": {"phi": 0.5, "psi": None}}
+    changed = {"before": {"mrr": 0.25}, "after": {"mrr": 0.75}, "change": {"mrr": mean}}
     found = change(
-        run / "metrics.json", by_k=by_k, scaling=scaling, routing=routing, asked=asked, alone=0.25, change={"new": mean}
+        run / "metrics.json",
+        by_k=by_k,
+        scaling=scaling,
+        routing=routing,
+        asked=asked,
+        length_control={"queries": 24, "scorers": {"list_ranker": controlled, "first": controlled}},
+        before_and_after={data: {"val": changed, "test": changed} for data in ("new", "old")},
+        alone=0.25,
     )
     write_page(run)
     page = page_of(run)
@@ -292,12 +305,38 @@ def test_results_of_every_kind_are_on_the_page(run: Path) -> None:
         "by_k/scorers/first/1/low",
         "scaling/values/1/1",
         "alone",
-        "change/new/low",
+        "before_and_after/old/test/change/mrr/low",
+        "length_control/scorers/first/controlled/high",
         "routing/scorers/list_ranker/cost",
         "asked/test/calls",
     ):
         assert f"metrics.json/{place}" in places or place.endswith("cost"), place
     assert "width 2 and depth 1" in page.text and "test › faults" in page.text and "<b>" in page.text
+    pictures = [given["aria-label"] for _, given in page.elements if given.get("role") == "img"]
+    for words in (
+        "Lines of mrr",
+        "each scorer's first choice wins",
+        "Tokens",
+        "Shares of the answers",
+        "training changed",
+    ):
+        assert sum(words in picture for picture in pictures) == 1, words
+
+
+def test_rows_show_each_value_and_its_interval() -> None:
+    mean = {"mean": 0.5, "low": 0.25, "high": 0.75}
+    rows = {"mrr": {"new": mean, "old": 0.125}, "hit@1": {"new": {"mean": None, "low": None, "high": None}, "old": 0.5}}
+    for kind, across in (("changes", 1), ("means", 0), ("amounts", 0)):
+        figure = rows_figure(rows, "value", kind=kind)  # type: ignore[arg-type]
+        [axes] = figure.axes
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["mrr", "hit@1"]
+        shown = {line.get_label(): line for line in axes.lines if not str(line.get_label()).startswith("_")}
+        assert shown["new"].get_xdata()[0] == 0.5 and np.isnan(shown["new"].get_xdata()[1])
+        assert [*shown["old"].get_xdata()] == [0.125, 0.5]
+        others = [[*line.get_xdata()] for line in axes.lines if line not in shown.values()]
+        known = [ends for ends in others if not np.isnan(ends).any()]
+        expected = [[0, 0.5], [0, 0.125], [0, 0.5]] if kind == "amounts" else [[0.25, 0.75]]
+        assert known == expected + [[0, 0]] * across
 
 
 def test_a_run_without_an_own_report_or_csv_files_is_shown_as_far_as_it_is_known(run: Path) -> None:
@@ -305,6 +344,18 @@ def test_a_run_without_an_own_report_or_csv_files_is_shown_as_far_as_it_is_known
     write_page(run)
     page = page_of(run)
     assert "Results" in page.text and "Queries won and lost" not in page.text and "Nothing was logged" in page.text
+
+
+def test_a_ranker_that_reads_more_than_texts_is_not_said_to_rank_texts(run: Path) -> None:
+    (run / "best.ckpt").touch()
+    found = RunFolder.read(run)
+    assert b"reranker.rank(" in run_page(found)
+    extra = to_yaml({**found.config, "ranker": {**found.config["ranker"], "extra": ["num_tokens", "agreement"]}})
+    own = to_yaml({**found.config, "features": {"name": "embedding", "encoder": None, "source": {"name": "jsonl"}}})
+    for config, said in ((extra, b"candidates, num_tokens=num_tokens, answer=answer)"), (own, b"candidates)")):
+        (run / "config.yaml").write_text(config)
+        page = run_page(RunFolder.read(run))
+        assert b"Reranker" not in page and b"FeatureBatch.of_group(query, " + said in page
 
 
 def test_a_run_that_was_stopped_has_a_page_that_says_how_to_go_on(run: Path) -> None:
