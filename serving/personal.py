@@ -5,8 +5,10 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +28,9 @@ from registry import ConfigError
 from registry.errors import shown
 
 P = TypeVar("P", bound="PersonalRankers")
+
+Scorer = Callable[[Any], Float[Tensor, "B K"]]
+"""Scores the candidates of a batch: a ranker, or one user's."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class PersonalRankers:
         if not self._weights:
             raise ValueError(f"{base.name} has no weights, so users' rankers cannot differ from it")
         self._rows: dict[str, Float[Tensor, " S"]] = {}
+        self._lock = threading.Lock()
 
     @property
     def users(self) -> list[str]:
@@ -74,6 +80,12 @@ class PersonalRankers:
     def bytes_per_user(self) -> int:
         """The size of a user's difference."""
         return 2 * self._weights[-1].stop
+
+    @cached_property
+    def base_sha256(self) -> str:
+        """The sha256 of the weights of the base and of its options, without those of training."""
+        known = {"weights": hash_of(self.base), "options": _options(self.base)}
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def add(self, user: str, ranker: Ranker[Any]) -> float:
         """Store a user's ranker; an earlier one of this user is replaced.
@@ -109,23 +121,61 @@ class PersonalRankers:
         """Forget a user."""
         del self._rows[self._known(user)]
 
+    def difference(self, user: str) -> bytes:
+        """A user's difference as bytes, for `restore`.
+
+        Raises:
+            ValueError: If the user is unknown.
+        """
+        return self._rows[self._known(user)].numpy().tobytes()
+
+    def restore(self, user: str, difference: bytes) -> None:
+        """Store what `difference` returned; an earlier ranker of this user is replaced.
+
+        Args:
+            user: Any text.
+            difference: Of a user of the same base, with the same rank.
+
+        Raises:
+            ValueError: If the difference is that of another base or rank, as far as its size tells.
+        """
+        if len(difference) != self.bytes_per_user:
+            raise ValueError(f"{len(difference):,} bytes, and a user of this base has {self.bytes_per_user:,}")
+        self._rows[user] = torch.frombuffer(bytearray(difference), dtype=torch.float16)
+
     def weights(self, user: str) -> dict[str, Tensor]:
         """A user's weights, by name, on the device of the base."""
-        row, before = self._rows[self._known(user)], self.base.state_dict()
-        return {
-            weight.name: before[weight.name]
-            + _difference(row[weight.start : weight.stop].to(before[weight.name].device), weight)
-            for weight in self._weights
-        }
+        return self._with(self._rows[self._known(user)])
 
-    @torch.inference_mode()
     def score(self, user: str, batch: Batch) -> Float[Tensor, "B K"]:
         """Score the candidates of a batch by a user's ranker.
 
         Raises:
             ValueError: If the user is unknown.
         """
-        return functional_call(self.base, self.weights(user), (batch,))
+        return self.ranker(user)(batch)
+
+    def ranker(self, user: str) -> Scorer:
+        """What scores batches by a user's ranker as it is now, whatever is done to the user afterwards.
+
+        Raises:
+            ValueError: If the user is unknown.
+        """
+        return partial(self._score, self._rows[self._known(user)])
+
+    @torch.inference_mode()
+    def _score(self, row: Float[Tensor, " S"], batch: Batch) -> Float[Tensor, "B K"]:
+        # For the time of the call the base itself has the user's weights.
+        with self._lock:
+            return functional_call(self.base, self._with(row), (batch,))
+
+    def _with(self, row: Float[Tensor, " S"]) -> dict[str, Tensor]:
+        before = self.base.state_dict()
+        return {
+            weight.name: before[weight.name]
+            + _difference(row[weight.start : weight.stop].to(before[weight.name].device), weight)
+            for weight in self._weights
+        }
 
     def save(self, path: str | Path) -> None:
         """Write all differences into one safetensors file, under a temporary name that is then changed.

@@ -24,6 +24,7 @@ from rankers.text.text_ranker import TextRanker
 from ranking.batch import FeatureBatch, TextBatch
 from ranking.counts import check_count
 from ranking.texts import check_texts
+from serving.personal import Scorer
 from serving.remembered_vectors import RememberedVectors
 
 R = TypeVar("R", bound="Reranker")
@@ -153,23 +154,28 @@ class Reranker:
         return in_order(scores, documents, top_k)
 
     @torch.inference_mode()
-    def score(self, asked: Sequence[Asked]) -> list[Float[Tensor, " N"]]:
+    def score(
+        self, asked: Sequence[Asked], scorers: Sequence[Scorer | None] | None = None
+    ) -> list[Float[Tensor, " N"]]:
         """The scores of the documents of several queries, in the order in which they are given.
 
         A text encoder reads the texts of all queries together. In float32 on a processor each score is equal to the bit
         to what `rank` gives for its query alone, whatever the number of threads.
 
+        Args:
+            asked: The queries with their documents.
+            scorers: What scores the documents of each query, such as a user's ranker, or None for the ranker itself;
+                None for the ranker itself everywhere.
+
         Raises:
             ValueError: As `rank`, for any of the queries.
         """
         batches = self.batches(asked)
+        work = partial(_scores, [each or self.ranker for each in scorers or [None] * len(batches)])
         if self.encoder is None:
-            return self._scores(batches)
-        (scores,) = in_single_threads(self._scores, [batches])
+            return work(batches)
+        (scores,) = in_single_threads(work, [batches])
         return scores
-
-    def _scores(self, batches: Sequence[FeatureBatch | TextBatch]) -> list[Float[Tensor, " N"]]:
-        return [self.ranker(batch)[0].float() for batch in batches]
 
     def batches(self, asked: Sequence[Asked]) -> list[FeatureBatch | TextBatch]:
         """What the ranker scores: one batch for each query, with the vectors of its texts if it reads vectors.
@@ -203,6 +209,19 @@ class Reranker:
             return Reading(*self.ranker.tokens_to_read(_text_of(query), documents))
         return Reading(0, 0)
 
+    def check(self, query: str | Sequence[Message], documents: Sequence[str]) -> None:
+        """Refuse what the encoder cannot read, as far as this shows without its reading it.
+
+        Raises:
+            ValueError: If the query or a document for a text encoder is empty, or the query has the wrong form.
+        """
+        if isinstance(self.encoder, LanguageModel):
+            _check_chat(_chat_of(query))
+        elif not _text_of(query).strip():
+            raise ValueError("the query is empty")
+        elif (empty := next((place for place, text in enumerate(documents) if not text.strip()), None)) is not None:
+            raise ValueError(f"document {empty} of {len(documents)} is empty")
+
     def cut(self, texts: Sequence[str], max_tokens: int) -> list[str]:
         """The texts, those with more than `max_tokens` tokens without their ends.
 
@@ -223,9 +242,8 @@ class Reranker:
         self, encoder: Encoder, asked: Sequence[Asked]
     ) -> list[tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]]:
         """The vectors of each query and of its documents."""
-        for _, documents in asked:
-            if (empty := next((place for place, text in enumerate(documents) if not text.strip()), None)) is not None:
-                raise ValueError(f"document {empty} of {len(documents)} is empty")
+        for query, documents in asked:
+            self.check(query, documents)
         texts = [encoder.query_prompt + _text_of(query) for query, _ in asked]
         texts += [encoder.candidate_prompt + text for _, documents in asked for text in documents]
         vectors = self.remembered.get(texts, partial(encoder.encode, alone=True))
@@ -236,6 +254,10 @@ class Reranker:
     @cached_property
     def _tokenizer(self) -> Any:
         return self.encoder.tokenizer() if self.encoder is not None else getattr(self.ranker, "tokenizer", None)
+
+
+def _scores(scorers: Sequence[Scorer], batches: Sequence[FeatureBatch | TextBatch]) -> list[Float[Tensor, " N"]]:
+    return [score(batch)[0].float() for score, batch in zip(scorers, batches, strict=True)]
 
 
 def in_order(scores: Float[Tensor, " N"], documents: Sequence[str], top_k: int | None = None) -> list[RankedDocument]:
@@ -256,14 +278,18 @@ def _chat_of(query: str | Sequence[Message]) -> Sequence[Message]:
     return [{"role": "user", "content": query}] if isinstance(query, str) else query
 
 
-def _states(
-    model: LanguageModel, messages: Sequence[Message], responses: Sequence[str]
-) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]:
+def _check_chat(messages: Sequence[Message]) -> None:
     for place, message in enumerate(messages):
         if not isinstance(message, Mapping) or not {"role", "content"}.issubset(message):
             raise ValueError(f"query[{place}] is not a message with role and content: a query is a text or a chat")
     if not messages or not messages[-1]["content"]:
         raise ValueError("the query is empty")
+
+
+def _states(
+    model: LanguageModel, messages: Sequence[Message], responses: Sequence[str]
+) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]:
+    _check_chat(messages)
     asked = Task("query", messages[-1]["content"], messages)
     given = [Response(str(place), text) for place, text in enumerate(responses)]
     (found,) = with_states(model, [Generated(asked, given)])

@@ -14,11 +14,21 @@ from starlette.middleware import Middleware
 from serving.server.errors import RequestError, error_body, status_of
 from serving.server.gate import Gate
 from serving.server.hall import Hall
-from serving.server.routes import health, models, rerank, route, search, tei
+from serving.server.routes import feedback, health, models, page, rerank, route, search, tei, users
 
 _FIELD = re.compile("[a-z_]+|[0-9]+")
 
-ROUTERS: Sequence[APIRouter] = (rerank.router, tei.router, search.router, route.router, models.router, health.router)
+ROUTERS: Sequence[APIRouter] = (
+    rerank.router,
+    tei.router,
+    search.router,
+    route.router,
+    feedback.router,
+    users.router,
+    models.router,
+    health.router,
+    page.router,
+)
 
 
 def create_app(hall: Hall, load: Callable[[FastAPI], AsyncIterator[None]] | None = None) -> FastAPI:

@@ -11,6 +11,7 @@ from serving.server.errors import RequestError, overloaded
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+B = TypeVar("B")
 
 
 class _Waiting(NamedTuple, Generic[Q, A]):
@@ -78,6 +79,10 @@ class Batcher(Generic[Q, A]):
                 return await waiting.answer
         except TimeoutError:
             raise RequestError(504, f"no answer within {self._timeout:g} s") from None
+
+    async def borrow(self, work: Callable[[], B]) -> B:
+        """What a function returns that the thread calls between two batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
         """Answer what is waiting, take no more, and end the thread."""

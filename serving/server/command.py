@@ -21,8 +21,9 @@ EXAMPLES = f"""examples:
   {KEY}=... python -m serving my-reranker --host 0.0.0.0 --port 8080
   python -m serving export --help
 
-Routes: /rerank, /v1/rerank, /v2/rerank, /tei/rerank, /v1/search, /v1/route, /v1/models, /health, /ready, /metrics;
-/docs describes them. SIGTERM and Ctrl-C end the server after it has answered what it has begun."""
+Routes: /rerank, /v1/rerank, /v2/rerank, /tei/rerank, /v1/search, /v1/route, /v1/feedback, /v1/users, /v1/models,
+/health, /ready, /metrics; /docs describes them, and / is a page to try them. SIGTERM and Ctrl-C end the server after it
+has answered what it has begun."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="the port; 0 for any free one (default: 8000)")
     parser.add_argument("--pool", action="append", default=[], metavar="NAME=FOLDER", help="one more pool for LRankers")
     parser.add_argument("--models", type=Path, help="a file of the language models that routers choose from")
+    parser.add_argument(
+        "--database",
+        metavar="WHERE",
+        help="where users' feedback and heads are kept: a file for SQLite, a URL such as postgresql://user@host/name, "
+        "or off (default: feedback.sqlite in the folder of the first run that can learn)",
+    )
     parser.add_argument("--api-key-file", type=Path, help=f"a file with the API key (default: ${KEY}, if it is set)")
     for name, unit in _NUMBERS.items():
         kind: Any = type(getattr(default, name))
@@ -41,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-texts", action="store_true", help="write queries into the log")
 
 
+_PACKAGES = ("alembic", "fastapi", "prometheus_client", "sqlalchemy", "starlette", "uvicorn")
 _NUMBERS = {
     "max_body": "most bytes of a request",
     "max_documents": "most documents of a request",
@@ -48,6 +56,8 @@ _NUMBERS = {
     "batch_texts": "most texts that a ranker reads at once",
     "batch_seconds": "how long the first request of a batch waits for others",
     "timeout": "seconds until a request is given up",
+    "learn_after": "new feedback of a user after which the user's head is trained",
+    "learn_every": "most seconds until feedback is seen that another server of the same database took",
     "num_remembered": "texts whose vectors each ranker remembers; 0 for none",
 }
 
@@ -65,14 +75,15 @@ def serve(chosen: argparse.Namespace) -> int:
 
         from serving.server.app import create_app
         from serving.server.hall import Hall
+        from serving.server.learner import Learner
         from serving.server.logs import set_up_logs
     except ImportError as error:
-        if (error.name or "").partition(".")[0] not in ("fastapi", "uvicorn", "starlette", "prometheus_client"):
+        if (error.name or "").partition(".")[0] not in _PACKAGES:
             raise
         raise ConfigError(
             str(error.name), "is not installed.", cure='pip install -c constraints.txt -e ".[serve]"'
         ) from error
-    from serving.server.loading import load, named
+    from serving.server.loading import keep_feedback, load, named
 
     runs, pools = named(chosen.runs, "run"), named(chosen.pool, "pool")
     settings = Settings(api_key=_key(chosen.api_key_file), **_chosen(chosen))
@@ -81,20 +92,25 @@ def serve(chosen: argparse.Namespace) -> int:
         raise ConfigError("--host", f"{chosen.host} lets other machines in, and there is no API key.", cure=cure)
     set_up_logs()
     hall = Hall(settings)
+    learner = Learner(hall)
     failures: list[Exception] = []
 
     async def loading(app: FastAPI) -> AsyncIterator[None]:
         task = asyncio.create_task(run())
         yield
         await task
+        await learner.close()
 
     async def run() -> None:
         try:
             await asyncio.to_thread(load, hall, runs, pools, chosen.models)
+            keeps = await asyncio.to_thread(keep_feedback, hall, runs, chosen.database)
         except Exception as error:
             failures.append(error)
             server.should_exit = True
             return
+        if keeps:
+            learner.start()
         while not server.started:
             await asyncio.sleep(0.01)
         hall.is_ready = True

@@ -16,7 +16,7 @@ from serving.server.hall import Hall
 
 logger = logging.getLogger("serving")
 
-OPEN = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+OPEN = frozenset({"/", "/page.css", "/page.js", "/health", "/ready", "/docs", "/openapi.json"})
 """Paths that need no key: whether the server is there, and pages without data, which browsers ask for without one."""
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})

@@ -1,20 +1,31 @@
 """Hall: the rankers of a server by name, each with the queue of those who wait for it."""
 
+import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from language_models.chat_template import Message
+from serving.feedback.database import FeedbackDatabase
+from serving.feedback.heads import Head, Heads, can_be_personal
 from serving.model_router import ModelChoice, ModelRouter, RoutedModel
+from serving.personal import Scorer
 from serving.reranker import Asked, Reranker
 from serving.searcher import FoundCandidate, Searcher
 from serving.server.batcher import Batcher
 from serving.server.errors import RequestError
 from serving.server.metrics import Metrics
 from serving.server.settings import Settings
+
+logger = logging.getLogger("serving")
+
+T = TypeVar("T")
 
 NOT_A_NUMBER = "the ranker gave a score that is not a number"
 
@@ -26,6 +37,8 @@ class RerankQuestion(NamedTuple):
     documents: Sequence[str]
     max_tokens: int | None = None
     refuse_long: bool = False
+    score: Scorer | None = None
+    """What scores the documents; None for the ranker itself."""
 
 
 class Reranked(NamedTuple):
@@ -69,6 +82,12 @@ class Hall:
         self.is_ready = False
         """Whether all rankers are loaded and the server is not shutting down."""
         self.started = int(time.time())
+        self.database: FeedbackDatabase | None = None
+        """Where feedback of users is kept, if it is."""
+        self.heads: dict[str, Heads] = {}
+        """The users' rankers over those rankers that users can teach."""
+        self.told = asyncio.Event()
+        """Set when a user has given feedback."""
         self._rerank: dict[str, Batcher[RerankQuestion, Reranked]] = {}
         self._search: dict[tuple[str, str], Batcher[SearchQuestion, list[FoundCandidate]]] = {}
         self._route: dict[str, Batcher[RouteQuestion, list[ModelChoice]]] = {}
@@ -87,6 +106,13 @@ class Hall:
         """Add a router."""
         self.routers[name] = router
         self._route[name] = self._batcher(name, partial(_routed, router))
+
+    def keep_feedback(self, database: FeedbackDatabase) -> None:
+        """Let users teach those rankers that can have heads."""
+        self.database = database
+        for name, reranker in self.rerankers.items():
+            if can_be_personal(reranker.ranker):
+                self.heads[name] = Heads(name, reranker.ranker, database)
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -110,9 +136,34 @@ class Hall:
         known = f"there are: {', '.join(names)}" if names else "this server has no such ranker"
         raise RequestError(404, f"no ranker {(name or '')[:100]!r} that can {kind}; {known}")
 
+    def heads_of(self, name: str) -> Heads:
+        """The users' rankers over a named ranker.
+
+        Raises:
+            RequestError: If users cannot teach it.
+        """
+        if name not in self.heads:
+            which = f"there are: {', '.join(self.heads)}" if self.heads else "this server has none that can"
+            raise RequestError(400, f"{name} does not learn from users' feedback, so it takes no user; {which}")
+        return self.heads[name]
+
+    async def ranker_for(self, name: str, user: str | None) -> Head:
+        """What scores for a user: the newest head over a named ranker, or that ranker itself without a user or head.
+
+        Raises:
+            RequestError: If users cannot teach this ranker, or the database does not answer.
+        """
+        if user is None:
+            return Head(0, self.rerankers[name].ranker)
+        return await from_database(self.heads_of(name).head, user)
+
     async def rerank(self, name: str, question: RerankQuestion) -> Reranked:
-        """The scores of documents by a named ranker."""
+        """The scores of documents by a named ranker, or by what the question says."""
         return await self._rerank[name].ask(question, len(question.documents))
+
+    async def borrow(self, name: str, work: Callable[[], T]) -> T:
+        """What a function returns that has a named ranker and its encoder for itself while it runs."""
+        return await self._rerank[name].borrow(work)
 
     async def search(self, name: str, pool: str | None, question: SearchQuestion) -> tuple[str, list[FoundCandidate]]:
         """The best candidates of a pool, with the pool's name."""
@@ -146,9 +197,24 @@ class Hall:
         return batcher
 
 
+async def from_database(work: Callable[..., T], *arguments: Any) -> T:
+    """What a function of the database returns, called in a thread.
+
+    Raises:
+        RequestError: If the database does not answer.
+    """
+    try:
+        return await asyncio.to_thread(work, *arguments)
+    except SQLAlchemyError as error:
+        logger.exception("the database failed", extra={"fields": {"event": "database_failure"}})
+        raise RequestError(503, "the database of feedback does not answer", {"Retry-After": "2"}) from error
+
+
 def _reranked(reranker: Reranker, questions: Sequence[RerankQuestion]) -> list[Reranked | Exception]:
     prepared = [_prepared(reranker, question) for question in questions]
-    scores = iter(reranker.score([each[0] for each in prepared if isinstance(each, tuple)]))
+    asked = [each[0] for each in prepared if isinstance(each, tuple)]
+    scorers = [each.score for each, its in zip(questions, prepared, strict=True) if isinstance(its, tuple)]
+    scores = iter(reranker.score(asked, scorers))
     return [
         each if isinstance(each, Exception) else _with_scores(next(scores).tolist(), *each[1:]) for each in prepared
     ]

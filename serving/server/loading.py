@@ -12,11 +12,15 @@ from rankers.routers.router import Router
 from rankers.routers.router_bert import RouterBERT
 from ranking.stores.candidate_pool import CandidatePool
 from registry import ConfigError, load_config
+from serving.feedback.database import FeedbackDatabase
+from serving.feedback.heads import can_be_personal
 from serving.model_router import ModelRouter, RoutedModel
 from serving.reranker import Reranker
 from serving.searcher import Searcher
 from serving.server.hall import Hall
 from training.checking import build_extractor
+
+FEEDBACK_FILE = "feedback.sqlite"
 
 _OWN = "own"
 
@@ -87,6 +91,28 @@ def load(hall: Hall, runs: Sequence[Named], pools: Sequence[Named] = (), models:
             hall.add_router(run.name, ModelRouter(_reranker(hall, ranker, run.path), _models(run.path, models)))
         else:
             hall.add_reranker(run.name, _reranker(hall, ranker, run.path))
+
+
+def keep_feedback(hall: Hall, runs: Sequence[Named], database: str | None = None) -> bool:
+    """Open the database of feedback, and let users teach the rankers of a hall that can learn from them.
+
+    Args:
+        hall: The hall, with its rankers.
+        runs: Where these are from.
+        database: A file, a URL, or `off`; None for a file beside the first run that can learn.
+
+    Returns:
+        Whether feedback is kept: there is a ranker that can learn from it, and the database is not `off`.
+
+    Raises:
+        ConfigError: If the database cannot be opened.
+    """
+    able = [run for run in runs if run.name in hall.rerankers and can_be_personal(hall.rerankers[run.name].ranker)]
+    if database == "off" or not able:
+        return False
+    path = able[0].path
+    hall.keep_feedback(FeedbackDatabase(database or (path if path.is_dir() else path.parent) / FEEDBACK_FILE))
+    return True
 
 
 def _reranker(hall: Hall, ranker: Ranker, path: Path) -> Reranker:

@@ -34,6 +34,11 @@ class Metrics:
             "rankers_busy_seconds", "Time for which a ranker has worked.", ["ranker"], registry=registry
         )
 
+        self._feedback = Counter("rankers_feedback", "Feedback that was kept.", ["ranker", "kind"], registry=registry)
+        self._trainings = Counter(
+            "rankers_trainings", "Trainings of users' heads.", ["ranker", "outcome"], registry=registry
+        )
+
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""
         self._requests.labels(route, str(status)).inc()
@@ -44,6 +49,14 @@ class Metrics:
         self._together.labels(ranker).observe(questions)
         self._batch.labels(ranker).observe(size)
         self._busy.labels(ranker).inc(seconds)
+
+    def feedback(self, ranker: str, kind: str) -> None:
+        """Count a piece of feedback."""
+        self._feedback.labels(ranker, kind).inc()
+
+    def training(self, ranker: str, outcome: str) -> None:
+        """Count a training of a user's head."""
+        self._trainings.labels(ranker, outcome).inc()
 
     def watch_queue(self, ranker: str, size: Callable[[], int]) -> None:
         """Report how much waits for a ranker whenever the metrics are read."""

@@ -16,6 +16,8 @@ class Settings:
         batch_seconds: How long the first request of a batch waits for others while the ranker is idle.
         timeout: Seconds until a request that has no answer is given up with 504.
         num_remembered: Of how many texts each ranker remembers the encoder's vectors.
+        learn_after: After how much new feedback of a user a head is trained.
+        learn_every: The most seconds until feedback is seen that was given to another server of the same database.
         log_texts: Whether logs have queries; by default they have no text of any request.
     """
 
@@ -27,4 +29,6 @@ class Settings:
     batch_seconds: float = 0.002
     timeout: float = 30.0
     num_remembered: int = 100_000
+    learn_after: int = 5
+    learn_every: float = 5.0
     log_texts: bool = False

@@ -31,12 +31,17 @@ def render(template: str, numbers: "Numbers", **context: Any) -> bytes:
         numbers: What `number` and `bounds` of the template read.
         context: Other values for the template.
     """
-    style, script = (Markup(_content(name)) for name in ("page.css", "page.js"))
+    style, script = Markup(stylesheet()), Markup(_content("page.js"))
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     fixed = {"style": style, "script": script, "script_hash": allowed}
     functions = {"number": numbers.number, "bounds": numbers.bounds, "value_at": numbers.value}
     page = _environment().get_template(template)
     return page.render(**fixed, **functions, **context).encode()
+
+
+def stylesheet() -> str:
+    """The colours and forms that all pages of the project share."""
+    return _content("page.css")
 
 
 class Numbers:

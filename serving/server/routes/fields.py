@@ -1,4 +1,4 @@
-"""Text and Whole: types of the fields of requests; nothing is converted into them."""
+"""Text, Whole and User: types of the fields of requests; nothing is converted into them."""
 
 from typing import Annotated
 
@@ -12,5 +12,13 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _printable(name: str) -> str:
+    """Refuse what cannot be seen, such as the letter 0, which PostgreSQL does not take."""
+    if not name.isprintable() or name.strip() != name:
+        raise ValueError("it may have no invisible letters, and none that are blank at its ends")
+    return name
+
+
 Text = Annotated[str, Field(strict=True), AfterValidator(_encodable)]
 Whole = Annotated[int, Field(strict=True)]
+User = Annotated[Text, Field(min_length=1, max_length=200), AfterValidator(_printable)]

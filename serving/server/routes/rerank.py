@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.server.errors import RequestError
-from serving.server.routes.fields import Text, Whole
+from serving.server.routes.fields import Text, User, Whole
 from serving.server.routes.scoring import Ordered, rerank_documents
 
 router = APIRouter(tags=["rerank"])
@@ -32,6 +32,7 @@ class RerankRequest(BaseModel):
         max_tokens_per_doc: Where documents are cut, in tokens; by default where the ranker cuts them.
         raw_scores: Whether scores are the ranker's own; by default they are their sigmoids.
         use_activation: vLLM's word for the opposite.
+        user: Whose head scores; by default, and for users without one, the ranker itself.
         rank_fields: Not supported: documents are texts.
     """
 
@@ -45,6 +46,7 @@ class RerankRequest(BaseModel):
     max_tokens_per_doc: Annotated[Whole, Field(ge=1)] | None = None
     raw_scores: bool = False
     use_activation: bool = True
+    user: User | None = None
     rank_fields: list[Any] | None = None
 
 
@@ -80,6 +82,7 @@ async def _reranked(
         raw_scores=asked.raw_scores or not asked.use_activation,
         top_n=asked.top_n,
         max_tokens=asked.max_tokens_per_doc,
+        user=asked.user,
     )
     wants = returns_documents if asked.return_documents is None else asked.return_documents
     results: list[dict[str, Any]] = [{"index": place, "relevance_score": score} for place, score in found.ranked]
@@ -100,4 +103,5 @@ def _meta(found: Ordered, api_version: str) -> dict[str, Any]:
         "billed_units": {"search_units": 1},
         "tokens": {"input_tokens": found.num_tokens},
     }
+    meta |= {} if found.version is None else {"personal": {"version": found.version}}
     return meta | ({"warnings": found.warnings} if found.warnings else {})

@@ -13,12 +13,14 @@ from serving.server.hall import Hall, RerankQuestion
 
 
 class Ordered(NamedTuple):
-    """Places of documents in the list as it was sent with their scores, best first, and what was read."""
+    """Places of documents in the list as it was sent with their scores, best first, what was read, and whose head."""
 
     model: str
     ranked: list[tuple[int, float]]
     num_tokens: int
     warnings: list[str]
+    version: int | None = None
+    """Of the user's head that has scored, 0 for the base; None if there is no user."""
 
 
 async def rerank_documents(
@@ -31,6 +33,7 @@ async def rerank_documents(
     top_n: int | None = None,
     max_tokens: int | None = None,
     refuse_long: bool = False,
+    user: str | None = None,
 ) -> Ordered:
     """Rank the documents of a request.
 
@@ -43,6 +46,7 @@ async def rerank_documents(
         top_n: How many to return; None or 0 for all.
         max_tokens: Where documents are cut; None for where the ranker cuts them.
         refuse_long: Whether to refuse texts that are too long and would be cut.
+        user: Whose head scores; None for the ranker itself.
 
     Raises:
         RequestError: If the request cannot be answered.
@@ -60,8 +64,10 @@ async def rerank_documents(
         raise RequestError(
             413, f"{len(documents):,} documents; the most of a request are {hall.settings.max_documents:,}"
         )
+    head = await hall.ranker_for(name, user)
+    score = None if user is None else head.score
     try:
-        found = await hall.rerank(name, RerankQuestion(query, documents, max_tokens, refuse_long))
+        found = await hall.rerank(name, RerankQuestion(query, documents, max_tokens, refuse_long, score))
     except TooLongError as error:
         raise RequestError(413, str(error)) from error
     except ValueError as error:
@@ -69,7 +75,7 @@ async def rerank_documents(
     order = sorted(range(len(documents)), key=lambda place: -found.scores[place])[: top_n or None]
     scale = float if raw_scores else sigmoid
     ranked = [(place, scale(found.scores[place])) for place in order]
-    return Ordered(name, ranked, found.num_tokens, found.warnings)
+    return Ordered(name, ranked, found.num_tokens, found.warnings, None if user is None else head.version)
 
 
 def sigmoid(score: float) -> float:

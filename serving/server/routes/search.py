@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.server.errors import RequestError
 from serving.server.hall import Hall, SearchQuestion
-from serving.server.routes.fields import Text, Whole
+from serving.server.routes.fields import Text, User, Whole
 
 router = APIRouter(tags=["search"])
 
@@ -21,6 +21,7 @@ class SearchRequest(BaseModel):
         pool: The name of the pool; by default the ranker's own.
         top_k: How many candidates to return; all of the pool if it has fewer.
         return_documents: Whether results have the candidates' texts.
+        user: Refused: rankers of a pool have no heads of users; rerank what was found for the user.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -30,6 +31,7 @@ class SearchRequest(BaseModel):
     pool: Text | None = None
     top_k: Annotated[Whole, Field(ge=1)] = 10
     return_documents: bool = True
+    user: User | None = None
 
 
 @router.post("/v1/search", summary="The best candidates of a pool for a query.")
@@ -44,6 +46,9 @@ async def search(asked: SearchRequest, request: Request) -> dict[str, Any]:
         raise RequestError(400, "the query is empty")
     if asked.top_k > hall.settings.max_documents:
         raise RequestError(413, f"top_k is {asked.top_k:,}; the most are {hall.settings.max_documents:,}")
+    if asked.user is not None:
+        other = "search without user, then send what was found to /v1/rerank with it"
+        raise RequestError(400, f"{name} searches alike for all users: {other}")
     pool, found = await hall.search(name, asked.pool, SearchQuestion(asked.query, asked.top_k))
     results: list[dict[str, Any]] = [{"id": each.id, "score": each.score} for each in found]
     for result, each in zip(results if asked.return_documents else (), found, strict=False):

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from serving.server.errors import RequestError
 from serving.server.hall import Hall
-from serving.server.routes.fields import Text
+from serving.server.routes.fields import Text, User
 from serving.server.routes.scoring import rerank_documents
 
 router = APIRouter(tags=["rerank"])
@@ -24,6 +24,7 @@ class TeiRequest(BaseModel):
         truncate: Whether texts that are too long are cut; by default they are refused.
         truncation_direction: The end that is cut: only `Right`.
         model: The name of the ranker; by default the server's first one.
+        user: Whose head scores; by default, and for users without one, the ranker itself.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -35,6 +36,7 @@ class TeiRequest(BaseModel):
     truncate: bool | None = False
     truncation_direction: str = "Right"
     model: Text | None = None
+    user: User | None = None
 
 
 @router.post("/tei/rerank", summary="Rerank texts: the form of Text Embeddings Inference.")
@@ -52,6 +54,7 @@ async def rerank(asked: TeiRequest, request: Request, response: Response) -> lis
         model=asked.model,
         raw_scores=asked.raw_scores,
         refuse_long=not asked.truncate,
+        user=asked.user,
     )
     response.headers["x-total-tokens"] = str(found.num_tokens)
     results: list[dict[str, Any]] = [{"index": place, "score": score} for place, score in found.ranked]

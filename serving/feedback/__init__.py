@@ -1,0 +1,1 @@
+"""Feedback of users in a database, and the rankers that are trained on it, one for each user."""

@@ -1,0 +1,290 @@
+"use strict";
+const at = (id) => document.getElementById(id);
+const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufffe\uffff]/gu;
+const state = { key: null, models: [], chat: null, asked: null, own: null, head: null, asking: 0, watching: 0 };
+
+class Refused extends Error {
+  constructor(status, message) { super(message); this.status = status; }
+}
+
+const call = async (method, path, body, headers = {}) => {
+  const sent = { ...headers, ...(state.key ? { authorization: `Bearer ${state.key}` } : {}) };
+  if (body !== undefined) sent["content-type"] = "application/json";
+  const answer = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body) });
+  const found = await answer.json().catch(() => ({}));
+  if (answer.ok) return found;
+  if (answer.status === 401) at("key-form").hidden = false;
+  throw new Refused(answer.status, found.error?.message || found.error || `the server answered ${answer.status}`);
+};
+
+const say = (text, failed = false) => {
+  at("status").textContent = text;
+  at("status").className = failed ? "failed" : "";
+};
+
+const element = (name, attributes = {}, ...children) => {
+  const made = document.createElement(name);
+  for (const [attribute, value] of Object.entries(attributes)) {
+    if (attribute === "class") made.className = value; else made.setAttribute(attribute, value);
+  }
+  made.append(...children);
+  return made;
+};
+
+/** A text as nodes; letters that hide or reorder others are shown by their numbers. */
+const visible = (text) => {
+  const parts = [];
+  let last = 0;
+  for (const found of text.matchAll(INVISIBLE)) {
+    const number = found[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    parts.push(text.slice(last, found.index), element("span", { class: "hidden-letter" }, `U+${number}`));
+    last = found.index + found[0].length;
+  }
+  return [...parts, text.slice(last)];
+};
+
+const decimal = (value, places = 3) => value.toFixed(places).replace("-", "−");
+const user = () => at("user").value.trim();
+const learns = () => Boolean(state.models.find((each) => each.id === at("ranker").value)?.learns);
+const mode = () => document.querySelector("[name=mode]:checked").value;
+
+const showMode = () => {
+  for (const each of document.querySelectorAll("[data-for]")) each.hidden = each.dataset.for !== mode();
+  at("go").textContent = { give: "Rank", search: "Search", chat: "Ask" }[mode()];
+};
+
+const fill = (select, values) => select.replaceChildren(...values.map((each) => element("option", { value: each.value ?? each }, each.text ?? each)));
+
+const start = async () => {
+  try {
+    state.models = (await call("GET", "v1/models")).data;
+  } catch (error) {
+    say(error.status === 401 && !state.key ? "" : `${error.message}`, true);
+    return;
+  }
+  at("key-form").hidden = true;
+  const rankers = state.models.filter((each) => each.does === "rerank");
+  const pools = state.models.filter((each) => each.does === "search").flatMap((each) => each.pools.map((pool) => ({ value: JSON.stringify([each.id, pool]), text: `${each.id}: ${pool}` })));
+  fill(at("ranker"), rankers.map((each) => each.id));
+  fill(at("pool"), pools);
+  const described = await call("GET", "openapi.json").catch(() => ({ paths: {} }));
+  state.chat = Boolean(described.paths["/v1/chat/completions"]) && rankers.length > 0;
+  const modes = { give: rankers.length > 0, search: pools.length > 0, chat: state.chat };
+  for (const each of document.querySelectorAll("[name=mode]")) {
+    each.closest("label").hidden = !modes[each.value];
+    if (!modes[mode()]) each.checked = modes[each.value];
+  }
+  at("ask").hidden = false;
+  showMode();
+  say(Object.values(modes).some(Boolean) ? "" : "This server has no ranker that reranks or searches.", true);
+  await showHead();
+};
+
+const candidates = async (query) => {
+  if (mode() === "search") {
+    const [model, pool] = JSON.parse(at("pool").value);
+    const found = await call("POST", "v1/search", { query, model, pool, top_k: Number(at("top").value) });
+    return { texts: found.results.map((each) => each.document.text), scores: found.results.map((each) => each.score), model };
+  }
+  if (mode() === "chat") {
+    const asked = { messages: [{ role: "user", content: query }], ranker: at("ranker").value, best_of: Number(at("samples").value), return_candidates: true };
+    const found = await call("POST", "v1/chat/completions", { model: at("ranker").value, ...asked });
+    const sorted = [...found.candidates].sort((one, other) => one.index - other.index);
+    return { texts: sorted.map((each) => each.text), first: "the first sample" };
+  }
+  return { texts: at("given").value.split("\n").map((each) => each.trim()).filter(Boolean) };
+};
+
+const rerank = async (asked, of) => {
+  const body = { model: asked.ranker, query: asked.query, documents: asked.texts, raw_scores: true, return_documents: false };
+  const found = await call("POST", "v1/rerank", of ? { ...body, user: of } : body);
+  return { version: found.meta.personal?.version ?? 0, results: found.results };
+};
+
+const places = (order) => {
+  const found = [];
+  order.results.forEach((each, place) => { found[each.index] = place + 1; });
+  return found;
+};
+
+const item = (each, place, was, canPick) => {
+  const { asked } = state;
+  const line = element("p", {}, element("strong", {}, `${place}`), element("span", {}, element("span", { class: "note" }, "score "), decimal(each.relevance_score)));
+  if (was !== undefined && was !== place) {
+    const way = was > place ? "up" : "down";
+    line.append(element("span", { class: `moved ${way}` }, `${way === "up" ? "▲" : "▼"} ${Math.abs(was - place)} ${way}, from ${was}`));
+  }
+  if (asked.first && each.index === 0) line.append(element("span", { class: "tag" }, asked.first));
+  if (asked.picked === each.index) line.append(element("span", { class: "tag" }, "your pick"));
+  if (canPick) {
+    const button = element("button", { type: "button", "aria-label": `Pick as the best: ${asked.texts[each.index].slice(0, 80)}`, "data-index": each.index }, "This is the best");
+    button.addEventListener("click", () => pick(each.index));
+    line.append(button);
+  }
+  const text = element("div", { class: "text", dir: "auto" }, ...visible(asked.texts[each.index]));
+  return element("li", asked.picked === each.index ? { class: "picked" } : {}, line, text);
+};
+
+const show = (own, base) => {
+  const { asked } = state, before = places(base);
+  const focused = document.activeElement?.dataset?.index;
+  at("results").hidden = false;
+  at("base").hidden = own === null;
+  at("summary").textContent = own === null ? "" : own.results[0].index === base.results[0].index
+    ? "Both orders begin with the same candidate."
+    : `Without what you taught it, the ranker would have begun with the candidate that is now number ${places(own)[base.results[0].index]}.`;
+  const shown = own ?? base;
+  at("own-title").textContent = own === null ? asked.title : `For ${asked.user}: ${own.version ? `version ${own.version}` : "nothing learnt yet"}`;
+  at("base-title").textContent = "For everybody else: the base ranker";
+  at("own-list").replaceChildren(...shown.results.map((each, place) => item(each, place + 1, own === null ? undefined : before[each.index], own !== null && asked.texts.length > 1)));
+  at("base-list").replaceChildren(...base.results.map((each, place) => item(each, place + 1, undefined, false)));
+  if (focused !== undefined) document.querySelector(`#own-list [data-index="${focused}"]`)?.focus();
+};
+
+const rank = async () => {
+  const { asked } = state;
+  if (!asked.ranker) {
+    const results = asked.texts.map((_, index) => ({ index, relevance_score: asked.scores[index] }));
+    show(null, { results });
+    return;
+  }
+  const [base, own] = await Promise.all([rerank(asked), asked.user ? rerank(asked, asked.user) : null]);
+  show(own, base);
+  return own;
+};
+
+const ask = async () => {
+  const asking = ++state.asking, query = at("query").value;
+  say("Working …");
+  at("go").disabled = true;
+  try {
+    const found = await candidates(query);
+    if (!found.texts.length) throw new Error("There are no candidates.");
+    const ranker = at("ranker").value || null;
+    const asked = { ...found, query, ranker, user: learns() ? user() : "", picked: null, key: null, title: ranker ? "The ranker's order" : `Found by ${found.model}` };
+    if (asking !== state.asking) return;
+    state.asked = asked;
+    state.own = await rank();
+    at("head-change").textContent = "";
+    say(`${found.texts.length} candidates, best first.`);
+    await showHead();
+  } catch (error) {
+    say(error.message, true);
+  } finally {
+    at("go").disabled = false;
+  }
+};
+
+const pick = async (index) => {
+  const { asked } = state;
+  asked.picked = index;
+  const id = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
+  try {
+    const body = { user: asked.user, model: asked.ranker, query: asked.query, candidates: asked.texts, picked: index };
+    const found = await call("POST", "v1/feedback", body, { "idempotency-key": id });
+    say(`Kept: your pick is number ${found.feedback} of your feedback.`);
+    await rank();
+    await showHead();
+    watch();
+  } catch (error) {
+    say(error.message, true);
+  }
+};
+
+/** Wait for the training that a pick has begun, then show what it has changed. */
+const watch = async () => {
+  const mine = ++state.watching, { asked } = state, before = state.own;
+  for (let wait = 500; wait < 20000 && mine === state.watching; wait *= 1.3) {
+    await new Promise((done) => setTimeout(done, wait));
+    if (mine !== state.watching || asked !== state.asked) return;
+    const head = await showHead().catch(() => null);
+    if (!head) return;
+    if (head.feedback - head.learnt < head.learnsAfter && !head.is_training) {
+      if (head.version === (before?.version ?? 0)) return;
+      state.own = await rank();
+      const was = places(before), is = places(state.own);
+      const moved = is.filter((place, index) => place !== was[index]).length;
+      const picked = asked.picked === null ? "" : ` Your pick went from number ${was[asked.picked]} to number ${is[asked.picked]}.`;
+      at("head-change").textContent = `Version ${before?.version ?? 0} became version ${head.version}: ${moved} of ${is.length} candidates stand elsewhere.${picked}`;
+      say(`Your ranker has changed: version ${head.version}.`);
+      return;
+    }
+  }
+};
+
+const outcome = (last) => {
+  if (!last) return "";
+  const than = last.new === undefined ? "" : ` (on ${last.held_out} held out: base ${decimal(last.base)}, present ${decimal(last.present)}, new ${decimal(last.new)})`;
+  return ` The last training: ${last.outcome}${than}.`;
+};
+
+const showHead = async () => {
+  const of = learns() ? user() : "";
+  at("head").hidden = !of;
+  if (!of) return null;
+  let found;
+  try {
+    found = await call("GET", `v1/users/${encodeURIComponent(of)}`);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    found = { rankers: [] };
+  }
+  const head = found.rankers.find((each) => each.model === at("ranker").value);
+  at("versions-region").hidden = !head?.versions.length;
+  at("forget").disabled = !found.rankers.length;
+  if (!head) {
+    at("head-state").textContent = `Nothing is kept of ${of}. Pick the best candidate of a few queries, and the ranker learns.`;
+    return null;
+  }
+  head.learnsAfter = found.learns_after;
+  const left = head.learnt + head.learnsAfter - head.feedback;
+  const next = head.is_training ? " It is being trained now." : left > 0 ? ` It learns after ${left} more.` : " It is about to be trained.";
+  at("head-state").textContent = `Version ${head.version}${head.version ? "" : ", the base"}, with ${head.feedback} pieces of feedback from ${of}.${next}${outcome(head.last_training)}`;
+  const rows = [...head.versions, { version: 0 }].map((each) => {
+    const use = element("button", { type: "button", "aria-label": `Use version ${each.version}` }, "use");
+    use.addEventListener("click", () => goBack(each.version));
+    const cells = [each.feedback, each.held_out, each.base, each.new].map((value, column) => element("td", {}, value === undefined ? "" : column > 1 ? decimal(value) : `${value}`));
+    return element("tr", {}, element("th", { scope: "row" }, each.version ? `${each.version}` : "0, the base"), ...cells, element("td", {}, each.version === head.version ? "in use" : use));
+  });
+  at("versions").replaceChildren(...rows);
+  return head;
+};
+
+const goBack = async (version) => {
+  try {
+    await call("PATCH", `v1/users/${encodeURIComponent(user())}`, { version, model: at("ranker").value });
+    if (state.asked?.user) state.own = await rank();
+    await showHead();
+    say(`Version ${version} is in use.`);
+  } catch (error) {
+    say(error.message, true);
+  }
+};
+
+const forget = async () => {
+  if (!confirm(`Delete all that is kept of ${user()}?`)) return;
+  try {
+    const found = await call("DELETE", `v1/users/${encodeURIComponent(user())}`);
+    state.watching++;
+    at("head-change").textContent = "";
+    if (state.asked?.user) { state.asked.picked = null; state.own = await rank(); }
+    await showHead();
+    say(`Forgotten: ${found.deleted.feedback} pieces of feedback and ${found.deleted.versions} versions.`);
+  } catch (error) {
+    say(error.message, true);
+  }
+};
+
+at("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  state.key = at("key").value.trim();
+  start();
+});
+at("ask").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
+at("ask").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
+});
+at("modes").addEventListener("change", showMode);
+for (const id of ["user", "ranker"]) at(id).addEventListener("change", () => showHead().catch((error) => say(error.message, true)));
+at("forget").addEventListener("click", forget);
+start();
