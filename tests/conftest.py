@@ -18,6 +18,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ and not re.search("-m ?gpu", " ".join
 import pytest
 import torch
 from pools import listed_pool, pool
+from postgres import database_url, postgres, postgres_server
 from run_configs import write_run_config
 from tiny_bert import WORDS, tiny_bert
 from tiny_llama import tiny_llama, tiny_qwen3
@@ -25,7 +26,16 @@ from tiny_llama import tiny_llama, tiny_qwen3
 from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import KINDS, imports
 
-__all__ = ["listed_pool", "pool", "tiny_bert", "tiny_llama", "tiny_qwen3"]
+__all__ = [
+    "database_url",
+    "listed_pool",
+    "pool",
+    "postgres",
+    "postgres_server",
+    "tiny_bert",
+    "tiny_llama",
+    "tiny_qwen3",
+]
 
 NUM_QUERIES, NUM_CANDIDATES, DIM = 120, 12, 16
 

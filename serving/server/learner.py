@@ -51,9 +51,13 @@ class Learner:
 
     def start(self) -> None:
         """Begin, in the running event loop."""
+        self.prepare()
+        self._task = asyncio.create_task(self._run())
+
+    def prepare(self) -> None:
+        """Write down the bases, for the process that trains."""
         for name in self._hall.heads:
             save_pretrained(self._hall.rerankers[name].ranker, self._base(name))
-        self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
         """End; a training that has begun is left to others, or to the next start."""

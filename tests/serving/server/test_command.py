@@ -10,11 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
-from language_models.encoder import Encoder
-from rankers.checkpoint import save_pretrained
-from rankers.language_ranker.point_ranker import PointRanker
 from registry import ConfigError
 from serving.__main__ import main
 from serving.reranker import Reranker
@@ -22,15 +18,6 @@ from serving.server.hall import Hall
 from serving.server.loading import load, named
 
 DOCUMENTS = ["open the file", "sort a list", "return the value of a key"]
-
-
-@pytest.fixture
-def folder(tiny_bert: Path, tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    encoder = Encoder(model=str(tiny_bert), max_length=32)
-    ranker = PointRanker(feature_dim=encoder.feature_dim)
-    ranker.encoder = encoder.identity()
-    return save_pretrained(ranker, tmp_path / "tiny")
 
 
 def test_a_server_starts_ranks_and_ends_in_order(folder: Path) -> None:
@@ -68,6 +55,7 @@ def test_a_server_starts_ranks_and_ends_in_order(folder: Path) -> None:
         (["{folder}", "--host", "0.0.0.0"], "0.0.0.0 lets other machines in, and there is no API key"),
         (["{folder}", "--api-key-file", "nowhere"], "nowhere: cannot be read: No such file"),
         (["{folder}", "--api-key-file", "{short}"], "API key: has fewer than 16 characters"),
+        (["{folder}", "--learn-after", "0"], "--learn-after: has to be 1 or more"),
         (["{folder}", "--timeout", "0"], "--timeout: has to be 1 or more"),
         (["{folder}", "--pool", "a=nowhere"], "nowhere: no such pool"),
     ],

@@ -1,0 +1,145 @@
+"""The page of a server: what it may load, and, in a real browser, asking, picking and seeing the head change."""
+
+import asyncio
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+from halls import DOCUMENTS, ask, hall_of
+
+from serving.feedback.database import FeedbackDatabase
+from serving.reranker import Reranker
+from serving.server.app import create_app
+from serving.server.hall import Hall
+from serving.server.learner import Learner
+from serving.server.routes.page import _FILES
+from training.pages.rendering import stylesheet
+
+KEY = "a key of sixteen letters or more"
+HOSTILE = "<img src=x onerror=\"document.title='hacked'\"> \u202eabc"
+
+
+def test_the_page_needs_no_key_and_may_load_only_its_own_files(reranker: Reranker) -> None:
+    hall = hall_of(reranker, api_key=KEY)
+    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        answer = ask(hall_of(reranker, api_key=KEY), lambda client, path=path: client.get(path))
+        assert answer.status_code == 200 and answer.headers["content-type"].startswith(kind)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+        assert not re.findall(r"(?:https?:)?//[\w.-]+\.\w+", answer.text), "no address outside this server"
+        assert path != "/page.css" or answer.text.startswith(stylesheet())
+    assert ask(hall, lambda client: client.get("/v1/models")).status_code == 401
+
+
+def test_no_text_becomes_markup() -> None:
+    script = (_FILES / "page.js").read_text()
+    assert not re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function", script)
+    page = (_FILES / "page.html").read_text()
+    assert "style=" not in page and not re.findall(r"\son\w+=", page) and "<script>" not in page
+    ids = set(re.findall(r'id="([\w-]+)"', page))
+    assert set(re.findall(r'\bat\("([\w-]+)"\)', script)) <= ids
+    labelled = set(re.findall(r'for="([\w-]+)"', page))
+    assert set(re.findall(r'<(?:select|textarea|input) id="([\w-]+)"', page)) <= labelled
+
+
+@contextmanager
+def served(hall: Hall) -> Iterator[str]:
+    """A server in a thread of this process."""
+
+    async def learning(app: FastAPI) -> Any:
+        learner = Learner(hall, lambda: ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)))
+        learner.start()
+        yield
+        await learner.close()
+
+    server = uvicorn.Server(uvicorn.Config(create_app(hall, learning), "127.0.0.1", 0, log_config=None))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A real Chromium; skips where Playwright or Chromium are not installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: the extra `browser`")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"] * (os.geteuid() == 0))
+        yield browser
+        browser.close()
+
+
+def test_a_person_ranks_picks_and_sees_the_head_change(reranker: Reranker, tmp_path: Path, browser: Any) -> None:
+    hall = hall_of(reranker, api_key=KEY, learn_after=5, learn_every=0.2)
+    hall.keep_feedback(FeedbackDatabase(tmp_path / "feedback.sqlite"))
+    errors: list[str] = []
+    with served(hall) as url:
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if "Content Security" in message.text else None)
+        page.on("request", lambda request: request.url.startswith((url, "data:")) or errors.append(request.url))
+        page.goto(url)
+        page.get_by_label("This server asks for its API key").fill(KEY)
+        page.keyboard.press("Enter")
+        # From here on with the keyboard alone.
+        page.get_by_label("Query").focus()
+        page.keyboard.insert_text("sort")
+        page.get_by_label("One a line").focus()
+        page.keyboard.insert_text("\n".join([*DOCUMENTS[:4], HOSTILE]))
+        page.keyboard.press("Control+Enter")
+        page.get_by_text("5 candidates, best first.").wait_for()
+        assert page.locator("#own-list li").count() == page.locator("#base-list li").count() == 5
+        expected = [each.text for each in reranker.rank("sort", [*DOCUMENTS[:4], HOSTILE])]
+        shown = [text.replace("U+202E", "\u202e") for text in page.locator("#base-list .text").all_text_contents()]
+        assert shown == expected and page.locator("#base-list .hidden-letter").count() == 1
+        last = expected[-1]
+        for number in range(1, 6):
+            button = page.locator("#own-list li").filter(has_text=last[:20]).get_by_role("button")
+            button.focus()
+            page.keyboard.press("Enter")
+            page.get_by_text(f"Kept: your pick is number {number} of your feedback.").wait_for()
+        page.get_by_text("Version 0 became version 1").wait_for()
+        assert "For me: version 1" in page.locator("#own-title").inner_text()
+        own = page.locator("#own-list .text").all_text_contents()
+        assert own.index(last.replace("\u202e", "U+202E")) < 4, "it was last, and rose"
+        assert (
+            page.locator("#base-list .text").all_text_contents()[-1] == own[own.index(last.replace("\u202e", "U+202E"))]
+        )
+        page.get_by_role("button", name="Use version 0").click()
+        page.get_by_text("Version 0 is in use.").wait_for()
+        if folder := os.environ.get("SCREENSHOTS"):
+            take(page, Path(folder))
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Forget this user").click()
+        page.get_by_text("Forgotten: 5 pieces of feedback and 1 versions.").wait_for()
+        assert page.title() == "Rank and teach" and page.locator("img").count() == 0
+    assert errors == [] and hall.database is not None and hall.database.describe("me", {}) == []
+
+
+def take(page: Any, folder: Path) -> None:
+    """Screenshots in both widths and both schemes, to be looked at."""
+    for width in (400, 1400):
+        for scheme in ("light", "dark"):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)
+            page.screenshot(path=folder / f"{width}-{scheme}.png", full_page=True)
