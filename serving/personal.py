@@ -6,7 +6,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,11 +26,9 @@ from ranking.counts import check_count
 from ranking.stores.files import StoreError, sync_folder
 from registry import ConfigError
 from registry.errors import shown
+from serving.reranker import Score
 
 P = TypeVar("P", bound="PersonalRankers")
-
-Scorer = Callable[[Any], Float[Tensor, "B K"]]
-"""Scores the candidates of a batch: a ranker, or one user's."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ class PersonalRankers:
         """
         return self.ranker(user)(batch)
 
-    def ranker(self, user: str) -> Scorer:
+    def ranker(self, user: str) -> Score:
         """What scores batches by a user's ranker as it is now, whatever is done to the user afterwards.
 
         Raises:

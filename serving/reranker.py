@@ -1,6 +1,6 @@
 """Reranker: a trained ranker, with the model that makes its vectors if it needs any; ranks texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,10 +24,12 @@ from rankers.text.text_ranker import TextRanker
 from ranking.batch import FeatureBatch, TextBatch
 from ranking.counts import check_count
 from ranking.texts import check_texts
-from serving.personal import Scorer
 from serving.remembered_vectors import RememberedVectors
 
 R = TypeVar("R", bound="Reranker")
+
+Score = Callable[[Any], Float[Tensor, "B K"]]
+"""What scores the candidates of a batch: a ranker, or one user's ranker."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,7 @@ class Reranker:
         return in_order(scores, documents, top_k)
 
     @torch.inference_mode()
-    def score(
-        self, asked: Sequence[Asked], scorers: Sequence[Scorer | None] | None = None
-    ) -> list[Float[Tensor, " N"]]:
+    def score(self, asked: Sequence[Asked], by: Sequence[Score] | None = None) -> list[Float[Tensor, " N"]]:
         """The scores of the documents of several queries, in the order in which they are given.
 
         A text encoder reads the texts of all queries together. In float32 on a processor each score is equal to the bit
@@ -164,17 +164,15 @@ class Reranker:
 
         Args:
             asked: The queries with their documents.
-            scorers: What scores the documents of each query, such as a user's ranker, or None for the ranker itself;
-                None for the ranker itself everywhere.
+            by: What scores for each query, such as a user's ranker; None for the ranker.
 
         Raises:
             ValueError: As `rank`, for any of the queries.
         """
-        batches = self.batches(asked)
-        work = partial(_scores, [each or self.ranker for each in scorers or [None] * len(batches)])
+        work = list(zip(by or [self.ranker] * len(asked), self.batches(asked), strict=True))
         if self.encoder is None:
-            return work(batches)
-        (scores,) = in_single_threads(work, [batches])
+            return _scores(work)
+        (scores,) = in_single_threads(_scores, [work])
         return scores
 
     def batches(self, asked: Sequence[Asked]) -> list[FeatureBatch | TextBatch]:
@@ -256,8 +254,8 @@ class Reranker:
         return self.encoder.tokenizer() if self.encoder is not None else getattr(self.ranker, "tokenizer", None)
 
 
-def _scores(scorers: Sequence[Scorer], batches: Sequence[FeatureBatch | TextBatch]) -> list[Float[Tensor, " N"]]:
-    return [score(batch)[0].float() for score, batch in zip(scorers, batches, strict=True)]
+def _scores(work: Sequence[tuple[Score, FeatureBatch | TextBatch]]) -> list[Float[Tensor, " N"]]:
+    return [score(batch)[0].float() for score, batch in work]
 
 
 def in_order(scores: Float[Tensor, " N"], documents: Sequence[str], top_k: int | None = None) -> list[RankedDocument]:

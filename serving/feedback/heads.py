@@ -9,7 +9,8 @@ import torch
 from rankers.base import Ranker
 from rankers.language_ranker.feature_ranker import FeatureRanker
 from serving.feedback.database import FeedbackDatabase, Of
-from serving.personal import PersonalRankers, Scorer
+from serving.personal import PersonalRankers
+from serving.reranker import Score
 
 MOST = 10_000
 """Of how many users the heads are held in memory; those that were not used for the longest time are read again."""
@@ -19,7 +20,7 @@ class Head(NamedTuple):
     """What scores for somebody: the number of a user's version, 0 for the base, and the ranker."""
 
     version: int
-    score: Scorer
+    score: Score
 
 
 class Heads:

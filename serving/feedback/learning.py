@@ -19,7 +19,8 @@ from rankers.base import Ranker
 from rankers.checkpoint import load_ranker
 from ranking.batch import FeatureBatch
 from ranking.losses import pairwise_logistic
-from serving.personal import PersonalRankers, Scorer
+from serving.personal import PersonalRankers
+from serving.reranker import Score
 
 HELD_OUT_EVERY = 5
 """Every fifth piece of a user's feedback, counted from the first one, is never trained on: it decides."""
@@ -80,7 +81,7 @@ def learn(folder: str, given: Sequence[Labelled], present: bytes | None) -> Lear
         return Learnt(None, False, report | {"outcome": "too little feedback"})
     heads, judged = PersonalRankers(base), batch_of(held_out)
     heads.add("new", train(base, batch_of(told)))
-    scorers: dict[str, Scorer] = {"present": base, "base": base, "new": heads.ranker("new")}
+    scorers: dict[str, Score] = {"present": base, "base": base, "new": heads.ranker("new")}
     if present is not None:
         heads.restore("present", present)
         scorers["present"] = heads.ranker("present")
@@ -103,7 +104,7 @@ class Judged(NamedTuple):
 
 
 @torch.inference_mode()
-def judge(score: Scorer, batch: FeatureBatch) -> Judged:
+def judge(score: Score, batch: FeatureBatch) -> Judged:
     """How well a ranker orders labelled candidates: the mean over groups, so that each piece of feedback counts once.
 
     Args:

@@ -13,10 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from language_models.chat_template import Message
 from serving.feedback.database import FeedbackDatabase
-from serving.feedback.heads import Head, Heads, can_be_personal
+from serving.feedback.heads import Heads, can_be_personal
 from serving.model_router import ModelChoice, ModelRouter, RoutedModel
-from serving.personal import Scorer
-from serving.reranker import Asked, Reranker
+from serving.reranker import Asked, Reranker, Score
 from serving.searcher import FoundCandidate, Searcher
 from serving.server.batcher import Batcher
 from serving.server.errors import RequestError
@@ -31,22 +30,29 @@ NOT_A_NUMBER = "the ranker gave a score that is not a number"
 
 
 class RerankQuestion(NamedTuple):
-    """A query with its documents, the number of tokens at which to cut these, and whether to refuse long texts."""
+    """A query with its documents, the number of tokens at which to cut these, and whether to refuse long texts.
+
+    The user, if there is one, chooses the ranker that scores; `score` is that ranker, once it is known.
+    """
 
     query: str | Sequence[Message]
     documents: Sequence[str]
     max_tokens: int | None = None
     refuse_long: bool = False
-    score: Scorer | None = None
-    """What scores the documents; None for the ranker itself."""
+    user: str | None = None
+    score: Score | None = None
 
 
 class Reranked(NamedTuple):
-    """The scores of documents in the order in which they were sent, the tokens read, and what was cut, in words."""
+    """The scores of documents in the order in which they were sent, the tokens read, and what was cut, in words.
+
+    The version is that of the user's head; 0 for the ranker itself, None if there is no user.
+    """
 
     scores: list[float]
     num_tokens: int
     warnings: list[str]
+    version: int | None = None
 
 
 class SearchQuestion(NamedTuple):
@@ -147,19 +153,29 @@ class Hall:
             raise RequestError(400, f"{name} does not learn from users' feedback, so it takes no user; {which}")
         return self.heads[name]
 
-    async def ranker_for(self, name: str, user: str | None) -> Head:
+    def ranker_of(self, name: str, user: str | None) -> Score:
         """What scores for a user: the newest head over a named ranker, or that ranker itself without a user or head.
 
+        With a user it waits for the database, so an event loop calls it by `from_database`.
+
         Raises:
-            RequestError: If users cannot teach this ranker, or the database does not answer.
+            RequestError: If users cannot teach this ranker.
+            SQLAlchemyError: If the database does not answer.
         """
-        if user is None:
-            return Head(0, self.rerankers[name].ranker)
-        return await from_database(self.heads_of(name).head, user)
+        return self.rerankers[name].ranker if user is None else self.heads_of(name).head(user).score
 
     async def rerank(self, name: str, question: RerankQuestion) -> Reranked:
-        """The scores of documents by a named ranker, or by what the question says."""
-        return await self._rerank[name].ask(question, len(question.documents))
+        """The scores of documents by a named ranker, or by the head of the question's user.
+
+        Raises:
+            RequestError: If there is no room or no time for it, users cannot teach this ranker, or the database of
+                their heads does not answer.
+        """
+        if question.user is None:
+            return await self._rerank[name].ask(question, len(question.documents))
+        head = await from_database(self.heads_of(name).head, question.user)
+        found = await self._rerank[name].ask(question._replace(score=head.score), len(question.documents))
+        return found._replace(version=head.version)
 
     async def borrow(self, name: str, work: Callable[[], T]) -> T:
         """What a function returns that has a named ranker and its encoder for itself while it runs."""
@@ -212,9 +228,11 @@ async def from_database(work: Callable[..., T], *arguments: Any) -> T:
 
 def _reranked(reranker: Reranker, questions: Sequence[RerankQuestion]) -> list[Reranked | Exception]:
     prepared = [_prepared(reranker, question) for question in questions]
-    asked = [each[0] for each in prepared if isinstance(each, tuple)]
-    scorers = [each.score for each, its in zip(questions, prepared, strict=True) if isinstance(its, tuple)]
-    scores = iter(reranker.score(asked, scorers))
+    kept = [
+        (each[0], question.score) for each, question in zip(prepared, questions, strict=True) if isinstance(each, tuple)
+    ]
+    by = [score or reranker.ranker for _, score in kept] if any(score for _, score in kept) else None
+    scores = iter(reranker.score([asked for asked, _ in kept], by))
     return [
         each if isinstance(each, Exception) else _with_scores(next(scores).tolist(), *each[1:]) for each in prepared
     ]

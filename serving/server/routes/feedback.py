@@ -107,5 +107,5 @@ async def give(
         "feedback": given.number,
         "was_there": given.was_there,
         "learns_after": hall.settings.learn_after,
-        "version": (await hall.ranker_for(heads.name, asked.user)).version,
+        "version": (await from_database(heads.head, asked.user)).version,
     }

@@ -64,10 +64,8 @@ async def rerank_documents(
         raise RequestError(
             413, f"{len(documents):,} documents; the most of a request are {hall.settings.max_documents:,}"
         )
-    head = await hall.ranker_for(name, user)
-    score = None if user is None else head.score
     try:
-        found = await hall.rerank(name, RerankQuestion(query, documents, max_tokens, refuse_long, score))
+        found = await hall.rerank(name, RerankQuestion(query, documents, max_tokens, refuse_long, user))
     except TooLongError as error:
         raise RequestError(413, str(error)) from error
     except ValueError as error:
@@ -75,7 +73,7 @@ async def rerank_documents(
     order = sorted(range(len(documents)), key=lambda place: -found.scores[place])[: top_n or None]
     scale = float if raw_scores else sigmoid
     ranked = [(place, scale(found.scores[place])) for place in order]
-    return Ordered(name, ranked, found.num_tokens, found.warnings, None if user is None else head.version)
+    return Ordered(name, ranked, found.num_tokens, found.warnings, found.version)
 
 
 def sigmoid(score: float) -> float:

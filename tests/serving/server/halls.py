@@ -25,7 +25,7 @@ class Scored(Reranker):
     def __init__(self, scores: Callable[[Asked], list[float]]) -> None:
         self._given = scores
 
-    def score(self, asked: Any, scorers: Any = None) -> list[Float[Tensor, " N"]]:
+    def score(self, asked: Any, by: Any = None) -> list[Float[Tensor, " N"]]:
         return [torch.tensor(self._given(each), dtype=torch.float32) for each in asked]
 
     def reading(self, asked: Asked) -> Any:
