@@ -42,6 +42,7 @@ SPEED = {
     },
 }
 COUNTS = {"parameters": "how many weights the paper's rankers and reward models train, from their shapes alone"}
+USERS = {"tastes": "what simulated users' heads learn from 20 picks each; data=FILE with graded outputs of models"}
 CHECKS = {"verdicts": "verdicts on public answers against what is known of them; data=FOLDER with the answers"}
 PICTURES = {"embeddings": "a query's embeddings in parts of the pool, after a run of LRanker: run=RUN [query=ID]"}
 BENCHMARKS = {name: what for kind in SPEED.values() for name, what in kind.items()}
@@ -56,7 +57,7 @@ def tables() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the named benchmarks; exit status 1 if a ratio misses its target, or a benchmark cannot run here."""
-    known = COUNTS | CHECKS | PICTURES | tables()
+    known = COUNTS | USERS | CHECKS | PICTURES | tables()
     listing, listed = ("\n".join(f"  {name:20} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, known))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -100,6 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
             if name in COUNTS:
                 print_table(console, importlib.import_module(f"benchmarks.{name}").table())
                 continue
+            if name in USERS:
+                holds &= _run_tastes(overrides, chosen, console)
+                continue
             if name in CHECKS:
                 holds &= _run_verdicts(overrides, chosen, console)
                 continue
@@ -122,6 +126,21 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(f"written: {found.write(chosen.results)}\n")
             holds &= all(ratio["holds"] for ratio in found.results()["ratios"].values())
     return 0 if holds else 1
+
+
+def _run_tastes(overrides: list[str], chosen: argparse.Namespace, console: Console) -> bool:
+    """Let simulated users teach rankers; return whether it could be done."""
+    from benchmarks.tastes import run_tastes
+
+    data = next((each.partition("=")[2] for each in overrides if each.startswith("data=")), chosen.data)
+    try:
+        if data is None:
+            raise ConfigError("data", "has to be set.", cure="data=FILE, groups with the graded outputs of models")
+        run_tastes(Path(data), chosen.results, console)
+    except ConfigError as error:
+        console.print(f"tastes has not run. {error}\n", style="red", markup=False)
+        return False
+    return True
 
 
 def _run_verdicts(overrides: list[str], chosen: argparse.Namespace, console: Console) -> bool:
