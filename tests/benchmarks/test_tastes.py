@@ -20,7 +20,7 @@ STYLES = {"a": "open close", "b": "sort list", "c": "return value", "d": "first 
 def data(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tastes, "Encoder", lambda **options: Encoder(model=str(tiny_bert), max_length=16, device="cpu"))
     draw = random.Random(0)
-    words = "file key path line text number".split()
+    words = ["file", "key", "path", "line", "text", "number"]
     path = tmp_path / "groups.jsonl"
     with path.open("w") as file:
         for place in range(40):
