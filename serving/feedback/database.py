@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, and_, event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -93,7 +95,7 @@ class FeedbackDatabase:
                 self._migrate(connection)
         except (SQLAlchemyError, ImportError) as error:
             raise ConfigError("--database", f"{self.name} cannot be opened: {_reason(error)}.", cure=_CURE) from error
-        except command.util.CommandError as error:  # type: ignore[attr-defined]
+        except CommandError as error:
             problem = f"{self.name} was written by a newer version of this program: {error}."
             raise ConfigError("--database", problem, cure="use that version, or another database") from error
 
@@ -316,8 +318,6 @@ class FeedbackDatabase:
         connection.execute(self._insert(heads).values(row).on_conflict_do_nothing())
 
     def _insert(self, table: sa.Table) -> Any:
-        from sqlalchemy.dialects import postgresql, sqlite
-
         return sqlite.insert(table) if self._is_sqlite else postgresql.insert(table)
 
     def _now(self, connection: Connection) -> float:
@@ -338,15 +338,15 @@ class FeedbackDatabase:
             yield connection
 
     def _migrate(self, connection: Connection) -> None:
-        if not self._is_sqlite:
-            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        # This begins the transaction, in which only one server at a time changes the tables.
+        connection.execute(select(1) if self._is_sqlite else select(func.pg_advisory_xact_lock(_LOCK)))
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
-_CURE = 'give a file, or a URL such as postgresql://user@host/name (pip install "psycopg[binary]")'
+_CURE = 'give a file, a URL such as postgresql://user@host/name (pip install "psycopg[binary]"), or off'
 
 
 def _url(given: str | Path) -> URL:

@@ -131,7 +131,8 @@ class Learner:
         async def renew() -> None:
             while True:
                 await asyncio.sleep(_RENEWAL)
-                await asyncio.to_thread(database.renew, lease, _LEASE)
+                with suppress(SQLAlchemyError):  # it may answer again before the lease ends
+                    await asyncio.to_thread(database.renew, lease, _LEASE)
 
         task = asyncio.create_task(renew())
         try:
