@@ -198,6 +198,8 @@ class Hall:
         self.is_ready = False
         for batcher in (*self._rerank.values(), *self._search.values(), *self._route.values()):
             await batcher.close()
+        if self.database is not None:
+            self.database.close()
 
     def _batcher(self, name: str, work: Callable[[Sequence[Any]], Sequence[Any]]) -> Batcher[Any, Any]:
         settings = self.settings

@@ -1,7 +1,9 @@
 """The database of feedback, in SQLite and in PostgreSQL: what it keeps, who may train, and what it forgets."""
 
 import json
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +20,42 @@ BASES = {"r": "base"}
 ANA = Of("r", "ana", "base")
 
 
+@pytest.fixture
+def connect(database_url: str) -> Iterator[Callable[[], FeedbackDatabase]]:
+    """Opens the database of a test, as often as wished; all connections are closed after it."""
+    with ExitStack() as stack:
+
+        def open_database() -> FeedbackDatabase:
+            database = FeedbackDatabase(database_url)
+            stack.callback(database.close)
+            return database
+
+        yield open_database
+
+
+Connect = Callable[[], FeedbackDatabase]
+
+
 def leased(database: FeedbackDatabase, least: int = 1, seconds: float = 60) -> Lease:
     lease = database.lease(BASES, least, seconds)
     assert lease is not None
     return lease
 
 
-def test_feedback_is_numbered_and_comes_back_as_it_was_given(database_url: str) -> None:
-    database = FeedbackDatabase(database_url)
-    texts = ["", "\0", "\ud83d\ude00 \u202e", 'a"\\b\n', "ж" * 5000]
+def test_feedback_is_numbered_and_comes_back_as_it_was_given(connect: Connect) -> None:
+    database = connect()
+    texts = ["", "\0", "\U0001f600 \u202e", 'a"\\b\n', "ж" * 5000]
     for place, text in enumerate(texts):
         assert database.add("r", "ana", {"text": text}) == (place + 1, False)
     assert database.add("r", "'; drop table users --", {}).number == 1
     assert database.add("other", "ana", {}).number == 1
-    again = FeedbackDatabase(database_url)  # the migrations are there already
+    again = connect()  # the migrations are there already
     assert again.feedback("r", "ana", 100) == [(place + 1, {"text": text}) for place, text in enumerate(texts)]
     assert [number for number, _ in again.feedback("r", "ana", 2)] == [4, 5]
 
 
-def test_a_key_makes_repeated_feedback_count_once(database_url: str) -> None:
-    database = FeedbackDatabase(database_url)
+def test_a_key_makes_repeated_feedback_count_once(connect: Connect) -> None:
+    database = connect()
     assert database.add("r", "ana", {"a": 1, "b": 2}, "key") == (1, False)
     assert database.add("r", "ana", {"b": 2, "a": 1}, "key") == (1, True)
     assert database.add("r", "ben", {"a": 3}, "key") == (1, False)
@@ -47,8 +65,8 @@ def test_a_key_makes_repeated_feedback_count_once(database_url: str) -> None:
     assert database.describe("ana", BASES)[0]["feedback"] == 2
 
 
-def test_feedback_that_comes_at_the_same_time_to_two_servers_is_all_kept(database_url: str) -> None:
-    databases = [FeedbackDatabase(database_url) for _ in range(2)]
+def test_feedback_that_comes_at_the_same_time_to_two_servers_is_all_kept(connect: Connect) -> None:
+    databases = [connect() for _ in range(2)]
 
     def add(place: int) -> int:
         key = f"key {place // 2}" if place < 10 else None
@@ -61,8 +79,8 @@ def test_feedback_that_comes_at_the_same_time_to_two_servers_is_all_kept(databas
     assert [number for number, _ in databases[0].feedback("r", "ana", 100)] == list(range(1, 36))
 
 
-def test_one_server_at_a_time_trains_a_head_until_its_time_is_over(database_url: str) -> None:
-    one, other = FeedbackDatabase(database_url), FeedbackDatabase(database_url)
+def test_one_server_at_a_time_trains_a_head_until_its_time_is_over(connect: Connect) -> None:
+    one, other = connect(), connect()
     for user in ("ana", "ana", "ben"):
         one.add("r", user, {})
     assert one.lease(BASES, 3, 60) is None and one.lease({"other": "base"}, 1, 60) is None
@@ -79,8 +97,8 @@ def test_one_server_at_a_time_trains_a_head_until_its_time_is_over(database_url:
     assert one.lease(BASES, 1, 60) is None, "nothing new was said"
 
 
-def test_two_servers_that_look_for_work_at_once_share_it(database_url: str) -> None:
-    databases = [FeedbackDatabase(database_url) for _ in range(2)]
+def test_two_servers_that_look_for_work_at_once_share_it(connect: Connect) -> None:
+    databases = [connect() for _ in range(2)]
     for place in range(12):
         databases[0].add("r", f"user {place}", {})
 
@@ -96,16 +114,16 @@ def test_two_servers_that_look_for_work_at_once_share_it(database_url: str) -> N
     assert sorted([*one, *other]) == sorted(f"user {place}" for place in range(12))
 
 
-def test_a_failed_training_is_tried_again_later(database_url: str) -> None:
-    database = FeedbackDatabase(database_url)
+def test_a_failed_training_is_tried_again_later(connect: Connect) -> None:
+    database = connect()
     database.add("r", "ana", {})
     database.give_up(leased(database), 60)
     assert database.lease(BASES, 1, 60) is None
     assert not database.describe("ana", BASES)[0]["is_training"]
 
 
-def test_the_newest_versions_are_kept_and_can_be_gone_back_to(database_url: str) -> None:
-    database = FeedbackDatabase(database_url)
+def test_the_newest_versions_are_kept_and_can_be_gone_back_to(connect: Connect) -> None:
+    database = connect()
     for number in range(1, 8):
         database.add("r", "ana", {})
         assert database.finish(leased(database), {"held_out": number}, f"weights {number}".encode()) == number
@@ -125,8 +143,8 @@ def test_the_newest_versions_are_kept_and_can_be_gone_back_to(database_url: str)
     assert database.describe("ana", {"r": "another base"})[0]["versions"] == []
 
 
-def test_what_a_user_went_back_to_during_a_training_stays(database_url: str) -> None:
-    database = FeedbackDatabase(database_url)
+def test_what_a_user_went_back_to_during_a_training_stays(connect: Connect) -> None:
+    database = connect()
     for _ in range(2):
         database.add("r", "ana", {})
         lease = leased(database)
@@ -139,8 +157,8 @@ def test_what_a_user_went_back_to_during_a_training_stays(database_url: str) -> 
     assert found["version"] == 1 and len(found["versions"]) == 2 and not found["is_training"]
 
 
-def test_a_training_can_keep_the_head_or_go_back_to_the_base(database_url: str) -> None:
-    database = FeedbackDatabase(database_url)
+def test_a_training_can_keep_the_head_or_go_back_to_the_base(connect: Connect) -> None:
+    database = connect()
     for weights, to_base, version in ((b"a", False, 1), (None, False, 1), (None, True, 0)):
         database.add("r", "ana", {})
         assert database.finish(leased(database), {"to_base": to_base}, weights, to_base=to_base) == (
@@ -150,8 +168,8 @@ def test_a_training_can_keep_the_head_or_go_back_to_the_base(database_url: str) 
         assert found["version"] == version and found["last_training"]["to_base"] == to_base
 
 
-def test_a_user_who_is_forgotten_during_a_training_stays_forgotten(database_url: str) -> None:
-    database = FeedbackDatabase(database_url)
+def test_a_user_who_is_forgotten_during_a_training_stays_forgotten(connect: Connect) -> None:
+    database = connect()
     database.add("r", "ana", {})
     assert database.finish(leased(database), {}, b"weights") == 1
     database.add("r", "ana", {})
@@ -174,8 +192,8 @@ def test_forgotten_texts_are_nowhere_in_the_files(tmp_path: Path) -> None:
     assert b"a secret" not in content and b"secretive" not in content and b"no secret" in content
 
 
-def test_the_migrations_make_the_tables_that_the_code_uses(database_url: str) -> None:
-    database = FeedbackDatabase(database_url)
+def test_the_migrations_make_the_tables_that_the_code_uses(connect: Connect) -> None:
+    database = connect()
     with database._engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
@@ -195,7 +213,8 @@ def test_sqlite_waits_for_the_disk(tmp_path: Path) -> None:
     [
         ("nowhere/feedback.sqlite", "cannot be opened: unable to open database file"),
         ("mysql://me:secret@host/name", "mysql is not supported"),
-        ("nosuch://host", "is no URL of a database"),
+        ("nosuch://host", "nosuch is not supported"),
+        ("://", "is no URL of a database"),
         (
             "postgresql://me:secret@127.0.0.1:1/name",
             r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/name cannot be opened",

@@ -261,9 +261,8 @@ def test_a_ranker_that_cannot_learn_says_so(reranker: Reranker, hall: Hall) -> N
     answer = post(hall, "/v1/rerank", {"query": "a", "documents": ["b"], "user": "ana", "model": "unteachable"})
     message = "unteachable does not learn from users' feedback, so it takes no user; there are: tiny"
     assert answer.status_code == 400 and answer.json()["message"] == message
-    without = hall_of(reranker)
-    assert post(without, "/v1/feedback", PICK).status_code == 400
-    assert ask(without, lambda client: client.get("/v1/users/ana")).status_code == 404
+    assert post(hall_of(reranker), "/v1/feedback", PICK).status_code == 400
+    assert ask(hall_of(reranker), lambda client: client.get("/v1/users/ana")).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/feedback", "/v1/rerank", "/v1/users/ana"])
