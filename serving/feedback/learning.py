@@ -25,7 +25,7 @@ from serving.reranker import Score
 HELD_OUT_EVERY = 5
 """Every fifth piece of a user's feedback, counted from the first one, is never trained on: it decides."""
 
-_STEPS, _LEARNING_RATE, _PULL = 60, 1e-3, 0.0
+_STEPS, _LEARNING_RATE = 60, 1e-3
 
 
 class Labelled(NamedTuple):
@@ -128,14 +128,10 @@ def train(base: Ranker[Any], batch: FeatureBatch) -> Ranker[Any]:
     """
     head = copy.deepcopy(base)
     weights = [weight for weight in head.parameters() if weight.requires_grad]
-    starts = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.AdamW(weights, lr=_LEARNING_RATE, weight_decay=0.0)
     for _ in range(_STEPS):
         optimizer.zero_grad()
         pairwise_logistic(head(batch).float(), batch.labels, batch.mask).backward()
-        for weight, start in zip(weights, starts, strict=True):
-            if weight.grad is not None:
-                weight.grad.add_(weight.detach() - start, alpha=_PULL)
         optimizer.step()
     return head.eval()
 

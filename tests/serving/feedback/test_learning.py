@@ -21,7 +21,7 @@ DIM = 8
 
 def build(name: str = "point_ranker") -> Ranker[Any]:
     torch.manual_seed(0)
-    return RANKERS.build({"name": name, "projection": {"name": "linear", "dim": 6}}, feature_dim=DIM).eval()
+    return RANKERS.build({"name": name, "projection": {"name": "linear", "dim": 16}, "similarity": "dot"}, feature_dim=DIM).eval()
 
 
 def picks(count: int, taste: np.ndarray, seed: int = 0, num_candidates: int = 5) -> list[Labelled]:
@@ -30,6 +30,7 @@ def picks(count: int, taste: np.ndarray, seed: int = 0, num_candidates: int = 5)
     found = []
     for number in range(1, count + 1):
         candidates = draw.normal(size=(num_candidates, DIM)).astype(np.float32)
+        candidates[:, 0] *= 3
         labels = np.zeros(num_candidates)
         labels[(candidates @ taste).argmax()] = 1
         found.append(Labelled(number, draw.normal(size=DIM).astype(np.float32), candidates, labels.tolist()))
@@ -45,9 +46,9 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_a_head_learns_a_taste_and_is_better_on_picks_it_has_not_seen(folder: str) -> None:
-    learnt = learn(folder, picks(20, TASTE), None)
+    learnt = learn(folder, picks(40, TASTE), None)
     assert learnt.report["outcome"] == "a new head" and learnt.weights is not None and not learnt.to_base
-    assert learnt.report["held_out"] == 4 and learnt.report["new"] > learnt.report["base"] == learnt.report["present"]
+    assert learnt.report["held_out"] == 8 and learnt.report["new"] > learnt.report["base"] == learnt.report["present"]
     base = load_ranker(folder)
     heads, others = PersonalRankers(base), batch_of(picks(200, TASTE, seed=1))
     heads.restore("ana", learnt.weights)
@@ -60,11 +61,11 @@ def test_training_twice_gives_the_same_head(folder: str) -> None:
 
 
 def test_a_new_head_that_is_worse_on_what_was_held_out_is_not_used(folder: str) -> None:
-    present = learn(folder, picks(20, TASTE), None).weights
+    present = learn(folder, picks(40, TASTE), None).weights
     # What is trained on says the opposite of what is held out.
     mixed = [
         each if is_held_out(each.number) else Labelled(*other)
-        for each, other in zip(picks(20, TASTE), picks(20, -TASTE), strict=True)
+        for each, other in zip(picks(40, TASTE), picks(40, -TASTE), strict=True)
     ]
     learnt = learn(folder, mixed, present)
     assert learnt.weights is None and not learnt.to_base
@@ -73,10 +74,10 @@ def test_a_new_head_that_is_worse_on_what_was_held_out_is_not_used(folder: str) 
 
 
 def test_a_present_head_that_has_become_worse_than_the_base_is_given_up(folder: str) -> None:
-    present = learn(folder, picks(20, -TASTE), None).weights
+    present = learn(folder, picks(40, -TASTE), None).weights
     opposite = [
         each if is_held_out(each.number) else Labelled(*other)
-        for each, other in zip(picks(20, TASTE), picks(20, -TASTE), strict=True)
+        for each, other in zip(picks(40, TASTE), picks(40, -TASTE), strict=True)
     ]
     learnt = learn(folder, opposite, present)
     assert learnt.weights is None and learnt.to_base and learnt.report["outcome"] == "back to the base"

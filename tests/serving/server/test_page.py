@@ -94,7 +94,7 @@ def test_a_person_ranks_picks_and_sees_the_head_change(reranker: Reranker, tmp_p
     errors: list[str] = []
     with served(hall) as url:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if "Content Security" in message.text else None)
         page.on("request", lambda request: request.url.startswith((url, "data:")) or errors.append(request.url))
@@ -102,6 +102,7 @@ def test_a_person_ranks_picks_and_sees_the_head_change(reranker: Reranker, tmp_p
         page.get_by_label("This server asks for its API key").fill(KEY)
         page.keyboard.press("Enter")
         # From here on with the keyboard alone.
+        page.get_by_label("Query").wait_for()
         page.get_by_label("Query").focus()
         page.keyboard.insert_text("sort")
         page.get_by_label("One a line").focus()
