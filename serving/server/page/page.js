@@ -44,6 +44,7 @@ const visible = (text) => {
 };
 
 const decimal = (value, places = 3) => value.toFixed(places).replace("-", "−");
+const pieces = (count) => `${count} ${count === 1 ? "piece" : "pieces"} of feedback`;
 const user = () => at("user").value.trim();
 const learns = () => Boolean(state.models.find((each) => each.id === at("ranker").value)?.learns);
 const mode = () => document.querySelector("[name=mode]:checked").value;
@@ -74,6 +75,7 @@ const start = async () => {
     each.closest("label").hidden = !modes[each.value];
     if (!modes[mode()]) each.checked = modes[each.value];
   }
+  at("modes").hidden = Object.values(modes).filter(Boolean).length < 2;
   at("ask").hidden = false;
   showMode();
   say(Object.values(modes).some(Boolean) ? "" : "This server has no ranker that reranks or searches.", true);
@@ -134,7 +136,7 @@ const show = (own, base) => {
     ? "Both orders begin with the same candidate."
     : `Without what you taught it, the ranker would have begun with the candidate that is now number ${places(own)[base.results[0].index]}.`;
   const shown = own ?? base;
-  at("own-title").textContent = own === null ? asked.title : `For ${asked.user}: ${own.version ? `version ${own.version}` : "nothing learnt yet"}`;
+  at("own-title").textContent = own === null ? asked.title : `For ${asked.user}: ${own.version ? `version ${own.version}` : "version 0, the base ranker"}`;
   at("base-title").textContent = "For everybody else: the base ranker";
   at("own-list").replaceChildren(...shown.results.map((each, place) => item(each, place + 1, own === null ? undefined : before[each.index], own !== null && asked.texts.length > 1)));
   at("base-list").replaceChildren(...base.results.map((each, place) => item(each, place + 1, undefined, false)));
@@ -200,7 +202,10 @@ const watch = async () => {
     const head = await showHead().catch(() => null);
     if (!head) return;
     if (head.feedback - head.learnt < head.learnsAfter && !head.is_training) {
-      if (head.version === (before?.version ?? 0)) return;
+      if (head.version === (before?.version ?? 0)) {
+        say(`Your ranker has learnt, and ${head.version ? `version ${head.version}` : "the base ranker"} stays: nothing better was found.`);
+        return;
+      }
       state.own = await rank();
       const was = places(before), is = places(state.own);
       const moved = is.filter((place, index) => place !== was[index]).length;
@@ -239,7 +244,7 @@ const showHead = async () => {
   head.learnsAfter = found.learns_after;
   const left = head.learnt + head.learnsAfter - head.feedback;
   const next = head.is_training ? " It is being trained now." : left > 0 ? ` It learns after ${left} more.` : " It is about to be trained.";
-  at("head-state").textContent = `Version ${head.version}${head.version ? "" : ", the base"}, with ${head.feedback} pieces of feedback from ${of}.${next}${outcome(head.last_training)}`;
+  at("head-state").textContent = `Version ${head.version}${head.version ? "" : ", the base"}, with ${pieces(head.feedback)} from ${of}.${next}${outcome(head.last_training)}`;
   const rows = [...head.versions, { version: 0 }].map((each) => {
     const use = element("button", { type: "button", "aria-label": `Use version ${each.version}` }, "use");
     use.addEventListener("click", () => goBack(each.version));
@@ -253,6 +258,7 @@ const showHead = async () => {
 const goBack = async (version) => {
   try {
     await call("PATCH", `v1/users/${encodeURIComponent(user())}`, { version, model: at("ranker").value });
+    at("head-change").textContent = "";
     if (state.asked?.user) state.own = await rank();
     await showHead();
     say(`Version ${version} is in use.`);
@@ -269,7 +275,7 @@ const forget = async () => {
     at("head-change").textContent = "";
     if (state.asked?.user) { state.asked.picked = null; state.own = await rank(); }
     await showHead();
-    say(`Forgotten: ${found.deleted.feedback} pieces of feedback and ${found.deleted.versions} versions.`);
+    say(`Forgotten: ${pieces(found.deleted.feedback)} and ${found.deleted.versions} of the versions.`);
   } catch (error) {
     say(error.message, true);
   }

@@ -21,7 +21,9 @@ DIM = 8
 
 def build(name: str = "point_ranker") -> Ranker[Any]:
     torch.manual_seed(0)
-    return RANKERS.build({"name": name, "projection": {"name": "linear", "dim": 16}, "similarity": "dot"}, feature_dim=DIM).eval()
+    return RANKERS.build(
+        {"name": name, "projection": {"name": "linear", "dim": 16}, "similarity": "dot"}, feature_dim=DIM
+    ).eval()
 
 
 def picks(count: int, taste: np.ndarray, seed: int = 0, num_candidates: int = 5) -> list[Labelled]:

@@ -105,14 +105,14 @@ def test_a_person_ranks_picks_and_sees_the_head_change(reranker: Reranker, tmp_p
         page.get_by_label("Query").wait_for()
         page.get_by_label("Query").focus()
         page.keyboard.insert_text("sort")
-        page.get_by_label("One a line").focus()
+        page.get_by_label("Candidates, one a line").focus()
         page.keyboard.insert_text("\n".join([*DOCUMENTS[:4], HOSTILE]))
         page.keyboard.press("Control+Enter")
         page.get_by_text("5 candidates, best first.").wait_for()
         assert page.locator("#own-list li").count() == page.locator("#base-list li").count() == 5
         expected = [each.text for each in reranker.rank("sort", [*DOCUMENTS[:4], HOSTILE])]
-        shown = [text.replace("U+202E", "\u202e") for text in page.locator("#base-list .text").all_text_contents()]
-        assert shown == expected and page.locator("#base-list .hidden-letter").count() == 1
+        assert page.locator("#base-list .text").all_text_contents() == shown_as(expected)
+        assert page.locator("#base-list .hidden-letter").count() == 1
         last = expected[-1]
         for number in range(1, 6):
             button = page.locator("#own-list li").filter(has_text=last[:20]).get_by_role("button")
@@ -126,15 +126,21 @@ def test_a_person_ranks_picks_and_sees_the_head_change(reranker: Reranker, tmp_p
         assert (
             page.locator("#base-list .text").all_text_contents()[-1] == own[own.index(last.replace("\u202e", "U+202E"))]
         )
-        page.get_by_role("button", name="Use version 0").click()
-        page.get_by_text("Version 0 is in use.").wait_for()
         if folder := os.environ.get("SCREENSHOTS"):
             take(page, Path(folder))
+        page.get_by_role("button", name="Use version 0").click()
+        page.get_by_text("Version 0 is in use.").wait_for()
+        assert page.locator("#own-list .text").all_text_contents() == shown_as(expected)
         page.on("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Forget this user").click()
-        page.get_by_text("Forgotten: 5 pieces of feedback and 1 versions.").wait_for()
+        page.get_by_text("Forgotten: 5 pieces of feedback and 1 of the versions.").wait_for()
         assert page.title() == "Rank and teach" and page.locator("img").count() == 0
     assert errors == [] and hall.database is not None and hall.database.describe("me", {}) == []
+
+
+def shown_as(texts: list[str]) -> list[str]:
+    """Texts as the page shows them: letters that reorder others by their numbers."""
+    return [text.replace("\u202e", "U+202E") for text in texts]
 
 
 def take(page: Any, folder: Path) -> None:
