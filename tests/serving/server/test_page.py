@@ -122,10 +122,9 @@ def test_a_person_ranks_picks_and_sees_the_head_change(reranker: Reranker, tmp_p
         page.get_by_text("Version 0 became version 1").wait_for()
         assert "For me: version 1" in page.locator("#own-title").inner_text()
         own = page.locator("#own-list .text").all_text_contents()
-        assert own.index(last.replace("\u202e", "U+202E")) < 4, "it was last, and rose"
-        assert (
-            page.locator("#base-list .text").all_text_contents()[-1] == own[own.index(last.replace("\u202e", "U+202E"))]
-        )
+        (shown,) = shown_as([last])
+        assert own.index(shown) < 4, "it was last, and rose"
+        assert page.locator("#base-list .text").all_text_contents() == shown_as(expected)
         if folder := os.environ.get("SCREENSHOTS"):
             take(page, Path(folder))
         page.get_by_role("button", name="Use version 0").click()
@@ -136,6 +135,42 @@ def test_a_person_ranks_picks_and_sees_the_head_change(reranker: Reranker, tmp_p
         page.get_by_text("Forgotten: 5 pieces of feedback and 1 of the versions.").wait_for()
         assert page.title() == "Rank and teach" and page.locator("img").count() == 0
     assert errors == [] and hall.database is not None and hall.database.describe("me", {}) == []
+
+
+def test_responses_of_a_model_are_ranked_and_the_first_sample_is_named(reranker: Reranker, browser: Any) -> None:
+    sent: list[dict[str, Any]] = []
+
+    def answer(route: Any) -> None:
+        sent.append(route.request.post_data_json)
+        given = [{"text": text, "score": 0.0, "index": place} for place, text in enumerate(DOCUMENTS[:3])]
+        route.fulfill(json={"choices": [], "candidates": given[::-1]})
+
+    with served(hall_of(reranker)) as url:
+        page = browser.new_page(viewport={"width": 400, "height": 900})
+        page.set_default_timeout(30_000)
+        page.route("**/openapi.json", lambda route: route.fulfill(json={"paths": {"/v1/chat/completions": {}}}))
+        page.route("**/v1/chat/completions", answer)
+        page.goto(url)
+        page.get_by_label("sampled: ask the model").check()
+        page.get_by_label("Query").fill("sort")
+        page.get_by_role("button", name="Ask").click()
+        page.get_by_text("3 candidates, best first.").wait_for()
+        expected = [each.text for each in reranker.rank("sort", DOCUMENTS[:3])]
+        assert page.locator("#own-list .text").all_text_contents() == expected
+        assert (
+            page.locator("#own-list li").filter(has_text="the first sample").locator(".text").inner_text()
+            == DOCUMENTS[0]
+        )
+        assert not page.locator("#base").is_visible() and not page.locator("#head").is_visible(), "nobody can teach it"
+    assert sent == [
+        {
+            "model": "tiny",
+            "ranker": "tiny",
+            "messages": [{"role": "user", "content": "sort"}],
+            "best_of": 5,
+            "return_candidates": True,
+        }
+    ]
 
 
 def shown_as(texts: list[str]) -> list[str]:
