@@ -118,6 +118,7 @@ def run_tastes(data: Path, results: Path, console: Console, size: Size | None = 
     """
     size = size or Size()
     answers = Answers.read(data)
+    torch.set_num_threads(1)  # as many as a server's training has
     rows: list[int] = np.random.default_rng(0).permutation(len(answers.queries)).tolist()
     half = len(rows) // 2
     document: dict[str, Any] = {"size": asdict(size), "models": list(answers.models), "rankers": {}}
@@ -216,7 +217,7 @@ def _reciprocal_ranks(score: Score, batch: FeatureBatch) -> Float[np.ndarray, " 
 def _grade_of_first(score: Score, batch: FeatureBatch) -> Float[np.ndarray, " B"]:
     """The place, from 0 to 1, that the grade of a query's first output has among the grades of all."""
     first = _scores(score, batch).argmax(dim=1, keepdim=True)
-    return (batch.labels.gather(1, first) / batch.labels.amax(dim=1, keepdim=True))[:, 0].double().numpy()
+    return (batch.labels.gather(1, first) / batch.labels.amax(dim=1, keepdim=True).clamp(min=1))[:, 0].double().numpy()
 
 
 def _show(name: str, found: Mapping[str, Any], models: Sequence[str], console: Console) -> None:
