@@ -47,7 +47,7 @@ class Learner:
     def __init__(self, hall: Hall, executor: Callable[[], Executor] = own_process) -> None:
         self._hall, self._make, self._executor = hall, executor, None
         self._task: asyncio.Task[None] | None = None
-        self._folder = TemporaryDirectory(prefix="rankers-")
+        self._folder: TemporaryDirectory[str] | None = None
 
     def start(self) -> None:
         """Begin, in the running event loop."""
@@ -56,6 +56,7 @@ class Learner:
 
     def prepare(self) -> None:
         """Write down the bases, for the process that trains."""
+        self._folder = TemporaryDirectory(prefix="rankers-")
         for name in self._hall.heads:
             save_pretrained(self._hall.rerankers[name].ranker, self._base(name))
 
@@ -67,7 +68,8 @@ class Learner:
                 await self._task
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     async def learn_all(self) -> None:
         """Train everything for which there is enough new feedback now."""
@@ -141,6 +143,7 @@ class Learner:
             task.cancel()
 
     def _base(self, name: str) -> Path:
+        assert self._folder is not None
         return Path(self._folder.name) / str(list(self._hall.heads).index(name))
 
 

@@ -59,7 +59,8 @@ def served(hall: Hall) -> Iterator[str]:
 
     async def learning(app: FastAPI) -> Any:
         learner = Learner(hall, lambda: ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)))
-        learner.start()
+        if hall.database is not None:
+            learner.start()
         yield
         await learner.close()
 
