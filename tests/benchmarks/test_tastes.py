@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import tastes
+from benchmarks import machine, tastes
 from benchmarks.__main__ import main
 from language_models.encoder import Encoder
 
@@ -53,7 +53,10 @@ def test_a_user_sees_the_liked_models_output_once_in_each_group(data: Path) -> N
         assert sorted(pick.labels) == [0, 0, 1] and tuple(pick.candidates[pick.labels.index(1)].tolist()) in liked
 
 
-def test_what_is_missing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "limit_cores", lambda count: None)
     run = partial(main, ["tastes", "--results", str(tmp_path)])
     assert run() == 1 and "data: has to be set" in capsys.readouterr().out
     few = tmp_path / "few.jsonl"
