@@ -21,12 +21,13 @@ from pools import listed_pool, pool
 from postgres import database_url, postgres, postgres_server
 from run_configs import write_run_config
 from tiny_bert import WORDS, tiny_bert
-from tiny_llama import tiny_llama, tiny_qwen3
+from tiny_llama import chat_llama, tiny_llama, tiny_qwen3
 
 from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import KINDS, imports
 
 __all__ = [
+    "chat_llama",
     "database_url",
     "listed_pool",
     "pool",

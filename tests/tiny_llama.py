@@ -1,13 +1,17 @@
 """Tiny causal language models with random weights and a tokenizer of their own, in folders as the hub has them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
     LlamaConfig,
     LlamaModel,
     PretrainedConfig,
@@ -33,6 +37,12 @@ SIZES = {
     "initializer_range": 0.3,
 }
 PAD, EOS = "<|endoftext|>", "<|end|>"
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{{ raise_exception('no system here') }}{% endif %}"
+    "{{ message['role'] + ': ' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
 
 
 def save(folder: Path, config: type[PretrainedConfig], model: type[PreTrainedModel]) -> Path:
@@ -113,3 +123,17 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a Qwen3 of two layers and 32 features, for texts of up to 128 tokens."""
     return save(tmp_path_factory.mktemp("models") / "tiny-qwen3", Qwen3Config, Qwen3Model)
+
+
+@pytest.fixture(scope="session")
+def chat_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama with a chat template and a language head."""
+    folder = shutil.copytree(tiny_llama, tmp_path_factory.mktemp("models") / "chat-llama")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(1)
+    config = AutoConfig.from_pretrained(folder)
+    config.bos_token_id, config.eos_token_id = None, tokenizer.eos_token_id
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -14,10 +14,13 @@ from features.responses.generation import Generated
 from features.responses.sampling_generator import SamplingGenerator
 from features.responses.states import with_states
 from features.texts.tasks import Response, Task
-from language_models.sampling.prompt import Prompt
+from language_models.sampling.prompt import Drawing, Prompt
 from language_models.sampling.token_choice import TokenChoice
 from registry import GENERATORS
 from registry.ranges import Count, Few
+
+if TYPE_CHECKING:
+    from language_models.sampling.sampler import GrowingBatch, Sampled
 
 # Options that responses do not depend on.
 _OF_A_RUN = ("num_responses", "depths", "layer_offset", "batch_size")
@@ -82,28 +85,50 @@ class TransformersGenerator(SamplingGenerator):
         Raises:
             ConfigError: If the model or its template cannot be used.
         """
-        prompts = [Prompt(task.query_id, self.chat.prompt(task.messages)) for task in tasks]
+        prompts = [self.prompt(task) for task in tasks]
         if self.num_beams > 1:
             found = self._searched(list(zip(tasks, prompts, strict=True)), numbers, report)
             yield from found if not self.depths else with_states(self, found)
             return
         for task, sampled in zip(tasks, self._sampler.sample(prompts, numbers, report), strict=True):
-            responses = [
-                replace(
-                    self._response(each.number, each.tokens, each.log_probability, each.finish),
-                    self_certainty=each.self_certainty,
-                )
-                for each in sampled.samples
-            ]
-            states = [each.states for each in sampled.samples if each.states is not None]
-            yield Generated(
-                task,
-                responses,
-                sampled.states if states else None,
-                torch.stack(states) if states else None,
-                len(sampled.prompt.tokens),
-                None if responses else self.refusal(len(sampled.prompt.tokens)),
+            yield self.generated(task, sampled)
+
+    def prompt(self, task: Task) -> Prompt:
+        """The prompt of a task, whose responses are drawn and end as this generator says.
+
+        Raises:
+            ConfigError: If the model or its template cannot be used.
+        """
+        return Prompt(task.query_id, self.chat.prompt(task.messages), self._drawing)
+
+    def growing_batch(self, report: Report | None = None) -> "GrowingBatch":
+        """An empty batch, which prompts of this generator and of its twins can join at any time.
+
+        Args:
+            report: Called after each step.
+        """
+        from language_models.sampling.sampler import GrowingBatch  # here, since it loads transformers
+
+        return GrowingBatch(self._sampler, report or (lambda responses, tokens: None))
+
+    def generated(self, task: Task, sampled: "Sampled") -> Generated:
+        """The complete responses to the prompt of a task."""
+        responses = [
+            replace(
+                self._response(each.number, each.tokens, each.log_probability, each.finish),
+                self_certainty=each.self_certainty,
             )
+            for each in sampled.samples
+        ]
+        states = [each.states for each in sampled.samples if each.states is not None]
+        return Generated(
+            task,
+            responses,
+            sampled.states if states else None,
+            torch.stack(states) if states else None,
+            len(sampled.prompt.tokens),
+            None if responses else self.refusal(len(sampled.prompt.tokens)),
+        )
 
     def _searched(
         self, asked: Sequence[tuple[Task, Prompt]], numbers: range, report: Report | None
@@ -133,15 +158,26 @@ class TransformersGenerator(SamplingGenerator):
     def _sampler(self) -> Any:
         from language_models.sampling.sampler import Sampler  # here, since it loads transformers
 
+        drawing = self._drawing
         return Sampler(
             self.loaded,
-            TokenChoice(self.temperature, self.top_p, self.top_k),
-            end_tokens=self._ends,
-            ends_text=self._stops if self.stop else None,
+            drawing.choice,
+            end_tokens=drawing.end_tokens,
+            ends_text=drawing.ends_text,
             context=self.context,
-            max_new_tokens=self.max_new_tokens,
-            seed=self.seed,
+            max_new_tokens=drawing.max_new_tokens,
+            seed=drawing.seed,
             layers=self.layers,
             batch_size=self.batch_size,
             batch_tokens=self.batch_tokens,
+        )
+
+    @cached_property
+    def _drawing(self) -> Drawing:
+        return Drawing(
+            TokenChoice(self.temperature, self.top_p, self.top_k),
+            self._ends,
+            self._stops if self.stop else None,
+            self.max_new_tokens,
+            self.seed,
         )

@@ -99,8 +99,7 @@ class Generator(Protocol):
 
     def replies(self, chats: Sequence[Chat]) -> Iterator[Reply]:
         """Yield one reply to each chat, in order; drawn tokens depend on the chat, not on its place."""
-        ids = [hashlib.sha256(repr([dict(each) for each in chat]).encode()).hexdigest() for chat in chats]
-        tasks = [Task(id, "", chat) for id, chat in zip(ids, chats, strict=True)]
+        tasks = [Task(chat_id(chat), "", chat) for chat in chats]
         for found in self.generate(tasks, range(1)):
             if not found.responses:
                 yield Reply("", found.prompt_tokens, 0, found.refusal or "no response")
@@ -128,6 +127,15 @@ class Generator(Protocol):
             report: Called after each step, or at other progress in between.
         """
         ...
+
+
+def chat_id(chat: Chat) -> str:
+    """An id of a chat, equal for equal chats, on which the draws of its responses depend.
+
+    >>> chat_id([{"role": "user", "content": "a"}]) == chat_id([{"role": "user", "content": "b"}])
+    False
+    """
+    return hashlib.sha256(repr([dict(each) for each in chat]).encode()).hexdigest()
 
 
 def check_asking(generator: Any, temperature: float, max_new_tokens: int) -> None:

@@ -1,17 +1,44 @@
-"""Prompt: what is sampled from, and StopTexts: the strings that end a response."""
+"""Prompt: what is sampled from, Drawing: how its responses are drawn, and StopTexts: the strings that end them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
+
+from language_models.sampling.token_choice import TokenChoice
 
 # The most bytes of a character in UTF-8, and what decoders return for an incomplete character.
 _MOST_BYTES, _BROKEN = 4, "\N{REPLACEMENT CHARACTER}"
 
 
+class Drawing(NamedTuple):
+    """How the responses to a prompt are drawn, and when they end.
+
+    Args:
+        choice: How each token is chosen.
+        end_tokens: Tokens that end a response.
+        ends_text: Returns whether tokens end a response in another way, such as by a stop string.
+        max_new_tokens: Longest response in tokens, including the end token.
+        seed: Seed of all random numbers.
+    """
+
+    choice: TokenChoice
+    end_tokens: Collection[int]
+    ends_text: Callable[[Sequence[int]], bool] | None = None
+    max_new_tokens: int = 1024
+    seed: int = 0
+
+
 class Prompt(NamedTuple):
-    """The id of a prompt, which its random numbers depend on, and its tokens."""
+    """A prompt.
+
+    Args:
+        id: What its random numbers depend on, beside the seed.
+        tokens: Its tokens.
+        drawing: How its responses are drawn; None for the sampler's own way.
+    """
 
     id: str
     tokens: Sequence[int]
+    drawing: Drawing | None = None
 
 
 class StopTexts:

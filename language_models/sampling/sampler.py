@@ -17,10 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from console.progress import Report
-from language_models.sampling.prompt import Prompt
+from language_models.sampling.prompt import Drawing, Prompt
 from language_models.sampling.prompt_cache import PromptCache
 from language_models.sampling.prompt_sharing import PromptSharing, filled
-from language_models.sampling.token_choice import TokenChoice, numbers_of
+from language_models.sampling.token_choice import Chosen, TokenChoice, numbers_of
 from language_models.states.block_states import BlockStates, keeps_logits
 from registry import ConfigError
 
@@ -67,6 +67,7 @@ class Sampled:
     Args:
         prompt: The prompt.
         samples: The responses.
+        drawing: How the responses are drawn.
         states: Hidden states of the prompt's last token, one per layer.
         logits: Logits of the first response token, kept while some responses have not started.
         num_ended: Number of responses that are complete.
@@ -74,9 +75,15 @@ class Sampled:
 
     prompt: Prompt
     samples: list[Sample]
+    drawing: Drawing
     states: Float[Tensor, "L D"] | None = None
     logits: Float[Tensor, " V"] | None = None
     num_ended: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all responses are complete."""
+        return self.num_ended == len(self.samples)
 
 
 class Sampler:
@@ -114,9 +121,9 @@ class Sampler:
     ) -> None:
         if max_new_tokens < 1 or batch_size < 1:
             raise ValueError(f"max_new_tokens ({max_new_tokens}) and batch_size ({batch_size}) must be at least 1")
-        self.choice, self.batch_size, self.batch_tokens = choice, batch_size, batch_tokens
-        self._model, self._end_tokens, self._ends_text = model, end_tokens, ends_text
-        self._context, self._max_new_tokens, self._seed = context, max_new_tokens, seed
+        self.drawing = Drawing(choice, end_tokens, ends_text, max_new_tokens, seed)
+        self.batch_size, self.batch_tokens = batch_size, batch_tokens
+        self._model, self._context = model, context
         self.device = model.get_input_embeddings().weight.device
         sharing = PromptSharing(model)
         self.shared, self.attention = _shares(model, sharing, context), sharing.attention
@@ -131,48 +138,57 @@ class Sampler:
             numbers: The numbers of the responses to sample.
             report: Called after each step.
         """
-        found = [Sampled(prompt, self._begun(prompt, numbers)) for prompt in prompts]
-        batch = _Batch(self, found, report or (lambda responses, tokens: None))
-        for each in found:
-            while each.num_ended < len(each.samples):
+        batch = GrowingBatch(self, report or (lambda responses, tokens: None))
+        for each in [batch.add(prompt, numbers) for prompt in prompts]:
+            while not each.has_ended:
                 batch.advance()
             each.logits = None
             yield each
+
+    def begin(self, prompt: Prompt, numbers: range) -> Sampled:
+        """The responses with these numbers to a prompt, without tokens yet."""
+        drawing = prompt.drawing or self.drawing
+        room = drawing.max_new_tokens
+        if self._context is not None:
+            room = min(room, self._context - len(prompt.tokens))
+        if room < 1 or not prompt.tokens:
+            return Sampled(prompt, [], drawing)
+        samples = [Sample(number, numbers_of(drawing.seed, prompt.id, number, room)) for number in numbers]
+        return Sampled(prompt, samples, drawing)
 
     def logits(self, ids: Int[Tensor, "B T"], inputs: dict[str, Any]) -> Float[Tensor, "B V"]:
         """The logits of the next token, in fp32."""
         return self._model(input_ids=ids, **inputs, **self._last_only).logits[:, -1].float()
 
-    def end_of(self, sample: Sample) -> str | None:
-        """Why a response ends with its last token; None if it goes on."""
-        if sample.tokens[-1] in self._end_tokens or (self._ends_text and self._ends_text(sample.tokens)):
-            return "stop"
-        return "length" if len(sample.tokens) == len(sample.draws) else None
 
-    def _begun(self, prompt: Prompt, numbers: range) -> list[Sample]:
-        room = self._max_new_tokens
-        if self._context is not None:
-            room = min(room, self._context - len(prompt.tokens))
-        if room < 1 or not prompt.tokens:
-            return []
-        return [Sample(number, numbers_of(self._seed, prompt.id, number, room)) for number in numbers]
-
-
-class _Batch:
+class GrowingBatch:
     """The responses that grow now, in the order of the cache's rows, and those that wait.
+
+    Prompts may be added at any time: their responses join as soon as enough rows are free, or, where a model's own
+    attention has to be used, when the batch is empty.
 
     Args:
         sampler: The sampler, with its options.
-        prompts: The prompts and their responses.
         report: Called after each step.
     """
 
-    def __init__(self, sampler: Sampler, prompts: Sequence[Sampled], report: Report) -> None:
+    def __init__(self, sampler: Sampler, report: Report) -> None:
         self._sampler, self._report = sampler, report
         self._cache = PromptCache(shared=sampler.shared)
-        self._waiting = deque((prompt, sample) for prompt in prompts for sample in prompt.samples)
+        self._waiting: deque[tuple[Sampled, Sample]] = deque()
         self._rows: list[tuple[Sampled, Sample]] = []
         self._read: list[Sampled] = []
+
+    def add(self, prompt: Prompt, numbers: range) -> Sampled:
+        """Let the responses with these numbers to a prompt wait; they grow in the result."""
+        sampled = self._sampler.begin(prompt, numbers)
+        self._waiting.extend((sampled, sample) for sample in sampled.samples)
+        return sampled
+
+    def drop(self, sampled: Sampled) -> None:
+        """Give up the responses to a prompt that are not complete."""
+        self._waiting = deque(each for each in self._waiting if each[0] is not sampled)
+        self._remove([row for row, (of, _) in enumerate(self._rows) if of is sampled])
 
     @torch.no_grad()
     def advance(self) -> None:
@@ -239,7 +255,7 @@ class _Batch:
         """Choose the next token of these rows; return the rows that are complete."""
         growing = [self._rows[row][1] for row in rows]
         draws = torch.tensor([sample.draws[len(sample.tokens)] for sample in growing], dtype=torch.float64)
-        chosen = self._sampler.choice(logits, draws.to(logits.device))
+        chosen = self._chosen(rows, logits, draws.to(logits.device))
         leaving = []
         for row, sample, token, added, certainty in zip(
             rows, growing, *(each.tolist() for each in chosen), strict=True
@@ -247,18 +263,41 @@ class _Batch:
             sample.tokens.append(token)
             sample.log_probability += added
             sample.certainty += certainty
-            sample.finish = self._sampler.end_of(sample)
+            sample.finish = _end_of(sample, self._rows[row][0].drawing)
             if sample.finish and not self._sampler.states.layers:
                 leaving.append(row)
         return leaving
 
+    def _chosen(self, rows: Sequence[int], logits: Float[Tensor, "n V"], draws: Float[Tensor, " n"]) -> Chosen:
+        """The next token of each of these rows, each by the choice of its prompt."""
+        places: dict[TokenChoice, list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(self._rows[row][0].drawing.choice, []).append(place)
+        if len(places) == 1:
+            (choice,) = places
+            return choice(logits, draws)
+        found = [choice(logits[some], draws[some]) for choice, some in places.items()]
+        order = torch.tensor([place for some in places.values() for place in some], device=logits.device).argsort()
+        return Chosen(*(torch.cat(parts)[order] for parts in zip(*found, strict=True)))
+
     def _leave(self, rows: Sequence[int], num_tokens: int) -> None:
-        for row in sorted(rows, reverse=True):
+        for row in rows:
             self._rows[row][0].num_ended += 1
+        self._remove(rows)
+        self._report(len(rows), num_tokens)
+
+    def _remove(self, rows: Sequence[int]) -> None:
+        for row in sorted(rows, reverse=True):
             self._cache.remove_row(row)
             self._rows[row] = self._rows[-1]
             self._rows.pop()
-        self._report(len(rows), num_tokens)
+
+
+def _end_of(sample: Sample, drawing: Drawing) -> str | None:
+    """Why a response ends with its last token; None if it goes on."""
+    if sample.tokens[-1] in drawing.end_tokens or (drawing.ends_text and drawing.ends_text(sample.tokens)):
+        return "stop"
+    return "length" if len(sample.tokens) == len(sample.draws) else None
 
 
 def _shares(model: Any, sharing: PromptSharing, context: int | None) -> bool:

@@ -1,6 +1,5 @@
 """The generator turns messages into responses with text, tokens, log-probability, end and hidden states."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_llama import EOS
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from features.generators.recorded import RecordedGenerator
 from features.generators.transformers import TransformersGenerator
@@ -17,27 +16,6 @@ from features.responses.states import with_states
 from features.texts.tasks import Response, Task
 from language_models.chat_template import ChatTemplate
 from registry import GENERATORS, ConfigError
-
-TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'system' %}"
-    "{{ raise_exception('no system here') }}{% endif %}"
-    "{{ message['role'] + ': ' + message['content'] + '<|end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
-)
-
-
-@pytest.fixture(scope="session")
-def chat_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Llama with a chat template and a language head."""
-    folder = shutil.copytree(tiny_llama, tmp_path_factory.mktemp("models") / "chat-llama")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(1)
-    config = AutoConfig.from_pretrained(folder)
-    config.bos_token_id, config.eos_token_id = None, tokenizer.eos_token_id
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
 
 
 def task(text: str, **fields: Any) -> Task:

@@ -9,10 +9,10 @@ import transformers
 from tiny_causal import MODELS, texts_of, tiny_causal
 from tokenizers import Tokenizer, decoders, models
 
-from language_models.sampling.prompt import Prompt, StopTexts
+from language_models.sampling.prompt import Drawing, Prompt, StopTexts
 from language_models.sampling.prompt_cache import ATTENTION, PromptCache
 from language_models.sampling.prompt_sharing import PromptSharing
-from language_models.sampling.sampler import Sample, Sampled, Sampler
+from language_models.sampling.sampler import GrowingBatch, Sample, Sampled, Sampler
 from language_models.sampling.token_choice import TokenChoice, numbers_of
 from registry import ConfigError
 
@@ -105,6 +105,43 @@ def test_choices_are_followed(choice: TokenChoice) -> None:
     made = Sampler(tiny_causal("llama"), choice, end_tokens=ENDS, max_new_tokens=12)
     for each in made.sample(prompts(), range(4)):
         check("llama", each, 12, choice, ())
+
+
+def test_a_prompt_may_join_and_leave_while_others_grow() -> None:
+    made = sampler("llama", batch_size=9, max_new_tokens=24)
+    alone = [next(made.sample([prompt], range(4))) for prompt in prompts()]
+    batch = GrowingBatch(made, lambda responses, tokens: None)
+    first, left = batch.add(prompts()[0], range(4)), batch.add(prompts()[1], range(4))
+    for _ in range(3):
+        batch.advance()
+    batch.drop(left)
+    later = batch.add(prompts()[2], range(4))
+    while not (first.has_ended and later.has_ended):
+        batch.advance()
+    for found, expected in ((first, alone[0]), (later, alone[2])):
+        assert [each.tokens for each in found.samples] == [each.tokens for each in expected.samples]
+        for each, other in zip(found.samples, expected.samples, strict=True):
+            assert each.states is not None and other.states is not None
+            torch.testing.assert_close(each.states, other.states, atol=1e-4, rtol=1e-4)
+    assert not left.has_ended and max(len(each.tokens) for each in left.samples) <= 4
+
+
+def test_each_prompt_may_have_its_own_drawing() -> None:
+    made = sampler("llama", batch_size=7)
+    drawings = [
+        Drawing(TokenChoice(0.0), {2}, max_new_tokens=4),
+        Drawing(TokenChoice(1.3, top_p=0.9), ENDS, max_new_tokens=9, seed=5),
+        None,
+    ]
+    asked = [prompt._replace(drawing=drawing) for prompt, drawing in zip(prompts(), drawings, strict=True)]
+    for prompt, drawing, found in zip(prompts(), drawings, made.sample(asked, range(5)), strict=True):
+        usual = {} if drawing is None else {"end_tokens": drawing.end_tokens}
+        usual |= {} if drawing is None else {"max_new_tokens": drawing.max_new_tokens, "seed": drawing.seed}
+        choice = TokenChoice() if drawing is None else drawing.choice
+        own = {"end_tokens": ENDS, "max_new_tokens": 24, "context": 128, "layers": LAYERS, **usual}
+        (alone,) = Sampler(tiny_causal("llama"), choice, **own).sample([prompt], range(5))
+        assert [each.tokens for each in found.samples] == [each.tokens for each in alone.samples]
+        assert [each.finish for each in found.samples] == [each.finish for each in alone.samples]
 
 
 def test_prompts_are_read_once_and_ended_responses_leave() -> None:
