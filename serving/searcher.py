@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from language_models.encoder import Encoder
 from rankers.checkpoint import load_ranker
@@ -18,6 +21,7 @@ from ranking.stores.candidate_pool import CandidatePool
 from ranking.stores.joined_pool import DECIDES_VECTORS
 from ranking.texts import check_texts
 from registry import ConfigError
+from serving.slices import Share
 
 S = TypeVar("S", bound="Searcher")
 
@@ -43,12 +47,14 @@ class Searcher:
     Args:
         ranker: A trained LRanker.
         pool: A candidate pool made by the encoder of the ranker's training; it may have other candidates.
+        share: Where other processes search slices of the pool: called with the search of this process's slice, vectors
+            and a number of candidates. None to search the whole pool here.
 
     Raises:
         ConfigError: If another encoder made the pool, or scores have a share of an encoder that is not known.
     """
 
-    def __init__(self, ranker: LRanker, pool: CandidatePool) -> None:
+    def __init__(self, ranker: LRanker, pool: CandidatePool, share: Share | None = None) -> None:
         ours, theirs = ranker.encoder or {}, pool.encoder or {}
         # Fields of queries do not matter: the ranker embeds queries itself.
         for field in (*DECIDES_VECTORS, "feature_dim"):
@@ -64,7 +70,7 @@ class Searcher:
             problem = f"the ranker's scores have a share of {self._share:g} of an encoder that the pool does not name."
             raise ConfigError("ranker.mixing", problem, cure="train with ranker.mixing=null")
         self._encoder = Encoder(**ours) if self._share else None
-        self.ranker, self.pool = ranker.eval(), pool
+        self.ranker, self.pool, self._shared = ranker.eval(), pool, share
         ranker.attach(pool)
 
     @classmethod
@@ -105,12 +111,28 @@ class Searcher:
         if self._encoder is not None:
             start = self._encoder.encode(queries, prompt=self._encoder.query_prompt).to(vectors.device)
             vectors = mix(vectors.unsqueeze(1), start, self._share)[:, 0]
-        candidates, scales = self.ranker.candidates_to_rank(), self.ranker.candidate_scales()
-        scores, rows = best(vectors, candidates, min(top_k, self.pool.num_candidates), inverse_norms=scales)
+        k = min(top_k, self.pool.num_candidates)
+        if self._shared is None:
+            scores, rows = self.search(vectors, k)
+        else:
+            scores, rows = self._shared(partial(self.search, distributed=True), vectors, k)
         return [
             [FoundCandidate(self.pool.id(row), self.pool.text(row), score) for row, score in zip(*found, strict=True)]
             for found in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
+
+    def search(
+        self, vectors: Float[Tensor, "Q E"], k: int, *, distributed: bool = False
+    ) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
+        """The highest scores of the pool for queries' vectors, and their rows.
+
+        Args:
+            vectors: The vectors.
+            k: How many to find.
+            distributed: Whether each process searches only its slice of the pool; all must pass the same vectors.
+        """
+        candidates, scales = self.ranker.candidates_to_rank(), self.ranker.candidate_scales()
+        return best(vectors, candidates, k, inverse_norms=scales, distributed=distributed)
 
     def _batch(self, queries: Sequence[str]) -> PoolBatch:
         tokens = [torch.tensor(ids) for ids in self.ranker.tokenize(queries)]
