@@ -14,13 +14,14 @@ from starlette.middleware import Middleware
 from serving.server.errors import RequestError, error_body, status_of
 from serving.server.gate import Gate
 from serving.server.hall import Hall
-from serving.server.routes import feedback, health, models, page, rerank, route, search, tei, users
+from serving.server.routes import chat, docs, feedback, health, models, page, rerank, route, search, tei, users
 
 _FIELD = re.compile("[a-z_]+|[0-9]+")
 
 ROUTERS: Sequence[APIRouter] = (
     rerank.router,
     tei.router,
+    chat.router,
     search.router,
     route.router,
     feedback.router,
@@ -28,6 +29,7 @@ ROUTERS: Sequence[APIRouter] = (
     models.router,
     health.router,
     page.router,
+    docs.router,
 )
 
 
@@ -49,7 +51,9 @@ def create_app(hall: Hall, load: Callable[[FastAPI], AsyncIterator[None]] | None
     app = FastAPI(
         title="rankers",
         version=version("rankers"),
-        description="Trained rankers: rerank documents, search pools, choose language models.",
+        description="Trained rankers: rerank documents, answer chats, search pools, choose language models.",
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
+        redoc_url=None,
         lifespan=lifespan,
         middleware=[Middleware(Gate, hall=hall)],
     )

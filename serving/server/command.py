@@ -13,17 +13,21 @@ from registry import ConfigError
 from serving.server.settings import Settings
 
 KEY = "RANKERS_API_KEY"
+ENDPOINT_KEY = "RANKERS_ENDPOINT_KEY"
 _SHORTEST_KEY = 16
 
 EXAMPLES = f"""examples:
   python -m serving runs/quickstart/2026-01-31_12-00-00
   python -m serving functions=runs/quickstart/2026-01-31_12-00-00 pool=runs/lranker_quickstart/2026-01-31_12-00-00
   {KEY}=... python -m serving my-reranker --host 0.0.0.0 --port 8080
+  python -m serving runs/reward_model_math/TIME --endpoint http://localhost:9000/v1 --endpoint-model NAME
+  torchrun --nproc_per_node=2 -m serving runs/lranker_quickstart/2026-01-31_12-00-00 --pool NAME=FOLDER
   python -m serving export --help
 
-Routes: /rerank, /v1/rerank, /v2/rerank, /tei/rerank, /v1/search, /v1/route, /v1/feedback, /v1/users, /v1/models,
-/health, /ready, /metrics; /docs describes them, and / is a page to try them. SIGTERM and Ctrl-C end the server after it
-has answered what it has begun."""
+Routes: /rerank, /v1/rerank, /v2/rerank, /tei/rerank, /v1/chat/completions, /v1/search, /v1/route, /v1/feedback,
+/v1/users, /v1/models, /health, /ready, /metrics; /docs describes them, and / is a page to try them. SIGTERM and Ctrl-C
+end the server after it has answered what it has begun. Where torchrun starts several processes, each searches a slice
+of every pool, and the first one has the address."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or off (default: feedback.sqlite in the folder of the first run that can learn)",
     )
     parser.add_argument("--api-key-file", type=Path, help=f"a file with the API key (default: ${KEY}, if it is set)")
+    parser.add_argument("--endpoint", metavar="URL", help="where the responses to chats come from, such as .../v1")
+    parser.add_argument("--endpoint-model", metavar="NAME", help=f"its model; its key is ${ENDPOINT_KEY}, if it is set")
     for name, unit in _NUMBERS.items():
         kind: Any = type(getattr(default, name))
         option = f"--{name.replace('_', '-')}"
@@ -58,6 +64,10 @@ _NUMBERS = {
     "timeout": "seconds until a request is given up",
     "learn_after": "new feedback of a user after which the user's head is trained",
     "learn_every": "most seconds until feedback is seen that another server of the same database took",
+    "max_candidates": "most candidates of a chat",
+    "max_tokens": "most tokens of a candidate",
+    "max_waiting_candidates": "most candidates that wait or are sampled; more are refused with 429",
+    "chat_timeout": "seconds until a chat is given up",
     "num_remembered": "texts whose vectors each ranker remembers; 0 for none",
 }
 
@@ -83,14 +93,30 @@ def serve(chosen: argparse.Namespace) -> int:
         raise ConfigError(
             str(error.name), "is not installed.", cure='pip install -c constraints.txt -e ".[serve]"'
         ) from error
-    from serving.server.loading import keep_feedback, load, named
+    from serving.chat.endpoint import Endpoint
+    from serving.server.loading import follow, keep_feedback, load, named
+    from serving.slices import Slices
 
     runs, pools = named(chosen.runs, "run"), named(chosen.pool, "pool")
     settings = Settings(api_key=_key(chosen.api_key_file), **_chosen(chosen))
     if settings.api_key is None and not _is_loopback(chosen.host):
         cure = f"set {KEY}, or --api-key-file, or listen on 127.0.0.1"
         raise ConfigError("--host", f"{chosen.host} lets other machines in, and there is no API key.", cure=cure)
+    if (chosen.endpoint is None) != (chosen.endpoint_model is None):
+        raise ConfigError("--endpoint", "needs --endpoint-model, and the other way round.")
+    endpoint = None
+    if chosen.endpoint is not None:
+        key = os.environ.get(ENDPOINT_KEY, "").strip() or None
+        endpoint = Endpoint(chosen.endpoint, chosen.endpoint_model, key, settings.chat_timeout)
     set_up_logs()
+    # uvicorn ends the process by the signal that it got, and a server that has ended in order should exit with 0; the
+    # other processes of torchrun, which get it too, wait for the first one.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda signum, frame: None)
+    slices = Slices.of_launch()
+    if slices is not None and not slices.is_first:
+        follow(runs, pools, slices)
+        return 0
     hall = Hall(settings)
     learner = Learner(hall)
     failures: list[Exception] = []
@@ -103,7 +129,7 @@ def serve(chosen: argparse.Namespace) -> int:
 
     async def run() -> None:
         try:
-            await asyncio.to_thread(load, hall, runs, pools, chosen.models)
+            await asyncio.to_thread(load, hall, runs, pools, chosen.models, endpoint, slices)
             keeps = await asyncio.to_thread(keep_feedback, hall, runs, chosen.database)
         except Exception as error:
             failures.append(error)
@@ -114,13 +140,10 @@ def serve(chosen: argparse.Namespace) -> int:
         while not server.started:
             await asyncio.sleep(0.01)
         hall.is_ready = True
-        listed = ", ".join(f"{name} ({kind})" for name, kind in hall.kinds.items())
+        listed = ", ".join(f"{name} ({', '.join(hall.does(name))})" for name in hall.kinds)
         host, port = server.servers[0].sockets[0].getsockname()[:2]
         print(f"Ready: http://{f'[{host}]' if ':' in host else host}:{port} serves {listed}", flush=True)
 
-    # uvicorn ends the process by the signal that it got, and a server that has ended in order should exit with 0.
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda signum, frame: None)
     config = uvicorn.Config(
         create_app(hall, loading),
         chosen.host,
@@ -128,10 +151,12 @@ def serve(chosen: argparse.Namespace) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=round(settings.timeout) + 1,
+        timeout_graceful_shutdown=round(max(settings.timeout, settings.chat_timeout)) + 1,
     )
     server = uvicorn.Server(config)
     server.run()
+    if slices is not None:
+        slices.close()
     if failures:
         raise failures[0]
     return 0

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -12,14 +13,19 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from language_models.chat_template import Message
+from language_models.language_model import LanguageModel
+from serving.chat.best_of import Answer, BestOf, ChatQuestion
+from serving.chat.endpoint import Endpoint
 from serving.feedback.database import FeedbackDatabase
 from serving.feedback.heads import Heads, can_be_personal
 from serving.model_router import ModelChoice, ModelRouter, RoutedModel
 from serving.reranker import Asked, Reranker, Score
 from serving.searcher import FoundCandidate, Searcher
 from serving.server.batcher import Batcher
+from serving.server.endpoint_chat import EndpointChat
 from serving.server.errors import RequestError
 from serving.server.metrics import Metrics
+from serving.server.sampling import SamplingQueue
 from serving.server.settings import Settings
 
 logger = logging.getLogger("serving")
@@ -85,6 +91,8 @@ class Hall:
         self.searchers: dict[str, dict[str, Searcher]] = {}
         """The pools of each ranker by name; the first one is its own."""
         self.routers: dict[str, ModelRouter] = {}
+        self.chats: dict[str, SamplingQueue | EndpointChat] = {}
+        """What samples the responses that a ranker chooses from."""
         self.is_ready = False
         """Whether all rankers are loaded and the server is not shutting down."""
         self.started = int(time.time())
@@ -94,14 +102,31 @@ class Hall:
         """The users' rankers over those rankers that users can teach."""
         self.told = asyncio.Event()
         """Set when a user has given feedback."""
+        self._chooses: dict[str, Score] = {}
+        self._locks: dict[str, AbstractContextManager[Any]] = {}
         self._rerank: dict[str, Batcher[RerankQuestion, Reranked]] = {}
         self._search: dict[tuple[str, str], Batcher[SearchQuestion, list[FoundCandidate]]] = {}
         self._route: dict[str, Batcher[RouteQuestion, list[ModelChoice]]] = {}
 
     def add_reranker(self, name: str, reranker: Reranker) -> None:
-        """Add a ranker of texts."""
+        """Add a ranker of texts; one whose model also samples comes after `add_chat`, since both share the model."""
         self.rerankers[name] = reranker
-        self._rerank[name] = self._batcher(name, partial(_reranked, reranker))
+        chat = self.chats.get(name)
+        lock = chat.lock if isinstance(chat, SamplingQueue) else nullcontext()
+        self._rerank[name] = self._batcher(name, partial(_reranked, reranker, lock))
+        self._locks[name] = lock
+
+    def add_chat(self, name: str, best_of: BestOf) -> None:
+        """Add a ranker with the language model that samples its responses in this process."""
+        self._chooses[name] = best_of.ranker
+        self._add_chat(name, SamplingQueue(best_of, partial(self._chooser, name), self.settings))
+
+    def add_endpoint_chat(self, name: str, endpoint: Endpoint) -> None:
+        """Let a ranker of texts, which is here already, choose among the responses of an endpoint."""
+        reads_chats = isinstance(self.rerankers[name].encoder, LanguageModel)
+        self._add_chat(
+            name, EndpointChat(endpoint, partial(self._scores, name), self.settings, reads_chats=reads_chats)
+        )
 
     def add_searcher(self, name: str, pool: str, searcher: Searcher) -> None:
         """Add a ranker with a pool; the first pool of a ranker is the one that is searched by default."""
@@ -122,9 +147,13 @@ class Hall:
 
     @property
     def kinds(self) -> dict[str, str]:
-        """What each ranker does, by name: rerank, search or route."""
-        kinds = dict.fromkeys(self.rerankers, "rerank") | dict.fromkeys(self.searchers, "search")
-        return kinds | dict.fromkeys(self.routers, "route")
+        """What each ranker does, by name: rerank, search or route; chat if it does nothing else."""
+        kinds = dict.fromkeys(self.chats, "chat") | dict.fromkeys(self.rerankers, "rerank")
+        return kinds | dict.fromkeys(self.searchers, "search") | dict.fromkeys(self.routers, "route")
+
+    def does(self, name: str) -> list[str]:
+        """All that a ranker does."""
+        return [self.kinds[name]] + (["chat"] if name in self.chats and self.kinds[name] != "chat" else [])
 
     def named(self, kind: str, name: str | None) -> str:
         """The name of the ranker that a request means: by default the first of the kind.
@@ -134,7 +163,7 @@ class Hall:
         """
         if not self.is_ready:
             raise RequestError(503, "the rankers are not loaded, or the server is shutting down", {"Retry-After": "2"})
-        names = [each for each, its in self.kinds.items() if its == kind]
+        names = list(self.chats) if kind == "chat" else [each for each, its in self.kinds.items() if its == kind]
         if name is None and names:
             return names[0]
         if name in names:
@@ -162,7 +191,9 @@ class Hall:
             RequestError: If users cannot teach this ranker.
             SQLAlchemyError: If the database does not answer.
         """
-        return self.rerankers[name].ranker if user is None else self.heads_of(name).head(user).score
+        if user is not None:
+            return self.heads_of(name).head(user).score
+        return self._chooses[name] if name in self._chooses else self.rerankers[name].ranker
 
     async def rerank(self, name: str, question: RerankQuestion) -> Reranked:
         """The scores of documents by a named ranker, or by the head of the question's user.
@@ -179,7 +210,12 @@ class Hall:
 
     async def borrow(self, name: str, work: Callable[[], T]) -> T:
         """What a function returns that has a named ranker and its encoder for itself while it runs."""
-        return await self._rerank[name].borrow(work)
+
+        def alone() -> T:
+            with self._locks[name]:
+                return work()
+
+        return await self._rerank[name].borrow(alone)
 
     async def search(self, name: str, pool: str | None, question: SearchQuestion) -> tuple[str, list[FoundCandidate]]:
         """The best candidates of a pool, with the pool's name."""
@@ -193,13 +229,42 @@ class Hall:
         """The models for a query, best first."""
         return await self._route[name].ask(question)
 
+    async def chat(self, name: str, question: ChatQuestion, user: str | None = None) -> Answer:
+        """The candidates of a chat, best first.
+
+        Raises:
+            RequestError: If there is no room or no time for it, or the endpoint fails.
+            ChatRefused: If the language model cannot answer this chat.
+        """
+        answer = await self.chats[name].ask(question, user)
+        self.metrics.answer(name, answer)
+        if not all(math.isfinite(each.score) for each in answer.candidates):
+            raise RequestError(500, NOT_A_NUMBER)
+        return answer
+
     async def close(self) -> None:
         """Take no more requests, and answer those that wait."""
         self.is_ready = False
+        for chat in self.chats.values():
+            await chat.close()
         for batcher in (*self._rerank.values(), *self._search.values(), *self._route.values()):
             await batcher.close()
         if self.database is not None:
             self.database.close()
+
+    def _add_chat(self, name: str, chat: SamplingQueue | EndpointChat) -> None:
+        self.chats[name] = chat
+        self.metrics.watch_queue(f"{name}/chat", lambda: chat.size)
+
+    async def _chooser(self, name: str, user: str | None) -> Score:
+        """What scores the responses to a user's chat; clients may name users to rankers that learn from none."""
+        return await from_database(self.ranker_of, name, user if name in self.heads else None)
+
+    async def _scores(
+        self, name: str, query: str | Sequence[Message], documents: Sequence[str], user: str | None
+    ) -> list[float]:
+        question = RerankQuestion(query, documents, user=user if name in self.heads else None)
+        return (await self.rerank(name, question)).scores
 
     def _batcher(self, name: str, work: Callable[[Sequence[Any]], Sequence[Any]]) -> Batcher[Any, Any]:
         settings = self.settings
@@ -228,13 +293,16 @@ async def from_database(work: Callable[..., T], *arguments: Any) -> T:
         raise RequestError(503, "the database of feedback does not answer", {"Retry-After": "2"}) from error
 
 
-def _reranked(reranker: Reranker, questions: Sequence[RerankQuestion]) -> list[Reranked | Exception]:
+def _reranked(
+    reranker: Reranker, lock: AbstractContextManager[Any], questions: Sequence[RerankQuestion]
+) -> list[Reranked | Exception]:
     prepared = [_prepared(reranker, question) for question in questions]
     kept = [
         (each[0], question.score) for each, question in zip(prepared, questions, strict=True) if isinstance(each, tuple)
     ]
     by = [score or reranker.ranker for _, score in kept] if any(score for _, score in kept) else None
-    scores = iter(reranker.score([asked for asked, _ in kept], by))
+    with lock:
+        scores = iter(reranker.score([asked for asked, _ in kept], by))
     return [
         each if isinstance(each, Exception) else _with_scores(next(scores).tolist(), *each[1:]) for each in prepared
     ]

@@ -1,8 +1,12 @@
 """Loading: from paths of runs to the rankers of a hall."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from features.sources.own.routing import Routing
 from rankers.base import Ranker
@@ -12,15 +16,19 @@ from rankers.routers.router import Router
 from rankers.routers.router_bert import RouterBERT
 from ranking.stores.candidate_pool import CandidatePool
 from registry import ConfigError, load_config
+from serving.chat.best_of import BestOf, generator_of
+from serving.chat.endpoint import Endpoint
 from serving.feedback.database import FeedbackDatabase
 from serving.feedback.heads import can_be_personal
 from serving.model_router import ModelRouter, RoutedModel
 from serving.reranker import Reranker
 from serving.searcher import Searcher
 from serving.server.hall import Hall
+from serving.slices import Slices
 from training.checking import build_extractor
 
 FEEDBACK_FILE = "feedback.sqlite"
+logger = logging.getLogger("serving")
 
 _OWN = "own"
 
@@ -58,7 +66,14 @@ def named(given: Sequence[str], what: str) -> list[Named]:
     return list(found.values())
 
 
-def load(hall: Hall, runs: Sequence[Named], pools: Sequence[Named] = (), models: Path | None = None) -> None:
+def load(
+    hall: Hall,
+    runs: Sequence[Named],
+    pools: Sequence[Named] = (),
+    models: Path | None = None,
+    endpoint: Endpoint | None = None,
+    slices: Slices | None = None,
+) -> None:
     """Load the rankers of runs into a hall.
 
     Args:
@@ -66,6 +81,8 @@ def load(hall: Hall, runs: Sequence[Named], pools: Sequence[Named] = (), models:
         runs: The rankers.
         pools: Pools that every LRanker searches beside its own.
         models: A file of the language models that routers choose from; None for that of the run.
+        endpoint: Where the responses to chats come from; None for the models of rankers of responses, in this process.
+        slices: The processes that share the pools, of which this is the first one; None to search them alone.
 
     Raises:
         ConfigError: If a ranker, its encoder or a pool cannot be loaded.
@@ -76,21 +93,20 @@ def load(hall: Hall, runs: Sequence[Named], pools: Sequence[Named] = (), models:
     for run in runs:
         ranker = load_ranker(run.path)
         if isinstance(ranker, LRanker):
-            own = _own_pool(run.path)
-            places = ([Named(_OWN, own)] if own is not None else []) + list(pools)
-            if not places:
-                raise ConfigError(str(run.path), "the run's own pool is not here.", cure="--pool NAME=FOLDER")
-            for number, pool in enumerate(places):
-                # Attaching a pool changes the ranker, so each pool has one of its own.
-                each = ranker if number == 0 else load_ranker(run.path)
-                assert isinstance(each, LRanker)
-                searcher = Searcher(each, CandidatePool.open(pool.path))
+            for pool, searcher in _searchers(ranker, run, pools, slices, sum(map(len, hall.searchers.values()))):
                 searcher.rank(["a query"], 1)
-                hall.add_searcher(run.name, pool.name, searcher)
+                hall.add_searcher(run.name, pool, searcher)
         elif isinstance(ranker, Router | RouterBERT):
             hall.add_router(run.name, ModelRouter(_reranker(hall, ranker, run.path), _models(run.path, models)))
-        else:
+        elif endpoint is not None:
             hall.add_reranker(run.name, _reranker(hall, ranker, run.path))
+            hall.add_endpoint_chat(run.name, endpoint)
+        else:
+            best_of = _best_of(ranker, run.path)
+            if best_of is not None:
+                hall.add_chat(run.name, best_of)
+            if best_of is None or not ranker.extra:
+                hall.add_reranker(run.name, _reranker(hall, ranker, run.path, best_of))
 
 
 def keep_feedback(hall: Hall, runs: Sequence[Named], database: str | None = None) -> bool:
@@ -115,9 +131,62 @@ def keep_feedback(hall: Hall, runs: Sequence[Named], database: str | None = None
     return True
 
 
-def _reranker(hall: Hall, ranker: Ranker, path: Path) -> Reranker:
+def follow(runs: Sequence[Named], pools: Sequence[Named], slices: Slices) -> None:
+    """In all processes but the first: search the own slices of its pools until it ends.
+
+    Raises:
+        ConfigError: If a ranker or a pool cannot be loaded.
+        RuntimeError: If the first process has died.
+    """
+    searchers: list[Searcher] = []
+    for run in runs:
+        if isinstance(ranker := load_ranker(run.path), LRanker):
+            searchers += [searcher for _, searcher in _searchers(ranker, run, pools)]
+    device = searchers[0].ranker.device if searchers else torch.device("cpu")
+    slices.follow([partial(each.search, distributed=True) for each in searchers], device)
+
+
+def _searchers(
+    ranker: LRanker, run: Named, pools: Sequence[Named], slices: Slices | None = None, first: int = 0
+) -> Iterator[tuple[str, Searcher]]:
+    """Each pool of a ranker by name; `first` is the number of its first pool among all pools of the server."""
+    for number, pool in enumerate(_pools(run, pools)):
+        # Attaching a pool changes the ranker, so each pool has one of its own.
+        own = ranker if number == 0 else load_ranker(run.path)
+        assert isinstance(own, LRanker)
+        share = None if slices is None else partial(slices.search, first + number)
+        yield pool.name, Searcher(own, CandidatePool.open(pool.path), share)
+
+
+def _pools(run: Named, pools: Sequence[Named]) -> list[Named]:
+    """The pools of an LRanker: its own, if it is here, and those that were named."""
+    own = _own_pool(run.path)
+    found = ([Named(_OWN, own)] if own is not None else []) + list(pools)
+    if not found:
+        raise ConfigError(str(run.path), "the run's own pool is not here.", cure="--pool NAME=FOLDER")
+    return found
+
+
+def _best_of(ranker: Ranker, path: Path) -> BestOf | None:
+    """A ranker of responses with its model, which has answered once; None if it cannot sample in this process."""
+    try:
+        generator = generator_of(ranker, path)
+        if generator is None:
+            return None
+        best_of = BestOf(ranker, generator)
+        best_of.ask([best_of.question([{"role": "user", "content": "a query"}], num_candidates=2, max_tokens=2)])
+        return best_of
+    except (ConfigError, ValueError) as error:
+        logger.warning("no chat", extra={"fields": {"event": "no chat", "run": str(path), "reason": str(error)}})
+        return None
+
+
+def _reranker(hall: Hall, ranker: Ranker, path: Path, best_of: BestOf | None = None) -> Reranker:
     """A ranker that has ranked once, so that its models are loaded and known to work."""
-    reranker = Reranker.of(ranker, path, num_remembered=hall.settings.num_remembered)
+    if best_of is not None:  # its model is in memory already
+        reranker = Reranker(ranker, best_of.generator)
+    else:
+        reranker = Reranker.of(ranker, path, num_remembered=hall.settings.num_remembered)
     reranker.rank("a query", ["a document"])
     return reranker
 

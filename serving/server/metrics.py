@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from serving.chat.best_of import Answer
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_CHAT_SECONDS = (0.0005, 0.001, 0.0025, *_SECONDS, 60, 120, 300)
 _TEXTS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 
 
@@ -38,6 +41,15 @@ class Metrics:
         self._trainings = Counter(
             "rankers_trainings", "Trainings of users' heads.", ["ranker", "outcome"], registry=registry
         )
+        self._tokens = Counter("rankers_tokens", "Tokens of chats.", ["ranker", "kind"], registry=registry)
+        self._candidates = Counter("rankers_candidates", "Candidates of chats.", ["ranker"], registry=registry)
+        self._answer = Histogram(
+            "rankers_chat_seconds",
+            "Time for which the candidates of a chat are sampled, and ranked.",
+            ["ranker", "part"],
+            buckets=_CHAT_SECONDS,
+            registry=registry,
+        )
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""
@@ -57,6 +69,14 @@ class Metrics:
     def training(self, ranker: str, outcome: str) -> None:
         """Count a training of a user's head."""
         self._trainings.labels(ranker, outcome).inc()
+
+    def answer(self, ranker: str, answer: Answer) -> None:
+        """Count the answer to a chat."""
+        self._candidates.labels(ranker).inc(len(answer.candidates))
+        self._tokens.labels(ranker, "prompt").inc(answer.prompt_tokens)
+        self._tokens.labels(ranker, "sampled").inc(answer.new_tokens)
+        self._answer.labels(ranker, "sampling").observe(answer.sampling_seconds)
+        self._answer.labels(ranker, "ranking").observe(answer.ranking_seconds)
 
     def watch_queue(self, ranker: str, size: Callable[[], int]) -> None:
         """Report how much waits for a ranker whenever the metrics are read."""

@@ -15,6 +15,10 @@ class Settings:
         batch_texts: The most texts that a ranker reads at once; a larger request is read alone.
         batch_seconds: How long the first request of a batch waits for others while the ranker is idle.
         timeout: Seconds until a request that has no answer is given up with 504.
+        max_candidates: The most candidates of a chat.
+        max_tokens: The most tokens of a candidate.
+        max_waiting_candidates: The most candidates that may wait or be sampled; further chats are refused with 429.
+        chat_timeout: Seconds until a chat that has no answer is given up with 504.
         num_remembered: Of how many texts each ranker remembers the encoder's vectors.
         learn_after: After how much new feedback of a user a head is trained.
         learn_every: The most seconds until feedback is seen that was given to another server of the same database.
@@ -28,6 +32,10 @@ class Settings:
     batch_texts: int = 256
     batch_seconds: float = 0.002
     timeout: float = 30.0
+    max_candidates: int = 64
+    max_tokens: int = 4096
+    max_waiting_candidates: int = 640
+    chat_timeout: float = 300.0
     num_remembered: int = 100_000
     learn_after: int = 5
     learn_every: float = 5.0

@@ -1,4 +1,4 @@
-"""Text, Whole and User: types of the fields of requests; nothing is converted into them."""
+"""Text, Whole, Decimal, Flag and User: types of the fields of requests; nothing is converted into them."""
 
 from typing import Annotated
 
@@ -22,3 +22,5 @@ def _printable(name: str) -> str:
 Text = Annotated[str, Field(strict=True), AfterValidator(_encodable)]
 Whole = Annotated[int, Field(strict=True)]
 User = Annotated[Text, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Decimal = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]

@@ -12,7 +12,7 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models", summary="The rankers, in OpenAI's form.")
 async def list_models(request: Request) -> dict[str, Any]:
-    """All rankers, each with what it does, whether users can teach it and, if it searches, its pools."""
+    """All rankers: what each does, whether users can teach it, its pools, and the language model of its chats."""
     hall: Hall = request.app.state.hall
     return {"object": "list", "data": [_model(hall, name) for name in hall.kinds]}
 
@@ -35,4 +35,6 @@ def _model(hall: Hall, name: str) -> dict[str, Any]:
         "does": hall.kinds[name],
     }
     described |= {"learns": name in hall.heads}
+    if name in hall.chats:
+        described["chats_with"] = hall.chats[name].model
     return described | ({"pools": list(hall.searchers[name])} if name in hall.searchers else {})

@@ -23,7 +23,7 @@ class Scored(Reranker):
     """A reranker whose scores are given."""
 
     def __init__(self, scores: Callable[[Asked], list[float]]) -> None:
-        self._given = scores
+        self._given, self.ranker = scores, None  # type: ignore[assignment]
 
     def score(self, asked: Any, by: Any = None) -> list[Float[Tensor, " N"]]:
         return [torch.tensor(self._given(each), dtype=torch.float32) for each in asked]

@@ -56,6 +56,7 @@ def test_a_server_starts_ranks_and_ends_in_order(folder: Path) -> None:
         (["{folder}", "--api-key-file", "nowhere"], "nowhere: cannot be read: No such file"),
         (["{folder}", "--api-key-file", "{short}"], "API key: has fewer than 16 characters"),
         (["{folder}", "--learn-after", "0"], "--learn-after: has to be 1 or more"),
+        (["{folder}", "--endpoint", "http://localhost:9/v1"], "--endpoint: needs --endpoint-model"),
         (["{folder}", "--timeout", "0"], "--timeout: has to be 1 or more"),
         (["{folder}", "--pool", "a=nowhere"], "nowhere: no such pool"),
     ],

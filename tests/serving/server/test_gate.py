@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from typing import Any
 
 import httpx
@@ -10,8 +11,6 @@ import pytest
 from halls import Scored, ask, hall_of, post
 
 from serving.reranker import Reranker
-from serving.server.app import create_app
-from serving.server.hall import Hall
 from serving.server.logs import JsonLines
 
 KEY = "a key of sixteen letters or more"
@@ -123,11 +122,18 @@ def test_a_body_that_comes_in_parts_is_measured_as_it_comes(reranker: Reranker) 
     assert answer.status_code == 413 and sent <= 22
 
 
-def test_the_routes_describe_themselves(reranker: Reranker) -> None:
-    described = ask(hall_of(reranker), lambda client: client.get("/openapi.json")).json()
+def test_the_routes_describe_themselves_on_a_page_that_loads_nothing(reranker: Reranker) -> None:
+    async def talk(client: httpx.AsyncClient) -> tuple[Any, str]:
+        return (await client.get("/openapi.json")).json(), (await client.get("/docs")).text
+
+    described, page = ask(hall_of(reranker), talk)
     routes = {"/rerank", "/v1/rerank", "/v2/rerank", "/tei/rerank", "/v1/search", "/v1/route", "/v1/models", "/health"}
     assert routes <= set(described["paths"])
-    assert create_app(Hall()).docs_url == "/docs"
+    assert all(f"</b> {path}</code>" in page for path in described["paths"])
+    fields = described["components"]["schemas"]["RerankRequest"]["properties"]
+    assert all(f"<code>{field}</code>" in page for field in fields)
+    assert "list of string or TextDocument" in page
+    assert not re.search("<script|<link|<img|src=|https?:", page)
 
 
 def test_rankers_are_chosen_by_name() -> None:

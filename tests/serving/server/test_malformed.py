@@ -10,6 +10,9 @@ import httpx
 import pytest
 from halls import ask, hall_of
 
+from features.generators.transformers import TransformersGenerator
+from rankers.language_ranker.point_ranker import PointRanker
+from serving.chat.best_of import BestOf
 from serving.model_router import ModelRouter, RoutedModel
 from serving.reranker import Reranker
 from serving.server.hall import Hall
@@ -20,6 +23,8 @@ TEI: dict[str, Any] = {"query": "open", "texts": ["a", "b"]}
 SEARCH: dict[str, Any] = {"query": "open"}
 DEEP = "[" * 100_000 + "]" * 100_000
 V1, V2, TEXTS, FIND, ROUTE = "/v1/rerank", "/v2/rerank", "/tei/rerank", "/v1/search", "/v1/route"
+SAY = "/v1/chat/completions"
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "open"}], "max_tokens": 2}
 
 BODIES: list[tuple[str, Any, int]] = [
     # What is sent as bytes or text is no JSON, or JSON that Python cannot write.
@@ -96,6 +101,55 @@ BODIES: list[tuple[str, Any, int]] = [
     (ROUTE, {"query": "a", "models": []}, 400),
     (ROUTE, {"query": "a", "models": [{"text": "no id"}]}, 400),
     (ROUTE, {"query": "a", "models": ["name"]}, 400),
+    # Chats.
+    (SAY, b"{", 400),
+    (SAY, [], 400),
+    (SAY, {}, 400),
+    (SAY, {"messages": []}, 400),
+    (SAY, {"messages": "open"}, 400),
+    (SAY, {"messages": ["open"]}, 400),
+    (SAY, {"messages": [{"role": "user"}]}, 400),
+    (SAY, {"messages": [{"role": "user", "content": None}]}, 400),
+    (SAY, {"messages": [{"role": "user", "content": " "}]}, 400),
+    (SAY, {"messages": [{"role": "user", "content": []}]}, 400),
+    (SAY, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a"}}]}]}, 400),
+    (SAY, {"messages": [{"role": "tool", "content": "a"}]}, 400),
+    (SAY, {"messages": [{"role": "assistant", "content": "a"}]}, 400),
+    (SAY, {"messages": [{"role": "user", "content": "\ud800"}]}, 400),
+    (SAY, {"messages": [{"role": "user", "content": "open " * 500}]}, 400),
+    (SAY, {**CHAT, "model": "tiny"}, 404),
+    (SAY, {**CHAT, "model": ""}, 400),
+    (SAY, {**CHAT, "model": 5}, 400),
+    (SAY, {**CHAT, "ranker": "router"}, 404),
+    (SAY, {**CHAT, "user": 5}, 400),
+    (SAY, {**CHAT, "n": 0}, 400),
+    (SAY, {**CHAT, "n": "2"}, 400),
+    (SAY, {**CHAT, "n": True}, 400),
+    (SAY, {**CHAT, "n": 9}, 400),
+    (SAY, {**CHAT, "candidates": 0}, 400),
+    (SAY, {**CHAT, "candidates": 9}, 400),
+    (SAY, {**CHAT, "candidates": 10**30}, 400),
+    (SAY, {**CHAT, "candidates": 2, "best_of": 3}, 400),
+    (SAY, {**CHAT, "temperature": -0.1}, 400),
+    (SAY, {**CHAT, "temperature": 2.1}, 400),
+    (SAY, {**CHAT, "temperature": "1"}, 400),
+    (SAY, b'{"messages": [{"role": "user", "content": "a"}], "temperature": NaN}', 400),
+    (SAY, {**CHAT, "top_p": 0}, 400),
+    (SAY, {**CHAT, "top_p": 1.5}, 400),
+    (SAY, {**CHAT, "max_tokens": 0}, 400),
+    (SAY, {**CHAT, "max_tokens": 99_999}, 400),
+    (SAY, {**CHAT, "max_completion_tokens": 3}, 400),
+    (SAY, {**CHAT, "seed": "a"}, 400),
+    (SAY, {**CHAT, "seed": 2**64}, 400),
+    (SAY, {**CHAT, "stop": ""}, 400),
+    (SAY, {**CHAT, "stop": [1]}, 400),
+    (SAY, {**CHAT, "stop": ["a"] * 17}, 400),
+    (SAY, {**CHAT, "stream": "yes"}, 400),
+    (SAY, {**CHAT, "stream_options": {"include_usage": 1}}, 400),
+    (SAY, {**CHAT, "tools": [{"type": "function"}]}, 400),
+    (SAY, {**CHAT, "logprobs": True}, 400),
+    (SAY, {**CHAT, "response_format": {"type": "json_object"}}, 400),
+    (SAY, {**CHAT, "presence_penalty": 0.5}, 400),
 ]
 
 REQUESTS: list[tuple[str, str, dict[str, str], int]] = [
@@ -135,8 +189,10 @@ class Untrained(ModelRouter):
 
 
 @pytest.fixture
-def hall(reranker: Reranker) -> Hall:
-    hall = hall_of(reranker, api_key=KEY, max_documents=20, max_body=250_000)
+def hall(reranker: Reranker, chat_llama: Path) -> Hall:
+    hall = hall_of(reranker, api_key=KEY, max_documents=20, max_body=250_000, max_candidates=8)
+    generator = TransformersGenerator(model=str(chat_llama), depths=[0.5], num_responses=3, dtype="float32")
+    hall.add_chat("writer", BestOf(PointRanker(feature_dim=32), generator))
     hall.add_router("router", Untrained())
     return hall
 
@@ -171,8 +227,9 @@ def test_every_malformed_body_gets_the_right_code_in_the_form_of_its_route(
         for path, body, _ in BODIES:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             found.append(await client.post(path, content=content))
-        good = await client.post(V1, json=GOOD)
-        assert good.status_code == 200, "the server still ranks"
+        for path, body in ((V1, GOOD), (SAY, CHAT)):
+            good = await client.post(path, json=body)
+            assert good.status_code == 200, "the server still answers"
         return found
 
     headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}

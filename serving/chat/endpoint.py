@@ -1,0 +1,75 @@
+"""Endpoint: responses to a chat from a server that speaks OpenAI's chat completions, as texts only."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+from language_models.asking.chat_endpoint import ChatEndpoint, Choice
+from language_models.sampling.seeds import request_seed
+from serving.chat.best_of import ChatQuestion
+
+_PARALLEL = 32
+
+
+class Responses(NamedTuple):
+    """The responses of an endpoint, and how many tokens it says that it has read and written."""
+
+    choices: list[Choice]
+    prompt_tokens: int
+    new_tokens: int
+
+
+class Endpoint:
+    """A model on a server.
+
+    Args:
+        url: The server's base address, such as `http://localhost:8000/v1`.
+        model: Name of the model on the server.
+        api_key: Sent as a bearer token; None sends none.
+        timeout: Seconds to wait for an answer.
+    """
+
+    def __init__(self, url: str, model: str, api_key: str | None = None, timeout: float = 300.0) -> None:
+        self.model = model
+        self._server = ChatEndpoint(url, api_key, timeout, attempts=2)
+        self._threads = ThreadPoolExecutor(_PARALLEL, "endpoint")
+
+    async def sample(self, question: ChatQuestion) -> Responses:
+        """The candidates of a chat, in one request, or in one request each from a server that gives one at a time.
+
+        Raises:
+            RequestFailed: If the server refuses a request or does not answer.
+            ConfigError: If the server refuses the key, or has no such model.
+        """
+        stop = threading.Event()
+        try:
+            answers = [await self._ask(question, question.num_candidates, question.seed % 2**31, stop)]
+            missing = range(len(answers[0]), question.num_candidates)
+            seeds = [request_seed(question.seed, "", number) for number in missing]
+            answers += await asyncio.gather(*(self._ask(question, 1, seed, stop) for seed in seeds))
+        finally:
+            stop.set()
+        read = sum(answer[0].prompt_tokens or 0 for answer in answers)
+        written = sum(answer[0].new_tokens or 0 for answer in answers)
+        choices = [choice for answer in answers for choice in answer]
+        return Responses(choices[: question.num_candidates], read, written)
+
+    async def _ask(self, question: ChatQuestion, n: int, seed: int, stop: threading.Event) -> list[Choice]:
+        options: dict[str, Any] = {
+            "n": n,
+            "seed": seed,
+            "temperature": question.temperature,
+            "top_p": question.top_p,
+            "max_tokens": question.max_tokens,
+            **({"stop": list(question.stop)} if question.stop else {}),
+        }
+        messages: Sequence[Any] = [dict(each) for each in question.messages]
+        ask = partial(self._server.choices, self.model, messages, stop, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
