@@ -30,6 +30,7 @@ SPEED = {
     "serving": {
         "personal": "10,000 users' rankers in one process, against the bytes of their differences and scoring alone",
         "latency": "one query in ONNX Runtime and in NumPy, against PyTorch",
+        "best_of": "ten responses and the ranker that chooses, against the responses alone",
         "serving": "10,000 requests of 200 clients over HTTP, against calling rank in a loop",
     },
     "responses": {
@@ -45,6 +46,7 @@ COUNTS = {"parameters": "how many weights the paper's rankers and reward models 
 USERS = {"tastes": "what simulated users' heads learn from 20 picks each; data=FILE with graded outputs of models"}
 CHECKS = {"verdicts": "verdicts on public answers against what is known of them; data=FOLDER with the answers"}
 PICTURES = {"embeddings": "a query's embeddings in parts of the pool, after a run of LRanker: run=RUN [query=ID]"}
+ACCURACIES = {"best_of_n": "accuracy of a server's best of N on a run's test problems: run=RUN [problems=60]"}
 BENCHMARKS = {name: what for kind in SPEED.values() for name, what in kind.items()}
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -57,7 +59,7 @@ def tables() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the named benchmarks; exit status 1 if a ratio misses its target, or a benchmark cannot run here."""
-    known = COUNTS | USERS | CHECKS | PICTURES | tables()
+    known = COUNTS | USERS | CHECKS | PICTURES | ACCURACIES | tables()
     listing, listed = ("\n".join(f"  {name:20} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, known))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -109,6 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             if name in PICTURES:
                 holds &= _draw_embeddings(overrides, chosen, console)
+                continue
+            if name in ACCURACIES:
+                holds &= _run_best_of_n(overrides, chosen, console)
                 continue
             if is_table.get(name):
                 if status := _run_table(name, overrides, chosen, console):
@@ -171,6 +176,23 @@ def _draw_embeddings(overrides: list[str], chosen: argparse.Namespace, console: 
         console.print(f"embeddings has not run. {error}\n", style="red", markup=False)
         return False
     console.print(f"written: {path}")
+    return True
+
+
+def _run_best_of_n(overrides: list[str], chosen: argparse.Namespace, console: Console) -> bool:
+    """Ask a server a run's test problems; return whether it could be done."""
+    from benchmarks.best_of_n import run_best_of_n
+
+    given = dict(each.split("=", 1) for each in overrides)
+    try:
+        if "run" not in given:
+            raise ConfigError("run", "has to be set.", cure="run=FOLDER, a finished run of a ranker of responses")
+        if not (problems := given.get("problems", "60")).isdecimal():
+            raise ConfigError("problems", "has to be a number.", cure="problems=60")
+        run_best_of_n(Path(given["run"]), int(problems), chosen.results, console)
+    except ConfigError as error:
+        console.print(f"best_of_n has not run. {error}\n", style="red", markup=False)
+        return False
     return True
 
 

@@ -40,6 +40,7 @@ def test_tables_are_rendered_from_the_results(name: str) -> None:
         "verification",
         "personal",
         "latency",
+        "best_of",
         "serving",
     ],
 )
