@@ -126,7 +126,7 @@ async def _asked(url: str, tasks: Sequence[Task], options: Mapping[str, Any]) ->
         import openai
     except ImportError as error:
         raise ConfigError("openai", "is not installed.", cure="pip install openai") from error
-    client, turns = openai.AsyncOpenAI(api_key="none", base_url=f"{url}/v1", timeout=600), asyncio.Semaphore(_AT_ONCE)
+    turns = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(task: Task) -> tuple[dict[int, str], int]:
         messages: Any = [dict(message) for message in task.messages]
@@ -139,7 +139,8 @@ async def _asked(url: str, tasks: Sequence[Task], options: Mapping[str, Any]) ->
         assert texts[ranking["chosen"]] == answer.choices[0].message.content
         return texts, ranking["chosen"]
 
-    return list(await asyncio.gather(*map(ask, tasks)))
+    async with openai.AsyncOpenAI(api_key="none", base_url=f"{url}/v1", timeout=600) as client:
+        return list(await asyncio.gather(*map(ask, tasks)))
 
 
 @contextmanager
