@@ -91,6 +91,7 @@ class SamplingQueue:
             RequestError: 429 if too much is waiting, 503 if the server is shutting down, 504 if it took too long.
             ChatRefused: If the model cannot answer this chat.
         """
+        score = await self._ranker_of(user)
         if self._closing:
             raise RequestError(503, "the server is shutting down")
         if self.size and self.size + question.num_candidates > self._settings.max_waiting_candidates:
@@ -100,7 +101,7 @@ class SamplingQueue:
             self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
             self._thread.start()
         loop = asyncio.get_running_loop()
-        job = _Job(question, await self._ranker_of(user), loop, loop.create_future())
+        job = _Job(question, score, loop, loop.create_future())
         self.size += question.num_candidates
         self._arrived.put(job)
         try:

@@ -267,7 +267,8 @@ def test_a_server_that_ends_finishes_what_it_has_begun_and_takes_no_more(best_of
     async def run() -> None:
         question = best_of.question(CHAT, seed=7)
         running = asyncio.create_task(hall.chat("tiny", question))
-        await asyncio.sleep(0)
+        while not hall.chats["tiny"].size:
+            await asyncio.sleep(0.001)
         await hall.close()
         assert (await running).candidates == offline(best_of, seed=7).candidates
         with pytest.raises(RequestError) as caught:
