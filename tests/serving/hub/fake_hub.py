@@ -129,6 +129,8 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHu
     template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(f"{_PARENT}.ENDPOINT", hub.address)
     monkeypatch.setattr(f"{_PARENT}.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # Before version 1, a copy of it was used.
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(f"{_PARENT}.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
     yield hub

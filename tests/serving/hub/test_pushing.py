@@ -172,6 +172,7 @@ def test_every_number_on_a_card_is_one_of_the_metrics(save: Save) -> None:
     assert found == set(known)
 
 
+@pytest.mark.skipif(not hasattr(huggingface_hub, "EvalResultEntry"), reason="this huggingface_hub has no such entries")
 def test_a_benchmark_of_the_hub_gets_the_monitored_metric_as_it_is(save: Save, fake_hub: FakeHub) -> None:
     folder, mrr = save("sasrec"), metrics_of("sasrec")["test"]["scorers"]["sasrec"]["mrr"]
     push_to_hub(folder, NAME, benchmark="other/old")
