@@ -25,6 +25,8 @@ from registry import ConfigError
 _SIZES = ((1, 1), (1, 2), (3, 10), (2, 100))
 """The numbers of queries and candidates that every exported file is tried with."""
 _TOLERANCE = 1e-4
+_TORCH = (2, 10)
+"""The lowest version whose exporter keeps the number of candidates open."""
 
 
 class Vectors(nn.Module):
@@ -139,6 +141,11 @@ def _check_packages() -> None:
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
         cure = 'pip install -c constraints.txt -e ".[onnx]"'
         raise ConfigError("export", f"{missing[0]} is not installed.", cure=cure)
+    found = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if found < _TORCH:
+        needed, here = (".".join(map(str, each)) for each in (_TORCH, found))
+        problem = f"the exporter of torch {here} fixes the number of candidates."
+        raise ConfigError("export", problem, cure=f'pip install "torch>={needed}", or use serving.numpy_ranker')
 
 
 @contextmanager

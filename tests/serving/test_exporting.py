@@ -184,6 +184,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < exporting._TORCH:
+        pytest.skip("this version of torch cannot export them")
     folder = tmp_path_factory.mktemp("exported")
     for place in ONNX:
         save_pretrained(build(PARTS[place]), folder / str(place))
@@ -222,6 +224,13 @@ def test_scores_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ConfigError, match="the exported scores differ by nan of the largest score"):
         exporting.export_onnx(build(PARTS[0]), tmp_path / "ranker.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_torch_that_cannot_export_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(ConfigError, match=r"the exporter of torch 2.9 fixes the number of candidates.*\n.*torch>=2.10"):
+        export_onnx(build(PARTS[0]), tmp_path / "ranker.onnx")
 
 
 def test_only_list_and_point_rankers_become_onnx(tmp_path: Path) -> None:
