@@ -272,7 +272,7 @@ def test_a_part_of_a_checkpoint_that_is_marked_as_a_folder_is_not_read_as_zeros(
     content = bytearray(checkpoint.read_bytes())
     content[content.index(b"best/data/0", content.index(b"PK\x01\x02")) - 8] |= 0x10
     checkpoint.write_bytes(content)
-    assert refusal(checkpoint) == f"{checkpoint}: damaged: its part best/data/0 is marked as a folder."
+    assert refusal(checkpoint).startswith(f"{checkpoint}: damaged: its part best/data/0 is marked as a folder.\n")
 
 
 def test_a_folder_of_an_older_version_has_no_hashes_and_is_loaded(folder: Path, ranker: Ranker[Any]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from features.verification.call_forms.python_values import NO_PYTHON, expression_of, value_of
 
 _MARKS = re.compile(r"""["'\\()\[\]{}]""")
-_REMARK = re.compile(r"(?<=[\s,{\[])//[^\n]*$", re.MULTILINE)
+# A remark, or a text in quotes, in which there is none.
+_REMARK = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?<=[\s,{\[])//[^\n]*""", re.DOTALL)
 _DEEPEST = 50
 
 
@@ -52,6 +53,6 @@ def object_at(text: str, start: int) -> tuple[Any, int]:
     except (ValueError, RecursionError):
         pass
     try:
-        return value_of(expression_of(_REMARK.sub("", text[start:end]))), end
+        return value_of(expression_of(_REMARK.sub(lambda found: found[1] or "", text[start:end]))), end
     except NO_PYTHON:
         return None, start + 1

@@ -59,12 +59,14 @@ def trec(tmp_path: Path) -> dict[str, Any]:
 
 
 def groups(tmp_path: Path) -> dict[str, Any]:
+    """Groups with texts that only differ in blanks at the end, which the encoder does not see."""
     rows = [
         {
             "query_id": f"q{id}",
             "query": passage(3 * id),
             "candidates": [
-                {"id": f"q{id}c{place}", "text": passage(id + place), "label": (id * place) % 3} for place in range(7)
+                {"id": f"q{id}c{place}", "text": passage(id + place) + place * " ", "label": (id * place) % 3}
+                for place in range(7)
             ],
         }
         for id in range(30)
