@@ -1,7 +1,6 @@
 """RunFolder: what a run has written so far, read without torch and without the run's data."""
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from registry import ConfigError
+from training.results.run_files import read_json, read_per_query
 
 Curve = Mapping[int, float]
 """A value by step."""
@@ -55,7 +55,7 @@ class RunFolder:
             cure = "give the folder of a run, such as runs/quickstart/2026-01-31_12-00-00"
             raise ConfigError(str(path), "no run: there is no config.yaml in it.", cure=cure)
         text = (path / "config.yaml").read_text(encoding="utf-8")
-        return cls(path, text, _read_json(path / "metrics.json"), _read_json(path / "report.json"))
+        return cls(path, text, read_json(path / "metrics.json"), read_json(path / "report.json"))
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -108,19 +108,4 @@ class RunFolder:
     @cached_property
     def per_query(self) -> Mapping[str, Mapping[str, float]]:
         """The ranker's metrics for each test query, by the query's id; empty before the end of the test."""
-        path = self.path / "per_query.csv"
-        if not path.is_file():
-            return {}
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["scorer"] == self.ranker]
-        return {
-            row["query_id"]: {name: float(value) for name, value in row.items() if name not in ("query_id", "scorer")}
-            for row in rows
-        }
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise ConfigError(str(path), f"not valid json: {error}.", cure="test the run again: --resume") from error
+        return read_per_query(self.path / "per_query.csv", self.ranker)

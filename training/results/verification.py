@@ -4,8 +4,6 @@ The judgements are those of the source. trec_eval supports no fractional grades 
 scikit-learn computes ndcg.
 """
 
-import csv
-import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +26,7 @@ from ranking.stores.format import format_of
 from ranking.stores.group_store import GroupStore
 from registry import EXTRACTORS, METRICS, ConfigError, RunConfig, load_config
 from training.results.report import trec_id
+from training.results.run_files import read_json, read_per_query, reading
 
 TOLERANCE = 1e-6
 
@@ -129,9 +128,13 @@ def verify(run: Path) -> Verification:
             cure = "give the folder of a run; one that was stopped: python train.py --resume RUN"
             raise ConfigError(str(run), f"no finished run: there is no {name} in it.", cure=cure)
     config = load_config(run / "config.yaml", [])
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    per_query = _per_query(run / "per_query.csv", config.ranker["name"])
-    with _said_where_training_was_run(metrics["made_with"].get("folder")):
+    metrics = read_json(run / "metrics.json")
+    rows = read_per_query(run / "per_query.csv", config.ranker["name"])
+    if not rows:
+        problem = f"has no line of {config.ranker['name']}."
+        raise ConfigError(str(run / "per_query.csv"), problem, cure="test the run again, or compare its files")
+    per_query = {trec_id(query): values for query, values in rows.items()}
+    with _said_where_training_was_run(metrics.get("made_with", {}).get("folder")):
         judgements = _judgements(config)
     rankings = _rankings(run / "run.trec", per_query)
     if lacking := per_query.keys() - rankings.keys():
@@ -140,7 +143,8 @@ def verify(run: Path) -> Verification:
     nodes = {metric_name(node): METRICS.check(node) for node in config.ranker["metrics"]}
     checks = [_check(name, node, rankings, judgements, per_query) for name, node in nodes.items()]
     for check in checks:
-        stated = metrics["test"]["scorers"][config.ranker["name"]][check.metric]["mean"]
+        with reading(run / "metrics.json"):
+            stated = metrics["test"]["scorers"][config.ranker["name"]][check.metric]["mean"]
         mean = sum(values[check.metric] for values in per_query.values()) / len(per_query)
         if abs(stated - mean) > TOLERANCE:
             raise ConfigError(
@@ -342,18 +346,12 @@ def _is_linear(measure: Any) -> bool:
 def _rankings(path: Path, queries: Collection[str]) -> dict[str, dict[str, Ranking]]:
     """The candidates and scores of a run file, by query and draw; `q#2` is the second draw of q if q is a query."""
     found: dict[str, dict[str, Ranking]] = defaultdict(lambda: defaultdict(list))
-    for line in path.read_text(encoding="utf-8").splitlines():
-        name, _, candidate, _, score, _ = line.split()
-        query, _, draw = (name, "", "1") if name in queries else name.rpartition("#")
-        found[query][draw].append((candidate, float(score)))
+    with reading(path):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            name, _, candidate, _, score, _ = line.split()
+            query, _, draw = (name, "", "1") if name in queries else name.rpartition("#")
+            found[query][draw].append((candidate, float(score)))
     return found
-
-
-def _per_query(path: Path, scorer: str) -> dict[str, dict[str, float]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["scorer"] == scorer]
-    names = [name for name in rows[0] if name not in ("query_id", "scorer")] if rows else []
-    return {trec_id(row["query_id"]): {name: float(row[name]) for name in names} for row in rows}
 
 
 def _judgements(config: RunConfig) -> _Judgements:

@@ -424,6 +424,8 @@ def test_a_folder_that_is_no_run_or_is_damaged_is_named(
 ) -> None:
     assert command.main(["report", str(tmp_path)]) == 1
     assert "no run: there is no config.yaml in it" in capsys.readouterr().err
-    (run / "metrics.json").write_text("{")
-    with pytest.raises(ConfigError, match="not valid json"):
-        RunFolder.read(run)
+    for name, content in (("metrics.json", "{"), ("report.json", "null"), ("metrics.json", "[]")):
+        (run / name).write_text(content)
+        with pytest.raises(ConfigError, match=f"{name}: damaged, or of something else than a run"):
+            RunFolder.read(run)
+        (run / name).unlink()

@@ -217,3 +217,26 @@ def test_a_last_tie_that_may_go_on_below_the_run_file_is_left_out() -> None:
         orders = _Orders(measure, False, 3)
         orders.add("q", "1", ranking, {"b": 1}, ends_early=False)
         assert orders.values() == {"q": 1.0}
+
+
+DAMAGE: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("run.trec", lambda content: content[: len(content) // 2 - 3]),
+    ("run.trec", lambda content: b"\xff\xfe" + content),
+    ("metrics.json", lambda content: content[: len(content) // 2]),
+    ("metrics.json", lambda content: b"[" + content + b"]"),
+    ("metrics.json", lambda content: content.replace(b'"scorers"', b'"runners"')),
+    ("per_query.csv", lambda content: content[: len(content) // 2].rpartition(b",")[0]),
+    ("per_query.csv", lambda content: content.replace(b"0.", b"zero", 1)),
+    ("per_query.csv", lambda content: content.replace(b"scorer", b"method", 1)),
+]
+
+
+def test_damaged_files_of_a_run_are_errors_that_name_them(run: Callable[..., Path], tmp_path: Path) -> None:
+    folder = run(groups(tmp_path), "list_ranker")
+    for name, damage in DAMAGE:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(damage(content))
+        with pytest.raises(ConfigError, match=rf"{name}: (damaged, or of something else than a run: |has no line of )"):
+            verify(folder)
+        (folder / name).write_bytes(content)
+    assert verify(folder).equal
