@@ -33,6 +33,7 @@ def data(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return path
 
 
+@pytest.mark.slow
 def test_users_pick_their_model_and_are_judged_on_later_picks(data: Path, tmp_path: Path) -> None:
     size = tastes.Size(users=5, picks=10, judged=8, outputs=3)
     found = tastes.run_tastes(data, tmp_path, Console(quiet=True), size)

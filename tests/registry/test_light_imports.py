@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_lightning_comes_without_all_of_torchmetrics_until_something_of_it_is_asked_for() -> None:
     code = """
 import sys
@@ -19,6 +22,7 @@ assert torchmetrics.functional.accuracy and type(torchmetrics) is type(sys)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_list_of_all_components_loads_nothing_that_only_their_use_needs() -> None:
     code = """
 import sys

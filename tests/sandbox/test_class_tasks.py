@@ -34,6 +34,7 @@ def passes_plainly(task: ClassTask, code: str) -> bool:
     return subprocess.run([sys.executable, "-c", source], capture_output=True, timeout=60).returncode == 0
 
 
+@pytest.mark.slow
 def test_verdicts_are_those_of_a_plain_interpreter(tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("plain"))

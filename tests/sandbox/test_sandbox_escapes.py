@@ -130,6 +130,7 @@ def test_a_program_does_not_end_the_loops_of_its_tests(sandbox: Sandbox, test: s
     assert list(outcome.failures) == ["StopIteration: enough"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [100, 3000])
 def test_folders_however_deep_cost_nobody_a_verdict(sandbox: Sandbox, depth: int) -> None:
     deep = f"import os\nfor _ in range({depth}):\n    os.mkdir('d')\n    os.chdir('d')\nos.mkdir('locked', 0)"
@@ -334,6 +335,7 @@ def f(): return 1
     assert {outcome.output for outcome in looked} == {"[] 1\n"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trust", ["program", "tests"])
 def test_the_clock_on_the_wall_ends_programs_and_tests_that_wait(trust: Trust) -> None:
     with Sandbox(Limits(seconds=2.0, cpu_seconds=30), workers=2, trust=trust) as sandbox:

@@ -202,6 +202,7 @@ for place in {ONNX}:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ONNX)
 def test_onnx_gives_the_scores_of_torch_for_any_numbers_of_queries_and_candidates(place: int, exported: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")

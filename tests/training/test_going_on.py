@@ -254,6 +254,7 @@ def test_ctrl_c_in_the_test_says_how_to_test(
     assert f"stopped after training; test it with:\n  python train.py --resume {finished}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_saves_says_how_to_go_on_and_is_the_exit_status(
     name: str, run_config: Callable[..., Path], tmp_path: Path

@@ -47,6 +47,7 @@ def train_here(config: Path, folder: Path) -> dict:
         return dict(train(load_config(config, []), config.stem).metrics)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_metrics_and_weights_of_one(
     run_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

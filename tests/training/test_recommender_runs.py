@@ -58,6 +58,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_recommender_learns_from_yaml_alone_and_comes_back_from_disk(
     name: str, config: Callable[..., Path], tmp_path: Path

@@ -85,6 +85,7 @@ def assert_same_ending(folder: Path, expected: Path) -> None:
     assert ours["test"] == theirs["test"] and ours["val"] == theirs["val"] and ours["monitor"] == theirs["monitor"]
 
 
+@pytest.mark.slow
 def test_killed_runs_end_bit_for_bit_like_the_one_that_was_not(config: Path, tmp_path: Path) -> None:
     places = {
         "in_mid_epoch": ("on_train_batch_start", 3),

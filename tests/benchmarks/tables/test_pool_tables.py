@@ -50,6 +50,7 @@ def pool_table(tiny_bert: Path, tmp_path: Path) -> Callable[..., str]:
     return written
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_on_its_pool_mixed_with_others_and_the_drop_stands_beside(
     pool_table: Callable[..., str], here: list[str], tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import ConfigError
 
 
+@pytest.mark.slow
 def test_each_cell_is_trained_once_and_rendered(write: Callable[..., str], here: list[str], tmp_path: Path) -> None:
     name = write(seeds=[0, 1], costs=["parameters", "fit"])
     results, runs = tmp_path / "results", tmp_path / "table_runs"
@@ -66,6 +67,7 @@ def test_each_cell_is_trained_once_and_rendered(write: Callable[..., str], here:
     assert len([*runs.glob("*/*/metrics.json")]) == 4
 
 
+@pytest.mark.slow
 def test_other_data_judge_a_run_that_is_trained_once(
     write: Callable[..., str], rows: list[dict[str, Any]], here: list[str], tmp_path: Path
 ) -> None:
@@ -135,6 +137,7 @@ def test_two_processes_do_not_run_one_table(write: Callable[..., str], here: lis
     assert not here and len(table.run(Console(quiet=True))) == 1
 
 
+@pytest.mark.slow
 def test_what_was_found_with_other_settings_is_not_shown_as_todays(
     write: Callable[..., str], here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,6 +470,7 @@ def test_columns_on_other_data_are_told_apart(
     assert [column.name for column in spec.config.columns] == names
 
 
+@pytest.mark.slow
 def test_a_row_reads_other_states_and_each_column_has_its_metric(
     write: Callable[..., str], here: list[str], store: Path, tmp_path: Path
 ) -> None:
@@ -525,6 +529,7 @@ def test_a_reward_model_takes_the_backbone_that_the_features_are_of(write: Calla
     assert cell.config.datamodule["path"] == str(tmp_path / "store") and cell.config.features is None
 
 
+@pytest.mark.slow
 def test_a_reward_model_stands_beside_a_ranker_over_the_same_groups(
     write: Callable[..., str], here: list[str], store: Path, tiny_llama: Path, tmp_path: Path
 ) -> None:

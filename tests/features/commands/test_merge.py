@@ -77,6 +77,7 @@ def content(store: GroupStore) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_store_that_is_split_and_merged_again_says_the_same(tmp_path: Path) -> None:
     whole = GroupStore.open(write(tmp_path / "whole", range(700), range(3)))
     paths = split(whole.path, {tmp_path / "a": 0.7, tmp_path / "b": 0.3}, seed=1)

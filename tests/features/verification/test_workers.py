@@ -34,6 +34,7 @@ def test_responses_are_judged_in_their_order_with_the_options_of_the_yaml() -> N
     assert found == [Verdict(2.0 * len(response)) for response in responses]
 
 
+@pytest.mark.slow
 def test_a_response_that_takes_too_long_gets_no_verdict_and_the_others_theirs() -> None:
     responses = ["a", "sleep", "bb", "spin", "ccc"]
     found = verdicts(responses, Workers(1, timeout=3.0))
@@ -146,6 +147,7 @@ def test_workers_end_when_no_more_verdicts_are_requested() -> None:
         os.kill(pid, 0)
 
 
+@pytest.mark.slow
 def test_a_worker_whose_parent_was_killed_ends_itself(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(

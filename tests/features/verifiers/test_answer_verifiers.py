@@ -149,6 +149,7 @@ def test_the_last_expression_counts_where_it_is_asked_for() -> None:
     assert math_answer("Nothing at all.", task("7"), last_expression=True) == Verdict(0.0, "no answer", None)
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_forever_is_stopped_and_does_not_count_as_wrong() -> None:
     verifier = build_verifier("math_answer", Workers(1, timeout=6.0))
     boxes = [r"\boxed{5}", r"\boxed{9^{9^{9^{9^{9}}}}+x}", r"\boxed{6}"]

@@ -75,6 +75,7 @@ def test_samples_and_their_states_are_those_of_plain_forwards(
         check(name, each, 24, TokenChoice(), LAYERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 5])
 @pytest.mark.parametrize("layers", [(), LAYERS])
 def test_a_response_does_not_depend_on_its_company(layers: Sequence[int], batch_size: int) -> None:

@@ -56,6 +56,7 @@ def in_one_of_three(process: int, folder: Path, sizes: Sequence[int]) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_processes_share_the_work_and_all_have_every_vector(tmp_path: Path) -> None:
     sizes = (1, 2, 3, 4, 10)
     with ProcessPoolExecutor(NUM_PROCESSES, multiprocessing.get_context("spawn")) as processes:

@@ -291,6 +291,7 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sorting", "rankgpt", "iranker"])
 def test_runs_report_what_was_asked_and_resume_from_the_answers(
     method: str, groups: Path, server: Any, capsys: pytest.CaptureFixture[str]

@@ -229,6 +229,7 @@ def write_routing(folder: Path) -> None:
     (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in models))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["router_knn", "graph_router", "router_bert"])
 def test_a_run_reports_what_choices_earn_and_cost(
     name: str, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -39,6 +39,7 @@ for saved in sorted(folder.glob("*.saved")):
 """
 
 
+@pytest.mark.slow
 def test_every_backbone_whole_and_lora_with_each_head_comes_back_equal_in_another_process(
     request: pytest.FixtureRequest, build: Build, texts: TextBatch, tmp_path: Path
 ) -> None:

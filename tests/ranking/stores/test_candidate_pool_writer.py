@@ -92,6 +92,7 @@ KILL_EVERYWHERE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("apart", "order"), [(False, (0, 1, 2)), (True, (2, 0, 1))])
 def test_a_build_killed_before_any_step_on_disk_goes_on_to_the_same_bytes(
     tmp_path: Path, whole: dict[str, bytes], apart: bool, order: tuple[int, ...]

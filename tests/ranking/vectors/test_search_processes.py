@@ -57,6 +57,7 @@ class OwnHalf:
         return self.candidates[rows]
 
 
+@pytest.mark.slow
 def test_two_processes_that_share_a_pool_find_what_one_finds(tmp_path: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         list(executor.map(in_one_of_two, range(2), [tmp_path] * 2))

@@ -20,6 +20,7 @@ from serving.server.loading import load, named
 DOCUMENTS = ["open the file", "sort a list", "return the value of a key"]
 
 
+@pytest.mark.slow
 def test_a_server_starts_ranks_and_ends_in_order(folder: Path) -> None:
     command = [sys.executable, "-m", "serving", str(folder), f"other={folder}", "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))

@@ -76,6 +76,7 @@ def give_until_killed(server: Server, users: list[str], least: int) -> dict[str,
     return acknowledged
 
 
+@pytest.mark.slow
 def test_a_server_killed_while_it_takes_feedback_has_lost_none_that_it_acknowledged(folder: Path) -> None:
     with started(folder, "--learn-after", "1000") as server:
         acknowledged = give_until_killed(server, ["ana", "ben", "eva"], least=30)

@@ -2,11 +2,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.comparison import Comparison
 from benchmarks.speed.responses import verification
 from benchmarks.speed.training.workload import TINY
 
 
+@pytest.mark.slow
 def test_all_ways_give_the_same_labels_and_report_the_overhead(
     data: Path, complete: Callable[[Comparison, int], dict[str, Any]]
 ) -> None:

@@ -11,6 +11,7 @@ import torch
 from serving import exporting
 
 
+@pytest.mark.slow
 def test_every_way_gives_the_same_scores(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

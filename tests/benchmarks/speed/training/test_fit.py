@@ -10,6 +10,7 @@ from benchmarks.speed.training.epochs import Epoch
 from benchmarks.speed.training.workload import TINY
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
 def test_fit_gives_the_losses_of_plain_loops(data: Path, complete: Callable[[Comparison, int], dict[str, Any]]) -> None:
     results = complete(fit.measure(data, TINY, repeats=1, apart=False), 1)

@@ -13,6 +13,7 @@ from benchmarks.speed.vectors import search
 from registry import ConfigError
 
 
+@pytest.mark.slow
 def test_search_finds_what_faiss_finds(data: Path, complete: Callable[[Comparison, int], dict[str, Any]]) -> None:
     results = complete(search.measure(data, TINY, repeats=1, apart=False), 1)
     assert set(results["share_of_candidates_that_differ"].values()) == {0.0}
@@ -40,6 +41,7 @@ def _adding_up(*numbers: int) -> peers.Work:
     return lambda: numbers, sum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [True, False])
 def test_work_is_timed_here_or_in_a_process_of_its_own(apart: bool) -> None:
     way = peers.Way(_adding_up, 3, 4, apart=apart)
