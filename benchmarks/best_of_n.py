@@ -135,7 +135,7 @@ async def _asked(url: str, tasks: Sequence[Task], options: Mapping[str, Any]) ->
                 model="run", messages=messages, seed=_SEED, extra_body=dict(options)
             )
         ranking: Any = (answer.model_extra or {})["ranking"]
-        texts = {each["index"]: each["content"] for each in ranking["candidates"]}
+        texts = {each["index"]: each["text"] for each in ranking["candidates"]}
         assert texts[ranking["chosen"]] == answer.choices[0].message.content
         return texts, ranking["chosen"]
 

@@ -91,9 +91,8 @@ const candidates = async (query) => {
   if (mode() === "chat") {
     const asked = { messages: [{ role: "user", content: query }], ranker: at("ranker").value, best_of: Number(at("samples").value), return_candidates: true };
     const found = await call("POST", "v1/chat/completions", { model: at("ranker").value, ...asked });
-    const sampled = found.candidates ?? found.ranking.candidates;
-    const sorted = [...sampled].sort((one, other) => one.index - other.index);
-    return { texts: sorted.map((each) => each.text ?? each.content), first: "the first sample" };
+    const sampled = [...found.ranking.candidates].sort((one, other) => one.index - other.index);
+    return { texts: sampled.map((each) => each.text), first: "the first sample" };
   }
   return { texts: at("given").value.split("\n").map((each) => each.trim()).filter(Boolean) };
 };

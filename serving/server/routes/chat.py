@@ -223,7 +223,7 @@ def _ranking(answer: Answer, question: ChatQuestion, with_candidates: bool) -> d
         ranking["candidates"] = [
             {
                 "index": each.number,
-                "content": each.text,
+                "text": each.text,
                 "score": each.score,
                 "finish_reason": each.finish or "stop",
                 "tokens": each.num_tokens,

@@ -80,7 +80,7 @@ def test_the_best_response_comes_back_with_the_scores_of_the_offline_path_to_the
     assert (choice.index, choice.message.role) == (0, "assistant")
     assert (choice.message.content, choice.finish_reason) == (best.text, best.finish)
     ranking = found.model_extra["ranking"]
-    assert [(each["index"], each["content"], each["score"]) for each in ranking["candidates"]] == [
+    assert [(each["index"], each["text"], each["score"]) for each in ranking["candidates"]] == [
         (each.number, each.text, each.score) for each in expected.candidates
     ]
     assert (ranking["num_candidates"], ranking["chosen"], ranking["seed"]) == (5, best.number, 7)
@@ -372,8 +372,8 @@ def test_a_ranker_of_texts_chooses_among_the_responses_of_an_endpoint(model_serv
     assert found["choices"][0]["message"]["content"] == "the longest of all"
     assert found["choices"][0]["finish_reason"] == "length"
     # An empty response is the worst.
-    assert [each["content"] for each in found["ranking"]["candidates"]][-1] == ""
-    assert sorted(each["content"] for each in found["ranking"]["candidates"]) == sorted(ModelServer.texts)
+    assert [each["text"] for each in found["ranking"]["candidates"]][-1] == ""
+    assert sorted(each["text"] for each in found["ranking"]["candidates"]) == sorted(ModelServer.texts)
     assert found["usage"] == {"prompt_tokens": 15, "completion_tokens": 4, "total_tokens": 19}
     assert queries == ["sort a list"], "a ranker of texts reads what the user said last"
     first, key = ModelServer.asked[0]

@@ -144,7 +144,7 @@ def test_responses_of_a_model_are_ranked_and_the_first_sample_is_named(reranker:
     def answer(route: Any) -> None:
         sent.append(route.request.post_data_json)
         given = [{"text": text, "score": 0.0, "index": place} for place, text in enumerate(DOCUMENTS[:3])]
-        route.fulfill(json={"choices": [], "candidates": given[::-1]})
+        route.fulfill(json={"choices": [], "ranking": {"candidates": given[::-1]}})
 
     with served(hall_of(reranker)) as url:
         page = browser.new_page(viewport={"width": 400, "height": 900})
