@@ -13,7 +13,7 @@ from rankers.pool_ranker import PoolRanker
 from registry import RANKERS
 from registry.config import to_yaml
 from serving.hub.results import Benchmark, by_k_table, monitored, scores_table
-from serving.hub.usage import task_of, usage_of
+from serving.hub.usage import QUERY_SIDE, task_of, usage_of
 
 _CODE = "https://www.apache.org/licenses/LICENSE-2.0"
 
@@ -31,6 +31,7 @@ class Card:
         config: The run's config; None if it is not known.
         licence: The licence of the weights, as the hub names it; None if it is not decided.
         benchmark: The benchmark of the hub that the test queries are of; None if there is none.
+        has_query_side: Whether the repository has files for sentence-transformers.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Card:
     config: Mapping[str, Any] | None = None
     licence: str | None = None
     benchmark: Benchmark | None = None
+    has_query_side: bool = False
 
     def text(self, *, with_results: bool = False) -> str:
         """The card in Markdown.
@@ -55,6 +57,7 @@ class Card:
             *self._what(),
             "## Use\n\nWith the package `rankers`, of which this repository holds a trained ranker:",
             f"```python\n{usage_of(self._ranker, self.description, self.name)}\n```",
+            *self._query_side(),
             "## Results",
             *self._results(),
             "## Data",
@@ -97,7 +100,7 @@ class Card:
             results = [self._result()] if with_results else None
         return ModelCardData(
             library_name="rankers",
-            tags=["rankers", "ranking", self._options["name"]],
+            tags=["rankers", "ranking", self._options["name"], *["sentence-transformers"] * self.has_query_side],
             model_name=self.name.partition("/")[2] if results else None,
             eval_results=results,
             **{key: value for key, value in known.items() if value is not None},
@@ -126,6 +129,11 @@ class Card:
         needs = " and ".join(f"`{model['model']}` as its {role}" for role, model in self._models.items())
         loads = f" Loading it takes {needs} from the hub." if needs else ""
         yield f"This repository holds {self.num_weights:,} numbers, the ranker's own{trained}.{loads}"
+
+    def _query_side(self) -> Iterator[str]:
+        if self.has_query_side:
+            yield "With sentence-transformers and peft, to embed queries alone as this ranker does:"
+            yield f"```python\n{QUERY_SIDE.format(name=self.name)}\n```"
 
     def _results(self) -> Iterator[str]:
         if self.metrics is None:

@@ -17,9 +17,12 @@ from ranking.stores.files import as_json, make_folder, write_file
 from registry import ConfigError
 from registry.imports import import_modules
 from serving.hub.card import Card
+from serving.hub.query_side import FILES, FOLDERS, query_side_files
 from serving.hub.results import Benchmark, benchmark_entry
 
 CARD, METRICS, RESULTS = "README.md", "metrics.json", ".eval_results"
+# What some rankers have and others have not, so that a later push may have to remove it.
+_OPTIONAL_FILES, _OPTIONAL_FOLDERS = (METRICS, *FILES), (RESULTS, *FOLDERS)
 # Older versions keep results in the card's metadata.
 HAS_ENTRIES = hasattr(huggingface_hub, "EvalResultEntry")
 
@@ -81,15 +84,19 @@ def write_repository(
     described = _portable(description, {"backbone": backbone, "encoder": encoder})
     home = path if path.is_dir() else path.parent
     metrics, config = _metrics_in(home), _config_in(home)
+    query_side = query_side_files(description, weights, described)
     into = Path(folder) if folder is not None else home / "hub"
     make_folder(into, "give a folder that you may write to")
     write_pretrained(described, weights, into)
     count = sum(weight.numel() for weight in weights.values())
     chosen = Benchmark.named(benchmark) if benchmark else None
-    card = Card(name, described, count, _relation(weights), metrics, config, licence, chosen)
+    for stale in _optional_files(into):
+        (into / stale).unlink()
+    for file, content in query_side.items():
+        make_folder((into / file).parent, "give a folder that you may write to")
+        write_file(into / file, content)
+    card = Card(name, described, count, _relation(weights), metrics, config, licence, chosen, bool(query_side))
     write_file(into / CARD, card.text(with_results=not HAS_ENTRIES).encode())
-    for stale in [into / METRICS, *(into / RESULTS).glob("*.yaml")]:
-        stale.unlink(missing_ok=True)
     if metrics is not None:
         write_file(into / METRICS, as_json(metrics))
         if chosen and HAS_ENTRIES:
@@ -109,8 +116,7 @@ def commit(folder: Path, name: str, *, private: bool = False) -> str:
         ConfigError: If the hub cannot be reached, or refuses.
     """
     hub = huggingface_hub.HfApi()
-    files = [file for file in (CONFIG_FILE, WEIGHTS_FILE, CARD, METRICS) if (folder / file).is_file()]
-    files += sorted(str(file.relative_to(folder)) for file in (folder / RESULTS).glob("*.yaml"))
+    files = [CONFIG_FILE, WEIGHTS_FILE, CARD, *_optional_files(folder)]
     # upload_folder would make several commits of large folders.
     operations: list[Any] = [huggingface_hub.CommitOperationAdd(file, folder / file) for file in files]
     try:
@@ -118,7 +124,7 @@ def commit(folder: Path, name: str, *, private: bool = False) -> str:
         operations += [
             huggingface_hub.CommitOperationDelete(file)
             for file in hub.list_repo_files(name)
-            if file not in files and (file == METRICS or file.startswith(f"{RESULTS}/"))
+            if file not in files and (file in _OPTIONAL_FILES or file.partition("/")[0] in _OPTIONAL_FOLDERS)
         ]
         return hub.create_commit(name, operations, commit_message="A trained ranker with its card").commit_url
     except hub_errors() as error:
@@ -126,6 +132,13 @@ def commit(folder: Path, name: str, *, private: bool = False) -> str:
         problem = f"complete, but not pushed to {name}: {reason}"
         cure = f"log in (hf auth login) and run the same again, or: hf upload {name} {shlex.quote(str(folder))} ."
         raise ConfigError(str(folder), problem, cure=cure) from error
+
+
+def _optional_files(folder: Path) -> list[str]:
+    """The files of a repository's folder that not every ranker has."""
+    files = [folder / file for file in _OPTIONAL_FILES]
+    files += [file for name in _OPTIONAL_FOLDERS for file in sorted((folder / name).glob("*"))]
+    return [file.relative_to(folder).as_posix() for file in files if file.is_file()]
 
 
 def _relation(weights: Iterable[str]) -> Literal["adapter", "finetune"] | None:

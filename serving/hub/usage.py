@@ -12,6 +12,10 @@ from ranking.batch import FeatureBatch, TextBatch
 
 POOL = "data/my_pool"
 
+QUERY_SIDE = """from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("{name}").encode_query(["sort a list"])"""
+
 # What rankers with `extra` read of three candidates besides their vectors.
 _EXTRA = {
     "log_probability": "log_probability=torch.tensor([-9.5, -7.0, -8.2])",

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import torch
 import yaml
 from fake_hub import FakeHub
 from safetensors.torch import load
+from transformers import AutoTokenizer
 
 from language_models.backbone import Backbone
 from language_models.encoder import Encoder
 from language_models.hub import Repository
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker, save_pretrained
+from ranking.pools.pool_batch import PoolBatch
 from ranking.stores.candidate_pool import CandidatePool
 from registry import RANKERS, ConfigError
 from serving.__main__ import main
@@ -274,6 +277,86 @@ def test_a_backbone_is_named_with_the_hash_of_its_weights(save: Save, models: di
     metadata = huggingface_hub.ModelCard.load(folder / "README.md").data
     assert metadata.base_model == [LLAMA] or metadata.base_model == LLAMA
     assert metadata["base_model_relation"] == "adapter"
+
+
+ALONE = {"aggregator": None, "normalize": True, "feature_dim": 32, "template": "find: {query}", "mixing": None}
+"""Options with which an LRanker reads queries without candidates."""
+
+
+@pytest.fixture
+def bert(tiny_bert: Path, tmp_path: Path) -> Path:
+    """The small BERT, whose tokenizer says which token ends a text, as MiniLM's does."""
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    AutoTokenizer.from_pretrained(folder, cls_token="[CLS]", sep_token="[SEP]").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def save_lranker(bert: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Save an LRanker with a correction that changes something."""
+
+    def make(**options: Any) -> Path:
+        torch.manual_seed(0)
+        backbone = {"model": str(bert), "dtype": "float32"}
+        node = {"name": "lranker", **KINDS["lranker"], "backbone": backbone, **ALONE, **options}
+        ranker = RANKERS.build(node)
+        ranker.configure_model()
+        for name, weight in ranker.named_parameters():
+            if ".lora_B." in name:
+                torch.nn.init.normal_(weight, std=0.5)
+        return save_pretrained(ranker, tmp_path / "lranker")
+
+    return make
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"pooling": "mean", "template": "{query}"}, {"pooling": "last", "normalize": False},
+], ids=str)  # fmt: skip
+def test_sentence_transformers_embeds_queries_as_the_ranker_does(
+    options: dict[str, Any], save_lranker: Callable[..., Path], bert: Path, fake_hub: FakeHub
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    fake_hub.add(BERT, bert)
+    push_to_hub(save_lranker(**options), NAME, backbone=BERT)
+    card = fake_hub.files(NAME)["README.md"].decode()
+    _, code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert "sentence-transformers" in huggingface_hub.ModelCard(card).data.tags
+    texts, used = ["sort a list", "the value of a file to read from " * 9], {}
+    exec(code.replace('["sort a list"]', repr(texts)), used)
+    ranker: Any = load_ranker(NAME)
+    tokens = [torch.tensor(ids) for ids in ranker.tokenize(texts)]
+    assert ranker.num_cut == 1
+    batch = PoolBatch(
+        labels=torch.empty(2, 0),
+        mask=torch.empty(2, 0, dtype=torch.bool),
+        group=torch.arange(2),
+        slot=torch.empty(2, 0, dtype=torch.int64),
+        rows=torch.empty(0, dtype=torch.int64),
+        candidates=torch.empty(0, 32),
+        tokens=torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
+        lengths=torch.tensor([len(ids) for ids in tokens]),
+        partition=torch.full((2,), -1),
+    )
+    expected = ranker.embed_batch(batch)
+    torch.testing.assert_close(torch.tensor(used["vectors"]), expected, rtol=1e-4, atol=1e-5)
+    assert bert.joinpath("model.safetensors").read_bytes() not in fake_hub.files(NAME).values(), (
+        "the backbone stays where it is"
+    )
+
+
+@pytest.mark.parametrize("options", [
+    {"aggregator": "kmeans", "template": "<|embedding|> {query}"}, {"template": "find: {query} now"},
+    {"feature_dim": 16}, {"template": "{query}"}, {"mixing": {"share": 0.5}},
+], ids=str)  # fmt: skip
+def test_where_sentence_transformers_cannot_there_are_no_files_for_it(
+    options: dict[str, Any], save_lranker: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_repository(save_lranker(), NAME, tmp_path / "hub", backbone=BERT)
+    assert (tmp_path / "hub" / "adapter_config.json").is_file()
+    folder = write_repository(save_lranker(**options), NAME, tmp_path / "hub", backbone=BERT)
+    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    assert files == ["README.md", "config.json", "model.safetensors"]
+    assert "peft" not in (folder / "README.md").read_text()
 
 
 def test_a_backbone_that_was_trained_is_the_rankers_own(models: dict[str, Path], tmp_path: Path) -> None:
