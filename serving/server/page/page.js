@@ -1,7 +1,7 @@
 "use strict";
 const at = (id) => document.getElementById(id);
 const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufffe\uffff]/gu;
-const state = { key: null, models: [], chat: null, asked: null, own: null, head: null, asking: 0, watching: 0 };
+const state = { key: null, models: [], asked: null, own: null, head: null, asking: 0, watching: 0 };
 
 class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
@@ -56,6 +56,19 @@ const showMode = () => {
 
 const fill = (select, values) => select.replaceChildren(...values.map((each) => element("option", { value: each.value ?? each }, each.text ?? each)));
 
+/** Show what can be done with the chosen ranker; whether there is anything. */
+const offer = () => {
+  const chats = Boolean(state.models.find((each) => each.id === at("ranker").value)?.chats_with);
+  const modes = { give: at("ranker").length > 0, search: at("pool").length > 0, chat: chats };
+  for (const each of document.querySelectorAll("[name=mode]")) {
+    each.closest("label").hidden = !modes[each.value];
+    if (!modes[mode()]) each.checked = modes[each.value];
+  }
+  at("modes").hidden = Object.values(modes).filter(Boolean).length < 2;
+  showMode();
+  return Object.values(modes).some(Boolean);
+};
+
 const start = async () => {
   try {
     state.models = (await call("GET", "v1/models")).data;
@@ -68,17 +81,8 @@ const start = async () => {
   const pools = state.models.filter((each) => each.does === "search").flatMap((each) => each.pools.map((pool) => ({ value: JSON.stringify([each.id, pool]), text: `${each.id}: ${pool}` })));
   fill(at("ranker"), rankers.map((each) => each.id));
   fill(at("pool"), pools);
-  const described = await call("GET", "openapi.json").catch(() => ({ paths: {} }));
-  state.chat = Boolean(described.paths["/v1/chat/completions"]) && rankers.length > 0;
-  const modes = { give: rankers.length > 0, search: pools.length > 0, chat: state.chat };
-  for (const each of document.querySelectorAll("[name=mode]")) {
-    each.closest("label").hidden = !modes[each.value];
-    if (!modes[mode()]) each.checked = modes[each.value];
-  }
-  at("modes").hidden = Object.values(modes).filter(Boolean).length < 2;
   at("ask").hidden = false;
-  showMode();
-  say(Object.values(modes).some(Boolean) ? "" : "This server has no ranker that reranks or searches.", true);
+  say(offer() ? "" : "This server has no ranker that reranks or searches.", true);
   await showHead();
 };
 
@@ -291,6 +295,7 @@ at("ask").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
 });
 at("modes").addEventListener("change", showMode);
+at("ranker").addEventListener("change", offer);
 for (const id of ["user", "ranker"]) at(id).addEventListener("change", () => showHead().catch((error) => say(error.message, true)));
 at("forget").addEventListener("click", forget);
 start();

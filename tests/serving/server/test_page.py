@@ -149,9 +149,14 @@ def test_responses_of_a_model_are_ranked_and_the_first_sample_is_named(reranker:
     with served(hall_of(reranker)) as url:
         page = browser.new_page(viewport={"width": 400, "height": 900})
         page.set_default_timeout(30_000)
-        page.route("**/openapi.json", lambda route: route.fulfill(json={"paths": {"/v1/chat/completions": {}}}))
+        tiny = {"id": "tiny", "does": "rerank", "learns": False}
+        models = [{**tiny, "chats_with": "model"}, {**tiny, "id": "mute"}]
+        page.route("**/v1/models", lambda route: route.fulfill(json={"object": "list", "data": models}))
         page.route("**/v1/chat/completions", answer)
         page.goto(url)
+        page.get_by_label("Ranker", exact=True).select_option("mute")
+        assert not page.get_by_label("sampled: ask the model").is_visible(), "it has no language model"
+        page.get_by_label("Ranker", exact=True).select_option("tiny")
         page.get_by_label("sampled: ask the model").check()
         page.get_by_label("Query").fill("sort")
         page.get_by_role("button", name="Ask").click()
