@@ -11,12 +11,12 @@ from annotated_types import Gt, Interval, Le
 from lightning import Callback, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from language_models.precision import announce_dtype, device_named, resolve_dtype
 from registry import ConfigError, schema
 from registry.ranges import Count, NonNegative
 from training.resuming import WholeCheckpoints
-from training.sharding import FSDP2
 
 DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
 SET_BY_THE_RUN = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_checkpointing")
@@ -27,6 +27,21 @@ IMPOSSIBLE = {
 }
 _FORKING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 _Batches = Union[Count, Annotated[float, Gt(0), Le(1)]]  # noqa: UP007
+
+
+class FSDP2(ModelParallelStrategy):
+    """Every process holds a share of each weight (PyTorch's fully_shard, Zhao et al. 2023, arXiv 2304.11277).
+
+    A checkpoint holds the weights whole, as those of one process do.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        """Share the weights out to all processes of all nodes."""
+        self._data_parallel_size = self.num_processes * self.num_nodes
+        super().setup_environment()
 
 
 class TrainerRanges(TypedDict, total=False):

@@ -22,10 +22,10 @@ from serving.model_router import ModelChoice, ModelRouter, RoutedModel
 from serving.reranker import Asked, Reranker, Score
 from serving.searcher import FoundCandidate, Searcher
 from serving.server.batcher import Batcher
-from serving.server.endpoint_chat import EndpointChat
+from serving.server.chats.endpoint_chat import EndpointChat
+from serving.server.chats.sampling import SamplingQueue
 from serving.server.errors import RequestError
 from serving.server.metrics import Metrics
-from serving.server.sampling import SamplingQueue
 from serving.server.settings import Settings
 
 logger = logging.getLogger("serving")

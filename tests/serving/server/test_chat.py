@@ -23,10 +23,10 @@ from serving.chat.best_of import Answer, BestOf
 from serving.chat.endpoint import Endpoint
 from serving.reranker import Reranker
 from serving.server.app import create_app
+from serving.server.chats.sampling import FairLock
 from serving.server.errors import RequestError
 from serving.server.hall import Hall
 from serving.server.loading import load, named
-from serving.server.sampling import FairLock
 
 T = TypeVar("T")
 

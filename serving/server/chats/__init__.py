@@ -1,0 +1,1 @@
+"""How chats are answered: responses sampled in this process, or asked of an endpoint."""
