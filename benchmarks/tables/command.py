@@ -48,6 +48,7 @@ def run_table(
     if render and (outdated := len(table.outdated())):
         console.print(f"{outdated} cells were made with other settings or data than the yaml has now")
     rendering = Rendering.of(spec, findings)
+    results.mkdir(parents=True, exist_ok=True)
     for suffix, text in ((".md", rendering.markdown()), (".csv", rendering.csv()), (".tex", rendering.latex())):
         write_file(results / f"{spec.name}{suffix}", text.encode())
     pictures = draw(spec, rendering.sections, findings, results)

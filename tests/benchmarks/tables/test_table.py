@@ -137,6 +137,12 @@ def test_two_processes_do_not_run_one_table(write: Callable[..., str], here: lis
     assert not here and len(table.run(Console(quiet=True))) == 1
 
 
+def test_a_table_without_runs_is_rendered_into_a_new_folder(write: Callable[..., str], tmp_path: Path) -> None:
+    results, console = tmp_path / "new/results", Console(record=True, width=200)
+    run_table(write(rows=[{"name": "x"}]), [], results, tmp_path / "runs", console, render=True)
+    assert "1 of 1 runs are missing" in console.export_text() and len(list(results.iterdir())) == 3
+
+
 @pytest.mark.slow
 def test_what_was_found_with_other_settings_is_not_shown_as_todays(
     write: Callable[..., str], here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
