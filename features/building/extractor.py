@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from features.building.launch import Launch
 from features.texts.groups import Source
 from features.texts.own_files import files_of
 from features.texts.pools import PoolSource
@@ -37,9 +38,13 @@ class Extractor(ABC):
         opens: The class that opens the store.
         unit: The word for an item of the source, such as group.
         assumed: Settings that older stores lack, with the values that they were made with.
+        can_be_launched: Whether the processes that torchrun has started can build together.
+        launch: These processes; None if this one builds alone.
     """
 
     encoder: Encoder | None = None
+    launch: Launch | None = None
+    can_be_launched: ClassVar[bool] = False
     opens: ClassVar[type[GroupStore | CandidatePool]] = GroupStore
     unit: ClassVar[str] = "groups"
     assumed: ClassVar[Mapping[str, Any]] = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from features.building.extractor import Extractor
+from features.building.launch import Launch
 from features.commands.inspect_groups import show
 from features.commands.inspect_pool import show_pool
 from features.commands.merge import merge, split
@@ -34,6 +35,7 @@ examples:
   python -m features features.name=embedding features.source.name=jsonl features.source.path=groups.jsonl
   python -m features features.name=candidate_pool features.source.name=pool_files \\
       features.source.candidates=collection.tsv features.source.queries=queries.tsv features.source.qrels=qrels.txt
+  torchrun --nproc_per_node=8 -m features --config lranker_msmarco.yaml   # a pool, also on several hosts
 
 To continue a build that was stopped, run the same command. All names and their options: python -m registry
 """
@@ -64,8 +66,17 @@ def _build(arguments: list[str]) -> int:
         return 0
     config = load_config(chosen.config, chosen.overrides, into=FeaturesConfig, ignore=_OF_A_RUN)
     extractor: Extractor = EXTRACTORS.build(config.features, path="features")
-    there = extractor.path.exists()
+    launch = Launch.of_torchrun()
+    if launch is not None and not extractor.can_be_launched:
+        cure = "run it without torchrun; features.devices=N is for the GPUs of one host"
+        raise ConfigError("features.name", "only a candidate_pool is built by the processes of torchrun.", cure=cure)
+    if launch is not None and not launch.is_first:
+        launch.help(extractor.settings)
+        return 0
+    extractor.launch, there = launch, extractor.path.exists()
     path = extractor.run()
+    if launch is not None:
+        launch.end()
     print(f"{path} {'already exists' if there else 'is ready'}: {_open(path)}")
     return 0
 

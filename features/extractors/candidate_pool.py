@@ -49,6 +49,7 @@ class CandidatePoolExtractor(Extractor):
 
     opens = CandidatePool
     unit = "candidates"
+    can_be_launched = True
     assumed: ClassVar = {"duplicates": "keep"}
     source: PoolSource
 
@@ -107,6 +108,9 @@ class CandidatePoolExtractor(Extractor):
 
     def build(self, settings: dict[str, Any], *, to_train: bool) -> Path:
         """Embed and write all candidates and queries."""
+        if self.launch and self.devices > 1:
+            problem = f"torchrun has started {self.launch.num_processes} processes already."
+            raise ConfigError("features.devices", problem, cure="features.devices=1")
         encoder = self.encoder.identity() if self.encoder else None
         found = self._survey(to_train)
         writer = CandidatePoolWriter(
@@ -177,10 +181,18 @@ class _Build:
         done, starts = self.writer.candidate_shards, range(0, total, self.chunk_size)
         self.progress.skip(sum(min(self.chunk_size, total - starts[number]) for number in done))
         missing = [number for number in range(len(starts)) if number not in done]
-        devices = min(self.extractor.devices, len(missing))
-        if self.encoder and devices > 1:
-            folder, gpus = str(self.writer.shards.folder), self.encoder.device != "cpu"
-            share_out(work, missing, devices, self.progress.report, gpus=gpus, kept_in=folder)
+        devices, folder = min(self.extractor.devices, len(missing)), self.writer.shards.folder
+        gpus = self.encoder is not None and self.encoder.device != "cpu"
+
+        def left() -> list[int]:
+            self.writer.collect()
+            return sorted({*missing} - self.writer.candidate_shards)
+
+        if self.encoder and missing and (launch := self.extractor.launch):
+            settings = self.extractor.settings()
+            launch.share_out(work, missing, self.progress.report, left, gpus=gpus, settings=settings, kept_in=folder)
+        elif self.encoder and devices > 1:
+            share_out(work, missing, devices, self.progress.report, gpus=gpus, kept_in=str(folder))
         else:
             for number in missing:
                 work.do(number, self._report)
