@@ -41,7 +41,9 @@ class Processes:
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        strategy = build_trainer(options).strategy
+        # Lightning's FSDP2 joins the processes only once it has a ranker; DDP joins the same ones without.
+        joins = {**options, "strategy": "ddp"} if options.get("strategy") == "fsdp2" else options
+        strategy = build_trainer(joins).strategy
         several = isinstance(strategy, ParallelStrategy) and strategy.world_size > 1
         environment = strategy.cluster_environment if isinstance(strategy, ParallelStrategy) else None
         if not several and TorchElasticEnvironment.detect() and (count := int(os.environ["WORLD_SIZE"])) > 1:

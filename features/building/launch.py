@@ -1,4 +1,4 @@
-"""Launch: the processes that torchrun has started, on one host or several, which encode the texts of a build together."""
+"""Launch: the processes that torchrun has started, on one host or several, which build one store together."""
 
 import os
 import time
