@@ -162,4 +162,23 @@ class TextBatch(Batch):
         >>> TextBatch.of_group("a query", ["one", "another"]).mask.shape
         torch.Size([1, 2])
         """
-        return cls(**cls._unlabelled(len(candidates)), queries=[query], candidates=[list(candidates)])
+        return cls.of_groups([query], [candidates])
+
+    @classmethod
+    def of_groups(cls, queries: Sequence[str], candidates: Sequence[Sequence[str]]) -> "TextBatch":
+        """Groups to score, with labels of zero.
+
+        >>> TextBatch.of_groups(["a query", "another"], [["one", "two"], ["three"]]).mask.tolist()
+        [[True, True], [True, False]]
+        """
+        counts = torch.tensor([len(each) for each in candidates])
+        place = torch.arange(int(counts.max())).repeat(len(queries), 1)
+        mask = place < counts.unsqueeze(1)
+        return cls(
+            labels=torch.zeros(mask.shape),
+            mask=mask,
+            group=torch.arange(len(queries)),
+            slot=torch.where(mask, place, -1),
+            queries=list(queries),
+            candidates=[[*each, *[""] * (mask.shape[1] - len(each))] for each in candidates],
+        )

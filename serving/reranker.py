@@ -1,6 +1,6 @@
 """Reranker: a trained ranker, with the model that makes its vectors if it needs any; ranks texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from language_models.precision import device_named
 from language_models.single_threads import in_single_threads
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker, save_pretrained
+from rankers.prompted.prompted import Prompted
 from rankers.text.text_ranker import TextRanker
 from ranking.batch import FeatureBatch, TextBatch
 from ranking.counts import check_count
@@ -160,7 +161,8 @@ class Reranker:
         """The scores of the documents of several queries, in the order in which they are given.
 
         A text encoder reads the texts of all queries together. In float32 on a processor each score is equal to the bit
-        to what `rank` gives for its query alone, whatever the number of threads.
+        to what `rank` gives for its query alone, whatever the number of threads. Other models read the texts of all
+        queries together if `reads_together`.
 
         Args:
             asked: The queries with their documents.
@@ -169,11 +171,24 @@ class Reranker:
         Raises:
             ValueError: As `rank`, for any of the queries.
         """
+        if self.encoder is None and self.reads_together and asked:
+            return _scores_together(self.ranker, asked)
         work = list(zip(by or [self.ranker] * len(asked), self.batches(asked), strict=True))
         if self.encoder is None:
             return _scores(work)
         (scores,) = in_single_threads(_scores, [work])
         return scores
+
+    @cached_property
+    def reads_together(self) -> bool:
+        """Whether a model that is no text encoder reads the texts of several queries together.
+
+        That changes scores by rounding, so on a processor, where it gains little, each query is read alone. A ranker
+        that asks a language model in words has its questions about all queries answered together.
+        """
+        if isinstance(self.encoder, LanguageModel):
+            return self.encoder.compute_device.type != "cpu"
+        return isinstance(self.ranker, Prompted) or _device_of(self.ranker).type != "cpu"
 
     def batches(self, asked: Sequence[Asked]) -> list[FeatureBatch | TextBatch]:
         """What the ranker scores: one batch for each query, with the vectors of its texts if it reads vectors.
@@ -187,7 +202,8 @@ class Reranker:
         if self.encoder is None:
             return [TextBatch.of_group(_text_of(query), documents).to(device) for query, documents in asked]
         if isinstance(self.encoder, LanguageModel):
-            vectors = [_states(self.encoder, _chat_of(query), documents) for query, documents in asked]
+            parts = [asked] if self.reads_together else [[each] for each in asked]
+            vectors = [each for part in parts for each in _states(self.encoder, part)]
         else:
             vectors = self._vectors(self.encoder, asked)
         return [FeatureBatch.of_group(of_query[0], of_documents).to(device) for of_query, of_documents in vectors]
@@ -258,6 +274,12 @@ def _scores(work: Sequence[tuple[Score, FeatureBatch | TextBatch]]) -> list[Floa
     return [score(batch)[0].float() for score, batch in work]
 
 
+def _scores_together(ranker: Ranker[Any], asked: Sequence[Asked]) -> list[Float[Tensor, " N"]]:
+    batch = TextBatch.of_groups([_text_of(query) for query, _ in asked], [documents for _, documents in asked])
+    scores = ranker(batch.to(_device_of(ranker))).float()
+    return [row[: len(documents)] for row, (_, documents) in zip(scores, asked, strict=True)]
+
+
 def in_order(scores: Float[Tensor, " N"], documents: Sequence[str], top_k: int | None = None) -> list[RankedDocument]:
     """The documents, best first; equal scores keep the order that was given."""
     order: list[int] = scores.argsort(descending=True, stable=True)[:top_k].tolist()
@@ -285,17 +307,21 @@ def _check_chat(messages: Sequence[Message]) -> None:
 
 
 def _states(
-    model: LanguageModel, messages: Sequence[Message], responses: Sequence[str]
-) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]:
-    _check_chat(messages)
-    asked = Task("query", messages[-1]["content"], messages)
-    given = [Response(str(place), text) for place, text in enumerate(responses)]
-    (found,) = with_states(model, [Generated(asked, given)])
-    if found.refusal or found.dropped or found.query_states is None or found.response_states is None:
-        lost = found.refusal or f"{found.dropped} of {len(responses)} responses are too long with their prompt"
-        raise TooLongError(f"the model cannot read this: {lost}")
-    # The depths one after the other, as in a batch of `grouped_features`.
-    return found.query_states.flatten().unsqueeze(0).float().cpu(), found.response_states.flatten(1).float().cpu()
+    model: LanguageModel, asked: Sequence[Asked]
+) -> Iterator[tuple[Float[Tensor, "1 D"], Float[Tensor, "N D"]]]:
+    """The states of each query and of its documents, which one model reads together."""
+    generated = []
+    for query, responses in asked:
+        messages = _chat_of(query)
+        _check_chat(messages)
+        given = [Response(str(place), text) for place, text in enumerate(responses)]
+        generated.append(Generated(Task("query", messages[-1]["content"], messages), given))
+    for found, (_, responses) in zip(with_states(model, generated), asked, strict=True):
+        if found.refusal or found.dropped or found.query_states is None or found.response_states is None:
+            lost = found.refusal or f"{found.dropped} of {len(responses)} responses are too long with their prompt"
+            raise TooLongError(f"the model cannot read this: {lost}")
+        # The depths one after the other, as in a batch of `grouped_features`.
+        yield found.query_states.flatten().unsqueeze(0).float().cpu(), found.response_states.flatten(1).float().cpu()
 
 
 def _device_of(ranker: Ranker[Any]) -> torch.device:

@@ -46,7 +46,10 @@ const visible = (text) => {
 const decimal = (value, places = 3) => value.toFixed(places).replace("-", "−");
 const pieces = (count) => `${count} ${count === 1 ? "piece" : "pieces"} of feedback`;
 const user = () => at("user").value.trim();
-const learns = () => Boolean(state.models.find((each) => each.id === at("ranker").value)?.learns);
+const chosen = () => state.models.find((each) => each.id === at("ranker").value);
+const learns = () => Boolean(chosen()?.learns);
+/** Whether the chosen ranker scores texts; others choose among the model's responses alone, when these are sampled. */
+const reranks = () => chosen()?.does === "rerank";
 const mode = () => document.querySelector("[name=mode]:checked").value;
 
 const showMode = () => {
@@ -58,8 +61,7 @@ const fill = (select, values) => select.replaceChildren(...values.map((each) => 
 
 /** Show what can be done with the chosen ranker; whether there is anything. */
 const offer = () => {
-  const chats = Boolean(state.models.find((each) => each.id === at("ranker").value)?.chats_with);
-  const modes = { give: at("ranker").length > 0, search: at("pool").length > 0, chat: chats };
+  const modes = { give: reranks(), search: at("pool").length > 0, chat: Boolean(chosen()?.chats_with) };
   for (const each of document.querySelectorAll("[name=mode]")) {
     each.closest("label").hidden = !modes[each.value];
     if (!modes[mode()]) each.checked = modes[each.value];
@@ -77,12 +79,12 @@ const start = async () => {
     return;
   }
   at("key-form").hidden = true;
-  const rankers = state.models.filter((each) => each.does === "rerank");
+  const rankers = state.models.filter((each) => each.does === "rerank" || each.does === "chat");
   const pools = state.models.filter((each) => each.does === "search").flatMap((each) => each.pools.map((pool) => ({ value: JSON.stringify([each.id, pool]), text: `${each.id}: ${pool}` })));
   fill(at("ranker"), rankers.map((each) => each.id));
   fill(at("pool"), pools);
   at("ask").hidden = false;
-  say(offer() ? "" : "This server has no ranker that reranks or searches.", true);
+  say(offer() ? "" : "This server has no ranker that reranks, chats or searches.", true);
   await showHead();
 };
 
@@ -96,7 +98,7 @@ const candidates = async (query) => {
     const asked = { messages: [{ role: "user", content: query }], ranker: at("ranker").value, best_of: Number(at("samples").value), return_candidates: true };
     const found = await call("POST", "v1/chat/completions", { model: at("ranker").value, ...asked });
     const sampled = [...found.ranking.candidates].sort((one, other) => one.index - other.index);
-    return { texts: sampled.map((each) => each.text), first: "the first sample" };
+    return { texts: sampled.map((each) => each.text), scores: sampled.map((each) => each.score), first: "the first sample", model: asked.ranker };
   }
   return { texts: at("given").value.split("\n").map((each) => each.trim()).filter(Boolean) };
 };
@@ -151,7 +153,7 @@ const rank = async () => {
   const { asked } = state;
   if (!asked.ranker) {
     const results = asked.texts.map((_, index) => ({ index, relevance_score: asked.scores[index] }));
-    show(null, { results });
+    show(null, { results: results.sort((one, other) => other.relevance_score - one.relevance_score) });
     return;
   }
   const [base, own] = await Promise.all([rerank(asked), asked.user ? rerank(asked, asked.user) : null]);
@@ -166,8 +168,8 @@ const ask = async () => {
   try {
     const found = await candidates(query);
     if (!found.texts.length) throw new Error("There are no candidates.");
-    const ranker = at("ranker").value || null;
-    const asked = { ...found, query, ranker, user: learns() ? user() : "", picked: null, key: null, title: ranker ? "The ranker's order" : `Found by ${found.model}` };
+    const ranker = reranks() ? at("ranker").value : null;
+    const asked = { ...found, query, ranker, user: learns() ? user() : "", picked: null, key: null, title: ranker ? "The ranker's order" : found.first ? `Chosen by ${found.model}` : `Found by ${found.model}` };
     if (asking !== state.asking) return;
     state.asked = asked;
     state.own = await rank();
