@@ -52,9 +52,9 @@ def test_scores_are_those_of_each_query_alone_with_fewer_passes(
         rtol=0,
         atol=0,
     )
-    model: Any = reranker.ranker.backbone if reranker.encoder is None else reranker.encoder._model
+    model: Any = reranker.encoder.loaded if isinstance(reranker.encoder, LanguageModel) else reranker.ranker.backbone
     passes: list[int] = []
-    hook = model.register_forward_pre_hook(lambda *_: passes.append(1))
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(1))
     alone = reranker.score(ASKED)
     num_alone = len(passes)
     reranker.reads_together = True
@@ -69,7 +69,7 @@ def test_scores_are_those_of_each_query_alone_with_fewer_passes(
 def test_one_text_that_is_too_long_is_named(tiny_bert: Path, tiny_llama: Path) -> None:
     reranker = ranker_of_states(tiny_bert, tiny_llama)
     reranker.reads_together = True
-    with pytest.raises(TooLongError, match="1 of 1 responses are too long"):
+    with pytest.raises(TooLongError, match="the model cannot read this: no response"):
         reranker.score([*ASKED, Asked("sort", ["sort " * 200])])
 
 
