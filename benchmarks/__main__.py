@@ -29,7 +29,6 @@ SPEED = {
     },
     "serving": {
         "personal": "10,000 users' rankers in one process, against the bytes of their differences and scoring alone",
-        "heads": "10,000 users' heads in a server, read from SQLite, against scoring alone",
         "latency": "one query in ONNX Runtime and in NumPy, against PyTorch",
         "best_of": "ten responses and the ranker that chooses, against the responses alone",
         "serving": "10,000 requests of 200 clients over HTTP, against calling rank in a loop",
