@@ -22,15 +22,12 @@ from training.processes import _is_abandoned, _sign
 from training.run import train
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def train_in_processes(folder: Path, *arguments: object) -> dict:
     """Two processes of one run, each with the environment that Lightning gives to those that it starts."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": "2"}
     shared |= {"RANKERS_RUN_DIR": str(folder)}
     program, given = REPOSITORY / "train.py", [*arguments, "trainer.devices=2"]
     both = [Fork(program, given, environment={**os.environ, **shared, "LOCAL_RANK": rank}) for rank in ("0", "1")]

@@ -1,15 +1,13 @@
 """A reward model on two processes, its weights copied or sharded, ends with the weights of one process."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forks import REPOSITORY, Fork
-from test_processes import free_port, train_in_processes
+from test_processes import train_in_processes
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import train as script
@@ -75,34 +73,6 @@ def test_a_resumed_run_of_shards_ends_with_the_weights_of_one_process(
     train_in_processes(tmp_path / "two", "--config", config, "trainer.strategy=fsdp2", "trainer.max_epochs=1")
     train_in_processes(tmp_path / "two", "--resume", tmp_path / "two", "trainer.max_epochs=2")
     check_same(tmp_path / "one", tmp_path / "two")
-
-
-@pytest.mark.slow
-def test_shards_of_two_hosts_with_two_processes_each_end_with_the_weights_of_one(
-    store: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = reward_config(store, tiny_llama, tmp_path / "run.yaml", lora={"rank": 4, "alpha": 8})
-    train_alone(config, tmp_path / "one", monkeypatch)
-    monkeypatch.delenv("RANKERS_RUN_DIR")
-    shared = {"TORCHELASTIC_RUN_ID": "one", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    shared |= {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
-    given = ["--config", config, "trainer.strategy=fsdp2", "trainer.devices=2", "trainer.num_nodes=2"]
-    places = [
-        {"RANK": str(rank), "GROUP_RANK": str(rank // 2), "NODE_RANK": str(rank // 2), "LOCAL_RANK": str(rank % 2)}
-        for rank in range(4)
-    ]
-    forks = [
-        Fork(
-            REPOSITORY / "train.py",
-            [*given, f"runs={tmp_path / 'runs'}"],
-            environment={**os.environ, **shared, **place},
-        )
-        for place in places
-    ]
-    said = [each.communicate()[1] for each in forks]
-    assert [each.returncode for each in forks] == [0] * 4, said
-    (four,) = (tmp_path / "runs" / "run").iterdir()
-    check_same(tmp_path / "one", four)
 
 
 @pytest.mark.slow
