@@ -7,39 +7,31 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_MANY = 100_000
-"""From so many items on, k-means reads them in batches."""
+from ranking.vectors.search import AnyPool, as_pool
+
+_SAMPLE = 100_000
+"""So many items, drawn at random, place the centroids of a larger pool; the others only get the nearest ones."""
 
 
-def residual_codes(
-    vectors: Float[Tensor, "N D"], num_levels: int, num_codes: int, seed: int = 0
-) -> Int[Tensor, "N levels"]:
+def residual_codes(pool: AnyPool, num_levels: int, num_codes: int, seed: int = 0) -> Int[Tensor, "N levels"]:
     """The codes of items by residual k-means, and a last code that tells items with the same codes apart.
 
-    Each level clusters what the centroids of the levels before it leave of the vectors.
+    Each level clusters what the centroids of the levels before it leave of the vectors. Only a sample of the vectors
+    and one block of them are in memory.
 
     Args:
-        vectors: The vectors of the items.
+        pool: The vectors of the items.
         num_levels: Number of levels of clusters.
         num_codes: Number of clusters in each level; fewer if there are fewer items.
-        seed: The seed of the first centroids.
+        seed: The seed of the sample and of the first centroids.
 
     Raises:
         ValueError: If more than `num_codes` items have the same codes.
     """
-    from sklearn.cluster import KMeans, MiniBatchKMeans  # here, since it loads scipy
-
-    rest, codes = vectors.cpu().to(torch.float64, copy=True).numpy(), []
-    for level in range(num_levels):
-        # What is left may be equal for many items: k-means makes no more clusters than there are points.
-        count = min(num_codes, _num_different(rest))
-        means: Any = KMeans(count, random_state=seed + level)
-        if len(rest) > _MANY:
-            means = MiniBatchKMeans(count, random_state=seed + level, batch_size=10_000)
-        labels = means.fit_predict(rest)
-        codes.append(torch.from_numpy(labels).long())
-        rest -= means.cluster_centers_[labels]
-    found = torch.stack(codes, dim=1)
+    pool = as_pool(pool)
+    drawn = torch.randperm(pool.num_candidates, generator=torch.Generator().manual_seed(seed))[:_SAMPLE]
+    levels = _levels(_as_doubles(pool.features(drawn.sort().values)), num_levels, num_codes, seed)
+    found = torch.cat([_nearest(levels, _as_doubles(block)) for block in pool.blocks()])
     _, group = found.unique(dim=0, return_inverse=True)
     order = group.argsort(stable=True)
     sizes = torch.bincount(group)
@@ -48,6 +40,33 @@ def residual_codes(
     last = torch.empty_like(group)
     last[order] = torch.arange(len(group)) - (sizes.cumsum(0) - sizes)[group[order]]
     return torch.cat([found, last.unsqueeze(1)], dim=1)
+
+
+def _levels(rest: np.ndarray, num_levels: int, num_codes: int, seed: int) -> list[Any]:
+    """The k-means of each level; `rest` becomes what all of them leave."""
+    from sklearn.cluster import KMeans  # here, since it loads scipy
+
+    levels = []
+    for level in range(num_levels):
+        # What is left may be equal for many items: k-means makes no more clusters than there are points.
+        means = KMeans(min(num_codes, _num_different(rest)), random_state=seed + level)
+        rest -= means.fit(rest).cluster_centers_[means.labels_]
+        levels.append(means)
+    return levels
+
+
+def _nearest(levels: list[Any], rest: np.ndarray) -> Int[Tensor, "n levels"]:
+    """The cluster of each vector in each level; `rest` becomes what all of them leave."""
+    codes = []
+    for means in levels:
+        labels = means.predict(rest)
+        codes.append(torch.from_numpy(labels).long())
+        rest -= means.cluster_centers_[labels]
+    return torch.stack(codes, dim=1)
+
+
+def _as_doubles(vectors: Float[Tensor, "n D"]) -> np.ndarray:
+    return vectors.cpu().to(torch.float64, copy=True).numpy()
 
 
 def _num_different(points: Any) -> int:

@@ -107,10 +107,9 @@ class Tiger(PoolRanker):
 
     def learn_from(self, data: Any) -> None:
         """Compute the codes of all items from their vectors."""
-        vectors = torch.cat([block.float() for block in data.pool.blocks()])
         levels = self.codes.shape[1] - 1
         try:
-            self.codes.copy_(residual_codes(vectors, levels, self.num_codes, data.seed))
+            self.codes.copy_(residual_codes(data.pool, levels, self.num_codes, data.seed))
         except ValueError as error:
             raise ConfigError("ranker.num_codes", f"{error}.", cure="more codes or levels") from error
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_recommenders import batch_of
 
+from rankers.recommenders import semantic_ids
 from rankers.recommenders.semantic_ids import CodeTree, residual_codes
 from rankers.recommenders.tiger import Tiger
 from registry import ConfigError
@@ -25,7 +26,7 @@ VECTORS = torch.randn(12, 6, generator=torch.Generator().manual_seed(1))
 def tiger(vectors: torch.Tensor = VECTORS, **options: Any) -> Tiger:
     torch.manual_seed(0)
     ranker = Tiger(len(vectors), vectors.shape[1], **{**SMALL, "num_levels": 2, "num_codes": 4, **options})
-    ranker.learn_from(SimpleNamespace(pool=SimpleNamespace(blocks=lambda: [vectors[:5], vectors[5:]]), seed=0))
+    ranker.learn_from(SimpleNamespace(pool=[vectors[:5], vectors[5:]], seed=0))
     return ranker.eval()
 
 
@@ -42,6 +43,19 @@ def test_codes_are_all_different_and_each_level_clusters_what_the_one_before_it_
         rest = rest - means[codes[:, level]]
     with pytest.raises(ValueError, match="5 items have the same codes, and 4 codes cannot"):
         residual_codes(torch.ones(5, 2), 1, 4)
+
+
+def test_a_sample_places_the_centroids_of_a_large_pool_and_every_item_gets_the_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(semantic_ids, "_SAMPLE", 9)
+    codes = residual_codes(VECTORS, 2, 4, seed=3)
+    drawn = torch.randperm(12, generator=torch.Generator().manual_seed(3))[:9]
+    rest = VECTORS.double()
+    for level in range(2):
+        means = torch.stack([rest[drawn][codes[drawn, level] == code].mean(dim=0) for code in range(4)])
+        assert torch.equal(torch.cdist(rest, means).argmin(dim=1), codes[:, level])
+        rest = rest - means[codes[:, level]]
 
 
 def test_the_tree_has_the_codes_of_items_and_no_others() -> None:
