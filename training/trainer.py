@@ -43,6 +43,13 @@ class FSDP2(ModelParallelStrategy):
         self._data_parallel_size = self.num_processes * self.num_nodes
         super().setup_environment()
 
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load the weights, and to train on the optimizer's state; validation and test need no memory for it."""
+        assert self.lightning_module is not None
+        if self.lightning_module.trainer.state.fn != "fit":
+            self._reset_optimizers_and_schedulers()
+        return super().load_checkpoint(checkpoint_path, weights_only)
+
 
 class TrainerRanges(TypedDict, total=False):
     """The ranges of Lightning's options; Lightning declares only their types."""

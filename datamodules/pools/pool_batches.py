@@ -185,11 +185,11 @@ class EvaluationPoolBatches:
         self._pool, self._judgements, self._tokens, self._own = pool, judgements, tokens, own
         self._candidate_tokens, self._history, self._batch_size = candidate_tokens, history, batch_size
         order = tokens.lengths(tokens.index).argsort(descending=True, stable=True)
-        self._queries = tokens.index[order[rank::world]]
+        self._queries, self._share = tokens.index[order[rank::world]], -(-len(order) // world)
 
     def num_steps(self) -> int:
-        """At least one step, which may be empty: every process must take part in gathering results."""
-        return max(1, -(-len(self._queries) // self._batch_size))
+        """As many in each process, at least one; the last may be empty: every process takes part in gathering."""
+        return max(1, -(-self._share // self._batch_size))
 
     def batch(self, epoch: int, step: int) -> PoolBatch:
         """The batch of one step, the same in every epoch."""

@@ -55,10 +55,9 @@ class BERT4Rec(Recommender):
         if dim % num_heads:
             raise ValueError(f"num_heads: {num_heads} heads cannot share a dim of {dim} evenly")
         self.max_length, self.mask, self.only_last = max_length, mask, only_last
-        # The last row is the mask token.
-        self.items, self.places = nn.Embedding(num_items + 1, dim), nn.Embedding(max_length, dim)
-        self.bias = nn.Parameter(torch.zeros(num_items))
-        for table in (self.items, self.places):
+        self.items, self.places = nn.Embedding(num_items, dim), nn.Embedding(max_length, dim)
+        self.mask_token, self.bias = nn.Embedding(1, dim), nn.Parameter(torch.zeros(num_items))
+        for table in (self.items, self.places, self.mask_token):
             nn.init.trunc_normal_(table.weight, std=0.02, a=-0.04, b=0.04)
         self.norm, self.drop = nn.LayerNorm(dim), nn.Dropout(dropout)
         layer = nn.TransformerEncoderLayer(dim, num_heads, hidden_dim, dropout, "gelu", batch_first=True)
@@ -72,7 +71,7 @@ class BERT4Rec(Recommender):
 
     def item_table(self) -> Float[Tensor, "N E"]:
         """The embeddings of the items, and their biases as a last column."""
-        return torch.cat([self.items.weight[:-1], self.bias.unsqueeze(1)], dim=1)
+        return torch.cat([self.items.weight, self.bias.unsqueeze(1)], dim=1)
 
     def user_states(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
         """The state at the mask token."""
@@ -102,6 +101,9 @@ class BERT4Rec(Recommender):
         there = tokens >= 0
         # The last token always has the last position.
         place = self.max_length - there.sum(dim=1, keepdim=True) + torch.arange(tokens.shape[1], device=tokens.device)
-        embedded = self.items(tokens.clamp(min=0)) + self.places(place.clamp(max=self.max_length - 1))
+        masked = (tokens == self.num_items).unsqueeze(2)
+        items = self.items(tokens.clamp(min=0, max=self.num_items - 1))
+        items = torch.where(masked, self.mask_token(tokens.new_zeros(1)), items)
+        embedded = items + self.places(place.clamp(max=self.max_length - 1))
         states = self.layers(self.drop(self.norm(embedded)), src_key_padding_mask=~there)
         return nn.functional.pad(self.out(states), (0, 1), value=1.0)

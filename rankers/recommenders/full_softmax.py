@@ -27,6 +27,12 @@ def full_softmax_loss(
     return _FullSoftmax.apply(states, items, targets)  # type: ignore[return-value]
 
 
+def block_size(num_items: int, device: torch.device) -> int:
+    """How many states' scores of so many items are held at once."""
+    size = max(1, _MEMORY // num_items)
+    return min(size, max(_ROWS, _CACHED // num_items)) if device.type == "cpu" else size
+
+
 class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
@@ -34,9 +40,7 @@ class _FullSoftmax(torch.autograd.Function):
             states, items = states.float(), items.float()
             by_state, by_item = torch.empty_like(states), torch.zeros_like(items)
             total = states.new_zeros(())
-            size = max(1, _MEMORY // len(items))
-            if states.device.type == "cpu":
-                size = min(size, max(_ROWS, _CACHED // len(items)))
+            size = block_size(len(items), states.device)
             for start in range(0, len(states), size):
                 some, right = states[start : start + size], targets[start : start + size].unsqueeze(1)
                 scores = some @ items.T

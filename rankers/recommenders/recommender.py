@@ -8,9 +8,12 @@ import torch
 from annotated_types import Interval
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from rankers.pool_ranker import PoolRanker
 from rankers.recommenders.full_softmax import full_softmax_loss
+from rankers.recommenders.sharded_softmax import sharded_softmax_loss
+from rankers.recommenders.sharding import OwnRows, rows_of, shard
 from ranking.pools.pool_batch import PoolBatch
 from ranking.pools.pool_data import Reading, Sequences
 from registry import LOSSES, METRICS, OPTIMIZERS, SCHEDULES, ConfigError, Node
@@ -47,7 +50,9 @@ class Positions:
 class Recommender(PoolRanker):
     """Base class of recommenders that score an item i for a user as <state of the user, vector of item i>.
 
-    A subclass implements `item_table`, `user_states` for evaluation, and `positions` for training.
+    A subclass implements `item_table`, `user_states` for evaluation, and `positions` for training. With FSDP2, each
+    process holds its own rows of all embeddings and of weights with a row for each item. `item_table` and the biases in
+    it are DTensors then, of which `rows_of` takes rows.
 
     Args:
         num_items: Number of items in the pool.
@@ -63,6 +68,7 @@ class Recommender(PoolRanker):
     """
 
     sequences: ClassVar[Sequences] = Sequences()
+    can_be_sharded: ClassVar[bool] = True
     normalize: bool = False
 
     def __init__(
@@ -82,6 +88,17 @@ class Recommender(PoolRanker):
         if num_negatives is None and self.loss_name != "infonce":
             problem = f"{self.loss_name} compares items with drawn ones, and none are drawn."
             raise ConfigError("ranker.num_negatives", problem, cure="1 or more, or ranker.loss=infonce for all items")
+        self._is_sharded = False
+
+    def configure_model(self) -> None:
+        """With FSDP2, give each process its share of the weights, once.
+
+        Raises:
+            ConfigError: If a weight can be in no shard.
+        """
+        if self.device_mesh is not None and not self._is_sharded:
+            shard(self, self.device_mesh["data_parallel"], self.num_items)
+            self._is_sharded = True
 
     @abstractmethod
     def item_table(self) -> Float[Tensor, "N E"]:
@@ -104,8 +121,12 @@ class Recommender(PoolRanker):
         return self.user_states(batch).unsqueeze(1)
 
     def candidates_to_rank(self) -> Any:
-        """The table of items."""
-        return self.item_table().detach()
+        """The table of items, or this process's rows of it."""
+        table = self.item_table().detach()
+        if not isinstance(table, DTensor):
+            return table
+        own, _ = self.data.restrictions(torch.zeros(0, dtype=torch.int64))
+        return OwnRows(table, lists=own is not None)
 
     def training_loss(self, batch: PoolBatch) -> Float[Tensor, ""]:
         """The mean loss of all items to predict, over all processes."""
@@ -115,11 +136,13 @@ class Recommender(PoolRanker):
         mean = self.trainer.strategy.reduce(count, reduce_op="mean")
         items = self.item_table()
         if self.num_negatives is None:
+            if isinstance(items, DTensor):
+                return sharded_softmax_loss(states, items, targets) / mean
             return full_softmax_loss(states, items, targets) / mean
         drawn, allowed = self.draw_negatives(batch, found.targets, self.num_negatives)
         rows = torch.cat([targets.unsqueeze(1), drawn[found.mask]], dim=1)
         there = torch.nn.functional.pad(allowed[found.mask], (1, 0), value=True)
-        scores = (items[rows] @ states.unsqueeze(2)).squeeze(2)
+        scores = (rows_of(items, rows) @ states.unsqueeze(2)).squeeze(2)
         labels = torch.zeros_like(scores)
         labels[:, 0] = 1
         return self.loss(scores.float(), labels, there) * len(targets) / mean

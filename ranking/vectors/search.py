@@ -202,7 +202,9 @@ class _Scan:
     ) -> None:
         self.num_candidates, self._pool = pool.num_candidates, pool
         process, num_processes = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
-        self.start, self.stop = (self.num_candidates * place // num_processes for place in (process, process + 1))
+        # The rows that PyTorch's Shard(0) gives to a process, so that it can scan its own shard of a table.
+        share = -(-self.num_candidates // num_processes)
+        self.start, self.stop = (min(self.num_candidates, share * place) for place in (process, process + 1))
         self.size = _block_size(queries, self.stop - self.start)
         self.chunks = [slice(i, min(i + _CHUNK, len(queries))) for i in range(0, len(queries), _CHUNK)]
         self._scorer = Scorer(queries, pool.dtype, self.size)

@@ -22,16 +22,16 @@ from training.processes import _is_abandoned, _sign
 from training.run import train
 
 
-def train_in_processes(folder: Path, *arguments: object) -> dict:
-    """Two processes of one run, each with the environment that Lightning gives to those that it starts."""
+def train_in_processes(folder: Path, *arguments: object, count: int = 2) -> dict:
+    """Processes of one run, each with the environment that Lightning gives to those that it starts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(count)}
     shared |= {"RANKERS_RUN_DIR": str(folder)}
-    program, given = REPOSITORY / "train.py", [*arguments, "trainer.devices=2"]
-    both = [Fork(program, given, environment={**os.environ, **shared, "LOCAL_RANK": rank}) for rank in ("0", "1")]
-    return _judged(folder, both)
+    program, given = REPOSITORY / "train.py", [*arguments, f"trainer.devices={count}"]
+    environments = [{**os.environ, **shared, "LOCAL_RANK": str(rank)} for rank in range(count)]
+    return _judged(folder, [Fork(program, given, environment=each) for each in environments])
 
 
 def _judged(folder: Path, processes: Sequence[Fork]) -> dict:
