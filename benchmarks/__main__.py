@@ -46,7 +46,6 @@ SPEED = {
 COUNTS = {"parameters": "how many weights the paper's rankers and reward models train, from their shapes alone"}
 USERS = {"tastes": "what simulated users' heads learn from 20 picks each; data=FILE with graded outputs of models"}
 CHECKS = {"verdicts": "verdicts on public answers against what is known of them; data=FOLDER with the answers"}
-PEERS = {"cornac": "recommenders beside cornac's on one split: data=FILE [models=SASRec,BPR] [seeds=3] [epochs=100]"}
 PICTURES = {"embeddings": "a query's embeddings in parts of the pool, after a run of LRanker: run=RUN [query=ID]"}
 ACCURACIES = {"best_of_n": "accuracy of a server's best of N on a run's test problems: run=RUN [problems=60]"}
 BENCHMARKS = {name: what for kind in SPEED.values() for name, what in kind.items()}
@@ -61,7 +60,7 @@ def tables() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the named benchmarks; exit status 1 if a ratio misses its target, or a benchmark cannot run here."""
-    known = COUNTS | USERS | CHECKS | PEERS | PICTURES | ACCURACIES | tables()
+    known = COUNTS | USERS | CHECKS | PICTURES | ACCURACIES | tables()
     listing, listed = ("\n".join(f"  {name:20} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, known))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -111,9 +110,6 @@ def main(arguments: list[str] | None = None) -> int:
             if name in CHECKS:
                 holds &= _run_verdicts(overrides, chosen, console)
                 continue
-            if name in PEERS:
-                holds &= _run_cornac(overrides, chosen, console)
-                continue
             if name in PICTURES:
                 holds &= _draw_embeddings(overrides, chosen, console)
                 continue
@@ -162,18 +158,6 @@ def _run_verdicts(overrides: list[str], chosen: argparse.Namespace, console: Con
         run_verdicts(Path(data), chosen.results, console)
     except ConfigError as error:
         console.print(f"verdicts has not run. {error}\n", style="red", markup=False)
-        return False
-    return True
-
-
-def _run_cornac(overrides: list[str], chosen: argparse.Namespace, console: Console) -> bool:
-    """Train recommenders and cornac's; return whether it could be done."""
-    from benchmarks.cornac_recommenders import run_cornac
-
-    try:
-        run_cornac(dict(each.split("=", 1) for each in overrides), chosen.results, chosen.runs, console)
-    except ConfigError as error:
-        console.print(f"cornac has not run to its end. {error}\n", style="red", markup=False)
         return False
     return True
 
