@@ -79,7 +79,10 @@ def softmax_case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def _with_rows(batch: Any, rows: torch.Tensor) -> Any:
-    return replace(batch, rows=rows)
+    places = torch.zeros(len(batch.labels), len(rows))
+    candidates = batch.candidates.new_zeros(len(rows), batch.candidates.shape[1])
+    mask, slot = places.bool(), places.long()
+    return replace(batch, rows=rows, labels=places, mask=mask, slot=slot, candidates=candidates)
 
 
 def _mean(value: torch.Tensor, reduce_op: str) -> torch.Tensor:
