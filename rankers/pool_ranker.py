@@ -56,6 +56,16 @@ class PoolRanker(Ranker[PoolBatch]):
         """V vectors per query; each ranks the pool by inner product."""
         raise TypeError(f"{type(self).__name__} does not say how to embed: write query_vectors(batch)")
 
+    def final_vectors(self, batch: PoolBatch, start: Float[Tensor, "B D"] | None) -> Float[Tensor, "B E"]:
+        """The one vector per query that ranks the pool, with all that validation chose.
+
+        Args:
+            batch: The queries.
+            start: The frozen encoder's vectors of the queries, for a ranker whose scores have a share of it; None if
+                there are none.
+        """
+        return self.query_vectors(batch)[:, -1]
+
     def candidates_to_rank(self) -> Any:
         """The pool, or its vectors in memory if they fit: on the GPU if one is used."""
         return PoolTable.of(self.pool, self.device).candidates

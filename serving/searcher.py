@@ -13,7 +13,6 @@ from torch import Tensor
 from language_models.encoder import Encoder
 from rankers.checkpoint import load_ranker
 from rankers.lranker.lranker import LRanker
-from rankers.lranker.mixing import mix
 from ranking.counts import check_count
 from ranking.pools.pool_batch import PoolBatch
 from ranking.pools.pool_evaluation import best
@@ -65,11 +64,11 @@ class Searcher:
                 problem = f"made by another encoder than the one this ranker was trained with: {field} is {found!r}"
                 cure = "build the pool with the encoder of the run's config"
                 raise ConfigError(str(pool.path), f"{problem}, not {wanted!r}.", cure=cure)
-        self._share = ranker.mixing.share or 0.0 if ranker.mixing else 0.0
-        if self._share and not ours:
-            problem = f"the ranker's scores have a share of {self._share:g} of an encoder that the pool does not name."
+        mixed = ranker.mixing.share or 0.0 if ranker.mixing else 0.0
+        if mixed and not ours:
+            problem = f"the ranker's scores have a share of {mixed:g} of an encoder that the pool does not name."
             raise ConfigError("ranker.mixing", problem, cure="train with ranker.mixing=null")
-        self._encoder = Encoder(**ours) if self._share else None
+        self._encoder = Encoder(**ours) if mixed else None
         self.ranker, self.pool, self._shared = ranker.eval(), pool, share
         ranker.attach(pool)
 
@@ -107,10 +106,10 @@ class Searcher:
             raise ValueError(f"query {empty} of {len(queries)} is empty")
         if not len(queries):
             return []
-        vectors = self.ranker.query_vectors(self._batch(queries))[:, -1]
+        start = None
         if self._encoder is not None:
-            start = self._encoder.encode(queries, prompt=self._encoder.query_prompt).to(vectors.device)
-            vectors = mix(vectors.unsqueeze(1), start, self._share)[:, 0]
+            start = self._encoder.encode(queries, prompt=self._encoder.query_prompt).to(self.ranker.device)
+        vectors = self.ranker.final_vectors(self._batch(queries), start)
         k = min(top_k, self.pool.num_candidates)
         if self._shared is None:
             scores, rows = self.search(vectors, k)

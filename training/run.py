@@ -408,7 +408,7 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
         write_checkpoint(folder / BEST, {"state_dict": ranker.state_dict(), "ranker": ranker.description()})
     trainer.validate(ranker, verbose=False, **chosen)
     val = Report.of(name, ranker.evaluation, ranker.metrics)
-    if ranker.is_trained and ranker.findings() and trainer.is_global_zero:
+    if ranker.has_learnt and ranker.findings() and trainer.is_global_zero:
         describe_anew(folder / BEST, ranker)
     trainer.strategy.barrier()
     trainer.test(ranker, verbose=False, **chosen)

@@ -25,7 +25,7 @@ OF_METRICS, OF_CENTROIDS = ("test", "val", "gain", "below"), ("spread", "context
 Plot = Literal["by_k", "ranges", "heat_map", "curves"]
 Overrides = list[str]
 _MODEL = ("model", "package", "revision", "gguf")
-_OF_RUNS = ("overrides", "config", "columns", "backbone")
+_OF_RUNS = ("overrides", "config", "columns", "backbone", "fuses")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Row:
         overrides: Options of the run, as on train.py's command line.
         columns: Column -> what differs there, such as the states of another model.
         of: The row whose runs this row reads, for a reference that needs no run of its own; null for its own runs.
+        fuses: Rows whose runs are the `runs` of this row's ranker, a `fusion`, in this order.
         scorer: The scorer of the run that the row shows; null for the ranker.
         ours: Whether the row is compared with the best row that is not ours; the others are the rivals.
         bound: Whether the row is a bound, such as the oracle, which is neither best nor a rival.
@@ -66,6 +67,7 @@ class Row:
     overrides: Overrides = field(default_factory=list)
     columns: dict[str, InColumn] = field(default_factory=dict)
     of: Text | None = None
+    fuses: list[Text] = field(default_factory=list)
     scorer: Text | None = None
     ours: bool = False
     bound: bool = False
@@ -156,7 +158,7 @@ class TableConfig:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's run with one seed: the config to train with, and the data to judge on if it is other data."""
+    """A cell's run with one seed: the config to train with, other data to judge on, and cells whose runs it fuses."""
 
     section: str
     row: str
@@ -165,6 +167,7 @@ class Cell:
     config: RunConfig
     name: str
     judged: RunConfig | None = None
+    fuses: tuple["Cell", ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -246,7 +249,22 @@ class TableSpec:
                 if self.place(each) == column.name and each.value in OF_METRICS:
                     self._check_metric(each, configs[-1], f"{path} ({row.name}) x {each.name}")
             judged = configs[1] if column.judged else None
-            yield Cell(section.name, row.name, column.name, seed, configs[0], Path(name).stem, judged)
+            fuses = tuple(self._fused(section, row, column, seed, configs[0], path))
+            yield Cell(section.name, row.name, column.name, seed, configs[0], Path(name).stem, judged, fuses)
+
+    def _fused(
+        self, section: Section, row: Row, column: Column, seed: int, config: RunConfig, path: str
+    ) -> Iterator[Cell]:
+        """The cells of the same column and seed in the rows that a row fuses."""
+        if row.fuses and config.ranker["name"] != "fusion":
+            problem = f"the ranker of {row.name} is {config.ranker['name']}."
+            error = ConfigError(f"{path}.fuses", problem, cure="ranker={name: fusion} in the row's overrides")
+            error.file = f"{self.name}.yaml"
+            raise error
+        for name in row.fuses:
+            place = next(place for place, each in enumerate(self.config.rows) if each.name == name)
+            cells = self._cells(section, self.config.rows[place], column, f"rows[{place}]")
+            yield next(cell for cell in cells if cell.seed == seed)
 
     def _check_metric(self, column: Column, config: RunConfig, where: str) -> None:
         metric = column.metric or self.config.metric
@@ -348,6 +366,9 @@ def _check_names(config: TableConfig) -> None:
         if row.of is not None and (useless := next((key for key in _OF_RUNS if getattr(row, key)), None)):
             problem = f"has no effect: the runs are those of {row.of}."
             raise ConfigError(f"rows[{place}].{useless}", problem)
+        trained = [each.name for each in config.rows if each.of is None and not each.fuses]
+        if unknown := [name for name in row.fuses if name not in trained]:
+            raise ConfigError(f"rows[{place}].fuses", "no such row to fuse.", given=unknown[0], known=trained)
         for name in row.columns:
             path = f"rows[{place}].columns.{name}"
             if name not in columns:

@@ -46,6 +46,7 @@ class Work:
         runs: The folder for the runs of tables.
         threads: Threads of the process.
         measure: Measures more of the finished run, given its folder.
+        fuses: The works whose runs the ranker fuses.
     """
 
     config: RunConfig
@@ -54,11 +55,13 @@ class Work:
     runs: Path
     threads: int | None = None
     measure: Callable[[Path], Finding] | None = None
+    fuses: tuple["Work", ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
         """All options of the run except its folder; what `auto` stands for is resolved, since it differs by machine."""
-        return settings_of(self.config)
+        fused = {"fuses": [each.settings for each in self.fuses]} if self.fuses else {}
+        return {**settings_of(self.config), **fused}
 
     @property
     def run(self) -> str:
@@ -144,7 +147,11 @@ def _finished_run(work: Work) -> Path:
             return folder
     folders = [folder for folder in folders if not (folder / COST).is_file()]
     if not folders:
-        folder = run.train(dataclasses.replace(work.config, runs=str(work.runs)), work.run).path
+        config = dataclasses.replace(work.config, runs=str(work.runs))
+        if work.fuses:
+            fused = [str(_finished_run(each)) for each in work.fuses]
+            config = dataclasses.replace(config, ranker={**config.ranker, "runs": fused})
+        folder = run.train(config, work.run).path
     else:
         folder = folders[-1]
         write_file(folder / _RESUMED, b"")

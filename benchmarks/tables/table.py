@@ -91,7 +91,7 @@ class Table:
         console.print(f"{self.spec.name}: {len(cells) - len(waiting)} of {len(cells)} cells are there")
         measure = _MEASURES[self.spec.config.measure] if self.spec.config.measure else None
         threads = max(1, cores // processes)
-        works = {cell.key: Work(cell.config, cell.name, cell.judged, self.runs, threads, measure) for cell in waiting}
+        works = {cell.key: self._work(cell, threads, measure) for cell in waiting}
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
             for key, finding in _each_done(pool, works, processes, console):
@@ -100,6 +100,10 @@ class Table:
                 done[key] = {**where, **finding, **self._settings(cell)}
                 self._write({each: done[each] for each in cells if each in done})
         return {key: done[key] for key in cells if key in done}
+
+    def _work(self, cell: Cell, threads: int, measure: Callable[[Path], Finding] | None = None) -> Work:
+        fuses = tuple(self._work(each, threads) for each in cell.fuses)
+        return Work(cell.config, cell.name, cell.judged, self.runs, threads, measure, fuses)
 
     def _is_done(self, findings: Mapping[Key, Finding], cell: Cell) -> bool:
         finding, settings = findings.get(cell.key), self._settings(cell)
@@ -112,7 +116,8 @@ class Table:
     def _settings(self, cell: Cell) -> dict[str, Any]:
         judged = {} if cell.judged is None else {"judged_on": settings_of(cell.judged)}
         measured = {} if self.spec.config.measure is None else {"measured": self.spec.config.measure}
-        return {"settings": settings_of(cell.config), **judged, **measured}
+        fuses = {"fuses": [settings_of(each.config) for each in cell.fuses]} if cell.fuses else {}
+        return {"settings": settings_of(cell.config), **judged, **measured, **fuses}
 
     def _write(self, done: Mapping[Key, Finding]) -> None:
         config = self.spec.config
@@ -122,8 +127,8 @@ class Table:
 def _each_done(pool: Executor, works: dict[Key, Work], processes: int, console: Console) -> Any:
     """Yield each cell's finding when it is done.
 
-    Cells that share a run or build the same features never run together, and another cell starts beside a running one
-    only if as much memory is free as the largest cell so far has used.
+    Cells that share a run or build the same features never run together, a cell that fuses runs waits for these, and
+    another cell starts beside a running one only if as much memory is free as the largest cell so far has used.
 
     Raises:
         Exception: The first error of a cell, once all others are done.
@@ -139,6 +144,8 @@ def _each_done(pool: Executor, works: dict[Key, Work], processes: int, console: 
             if len(running) >= processes or (running and not 0 < largest < free_memory()):
                 break
             if any(work.run == other.run or _data(work) == _data(other) not in built for other in busy):
+                continue
+            if {each.run for each in work.fuses} & {each.run for each in [*waiting.values(), *busy]}:
                 continue
             console.print(_name_of(key), markup=False)
             running[pool.submit(execute, work)] = key

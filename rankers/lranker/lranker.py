@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from language_models.backbone import Backbone
 from language_models.lora import Lora, add_lora, is_adapter, lora_targets
 from rankers.judging.judging import Judging
+from rankers.judging.share_curve import ShareCurve
 from rankers.lranker.aggregators import Aggregator
 from rankers.lranker.candidate_encoding import encode_pool
 from rankers.lranker.context_embeddings import ContextEmbeddings
-from rankers.lranker.mixing import Mixing, MixingCurve
+from rankers.lranker.mixing import Mixing, mix
 from rankers.lranker.pool_contexts import PoolContexts
 from rankers.lranker.prompt import Pooling, check_template
 from rankers.lranker.prompt_reader import Injection, PromptReader
@@ -103,7 +104,7 @@ class LRanker(PoolRanker):
     mixing: Mixing | None
     """Options of the encoder's share, and the chosen one once validation chose; None for the ranker's scores alone."""
 
-    curve: MixingCurve | None = None
+    curve: ShareCurve | None = None
     """The validation results of each share of the encoder."""
 
     def __init__(
@@ -312,6 +313,12 @@ class LRanker(PoolRanker):
         judging = self._judging
         assert isinstance(judging, ScaledJudging)
         return judging.query_vectors(batch)
+
+    def final_vectors(self, batch: PoolBatch, start: Float[Tensor, "B E"] | None) -> Float[Tensor, "B E"]:
+        """The embedding of test-time scaling with the encoder's share, as far as validation chose them."""
+        vectors = self.query_vectors(batch)[:, -1:]
+        share = self.mixing.share if self.mixing is not None else None
+        return (mix(vectors, start, share) if share and start is not None else vectors)[:, 0]
 
     def embed_batch(self, batch: PoolBatch) -> Float[Tensor, "B E"]:
         """Each query's embedding in the context of all its candidates, that is, scaling with depth 0."""

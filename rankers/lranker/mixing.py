@@ -1,8 +1,7 @@
 """Mixing: a share of the frozen encoder's score in a ranker's own, so that few training queries do no harm."""
 
-import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import MinLen
@@ -40,38 +39,6 @@ class Mixing:
         return sorted({0.0, *self.shares})
 
 
-@dataclass(frozen=True)
-class MixingCurve:
-    """The validation results of each share.
-
-    Args:
-        metric: The metric's name.
-        shares: The shares, in ascending order.
-        values: The metric of each query at each share.
-        standard_errors: As in `Mixing`.
-    """
-
-    metric: str
-    shares: list[float]
-    values: Float[Tensor, "S Q"]
-    standard_errors: float
-
-    @property
-    def place(self) -> int:
-        """The index of the chosen share."""
-        return choose_share(self.values, self.standard_errors)
-
-    def plain(self) -> dict[str, Any]:
-        """The curve as plain values for a json file."""
-        return {
-            "share": self.shares[self.place],
-            "metric": self.metric,
-            "shares": self.shares,
-            "values": [round(value, 6) for value in self.values.mean(dim=1).tolist()],
-            "queries": self.values.shape[1],
-        }
-
-
 def mix(vectors: Float[Tensor, "Q V E"], start: Float[Tensor, "Q E"], share: float) -> Float[Tensor, "Q V E"]:
     """The vectors whose inner products are the mixed scores.
 
@@ -86,25 +53,3 @@ def mix(vectors: Float[Tensor, "Q V E"], start: Float[Tensor, "Q E"], share: flo
     """
     lengths = vectors.norm(dim=-1, keepdim=True)
     return (1 - share) * vectors + share * lengths * torch.nn.functional.normalize(start, dim=-1).unsqueeze(1)
-
-
-def choose_share(values: Float[Tensor, "S Q"], standard_errors: float) -> int:
-    """The last row that is not worse than the best one by more than some standard errors of their paired difference.
-
-    With one query the error is unknown, and the last row is chosen.
-
-    Args:
-        values: A metric of each query, at ascending shares.
-        standard_errors: How many standard errors; 0 for the best row, at equal means the last one.
-
-    Example:
-        >>> choose_share(torch.tensor([[0.9, 0.8, 0.7, 0.8], [0.8, 0.9, 0.7, 0.7], [0.1, 0.2, 0.3, 0.1]]), 1.0)
-        1
-    """
-    values = values.double()
-    num_queries = values.shape[1]
-    if num_queries == 1:
-        return len(values) - 1
-    behind = values[values.mean(dim=1).argmax()] - values
-    allowed = standard_errors * behind.std(dim=1) / math.sqrt(num_queries)
-    return int((behind.mean(dim=1) <= allowed + 1e-12).nonzero().max())

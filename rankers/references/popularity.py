@@ -1,7 +1,7 @@
 """Popularity: ranks candidates by how many training queries have them as right candidate or in the history."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rankers.base import Untrained
@@ -16,7 +16,7 @@ from registry import RANKERS
 class Popularity(Untrained[PoolBatch], PoolRanker):
     """Ranks candidates in the same order for every query, the most popular first.
 
-    A candidate's score is the number of training queries for which it is right or whose history contains it.
+    score(c) = log(1 + the number of training queries for which c is right or whose history contains it).
     """
 
     normalize: bool = False
@@ -28,17 +28,29 @@ class Popularity(Untrained[PoolBatch], PoolRanker):
         return torch.ones(len(batch.group), 1, 1, device=batch.group.device)
 
     def candidates_to_rank(self) -> Float[Tensor, "N 1"]:
-        """The number of each candidate."""
-        if self._counted is None or self._counted[0] is not self.data.pool:
-            self._counted = self.data.pool, self._count()
+        """The score of each candidate."""
+        pool = self.data.pool
+        if self._counted is None or self._counted[0] is not pool:
+            rows, _ = meetings(pool, self.data.queries("train"))
+            self._counted = pool, torch.bincount(rows, minlength=pool.num_candidates).double().log1p().float()
         return self._counted[1].unsqueeze(1)
 
-    def _count(self) -> Float[Tensor, " N"]:
-        pool, train = self.data.pool, self.data.queries("train")
-        known = pool.queries
-        pairs = []
-        for offsets, rows in ((known.relevant_offsets, known.relevant), (known.history_offsets, known.history)):
-            of, values, _ = ragged(offsets, rows, train)
-            pairs.append(torch.stack([of, values.long()], dim=1))
-        once = torch.cat(pairs).unique(dim=0)
-        return torch.bincount(once[:, 1], minlength=pool.num_candidates).float()
+
+def meetings(pool: CandidatePool, queries: Int[Tensor, " Q"]) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"]]:
+    """Which candidates the users of queries met, each once a query, as right candidate or in the history.
+
+    Args:
+        pool: The pool of the queries.
+        queries: The queries' numbers.
+
+    Returns:
+        The candidates' rows, and how many candidates the user met later.
+    """
+    known = pool.queries
+    of_right, right, _ = ragged(known.relevant_offsets, known.relevant, queries)
+    of_seen, seen, place = ragged(known.history_offsets, known.history, queries)
+    later = torch.cat([torch.zeros_like(of_right), known.history_offsets.diff()[queries][of_seen] - place])
+    pairs = torch.stack([torch.cat([of_right, of_seen]), torch.cat([right, seen]).long()], dim=1)
+    once, at = pairs.unique(dim=0, return_inverse=True)
+    first = torch.full((len(once),), pool.num_candidates).scatter_reduce_(0, at, later, "amin", include_self=False)
+    return once[:, 1], first

@@ -156,6 +156,20 @@ def test_encoded_candidates_are_ranked_by_the_ranker_alone(run: Callable[..., Ru
     assert "mixing" not in run("ranker.candidates=encoded", "trainer.max_epochs=1").metrics
 
 
+def test_a_fusion_of_a_run_ranks_with_all_that_its_validation_chose(run: Callable[..., Run]) -> None:
+    finished = run("ranker.mixing.share=0.5", "trainer.max_epochs=1")
+    fused = f"ranker={{name: fusion, runs: ['{finished.path}'], rankers: [popularity, encoder]}}"
+    alone = finished.metrics["test"]["scorers"]["lranker"]
+    found = run(fused, "ranker.standard_errors=0", "references=[bm25]")
+    test, weights = found.metrics["test"]["scorers"], found.metrics["fusion"]["weights"]
+    assert list(test) == ["bm25", "lranker", "popularity", "encoder", "fusion"]
+    for metric, value in alone.items():
+        assert test["lranker"][metric]["mean"] == pytest.approx(value["mean"], rel=1e-4), metric
+    again = load_ranker(found.path).description()["ranker"]["weights"]
+    assert again == pytest.approx(list(weights.values())) and list(weights) == ["lranker", "popularity", "encoder"]
+    assert found.metrics["num_parameters"] == 0 and (found.path / "report.html").is_file()
+
+
 def test_steps_that_do_harm_leave_the_state_before_training_as_the_best(run: Callable[..., Run]) -> None:
     # Steps as large as these make all embeddings the same.
     harm = ["ranker.optimizer.lr=100", "ranker.schedule=constant", "ranker.scaling=null", "ranker.mixing=null"]

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from console.decimals import decimal
+from rankers.judging.share_curve import ShareCurve
 from rankers.judging.vectors import VectorJudging
-from rankers.lranker.mixing import Mixing, MixingCurve, mix
+from rankers.lranker.mixing import Mixing, mix
 from rankers.lranker.scaling.grid import ScalingGrid
 from rankers.lranker.scaling.scaling import Scaling, scale, scale_grid
 from ranking.places import Places
@@ -159,7 +160,7 @@ class ScaledJudging(VectorJudging):
         if mixing.share is None:
             name, metric = next(iter(self.ranker.metrics.items()))
             values = torch.stack([qrels.value(metric, one) for one in scaled])
-            self.ranker.curve = curve = MixingCurve(name, shares, values, mixing.standard_errors)
+            self.ranker.curve = curve = ShareCurve(name, shares, values, mixing.standard_errors)
             place = curve.place
             self.ranker.mixing = dataclasses.replace(mixing, share=shares[place])
         self._chosen = place * step + step - 1

@@ -127,3 +127,31 @@ def test_pools_that_are_named_by_a_config_are_built_with_the_encoder_of_the_run(
 
     assert mixed_pools(config, build) == [str(tmp_path / "built"), str(tmp_path / "given")]
     assert built[0].encoder.max_length == 16
+
+
+def test_a_row_fuses_the_runs_of_other_rows_with_the_same_seed(
+    pool_table: Callable[..., str], here: list[str], tmp_path: Path
+) -> None:
+    bare = "ranker={name: encoder, metrics: [mrr]}"
+    rows = [
+        {"name": "all", "fuses": ["LRanker"], "overrides": ["ranker={name: fusion, rankers: [popularity]}"]},
+        {"name": "LRanker"},
+        {"name": "encoder", "overrides": [bare]},
+    ]
+    name = pool_table(columns=[{"name": "mrr"}], rows=rows, seeds=[0, 1])
+    run_table(name, [], tmp_path / "results", tmp_path / "table_runs", Console(quiet=True))
+    cells = {
+        (cell["row"], cell["seed"]): cell for cell in json.loads((tmp_path / "results/small.json").read_text())["cells"]
+    }
+    for seed in (0, 1):
+        fused, alone = (cells[row, seed]["scorers"] for row in ("all", "LRanker"))
+        assert fused["lranker"]["mrr"] == pytest.approx(alone["lranker"]["mrr"], rel=1e-4)
+    assert len(here) == len(set(here)) == 6, "no run twice, and those that are fused first"
+    with pytest.raises(ConfigError, match="the ranker of encoder is encoder"):
+        [
+            *TableSpec.load(
+                pool_table(columns=[{"name": "mrr"}], rows=[rows[1], {**rows[2], "fuses": ["LRanker"]}])
+            ).cells()
+        ]
+    with pytest.raises(ConfigError, match="no such row to fuse"):
+        TableSpec.load(pool_table(columns=[{"name": "mrr"}], rows=[rows[1], {**rows[0], "fuses": ["all"]}]))

@@ -6,7 +6,8 @@ import statistics
 import pytest
 import torch
 
-from rankers.lranker.mixing import Mixing, MixingCurve, choose_share, mix
+from rankers.judging.share_curve import ShareCurve, choose_share
+from rankers.lranker.mixing import Mixing, mix
 
 
 def test_the_inner_product_of_a_mixed_vector_is_the_mixed_score() -> None:
@@ -47,7 +48,7 @@ def test_one_query_tells_nothing_so_that_the_encoder_stays() -> None:
 
 def test_the_ranker_alone_is_always_tried() -> None:
     assert Mixing(shares=[1.0, 0.5]).tried == [0.0, 0.5, 1.0]
-    curve = MixingCurve("mrr", [0.0, 1.0], torch.tensor([[0.5, 0.75], [0.5, 0.25]]), 0.0)
+    curve = ShareCurve("mrr", [0.0, 1.0], torch.tensor([[0.5, 0.75], [0.5, 0.25]]), 0.0)
     assert curve.plain() == {
         "share": 0.0,
         "metric": "mrr",
