@@ -14,7 +14,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TAGGED = re.compile(
     r"<\|begin_of_box\|>(?P<box>.*?)(?:<\|end_of_box\|>|\Z)|(?P<mark><(?P<tag>(?:final_?)?answer|ans|result)>|\[ANSWER\])"
     r"(?P<in>.*?)(?:</(?P=tag)>|\[/ANSWER\]|(?=<(?P=tag)>)|\Z)"
-    r"|<(?P<other>final|solution|output)>\s*(?P<line>[^\n<]{1,60}?)\s*</(?P=other)>",
+    r"|<(?P<other>final|solution|output)>\s*+(?P<line>[^\n<]{1,60}?)\s*+</(?P=other)>",
     re.DOTALL | re.IGNORECASE,
 )
 _KEY = r"""["'](?i:(?:final|correct)?[_ ]?answer)["']\s*:\s*"""
@@ -33,8 +33,8 @@ _RESULT = re.compile(
 _ENDS = re.compile(r"[\s}\]`]*\Z")
 _MARKED = re.compile(r"^[ \t]*(?P<mark>####|A:)(?:[ \t]*|[ \t]*\n[ \t]*(?=[-−$\\]*\d))(?P<in>\S.*)$", re.MULTILINE)
 _HEADING = re.compile(
-    r"^[ \t]*(?:\#{1,6}[ \t]*)?(?:\*\*|__)?[ \t]*(?:\d+\.[ \t]*)?(?:the[ \t]+)?(?:final|correct)?[ \t]*answer[ \t]*:?"
-    r"(?:\*\*|__)?[ \t]*:?[ \t]*\n\s*(?:[-*][ \t]+)?(?=\S)",
+    r"^[ \t]*+(?:\#{1,6}[ \t]*+)?(?:\*\*|__)?[ \t]*+(?:\d+\.[ \t]*+)?(?:the[ \t]++)?(?:final|correct)?[ \t]*+answer"
+    r"[ \t]*+:?(?:\*\*|__)?[ \t]*+:?[ \t]*+\n\s*+(?:[-*][ \t]++)?(?=\S)",
     re.MULTILINE | re.IGNORECASE,
 )
 

@@ -81,10 +81,10 @@ _BACKWARDS = re.compile(
 )
 # Labels of a last line that has nothing else.
 _LABELLED = re.compile(
-    r"^[ \t>*_\#|✅-]*(?:final[ \t]+)?"
+    r"[ \t>*_\#|✅-]*(?:final[ \t]+)?"
     r"(?:ans(?:wer)?|result|solution|lösung|ergebnis|r[eé]sulta(?:do|t)|risultato|resposta|答)[ \t*_]*"
-    r"(?:[:：=|]|\.(?=[ \t]))[ \t*_]*(?P<in>\S[^\n]*?)[ \t]*\|?\s*\Z",
-    re.MULTILINE | re.IGNORECASE,
+    r"(?:[:：=|]|\.(?=[ \t]))[ \t*_]*(?P<in>\S.*)",
+    re.IGNORECASE,
 )
 _AFTER = r"(?:\*\*|__)?:?(?P<blank>\s*)(?=\S)"
 
@@ -185,8 +185,9 @@ def said_in(text: str, start: int = 0) -> Iterator[Said]:
 
 def labelled(text: str) -> Said | None:
     """What the last line of a text gives after a label such as `Result:`, if it is a number, formula or option."""
-    found = _LABELLED.search(text)
-    given = _cut(_FILLERS.sub("", found["in"], count=1)) if found else ""
+    text = text.rstrip()
+    found = _LABELLED.match(text, text.rfind("\n") + 1)
+    given = answer_at(text.removesuffix("|"), found.start("in")) if found else ""
     return Said(found.start("in"), given, False) if found and (is_definite(given) or len(given) == 1) else None
 
 

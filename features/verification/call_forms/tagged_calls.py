@@ -21,8 +21,8 @@ _BEFORE_JSON = re.compile(
     rf"""(?:
         <function=|<function\ name=["']|\bto=|<\|recipient\|>\s*|\[TOOL_CALLS\]\s*|<(?:tool_)?name>\s*
         |function<[|｜]tool[▁_]sep[|｜]>|<[|｜]tool[▁_]call[▁_]begin[|｜]>\s*|<tool_call>\s*
-        |^\s*(?:✿FUNCTION✿:|>>>)[^\S\n]*
-        |^[\s*-]*(?i:action|(?:tool|function)(?:[ _](?:call|name))?|name)\**:\**[^\S\n]*[`"]?
+        |^[^\S\n]*+(?:✿FUNCTION✿:|>>>)[^\S\n]*
+        |^(?:[^\S\n]|[*-])*+(?i:action|(?:tool|function)(?:[ _](?:call|name))?|name)\**:\**[^\S\n]*[`"]?
     )
     {_NAME}
     (?:

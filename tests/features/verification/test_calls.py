@@ -211,3 +211,8 @@ def test_names_that_two_functions_have_when_dots_become_underscores_stay_as_they
 @pytest.mark.parametrize("module", [brackets, call])
 def test_the_examples_in_the_documentation_hold(module: Any) -> None:
     assert doctest.testmod(module).attempted > 0 and doctest.testmod(module).failed == 0
+
+
+def test_a_run_of_blank_lines_is_not_read_from_each_of_its_lines_on() -> None:
+    # From each of its lines on, this would take minutes.
+    assert calls_in("\n" * 20_000 + TEXT, PARAMETERS) == [ONE, TWO]

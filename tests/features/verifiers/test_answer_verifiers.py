@@ -376,6 +376,7 @@ def test_more_answers_that_look_alike_differ(reference: str, answers: list[str])
     '{"answer": {"value": 12, "unit": "apples"}}', '```json\n{"value": 12}\n```', "*Answer*: 12", "Answer - 12",
     "Answer → 12",
     "Final Answer => 12", "Answer ≈ 12", "ANS: 12", "Ans. 12", "Step 1: 13\nResult: 12", "| Answer | 12 |",
+    "Result: 5 + 7 = 12",
     "Résultat : 12", "答：12",
     "<final>12</final>", "<solution>12</solution>", "\boxed{12}", "boxed{12}", "The answer works out to 12.",
     "####\n12",
@@ -390,6 +391,17 @@ def test_more_answers_that_look_alike_differ(reference: str, answers: list[str])
 def test_more_ways_to_state_an_answer(response: str) -> None:
     assert math_answer(response, task("12")).label == final_number(response, task("12")).label == 1
     assert math_answer(response, task("13")).label == final_number(response, task("13")).label == 0
+
+
+BLANKS = " " * 3000
+
+
+@pytest.mark.parametrize("response", [
+    f"####{BLANKS}12", f"Answer:{BLANKS}\n{BLANKS}12", f"Result: 12{BLANKS}apples", f"<output>{BLANKS}12</output>",
+])  # fmt: skip
+def test_a_run_of_blanks_is_not_tried_in_all_ways_to_part_it(response: str) -> None:
+    # In all ways to part it into two or three, this would take minutes.
+    assert math_answer(response, task("12")).label == final_number(response, task("12")).label == 1
 
 
 @pytest.mark.parametrize("response", [
