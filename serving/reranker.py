@@ -25,6 +25,7 @@ from rankers.text.text_ranker import TextRanker
 from ranking.batch import FeatureBatch, TextBatch
 from ranking.counts import check_count
 from ranking.texts import check_texts
+from registry import ConfigError
 from serving.remembered_vectors import RememberedVectors
 
 R = TypeVar("R", bound="Reranker")
@@ -145,8 +146,9 @@ class Reranker:
             top_k: Number of documents to return; None for all.
 
         Raises:
-            ValueError: If `documents` is one text and not a list, the query is empty, a text for an encoder is empty, a
-                response with its prompt is too long for the model, or `top_k` is not a positive integer.
+            ValueError: If `documents` is one text and not a list, the query is empty or a chat that the template of the
+                model refuses, a text for an encoder is empty, a response with its prompt is too long for the model, or
+                `top_k` is not a positive integer.
         """
         check_texts("documents", documents)
         if top_k is not None:
@@ -212,7 +214,7 @@ class Reranker:
         """How many tokens are read to rank these documents, and how many texts are too long and cut."""
         query, documents = asked
         if isinstance(self.encoder, LanguageModel):
-            prompt = len(self.encoder.chat.prompt(_chat_of(query)))
+            prompt = len(_prompt_of(self.encoder, query))
             return Reading(prompt + sum(len(self.encoder.chat.tokens(text)) for text in documents), 0)
         if self.encoder is not None:
             lengths = self.encoder.lengths([_text_of(query)], self.encoder.query_prompt)
@@ -227,10 +229,11 @@ class Reranker:
         """Refuse what the encoder cannot read, as far as this shows without its reading it.
 
         Raises:
-            ValueError: If the query or a document for a text encoder is empty, or the query has the wrong form.
+            ValueError: If the query or a document for a text encoder is empty, the query has the wrong form, or the
+                model's template refuses it.
         """
         if isinstance(self.encoder, LanguageModel):
-            _check_chat(_chat_of(query))
+            _prompt_of(self.encoder, query)
         elif not _text_of(query).strip():
             raise ValueError("the query is empty")
         elif (empty := next((place for place, text in enumerate(documents) if not text.strip()), None)) is not None:
@@ -298,12 +301,24 @@ def _chat_of(query: str | Sequence[Message]) -> Sequence[Message]:
     return [{"role": "user", "content": query}] if isinstance(query, str) else query
 
 
-def _check_chat(messages: Sequence[Message]) -> None:
+def _prompt_of(model: LanguageModel, query: str | Sequence[Message]) -> Sequence[int]:
+    """The tokens of a query, as the model reads it before a response.
+
+    Raises:
+        ValueError: If the query is empty, no chat, or a chat that the model's template refuses.
+    """
+    messages = _chat_of(query)
     for place, message in enumerate(messages):
         if not isinstance(message, Mapping) or not {"role", "content"}.issubset(message):
             raise ValueError(f"query[{place}] is not a message with role and content: a query is a text or a chat")
     if not messages or not messages[-1]["content"]:
         raise ValueError("the query is empty")
+    try:
+        return model.chat.prompt(messages)
+    except ConfigError as error:
+        if isinstance(query, str):
+            raise  # the template is wrong, not the query
+        raise ValueError(f"the model's chat template refuses this chat: {error.problem}") from error
 
 
 def _states(
@@ -312,8 +327,8 @@ def _states(
     """The states of each query and of its documents, which one model reads together."""
     generated = []
     for query, responses in asked:
+        _prompt_of(model, query)  # refuses what it cannot read
         messages = _chat_of(query)
-        _check_chat(messages)
         given = [Response(str(place), text) for place, text in enumerate(responses)]
         generated.append(Generated(Task("query", messages[-1]["content"], messages), given))
     for found, (_, responses) in zip(with_states(model, generated), asked, strict=True):

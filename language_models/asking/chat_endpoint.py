@@ -40,11 +40,12 @@ class RequestFailed(Exception):
     Args:
         reason: A few words.
         gone: Whether the server did not manage to answer in all its attempts, rather than refuse.
+        status: The HTTP status by which the server refused; None if it did not refuse.
     """
 
-    def __init__(self, reason: str, gone: bool) -> None:
+    def __init__(self, reason: str, gone: bool, status: int | None = None) -> None:
         super().__init__(reason)
-        self.reason, self.gone = reason, gone
+        self.reason, self.gone, self.status = reason, gone, status
 
 
 class Choice(NamedTuple):
@@ -129,7 +130,7 @@ class ChatEndpoint:
             problem = f"the server {fatal[error.code]} (HTTP {error.code}: {told})."
             raise ConfigError(self.url, problem, cure="check url, model and the key's variable") from error
         if error.code < 500 and error.code not in _RETRIED:
-            raise RequestFailed(f"HTTP {error.code}: {told}", gone=False) from error
+            raise RequestFailed(f"HTTP {error.code}: {told}", gone=False, status=error.code) from error
         return RequestFailed(f"HTTP {error.code}: {told}", gone=True)
 
     def _post(self, body: bytes) -> bytes:

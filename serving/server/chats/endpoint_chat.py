@@ -52,8 +52,8 @@ class EndpointChat:
             user: Whose ranker chooses.
 
         Raises:
-            RequestError: 400 if the endpoint refuses the chat, 429 if too much is waiting, 502 if the endpoint fails,
-                503 if the server is shutting down, 504 if it took too long.
+            RequestError: 400 if the endpoint refuses the chat or the ranker cannot read it, 429 if too much is waiting,
+                502 if the endpoint fails, 503 if the server is shutting down, 504 if it took too long.
         """
         if self._closing:
             raise RequestError(503, "the server is shutting down")
@@ -82,12 +82,18 @@ class EndpointChat:
         except RequestFailed as error:
             if error.gone:
                 raise RequestError(502, "the endpoint of the language model does not answer") from error
+            if error.status is None:
+                problem = "the endpoint of the language model answers in another form than that of chat completions"
+                raise RequestError(502, problem) from error
             raise RequestError(400, f"the endpoint of the language model refuses this chat: {error.reason}") from error
         sampled = time.perf_counter()
         query = question.messages if self._reads_chats else question.messages[-1]["content"]
         # A ranker cannot read an empty response, which is the worst.
         given = [number for number, each in enumerate(found.choices) if each.text.strip()]
-        scores = await self._rank(query, [found.choices[number].text for number in given], user) if given else []
+        try:
+            scores = await self._rank(query, [found.choices[number].text for number in given], user) if given else []
+        except ValueError as error:  # a chat or a response that the ranker cannot read
+            raise RequestError(400, str(error)[:300]) from error
         scored = dict(zip(given, scores, strict=True))
         worst = min(scores, default=0.0)
         candidates = [

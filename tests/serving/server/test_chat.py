@@ -315,6 +315,9 @@ def test_openai_gets_its_own_errors(best_of: BestOf) -> None:
     talk(chat_hall(best_of), run)
 
 
+OTHER_FORMS: dict[str, Any] = {"list": [1, 2], "no choices": {"answer": "private"}}
+
+
 class ModelServer(http.server.BaseHTTPRequestHandler):
     """Answers a request for n responses with at most two."""
 
@@ -328,6 +331,7 @@ class ModelServer(http.server.BaseHTTPRequestHandler):
         choices = [{"message": {"content": text}, "finish_reason": "length"} for text in texts]
         status = 400 if body["messages"][-1]["content"] == "refuse" else 200
         given = {"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": len(texts)}}
+        given = OTHER_FORMS.get(body["messages"][-1]["content"], given)
         content = json.dumps(given if status == 200 else {"error": {"message": "no such chat"}}).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
@@ -390,6 +394,35 @@ def test_an_endpoint_that_does_not_answer_is_a_bad_gateway() -> None:
     answer = ask(hall, lambda client: client.post(PATH, json={"messages": CHAT}))
     assert answer.status_code == 502 and "does not answer" in answer.json()["error"]["message"]
     assert "127.0.0.1" not in answer.text
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_an_endpoint_that_answers_in_another_form_is_a_bad_gateway(model_server: str, form: str) -> None:
+    hall = hall_of(Plain(lambda asked: [1.0]))
+    hall.add_endpoint_chat("tiny", Endpoint(model_server, "big-model"))
+    answer = ask(hall, lambda client: client.post(PATH, json={"messages": [{"role": "user", "content": form}]}))
+    assert answer.status_code == 502 and "in another form" in answer.json()["error"]["message"]
+    assert "private" not in answer.text
+
+
+def test_what_a_ranker_of_responses_cannot_read_of_an_endpoint_is_refused(model_server: str, chat_llama: Path) -> None:
+    model = LanguageModel(model=str(chat_llama), depths=[0.5], dtype="float32")
+    hall = hall_of(Reranker(PointRanker(feature_dim=32), model))
+    hall.add_endpoint_chat("tiny", Endpoint(model_server, "big-model"))
+    long: list[Any] = [{"role": "user", "content": "sort a list " * 100}]
+    chats = [long, [{"role": "system", "content": "a"}, *CHAT], CHAT]
+
+    async def run(client: httpx.AsyncClient) -> list[httpx.Response]:
+        found = []
+        for chat in chats:
+            ModelServer.asked.clear()  # so that it has all its texts again
+            found.append(await client.post(PATH, json={"messages": chat, "candidates": 4}))
+        return found
+
+    *refused, good = ask(hall, run)
+    for answer, problem in zip(refused, ["prompt too long", "template refuses this chat"], strict=True):
+        assert answer.status_code == 400 and problem in answer.json()["error"]["message"], answer.text
+    assert good.status_code == 200 and good.json()["choices"][0]["message"]["content"] in ModelServer.texts
 
 
 def test_a_saved_ranker_of_responses_is_loaded_with_its_model_once(best_of: BestOf, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from halls import DOCUMENTS, Scored, ask, hall_of, post
 from sqlalchemy.exc import OperationalError
 
 from language_models.encoder import Encoder
+from language_models.language_model import LanguageModel
 from rankers.language_ranker.list_ranker import ListRanker
+from rankers.language_ranker.point_ranker import PointRanker
 from serving.feedback.database import FeedbackDatabase
 from serving.reranker import Reranker
 from serving.server.hall import Hall
@@ -212,6 +214,24 @@ def test_malformed_feedback_gets_the_right_code_and_nothing_is_kept(hall: Hall) 
         assert answer.status_code == status, (body, answer.text)
         assert answer.json()["error"]["code"] == status and not leaks(answer.text), (body, answer.text)
     assert hall.database is not None and hall.database.describe("ana", {}) == []
+
+
+def test_a_chat_that_the_models_template_refuses_is_not_kept_as_feedback(chat_llama: Path, tmp_path: Path) -> None:
+    model = LanguageModel(model=str(chat_llama), depths=[0.5])
+    hall = taught(Reranker(PointRanker(feature_dim=32), model), tmp_path / "feedback.sqlite", learn_after=1)
+    chats = [[{"role": role, "content": "a"}, {"role": "user", "content": "b"}] for role in ("system", "assistant")]
+
+    async def talk(client: httpx.AsyncClient) -> list[httpx.Response]:
+        found = [await client.post("/v1/feedback", json={**PICK, "query": chat}) for chat in chats]
+        await train(hall)
+        return found
+
+    refused, kept = ask(hall, talk)
+    assert refused.status_code == 400 and "template refuses this chat" in refused.json()["error"]["message"]
+    assert kept.status_code == 200
+    assert hall.database is not None
+    (state,) = hall.database.describe("ana", {"tiny": hall.heads["tiny"].base_sha256})
+    assert (state["feedback"], state["learnt"]) == (1, 1), "the training has ended"
 
 
 def test_other_malformed_requests_about_users_get_the_right_code(hall: Hall) -> None:
