@@ -78,16 +78,19 @@ class FeedbackDatabase:
         url: A file for SQLite, or a URL of SQLAlchemy, such as postgresql://user@host/name.
 
     Raises:
-        ConfigError: If the database cannot be opened, or was written by a newer version of the server.
+        ConfigError: If the database cannot be opened, is in memory, or was written by a newer version of the server.
     """
 
     def __init__(self, url: str | Path) -> None:
         self.url = _url(url)
         self.name = self.url.render_as_string(hide_password=True)
         self._is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self._is_sqlite and self.url.database in (None, "", ":memory:"):
+            raise ConfigError("--database", f"{self.name} is in memory, which every thread has of its own.", cure=_CURE)
         options: dict[str, Any] = {} if self._is_sqlite else {"pool_pre_ping": True}
         try:
-            self._engine = sa.create_engine(self.url, **options)
+            # Errors are logged, and parameters are what users said.
+            self._engine = sa.create_engine(self.url, hide_parameters=True, **options)
             event.listen(self._engine, "connect", _sqlite if self._is_sqlite else _postgresql)
             if self._is_sqlite:
                 event.listen(self._engine, "begin", _begin)
@@ -242,7 +245,8 @@ class FeedbackDatabase:
         """
         known = select(users.c.user).where(*_is(users, {"ranker": of.ranker, "user": of.user}))
         with self._writing() as connection:
-            if connection.execute(known).one_or_none() is None:
+            # Locked, so that nobody forgets the user meanwhile.
+            if connection.execute(known.with_for_update()).one_or_none() is None:
                 raise UnknownVersionError
             self._make_head(connection, of)
             connection.execute(select(heads.c.version).where(*_is(heads, of._asdict())).with_for_update())

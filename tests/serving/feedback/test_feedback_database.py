@@ -1,8 +1,9 @@
 """The database of feedback, in SQLite and in PostgreSQL: what it keeps, who may train, and what it forgets."""
 
 import json
+import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,21 @@ def test_a_user_who_is_forgotten_during_a_training_stays_forgotten(connect: Conn
     assert database.describe("ben", BASES)[0]["feedback"] == 1
 
 
+def test_a_user_who_goes_back_while_being_forgotten_stays_forgotten(connect: Connect) -> None:
+    database, other = connect(), connect()
+    database.add("r", "ana", {})
+    with ThreadPoolExecutor(1) as threads:
+        with database._engine.connect().execution_options(is_writing=True) as forgetting:
+            forgetting.execute(sa.delete(metadata.tables["users"]))
+            going = threads.submit(other.roll_back, ANA, 0)
+            wait([going], timeout=0.5)
+            forgetting.commit()
+        with pytest.raises(UnknownVersionError):
+            going.result()
+    with database._engine.connect() as connection:
+        assert connection.execute(sa.select(metadata.tables["heads"])).all() == []
+
+
 def test_forgotten_texts_are_nowhere_in_the_files(tmp_path: Path) -> None:
     database = FeedbackDatabase(tmp_path / "feedback.sqlite")
     for _ in range(50):
@@ -236,6 +252,21 @@ def test_a_file_that_is_no_database_or_a_newer_one_is_refused(tmp_path: Path) ->
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigError, match="was written by a newer version of this program"):
         FeedbackDatabase(tmp_path / "newer")
+
+
+@pytest.mark.parametrize("where", [":memory:", "sqlite://", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_refused(where: str) -> None:
+    with pytest.raises(ConfigError, match=r"--database: .* is in memory, which every thread has of its own"):
+        FeedbackDatabase(where)
+
+
+def test_what_users_said_is_in_no_message_of_a_database_that_fails(connect: Connect) -> None:
+    database, words = connect(), "private {}".format("words")  # lines of this file stand in a traceback too
+    with database._engine.begin() as connection:
+        metadata.tables["feedback"].drop(connection)
+    with pytest.raises(sa.exc.SQLAlchemyError) as caught:
+        database.add("r", "ana", {"query": words})
+    assert words not in "".join(traceback.format_exception(caught.value))
 
 
 def test_descriptions_are_plain_values(tmp_path: Path) -> None:
