@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import ipaddress
+import math
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -164,8 +165,10 @@ def serve(chosen: argparse.Namespace) -> int:
 
 def _chosen(chosen: argparse.Namespace) -> dict[str, Any]:
     for name in _NUMBERS:
-        least = 0 if name in ("num_remembered", "batch_seconds") else 1
-        if getattr(chosen, name) < least:
+        least, value = 0 if name in ("num_remembered", "batch_seconds") else 1, getattr(chosen, name)
+        if not math.isfinite(value):
+            raise ConfigError(f"--{name.replace('_', '-')}", f"has to be a finite number, got {value}.")
+        if value < least:
             raise ConfigError(f"--{name.replace('_', '-')}", f"has to be {least} or more.")
     return {name: getattr(chosen, name) for name in (*_NUMBERS, "log_texts")}
 

@@ -16,7 +16,7 @@ from language_models.chat_template import Message
 from serving.chat.best_of import Answer, ChatQuestion, ChatRefused
 from serving.server.errors import RequestError
 from serving.server.hall import Hall
-from serving.server.routes.fields import Decimal, Flag, Text, Whole
+from serving.server.routes.fields import Decimal, Flag, Text, User, Whole
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class ChatRequest(BaseModel):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     model: Named | None = None
     ranker: Named | None = None
-    user: Named | None = None
+    user: User | None = None
     candidates: Annotated[Whole, Field(ge=1)] | None = None
     best_of: Annotated[Whole, Field(ge=1)] | None = None
     n: Annotated[Whole, Field(ge=1)] | None = None

@@ -59,6 +59,8 @@ def test_a_server_starts_ranks_and_ends_in_order(folder: Path) -> None:
         (["{folder}", "--learn-after", "0"], "--learn-after: has to be 1 or more"),
         (["{folder}", "--endpoint", "http://localhost:9/v1"], "--endpoint: needs --endpoint-model"),
         (["{folder}", "--timeout", "0"], "--timeout: has to be 1 or more"),
+        (["{folder}", "--timeout", "inf"], "--timeout: has to be a finite number"),
+        (["{folder}", "--batch-seconds", "nan"], "--batch-seconds: has to be a finite number"),
         (["{folder}", "--pool", "a=nowhere"], "nowhere: no such pool"),
     ],
 )

@@ -122,6 +122,8 @@ BODIES: list[tuple[str, Any, int]] = [
     (SAY, {**CHAT, "model": 5}, 400),
     (SAY, {**CHAT, "ranker": "router"}, 404),
     (SAY, {**CHAT, "user": 5}, 400),
+    (SAY, {**CHAT, "user": "a\0"}, 400),
+    (SAY, {**CHAT, "user": "a" * 201}, 400),
     (SAY, {**CHAT, "n": 0}, 400),
     (SAY, {**CHAT, "n": "2"}, 400),
     (SAY, {**CHAT, "n": True}, 400),
