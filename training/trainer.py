@@ -117,6 +117,9 @@ def build_trainer(
     if asked := given.get("precision"):
         announce_dtype("trainer.precision", str(asked), str(asked), "trainer.precision=auto", device_of(given))
     if bound["strategy"] == "fsdp2":
+        if device_of(given).type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):  # as in 2.6
+            problem = f"PyTorch {torch.__version__} cannot shard weights on a CPU."
+            raise ConfigError("trainer.strategy", problem, given="fsdp2", cure="a newer PyTorch, or ddp")
         bound["strategy"] = FSDP2()
     try:
         trainer = Trainer(

@@ -21,6 +21,10 @@ from registry.config import to_yaml
 from training.processes import _is_abandoned, _sign
 from training.run import train
 
+needs_shards = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="this PyTorch cannot shard weights on a CPU"
+)
+
 
 def train_in_processes(folder: Path, *arguments: object, count: int = 2) -> dict:
     """Processes of one run, each with the environment that Lightning gives to those that it starts."""

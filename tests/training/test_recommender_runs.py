@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from test_processes import train_here, train_in_processes
+from test_processes import needs_shards, train_here, train_in_processes
 from test_resuming import KILLER, run_all
 
 import train as script
@@ -172,6 +172,7 @@ def test_two_processes_give_the_weights_and_metrics_of_one(
     check_same(name, tmp_path / "one", tmp_path / "two", (one, two))
 
 
+@needs_shards
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("sasrec", 4), ("gru4rec", 2)])
 def test_a_resumed_run_of_processes_with_shards_of_the_item_table_ends_as_that_of_one_process(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_processes import train_in_processes
+from test_processes import needs_shards, train_in_processes
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import train as script
@@ -64,6 +64,7 @@ def test_a_reward_model_on_two_processes_ends_with_the_weights_of_one(
     check_same(tmp_path / "one", tmp_path / "two")
 
 
+@needs_shards
 @pytest.mark.slow
 def test_a_resumed_run_of_shards_ends_with_the_weights_of_one_process(
     store: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,6 +76,7 @@ def test_a_resumed_run_of_shards_ends_with_the_weights_of_one_process(
     check_same(tmp_path / "one", tmp_path / "two")
 
 
+@needs_shards
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
 def test_processes_with_shards_that_need_different_numbers_of_passes_wait_for_each_other(
@@ -87,6 +89,7 @@ def test_processes_with_shards_that_need_different_numbers_of_passes_wait_for_ea
     check_same(tmp_path / "one", tmp_path / "two")
 
 
+@needs_shards
 @pytest.mark.slow
 def test_a_ready_made_head_and_its_frozen_backbone_in_bfloat16_are_sharded(
     store: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -121,3 +124,11 @@ def test_rankers_that_cannot_be_sharded_are_refused(
 ) -> None:
     assert script.main(["--config", str(run_config()), "trainer.strategy=fsdp2", "trainer.devices=2"]) == 1
     assert "trainer.strategy: the weights of list_ranker cannot be sharded" in capsys.readouterr().err
+
+
+def test_a_torch_that_cannot_shard_on_a_processor_is_named(
+    run_config: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "Stream", object)
+    assert script.main(["--config", str(run_config()), "trainer.strategy=fsdp2", "trainer.accelerator=cpu"]) == 1
+    assert f"trainer.strategy: PyTorch {torch.__version__} cannot shard" in capsys.readouterr().err

@@ -20,6 +20,9 @@ from rankers.recommenders.sharding import OwnRows, _own_rows, rows_of, shard
 from ranking.vectors.search import search
 from registry import ConfigError
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="this PyTorch cannot shard weights on a CPU"
+)
 WORLD = 3
 BATCHES = [[0], [2], [3, 1]]
 """The users of each process."""
