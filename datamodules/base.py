@@ -78,6 +78,11 @@ class RankingData(LightningDataModule, ABC):
         return False
 
     @property
+    def changes_with_ranker(self) -> bool:
+        """Whether the ranker in training decides on the batches of the next epoch, which are then made anew."""
+        return False
+
+    @property
     @abstractmethod
     def steps_per_epoch(self) -> int:
         """The largest number of steps in an epoch of training."""

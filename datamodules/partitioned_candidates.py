@@ -10,11 +10,12 @@ from torch import Tensor
 
 from datamodules.epoch_loader import EpochLoader
 from datamodules.pool_data import PoolRankingData
-from datamodules.pools.mining import MinedLists
+from datamodules.pools.mining import MinedLists, Scoring
 from datamodules.pools.negative_samples import FromMined, FromOwn, FromParts, no_sample
 from datamodules.pools.negatives import CandidateTable, Negatives, OneTable, Sampled, WholeParts
-from datamodules.pools.pool_batches import TrainingPoolBatches
+from datamodules.pools.pool_batches import EvaluationPoolBatches, TrainingPoolBatches
 from ranking.pools.pool_batch import PoolBatch
+from ranking.pools.pool_evaluation import PoolEvaluationState
 from ranking.stores.files import StoreError
 from ranking.vectors.partitions import Partitions
 from registry import DATAMODULES, ConfigError
@@ -41,14 +42,16 @@ class PartitionedCandidates(PoolRankingData):
         num_splits: Number of random splits of the pool.
         negatives: The negatives of a query: `partition` for some candidates of its drawn part, `all` for all of them,
             `pool` for the whole pool, in one matrix product, `batch` for the positives of the other queries in the
-            batch, or `mined` for some of the candidates that the frozen encoder ranks highest.
+            batch, or `mined` for some of the candidates that are ranked highest.
         num_negatives: Number of negatives drawn for `partition` and `mined`; all if there are fewer.
         in_batch: Also use the other queries' positives as negatives, over all processes.
         known_only: Use only candidates that are right for some training query as negatives. So training does not lower
             the scores of candidates that are right only for queries of other splits.
-        mine_depth: Number of candidates that the encoder retrieves per query for `mined`.
-        mine_margin: Leave out mined candidates whose encoder score is above this share of the positive's score, since
-            they may be right; null to keep all.
+        mined_by: What ranks candidates for `mined`: the frozen `encoder`, once, or the `ranker` in training, anew
+            before every epoch but the first, which takes the encoder's (ANCE, Xiong et al. 2021).
+        mine_depth: Number of candidates that are retrieved per query for `mined`.
+        mine_margin: Leave out mined candidates whose score is above this share of the positive's score, since they may
+            be right; null to keep all.
         exclude_history: Remove the candidates in a query's history from what it ranks, in training and evaluation.
         split_shares: Shares of train, val and test (sum 1), for queries that the pool does not assign to a split.
         num_labelled: Number of queries to draw at random for training and validation together, to try how many are
@@ -77,6 +80,7 @@ class PartitionedCandidates(PoolRankingData):
         num_negatives: Count = 20,
         in_batch: bool = False,
         known_only: bool = False,
+        mined_by: Literal["encoder", "ranker"] = "encoder",
         mine_depth: Rank = 100,
         mine_margin: Annotated[float, Gt(0), Le(10)] | None = 0.95,
         exclude_history: bool = False,
@@ -103,7 +107,8 @@ class PartitionedCandidates(PoolRankingData):
         self._check_encoder(encoder)
         self._batch_size, self._num_workers = batch_size, num_workers
         self._negatives, self._num_negatives, self._in_batch = negatives, num_negatives, in_batch
-        self._known_only, self._mine_depth, self._mine_margin = known_only, mine_depth, mine_margin
+        self._known_only, self._mined_by = known_only, mined_by
+        self._mine_depth, self._mine_margin = mine_depth, mine_margin
         self._num_partitions, self._seed = num_partitions, seed or 0
         self._check_negatives()
         self.partitions = None if self._own else self._partition(num_splits)
@@ -119,6 +124,11 @@ class PartitionedCandidates(PoolRankingData):
     def shared_negatives(self) -> bool:
         """True, because queries are scored against all candidates of a batch."""
         return True
+
+    @property
+    def changes_with_ranker(self) -> bool:
+        """Whether the ranker in training chooses the negatives of an epoch."""
+        return self._negatives == "mined" and self._mined_by == "ranker"
 
     @property
     def steps_per_epoch(self) -> int:
@@ -196,10 +206,42 @@ class PartitionedCandidates(PoolRankingData):
         return self._judgements.relevant(self._splits["train"])[1].unique() if self._known_only else None
 
     def _mine(self) -> MinedLists:
-        device = self.trainer.strategy.root_device if self.trainer else "cpu"
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         shared = self.process()["world"] > 1
         queries, depth = self._splits["train"], min(self._mine_depth, self.pool.num_candidates)
-        return MinedLists.mine(self.pool, queries, depth, self._judgements, device=device, distributed=shared)
+        # Before the first epoch, a ranker may not be on its device yet.
+        by_ranker = self.changes_with_ranker and self.trainer is not None and self.trainer.current_epoch > 0
+        scoring = self._scoring_of_ranker() if by_ranker else Scoring.of_encoder(self.pool, device)
+        return MinedLists.mine(scoring, queries, depth, self._judgements, distributed=shared)
+
+    @torch.no_grad()
+    def _scoring_of_ranker(self) -> Scoring:
+        """The scores of the ranker in training; processes share the reading of queries."""
+        assert self.trainer is not None
+        ranker: Any = self.trainer.lightning_module
+        source = EvaluationPoolBatches(
+            self.pool,
+            self._judgements,
+            self._tokens["train"],
+            own=False,
+            candidate_tokens=None,
+            history=self._history,
+            batch_size=self._eval_batch_size,
+            **self.process(),
+        )
+        state, was_training = PoolEvaluationState(), ranker.training
+        ranker.eval()
+        with self.trainer.precision_plugin.forward_context():
+            for step in range(source.num_steps()):
+                batch = source.batch(0, step)
+                state.update(batch.group, ranker.query_vectors(batch.to(ranker.device))[:, :1].cpu())
+        ranker.train(was_training)
+        found = state.compute()
+
+        def vectors(queries: Int[Tensor, " Q"]) -> Tensor:
+            return found.vectors[torch.searchsorted(found.queries, queries), 0].to(ranker.device)
+
+        return Scoring(vectors, ranker.candidates_to_rank(), ranker.candidate_scales())
 
     def _partition(self, num_splits: int) -> Partitions:
         count = self.pool.num_candidates

@@ -20,6 +20,7 @@ from features.building.extractor import Extractor
 from features.texts.own_files import files_of
 from rankers.base import Ranker
 from rankers.judging.pool import PoolJudging
+from rankers.judging.vectors import VectorJudging
 from rankers.pool_ranker import PoolRanker
 from ranking.batch import Batch, FeatureBatch, TextBatch
 from ranking.metrics import metric_name
@@ -70,6 +71,7 @@ def check(config: RunConfig, *, new: bool = True) -> None:
     if "optimizer" in config.ranker and trainer.max_epochs == -1 and trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs", "no end of training is set.", cure="set max_epochs or max_steps")
     check_kind(config)
+    _check_mining(config)
     if shares := config.datamodule.get("split_shares"):
         check_shares(shares)
     name = config.ranker["name"]
@@ -263,6 +265,15 @@ def check_kind(config: RunConfig) -> None:
         use = f"use {' or '.join(fitting)}, or another ranker" if fitting else "use another ranker"
         cure = use if path == "datamodule" else "leave it out"
         raise ConfigError(f"{path}.name", problem, cure=cure)
+
+
+def _check_mining(config: RunConfig) -> None:
+    """Refuse a ranker that is to find its own negatives and does not score a pool by inner products."""
+    node = config.datamodule
+    judging = RANKERS.get(config.ranker["name"]).batch_and_judging(config.ranker)[1]
+    if node.get("negatives") == "mined" and node.get("mined_by") == "ranker" and not issubclass(judging, VectorJudging):
+        problem = f"{config.ranker['name']} does not score a pool by inner products of vectors."
+        raise ConfigError("datamodule.mined_by", problem, given="ranker", cure="encoder")
 
 
 def check_steps(options: Mapping[str, Any], datamodule: RankingData) -> None:

@@ -178,9 +178,12 @@ def _run(
     loggers = [
         LOGGERS.build(node, run_dir=str(folder), path=f"logger[{place}]") for place, node in enumerate(config.logger)
     ]
-    often = {"log_every_n_steps": min(10, datamodule.steps_per_epoch)}
+    usual = {
+        "log_every_n_steps": min(10, datamodule.steps_per_epoch),
+        "reload_dataloaders_every_n_epochs": int(datamodule.changes_with_ranker),
+    }
     trainer = build_trainer(
-        {**often, **config.trainer},
+        {**usual, **config.trainer},
         loggers=loggers,
         callbacks=[best, *_callbacks(config, folder, ranker, start)],
         folder=folder,

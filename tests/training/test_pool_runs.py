@@ -16,9 +16,11 @@ from offline_runs import missing
 from pools import write_pool
 from test_processes import train_here, train_in_processes
 from test_resuming import KILLER, run_all
+from torch import Tensor
 
 from console.progress import WorkProgress
 from datamodules.partitioned_candidates import PartitionedCandidates
+from datamodules.pools.mining import MinedLists, Scoring
 from language_models.encoder import Encoder
 from rankers.checkpoint import load_ranker
 from rankers.judging import pool as pool_judging
@@ -154,6 +156,32 @@ def test_a_run_chooses_the_encoders_share_on_validation_and_keeps_it(run: Callab
 
 def test_encoded_candidates_are_ranked_by_the_ranker_alone(run: Callable[..., Run]) -> None:
     assert "mixing" not in run("ranker.candidates=encoded", "trainer.max_epochs=1").metrics
+
+
+def test_the_ranker_finds_its_own_negatives_before_every_epoch_but_the_first(
+    run: Callable[..., Run], pool: CandidatePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    mine = MinedLists.mine
+
+    def watched(scoring: Scoring, queries: Tensor, depth: int, judgements: Any, **given: Any) -> MinedLists:
+        found, candidates = mine(scoring, queries, depth, judgements, **given), pool.features(torch.arange(200))
+        scores = scoring.vectors(queries).double() @ candidates.double().T
+        for place, right in zip(*judgements.relevant(queries)[:2], strict=True):
+            scores[place, right] = -torch.inf
+        assert torch.equal(found.rows.long(), scores.topk(depth, dim=1).indices)
+        seen.append(scoring.vectors(queries))
+        return found
+
+    monkeypatch.setattr(MinedLists, "mine", watched)
+    options = ["datamodule.negatives=mined", "datamodule.mined_by=ranker", "datamodule.mine_depth=9"]
+    run(*options, "trainer.max_epochs=3", "ranker.scaling=null", "ranker.mixing=null")
+    stored = pool.queries.features(pool.queries.split.eq(0).nonzero().flatten())
+    assert len(seen) == 3 and torch.allclose(seen[0], stored, atol=1e-6)
+    assert not torch.allclose(seen[1], stored, atol=0.1) and not torch.allclose(seen[2], seen[1], atol=1e-3)
+    with pytest.raises(ConfigError, match="bm25 does not score a pool") as error:
+        run(*options, "ranker={name: bm25}")
+    assert error.value.path == "datamodule.mined_by"
 
 
 def test_a_fusion_of_a_run_ranks_with_all_that_its_validation_chose(run: Callable[..., Run]) -> None:

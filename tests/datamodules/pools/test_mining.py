@@ -7,7 +7,7 @@ from pools import write_pool
 
 from datamodules.pools import mining
 from datamodules.pools.judgements import Judgements
-from datamodules.pools.mining import MinedLists
+from datamodules.pools.mining import MinedLists, Scoring
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -18,7 +18,7 @@ def test_mined_candidates_are_the_nearest_by_cosine_but_no_right_ones(
     monkeypatch.setattr(mining, "_QUERIES_A_SCAN", at_once)
     pool = write_pool(tmp_path / "pool", normalize=normalize)
     queries = torch.arange(0, 60, 3)
-    mined = MinedLists.mine(pool, queries, 10, Judgements(pool, exclude_history=False))
+    mined = MinedLists.mine(Scoring.of_encoder(pool, "cpu"), queries, 10, Judgements(pool, exclude_history=False))
     bounds = list(pairwise(pool.queries.relevant_offsets.tolist()))
     for query in queries.tolist():
         vector = pool.queries.features(torch.tensor([query]))[0].double()
