@@ -17,6 +17,7 @@ from rankers.judging.judging import Judging
 from rankers.judging.share_curve import ShareCurve
 from rankers.lranker.aggregators import Aggregator
 from rankers.lranker.candidate_encoding import encode_pool
+from rankers.lranker.candidate_memory import CandidateMemory
 from rankers.lranker.context_embeddings import ContextEmbeddings
 from rankers.lranker.mixing import Mixing, mix
 from rankers.lranker.pool_contexts import PoolContexts
@@ -43,7 +44,7 @@ from registry import (
     ConfigError,
     Node,
 )
-from registry.ranges import Count, FeatureDim, Temperature, Text
+from registry.ranges import Count, FeatureDim, Limit, Temperature, Text
 
 DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_SCALING, DEFAULT_MIXING = Backbone(), Lora(), Scaling(), Mixing()
 
@@ -73,6 +74,8 @@ class LRanker(PoolRanker):
         temperature: Scores are divided by it in training.
         candidates: `cached` to use the stored vectors of candidates, or `encoded` to embed candidates with the model in
             training: those of each batch in training, and the whole pool at each validation.
+        memory: With encoded candidates: the number of candidates of earlier steps whose vectors of then are further
+            negatives of all queries; 0 for none.
         max_length: The longest prompt, in tokens; the ends of longer queries are cut off.
         gradient_checkpointing: Recompute hidden states in the backward pass instead of storing them.
         exclude_positive: In training, leave a query's positive out of the centroids that the query is read with.
@@ -120,6 +123,7 @@ class LRanker(PoolRanker):
         normalize: bool = True,
         temperature: Temperature = 0.15,
         candidates: Literal["cached", "encoded"] = "cached",
+        memory: Limit = 0,
         max_length: Count = 256,
         gradient_checkpointing: bool = False,
         exclude_positive: bool = False,
@@ -155,6 +159,10 @@ class LRanker(PoolRanker):
         self.scaling = scaling if aggregator is not None else None
         self.mixing = mixing if candidates == "cached" else None
         self.start_counts = start_counts
+        if memory and candidates == "cached":
+            problem = "stored vectors do not change, so that there is nothing to remember."
+            raise ConfigError("ranker.memory", problem, cure="0, or ranker.candidates=encoded")
+        self._memory = CandidateMemory(memory) if memory else None
         self._projector = projector or ("mlp" if injection == "placeholder" else "linear")
         check_template(template, placed=self._placed)
         self.backbone: Any = None
@@ -272,8 +280,13 @@ class LRanker(PoolRanker):
             candidates = self.embed_candidates(batch.candidate_tokens, batch.candidate_lengths)
         else:
             candidates = self.candidate_vectors(batch.candidates)
+        labels, mask = batch.labels, batch.mask
+        if self._memory is not None:
+            remembered, allowed = self._memory.negatives(batch, self.data, candidates)
+            candidates, mask = torch.cat([candidates, remembered]), torch.cat([mask, allowed], dim=1)
+            labels = nn.functional.pad(labels, (0, len(remembered)))
         with torch.autocast(queries.device.type, enabled=False):
-            return queries @ candidates.T / self.temperature, batch.labels, batch.mask
+            return queries @ candidates.T / self.temperature, labels, mask
 
     def training_step(self, batch: PoolBatch, batch_idx: int) -> Tensor:
         """The loss of one batch; also logs how often a query's context includes its right candidate."""

@@ -512,3 +512,35 @@ def test_training_that_is_resumed_ends_as_if_it_had_not_stopped(
     loaded = load_ranker(tmp_path / "whole" / "last.ckpt")
     assert same(loaded.state_dict(), whole.state_dict())
     assert (tmp_path / "whole" / "last.ckpt").stat().st_size < 1_000_000
+
+
+def test_candidates_of_earlier_steps_are_negatives_of_queries_that_do_not_know_them(
+    make: Make, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranker, module, seen = make(candidates="encoded", lora=None, memory=40), data(exclude_history=True), []
+    scores_of = LRanker.training_scores
+
+    def watched(self: LRanker, batch: PoolBatch) -> Any:
+        found = scores_of(self, batch)
+        seen.append((batch, *(each.detach() for each in found)))
+        return found
+
+    monkeypatch.setattr(LRanker, "training_scores", watched)
+    options = {"max_steps": 4, "accelerator": "cpu", "enable_progress_bar": False, "limit_val_batches": 0}
+    build_trainer(options, folder=tmp_path).fit(ranker.train(), datamodule=module)
+    known, remembered = module.pool.queries, torch.empty(0, dtype=torch.int64)
+    for batch, scores, labels, mask in seen:
+        count = len(batch.rows)
+        older = remembered[~torch.isin(remembered, batch.rows)]
+        assert scores.shape == labels.shape == mask.shape == (len(batch.group), count + len(older))
+        assert torch.equal(labels[:, :count], batch.labels) and not labels[:, count:].any()
+        assert torch.equal(mask[:, :count], batch.mask)
+        for place, query in enumerate(batch.group.tolist()):
+            judged = known.relevant[known.relevant_offsets[query] : known.relevant_offsets[query + 1]].tolist()
+            history = known.history[known.history_offsets[query] : known.history_offsets[query + 1]].tolist()
+            expected = [row not in {*judged, *history} for row in older.tolist()]
+            assert mask[place, count:].tolist() == expected
+        remembered = torch.cat([batch.rows, older])[:40]
+    assert seen[-1][1].shape[1] > len(seen[-1][0].rows)
+    with pytest.raises(ConfigError, match=r"ranker\.memory: stored vectors do not change"):
+        make(candidates="cached", memory=5)
