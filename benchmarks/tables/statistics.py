@@ -176,7 +176,7 @@ def _summary(spec: TableSpec, row: Row, column: Column, cells: list[Finding]) ->
 def _below(spec: TableSpec, row: Row, column: Column, cells: list[Finding]) -> Shown:
     """How many seeds are worse than another scorer of the same run, and the worst of all seeds."""
     metric = column.metric or spec.config.metric
-    if not cells or column.over is None:
+    if not cells or column.over is None or any(scorer_of(row, column, cell) not in cell["scorers"] for cell in cells):
         return Shown()
     gaps = [
         cell["scorers"][scorer_of(row, column, cell)][metric] - cell["scorers"][column.over][metric] for cell in cells

@@ -526,7 +526,7 @@ def test_candidates_of_earlier_steps_are_negatives_of_queries_that_do_not_know_t
         return found
 
     monkeypatch.setattr(LRanker, "training_scores", watched)
-    options = {"max_steps": 4, "accelerator": "cpu", "enable_progress_bar": False, "limit_val_batches": 0}
+    options = {"max_steps": 4, "accelerator": "cpu", "enable_progress_bar": False}
     build_trainer(options, folder=tmp_path).fit(ranker.train(), datamodule=module)
     known, remembered = module.pool.queries, torch.empty(0, dtype=torch.int64)
     for batch, scores, labels, mask in seen:
