@@ -18,7 +18,7 @@ NUM_QUERIES, NUM_CONTEXTS = 16, 10
 def sensitivity(run: Path) -> dict[str, Any]:
     """The distance between a query's embeddings in different parts of the pool, and the cost of another embedding."""
     config = load_config(run / "config.yaml")
-    features, given = config.features, config.datamodule.get("path")
+    features, given = config.features, str(config.datamodule.get("path"))
     pool = CandidatePool.open(EXTRACTORS.build(features, path="features").path if features else Path(given))
     datamodule = DATAMODULES.build({**config.datamodule, "path": str(pool.path)}, path="datamodule")
     ranker = load_ranker(run)
