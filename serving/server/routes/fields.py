@@ -12,8 +12,10 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _printable(name: str) -> str:
-    """Refuse what cannot be seen, such as the letter 0, which PostgreSQL does not take."""
+def _in_path(name: str) -> str:
+    """Refuse what no path can have: what cannot be seen, and the names by which a path turns to another one."""
+    if name in (".", ".."):
+        raise ValueError("it may not be . or .., which lead to another path")
     if not name.isprintable() or name.strip() != name:
         raise ValueError("it may have no invisible letters, and none that are blank at its ends")
     return name
@@ -21,6 +23,6 @@ def _printable(name: str) -> str:
 
 Text = Annotated[str, Field(strict=True), AfterValidator(_encodable)]
 Whole = Annotated[int, Field(strict=True)]
-User = Annotated[Text, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+User = Annotated[Text, Field(min_length=1, max_length=200), AfterValidator(_in_path)]
 Decimal = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]

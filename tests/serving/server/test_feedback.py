@@ -148,12 +148,12 @@ def test_a_repeated_request_counts_once_by_its_key(hall: Hall) -> None:
     ask(hall, talk)
 
 
-@pytest.mark.parametrize("user", ["a/b", "ж и名", "..", "%2e", "a?b#c", "rollback"])
-def test_a_user_may_have_any_name(hall: Hall, user: str) -> None:
+@pytest.mark.parametrize("user", ["a/b", "ж и名", "...", "%2e", "a?b#c", "rollback"])
+def test_a_user_may_have_any_name_that_a_path_can_hold(hall: Hall, user: str) -> None:
     from urllib.parse import quote
 
     async def talk(client: httpx.AsyncClient) -> None:
-        path = f"/v1/users/{quote(user, safe='')}" if user != ".." else "/v1/users/%2e%2e"
+        path = f"/v1/users/{quote(user, safe='')}"
         assert (await client.post("/v1/feedback", json={**PICK, "user": user})).status_code == 200
         assert (await client.get(path)).json()["user"] == user
         assert (await client.delete(path)).json()["deleted"]["feedback"] == 1
@@ -170,6 +170,7 @@ MALFORMED: list[tuple[Any, int]] = [
     ({**PICK, "user": " ana"}, 400),
     ({**PICK, "user": "a\0na"}, 400),
     ({**PICK, "user": "a\u202ena"}, 400),
+    ({**PICK, "user": ".."}, 400),
     ({**PICK, "user": "a" * 201}, 400),
     ({**PICK, "user": 7}, 400),
     ({**PICK, "query": ""}, 400),
