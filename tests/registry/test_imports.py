@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -158,6 +158,15 @@ def test_what_goes_wrong_in_a_module_is_one_error_with_file_and_line(
     import_modules(["goes_wrong"], [tmp_path])
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C counts, also where a shell runs the tests in the background and so has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("main", "arguments"), [(train.main, ["--config", "run.yaml"]), (show.main, ["losses", "--imports", "waits"])]
 )
