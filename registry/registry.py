@@ -96,13 +96,14 @@ class Registry:
         return sorted(self._factories)
 
     def _files(self) -> dict[str, list[str]]:
-        """The modules in the home package, by file name; empty if the home is a module."""
+        """The modules in the home package that register something, by file name; empty if the home is a module."""
         home = importlib.import_module(self.home)
         found: dict[str, list[str]] = {}
         for folder in getattr(home, "__path__", ()):
             for file in sorted(Path(folder).rglob("*.py")):
                 parts = file.relative_to(folder).with_suffix("").parts
-                if all(part.isidentifier() for part in parts) and not file.stem.startswith("_"):
+                named = all(part.isidentifier() for part in parts) and not file.stem.startswith("_")
+                if named and b".register(" in file.read_bytes():
                     found.setdefault(file.stem, []).append(".".join((self.home, *parts)))
         return found
 

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rankers.recommenders.recommender import Positions, Recommender, last_items, last_states
-from rankers.recommenders.sharding import rows_of
 from ranking.pools.pool_batch import PoolBatch
 from ranking.pools.pool_data import Sequences
 from registry import LOSSES, METRICS, OPTIMIZERS, RANKERS, SCHEDULES, Node
@@ -95,7 +94,7 @@ class GRU4Rec(Recommender):
         """The loss of each user's next item against all negatives of the step."""
         found = self.positions(batch)
         targets, rows = found.targets[:, 0], torch.cat([batch.rows, self._samples()])
-        scores = found.states[:, 0] @ self.items(rows).T + rows_of(self.bias, rows)
+        scores = found.states[:, 0] @ self.items(rows).T + self.rows_of(self.bias, rows)
         if self.logq and self.loss_name == "infonce":
             scores = scores - self.logq * self._log_chances(batch, rows)
         same = rows == targets.unsqueeze(1)

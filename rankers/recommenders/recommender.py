@@ -2,21 +2,21 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypedDict, cast
 
 import torch
 from annotated_types import Interval
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from rankers.pool_ranker import PoolRanker
 from rankers.recommenders.full_softmax import full_softmax_loss
-from rankers.recommenders.sharded_softmax import sharded_softmax_loss
-from rankers.recommenders.sharding import OwnRows, rows_of, shard
 from ranking.pools.pool_batch import PoolBatch
 from ranking.pools.pool_data import Reading, Sequences
 from registry import LOSSES, METRICS, OPTIMIZERS, SCHEDULES, ConfigError, Node
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 _DRAWS = 8
 """How often a negative that is in the user's own sequence is drawn again."""
@@ -97,6 +97,8 @@ class Recommender(PoolRanker):
             ConfigError: If a weight can be in no shard.
         """
         if self.device_mesh is not None and not self._is_sharded:
+            from rankers.recommenders.sharding import shard  # what it imports takes a second
+
             shard(self, self.device_mesh["data_parallel"], self.num_items)
             self._is_sharded = True
 
@@ -123,10 +125,20 @@ class Recommender(PoolRanker):
     def candidates_to_rank(self) -> Any:
         """The table of items, or this process's rows of it."""
         table = self.item_table().detach()
-        if not isinstance(table, DTensor):
+        if not self._is_sharded:
             return table
+        from rankers.recommenders.sharding import OwnRows
+
         own, _ = self.data.restrictions(torch.zeros(0, dtype=torch.int64))
-        return OwnRows(table, lists=own is not None)
+        return OwnRows(cast("DTensor", table), lists=own is not None)
+
+    def rows_of(self, table: Shaped[Tensor, "N ..."], rows: Int[Tensor, "*B"]) -> Shaped[Tensor, "..."]:
+        """Rows of a table or of a weight with a row for each item, whichever process holds them."""
+        if not self._is_sharded:
+            return table[rows]
+        from rankers.recommenders.sharding import rows_of
+
+        return rows_of(cast("DTensor", table), rows)
 
     def training_loss(self, batch: PoolBatch) -> Float[Tensor, ""]:
         """The mean loss of all items to predict, over all processes."""
@@ -136,13 +148,15 @@ class Recommender(PoolRanker):
         mean = self.trainer.strategy.reduce(count, reduce_op="mean")
         items = self.item_table()
         if self.num_negatives is None:
-            if isinstance(items, DTensor):
-                return sharded_softmax_loss(states, items, targets) / mean
+            if self._is_sharded:
+                from rankers.recommenders.sharded_softmax import sharded_softmax_loss
+
+                return sharded_softmax_loss(states, cast("DTensor", items), targets) / mean
             return full_softmax_loss(states, items, targets) / mean
         drawn, allowed = self.draw_negatives(batch, found.targets, self.num_negatives)
         rows = torch.cat([targets.unsqueeze(1), drawn[found.mask]], dim=1)
         there = torch.nn.functional.pad(allowed[found.mask], (1, 0), value=True)
-        scores = (rows_of(items, rows) @ states.unsqueeze(2)).squeeze(2)
+        scores = (self.rows_of(items, rows) @ states.unsqueeze(2)).squeeze(2)
         labels = torch.zeros_like(scores)
         labels[:, 0] = 1
         return self.loss(scores.float(), labels, there) * len(targets) / mean

@@ -6,7 +6,7 @@ the processes, as in DDP. All processes must look up rows the same number of tim
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -49,7 +49,7 @@ class ShardedEmbedding(nn.Module):
 
     def forward(self, rows: Int[Tensor, "*B"]) -> Float[Tensor, "*B E"]:
         """The vectors of these rows."""
-        return rows_of(self.weight, rows)
+        return rows_of(cast("DTensor", self.weight), rows)
 
 
 class OwnRows:
@@ -103,15 +103,8 @@ def shard(ranker: nn.Module, mesh: DeviceMesh, num_items: int) -> None:
             fully_shard(module, mesh=mesh, reshard_after_forward=True)
 
 
-def rows_of(table: Shaped[Tensor, "N ..."], rows: Int[Tensor, "*B"]) -> Shaped[Tensor, "..."]:
-    """Rows of a table, of this process or of others.
-
-    >>> rows_of(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1, 1]]))
-    tensor([[[3., 4.],
-             [3., 4.]]])
-    """
-    if not isinstance(table, DTensor):
-        return table[rows]
+def rows_of(table: DTensor, rows: Int[Tensor, "*B"]) -> Shaped[Tensor, "..."]:
+    """Rows of a table, of this process or of others."""
     once, place = rows.unique(return_inverse=True)
     return _Rows.apply(table.to_local(), once, Shards(table))[place]  # type: ignore[index]
 

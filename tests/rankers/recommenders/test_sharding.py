@@ -37,6 +37,7 @@ def in_one_of_three(folder: Path, rank: int) -> None:
         ranker._trainer.strategy = SimpleNamespace(reduce=_mean)
         ranker._trainer.datamodule = SimpleNamespace(restrictions=lambda queries: (None, None))
         shard(ranker, mesh, NUM_ITEMS)
+        ranker._is_sharded = True
         loss = ranker.training_loss(batch)
         loss.backward()
         gradients = {name: weight.grad.full_tensor() for name, weight in ranker.named_parameters()}
