@@ -166,12 +166,12 @@ def test_the_same_definition_may_register_twice_as_a_notebook_cell_does(shapes: 
 def test_a_named_file_that_cannot_be_imported_says_why_itself(
     shapes: Registry, add: Callable[[str, str], None]
 ) -> None:
-    add("fractal", "import a_package_nobody_has.inner\n@SHAPES.register('fractal')")
+    add("fractal", "import a_package_nobody_has.inner\nSHAPES.register('fractal')")
     with pytest.raises(
         ConfigError, match=r"(?s)needs the package a_package_nobody_has.*pip install a-package-nobody-has"
     ):
         shapes.get("fractal")
-    add("spiral", "from registry import nothing_like_it\n@SHAPES.register('spiral')")
+    add("spiral", "from registry import nothing_like_it\nSHAPES.register('spiral')")
     with pytest.raises(ImportError, match="nothing_like_it"):
         shapes.get("spiral")
 
@@ -179,7 +179,7 @@ def test_a_named_file_that_cannot_be_imported_says_why_itself(
 def test_a_file_that_lacks_its_dependency_is_no_obstacle_to_others_but_is_named(
     shapes: Registry, add: Callable[[str, str], None]
 ) -> None:
-    add("fractal", "import a_package_nobody_has\n@SHAPES.register('fractal')")
+    add("fractal", "import a_package_nobody_has\nSHAPES.register('fractal')")
     assert shapes.names() == ["square"]
     with pytest.raises(ConfigError, match=r"fractal cannot be imported: No module named 'a_package_nobody_has'"):
         shapes.get("fractl")
