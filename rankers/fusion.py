@@ -15,7 +15,7 @@ from rankers.judging.fused import FusedJudging
 from rankers.judging.judging import Judging
 from rankers.judging.share_curve import ShareCurve
 from rankers.judging.vectors import VectorJudging
-from rankers.pool_ranker import PoolRanker
+from rankers.pool_ranker import POOL_METRICS, PoolRanker
 from ranking.pools.pool_batch import PoolBatch
 from ranking.pools.pool_data import Reading
 from ranking.stores.joined_pool import DECIDES_VECTORS
@@ -65,13 +65,7 @@ class Fusion(Untrained[PoolBatch], PoolRanker):
         shares: Annotated[list[Fraction], MinLen(1)] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],  # noqa: B006
         standard_errors: NonNegative = 1.0,
         weights: list[Fraction] | None = None,
-        metrics: list[Annotated[Node, METRICS]] = [  # noqa: B006
-            "mrr",
-            "ndcg@10",
-            "recall@1",
-            "recall@10",
-            "recall@100",
-        ],
+        metrics: list[Annotated[Node, METRICS]] = POOL_METRICS,
     ) -> None:
         super().__init__(metrics=metrics)
         count = len(runs) + len(rankers)

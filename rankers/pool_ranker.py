@@ -15,6 +15,9 @@ from ranking.pools.pool_data import PoolData, Reading
 from ranking.stores.candidate_pool import CandidatePool
 from registry import Node
 
+POOL_METRICS: list[Node] = ["mrr", "ndcg@10", "recall@1", "recall@10", "recall@100"]
+"""What rankers over a whole pool report, if nothing else is asked for."""
+
 
 class PoolRanker(Ranker[PoolBatch]):
     """Base class of rankers over a pool.

@@ -28,7 +28,7 @@ from rankers.lranker.query_embedder import PromptEmbedder, SeparatePrompts, Shar
 from rankers.lranker.scaling.grid import ScalingGrid
 from rankers.lranker.scaling.judging import ScaledJudging
 from rankers.lranker.scaling.scaling import Scaling
-from rankers.pool_ranker import PoolRanker
+from rankers.pool_ranker import POOL_METRICS, PoolRanker
 from ranking.pools.pool_batch import Contexts, PoolBatch
 from ranking.pools.pool_data import Reading
 from ranking.stores.candidate_pool import CandidatePool
@@ -133,13 +133,7 @@ class LRanker(PoolRanker):
         loss: Annotated[Node, LOSSES] | None = None,
         optimizer: Annotated[Node, OPTIMIZERS] = {"name": "adamw", "weight_decay": 0.01},  # noqa: B006
         schedule: Annotated[Node, SCHEDULES] = {"name": "cosine", "warmup": 0.1},  # noqa: B006
-        metrics: list[Annotated[Node, METRICS]] = [  # noqa: B006
-            "mrr",
-            "ndcg@10",
-            "recall@1",
-            "recall@10",
-            "recall@100",
-        ],
+        metrics: list[Annotated[Node, METRICS]] = POOL_METRICS,
     ) -> None:
         super().__init__(loss=loss, optimizer=optimizer, schedule=schedule, metrics=metrics)
         self.feature_dim, self.max_length = feature_dim, max_length

@@ -1,6 +1,5 @@
 """Reward model: trains on pairs against TRL's RewardTrainer, and on ten responses a prompt against whole texts."""
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from lightning import Callback, seed_everything
+from lightning import seed_everything
 
 from benchmarks.comparison import Comparison, Ratio, in_own_process, in_turns
 from benchmarks.peers import require
+from benchmarks.speed.training.epoch_clock import EpochClock
 from benchmarks.speed.training.workload import MBPP, TINY, Workload
 from datamodules.text_groups import TextGroups
 from language_models.backbone import Backbone
@@ -127,7 +127,7 @@ def train_here(model: Path, store: Path, batch_size: int, *, shared: bool) -> fl
     ranker.configure_model()
     # Whole texts are packed as those of a bidirectional model are.
     ranker.reader.causal = shared
-    clock = _Clock()
+    clock = EpochClock()
     options = {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "check_val_every_n_epoch": 10}
     options |= {"gradient_clip_val": CLIP}
     build_trainer(options, callbacks=[clock]).fit(ranker, datamodule=data)
@@ -150,7 +150,7 @@ def train_with_trl(model: Path, pairs: Groups) -> float:
         {"chosen_ids": tokens(f"{prompt} {chosen}"), "rejected_ids": tokens(f"{prompt} {rejected}")}
         for prompt, (chosen, rejected) in pairs
     ]
-    clock = _Clock()
+    clock = EpochClock()
 
     class Watch(TrainerCallback):
         def on_epoch_begin(self, *given: Any, **more: Any) -> None:
@@ -185,24 +185,6 @@ def train_with_trl(model: Path, pairs: Groups) -> float:
         )
         trainer.train()
     return clock.seconds
-
-
-class _Clock(Callback):
-    """The seconds of the last epoch."""
-
-    seconds = 0.0
-
-    def begin(self) -> None:
-        self._started = time.perf_counter()
-
-    def end(self) -> None:
-        self.seconds = time.perf_counter() - self._started
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self.begin()
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.end()
 
 
 def _draw(texts: Texts, number: int, responses: int) -> Groups:

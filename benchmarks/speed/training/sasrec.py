@@ -1,17 +1,16 @@
 """SASRec: an epoch of training, against cornac's SASRec on the same sequences."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning import Callback, seed_everything
+from lightning import seed_everything
 
 from benchmarks.comparison import Comparison, Ratio, in_own_process, in_turns
 from benchmarks.peers import require
+from benchmarks.speed.training.epoch_clock import EpochClock
 from benchmarks.speed.training.workload import MBPP, TINY, Workload
 from datamodules.user_sequences import UserSequences
 from rankers.recommenders.sasrec import SASRec
@@ -102,7 +101,7 @@ def train_here(pool: str, num_negatives: int | None) -> float:
         data.pool.num_candidates, dim=DIM, num_blocks=BLOCKS, dropout=DROPOUT, max_length=LENGTH,
         num_negatives=num_negatives, optimizer={"name": "adamw", "lr": RATE, "weight_decay": 0.0},
     )  # fmt: skip
-    clock = _Clock()
+    clock = EpochClock()
     options = {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "check_val_every_n_epoch": 10}
     build_trainer(options, callbacks=[clock]).fit(ranker, datamodule=data)
     return clock.seconds
@@ -121,7 +120,7 @@ def train_with_cornac(pool: str) -> float:
         for user, items in sequences_of(UserSequences(pool, verify=False))
         for place, item in enumerate(items)
     ]
-    clock = _Clock()
+    clock = EpochClock()
     recom_sasrec.trange = lambda start, stop, **given: _Epochs(range(start, stop), clock)
     model = Theirs(
         embedding_dim=DIM, num_blocks=BLOCKS, dropout=DROPOUT, max_len=LENGTH, learning_rate=RATE, n_epochs=2, seed=SEED
@@ -138,28 +137,10 @@ def sequences_of(data: UserSequences) -> Iterator[tuple[int, list[int]]]:
         yield int(data.pool.queries.user[query]), found.flat[start:end].tolist()
 
 
-class _Clock(Callback):
-    """The seconds of the last epoch."""
-
-    seconds = 0.0
-
-    def begin(self) -> None:
-        self._started = time.perf_counter()
-
-    def end(self) -> None:
-        self.seconds = time.perf_counter() - self._started
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self.begin()
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.end()
-
-
 class _Epochs:
     """The epochs of cornac's progress bar, timed instead of shown."""
 
-    def __init__(self, epochs: range, clock: _Clock) -> None:
+    def __init__(self, epochs: range, clock: EpochClock) -> None:
         self._epochs, self._clock = epochs, clock
 
     def __iter__(self) -> Iterator[int]:
