@@ -235,6 +235,7 @@ class PartitionedCandidates(PoolRankingData):
             for step in range(source.num_steps()):
                 batch = source.batch(0, step)
                 state.update(batch.group, ranker.query_vectors(batch.to(ranker.device))[:, :1].cpu())
+        ranker.refresh_candidates()
         ranker.train(was_training)
         found = state.compute()
 

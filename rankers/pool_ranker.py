@@ -69,6 +69,9 @@ class PoolRanker(Ranker[PoolBatch]):
         """
         return self.query_vectors(batch)[:, -1]
 
+    def refresh_candidates(self) -> None:
+        """Make `candidates_to_rank` those of the current weights, for a ranker that embeds candidates itself."""
+
     def candidates_to_rank(self) -> Any:
         """The pool, or its vectors in memory if they fit: on the GPU if one is used."""
         return PoolTable.of(self.pool, self.device).candidates

@@ -103,12 +103,12 @@ class FromOwn:
 
 @dataclass(frozen=True)
 class FromMined:
-    """Draws from the candidates that the frozen encoder ranks highest.
+    """Draws from the candidates that the frozen encoder or the ranker in training ranks highest.
 
     Args:
         mined: The lists of these candidates, without those that must not be negatives.
-        margin: Leave out candidates whose encoder score is above this share of the positive's score: they may be right
-            although nobody judged them. None to keep all.
+        margin: Leave out candidates whose score is above this share of the positive's score: they may be right although
+            nobody judged them. None to keep all.
         count: How many to draw for each query; all if there are fewer.
         rows: The candidates that may be drawn; None for all.
     """

@@ -165,6 +165,7 @@ class LRanker(PoolRanker):
         self.contexts: PoolContexts | None = None
         self._examples: Contexts | None = None
         self._encoded: Tensor | None = None
+        self._encoded_at: int | None = None
 
     def configure_model(self) -> None:
         """Load the backbone and add the trained modules; only the first call does this.
@@ -335,6 +336,11 @@ class LRanker(PoolRanker):
         whole = Contexts(*(each.unsqueeze(1) for each in self.whole_contexts(batch)))
         return self.embedder(batch.tokens, batch.lengths)(whole)[:, 0]
 
+    def refresh_candidates(self) -> None:
+        """Encode the pool again in training, unless no step was made since it was encoded."""
+        if self._encoded_at != self.trainer.global_step:
+            self._encode_candidates()
+
     def candidates_to_rank(self) -> Any:
         """The pool, or its candidates as encoded by the current model."""
         return super().candidates_to_rank() if self._encoded is None else self._encoded
@@ -436,6 +442,7 @@ class LRanker(PoolRanker):
             self._encoded = encode_pool(
                 self.pool, self.tokenize_candidates, self.embed_candidates, self.device, distributed=shared
             )
+        self._encoded_at = None if trainer is None else trainer.global_step
 
     def _prepare_from_data(self) -> None:
         self.prepare(self.data.pool, self.data.partitions)

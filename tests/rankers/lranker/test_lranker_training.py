@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from test_lranker import CENTROIDS, QUERY_FIRST, Make, by_hand, make, padded
 
 from datamodules.partitioned_candidates import PartitionedCandidates
+from datamodules.pools.mining import MinedLists, Scoring
 from language_models.backbone import Backbone
 from language_models.lora import Lora
 from rankers.checkpoint import load_ranker, save_pretrained
@@ -512,6 +513,42 @@ def test_training_that_is_resumed_ends_as_if_it_had_not_stopped(
     loaded = load_ranker(tmp_path / "whole" / "last.ckpt")
     assert same(loaded.state_dict(), whole.state_dict())
     assert (tmp_path / "whole" / "last.ckpt").stat().st_size < 1_000_000
+
+
+def test_a_ranker_that_encodes_candidates_mines_with_those_of_its_current_weights(
+    make: Make, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"candidates": "encoded", "schedule": "constant"}
+    module = {"negatives": "mined", "mined_by": "ranker", "mine_depth": 9, "exclude_history": True}
+    gaps, mine = [], MinedLists.mine
+
+    def watched(scoring: Scoring, *given: Any, **more: Any) -> MinedLists:
+        if isinstance(scoring.candidates, torch.Tensor):  # before the first epoch, the encoder's pool
+            rows, was_training = torch.arange(0, 200, 20), ranker.training
+            tokens, lengths = padded(ranker.tokenize_candidates([pool.text(row) for row in rows.tolist()]))
+            found = ranker.eval().embed_candidates(tokens, lengths)
+            ranker.train(was_training)
+            gaps.append(float((found - scoring.candidates[rows]).abs().max()))
+        return mine(scoring, *given, **more)
+
+    monkeypatch.setattr(MinedLists, "mine", torch.no_grad()(watched))
+    for epochs, resume in ((3, None), (4, tmp_path / "last.ckpt")):
+        ranker, of_run = make(**options), data(**module)
+        pool = of_run.pool
+        saved = ModelCheckpoint(tmp_path, save_last=True)
+        trainer = build_trainer(
+            {
+                "max_epochs": epochs,
+                "check_val_every_n_epoch": 3,
+                "reload_dataloaders_every_n_epochs": 1,
+                "accelerator": "cpu",
+                "enable_progress_bar": False,
+            },
+            callbacks=[saved],
+            folder=tmp_path,
+        )
+        trainer.fit(ranker.train(), datamodule=of_run, ckpt_path=resume, weights_only=True)
+    assert len(gaps) >= 3 and max(gaps) < 1e-5
 
 
 def test_candidates_of_earlier_steps_are_negatives_of_queries_that_do_not_know_them(
