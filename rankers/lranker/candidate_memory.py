@@ -47,9 +47,12 @@ class CandidateMemory:
         self._vectors = torch.cat([new, remembered])[: self._size]
         queries, known = batch.group.cpu(), data.pool.queries
         of, judged, _ = ragged(known.relevant_offsets, known.relevant, queries)
-        pairs, removed = torch.stack([of, judged.long()], dim=1), data.restrictions(queries)[1]
+        pairs, (own, removed) = torch.stack([of, judged.long()], dim=1), data.restrictions(queries)
         pairs = (pairs if removed is None else torch.cat([pairs, removed])).to(rows.device)
-        allowed = torch.ones(len(queries), len(older), dtype=torch.bool, device=rows.device)
+        if own is None:
+            allowed = torch.ones(len(queries), len(older), dtype=torch.bool, device=rows.device)
+        else:
+            allowed = torch.stack([torch.isin(older, listed) for listed in own.to(rows.device)])
         pair, place = (pairs[:, 1:] == older).nonzero(as_tuple=True)
         allowed[pairs[pair, 0], place] = False
         return remembered, allowed

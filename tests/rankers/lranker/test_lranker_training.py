@@ -551,10 +551,17 @@ def test_a_ranker_that_encodes_candidates_mines_with_those_of_its_current_weight
     assert len(gaps) >= 3 and max(gaps) < 1e-5
 
 
+@pytest.mark.parametrize("lists", [False, True], ids=["whole pool", "own lists"])
 def test_candidates_of_earlier_steps_are_negatives_of_queries_that_do_not_know_them(
-    make: Make, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make,
+    data: Data,
+    listed_pool: CandidatePool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lists: bool,
 ) -> None:
-    ranker, module, seen = make(candidates="encoded", lora=None, memory=40), data(exclude_history=True), []
+    own = {"path": str(listed_pool.path), "candidates": "own"} if lists else {}
+    ranker, module, seen = make(candidates="encoded", lora=None, memory=40), data(exclude_history=True, **own), []
     scores_of = LRanker.training_scores
 
     def watched(self: LRanker, batch: PoolBatch) -> Any:
@@ -575,7 +582,10 @@ def test_candidates_of_earlier_steps_are_negatives_of_queries_that_do_not_know_t
         for place, query in enumerate(batch.group.tolist()):
             judged = known.relevant[known.relevant_offsets[query] : known.relevant_offsets[query + 1]].tolist()
             history = known.history[known.history_offsets[query] : known.history_offsets[query + 1]].tolist()
-            expected = [row not in {*judged, *history} for row in older.tolist()]
+            ranked = set(range(200))
+            if lists:
+                ranked = set(known.own[known.own_offsets[query] : known.own_offsets[query + 1]].tolist())
+            expected = [row in ranked - {*judged, *history} for row in older.tolist()]
             assert mask[place, count:].tolist() == expected
         remembered = torch.cat([batch.rows, older])[:40]
     assert seen[-1][1].shape[1] > len(seen[-1][0].rows)
