@@ -84,17 +84,19 @@ class Fusion(Untrained[PoolBatch], PoolRanker):
         """The rankers in the order of their weights: those of runs first.
 
         Raises:
-            ConfigError: If one does not score a pool by inner products, or would have to be trained.
+            ConfigError: If one does not score a pool by inner products, is a fusion, or would have to be trained.
         """
         found: list[tuple[str, Any]] = []
         for place, path in enumerate(self._runs):
             found.append((f"ranker.runs[{place}]", load_ranker(path)))
         for place, node in enumerate(self._rankers):
-            found.append((path := f"ranker.rankers[{place}]", ranker := RANKERS.build(node, path=path)))
-            if ranker.has_learnt:
+            found.append((f"ranker.rankers[{place}]", RANKERS.build(node, path=f"ranker.rankers[{place}]")))
+        for place, (path, ranker) in enumerate(found):
+            if isinstance(ranker, Fusion):
+                raise ConfigError(path, "a fusion cannot be fused.", cure="name the rankers that it fuses")
+            if place >= len(self._runs) and ranker.has_learnt:
                 problem = f"{ranker.name} would have to be trained."
                 raise ConfigError(path, problem, cure="the folder of its run, in ranker.runs")
-        for path, ranker in found:
             judging = ranker.batch_and_judging(ranker.description()["ranker"])[1]
             if not isinstance(ranker, PoolRanker) or not issubclass(judging, VectorJudging):
                 problem = f"{ranker.name} does not score a pool by inner products of vectors."

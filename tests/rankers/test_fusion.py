@@ -133,6 +133,10 @@ def test_what_cannot_be_fused_is_refused(pool: CandidatePool, sasrec: Path, tmp_
     assert "ranker.rankers[1]: bpr would have to be trained" in problem(
         [], ["encoder", {"name": "bpr", "num_items": 3, "num_users": 2}]
     )
+    inner = save_pretrained(Fusion([str(sasrec)], ["encoder"], weights=[0.5, 0.5]), tmp_path / "inner")
+    assert "ranker.runs[0]: a fusion cannot be fused" in problem([str(inner)], ["popularity"])
+    nested = {"name": "fusion", "rankers": ["encoder", "popularity"]}
+    assert "ranker.rankers[1]: a fusion cannot be fused" in problem([], ["recency", nested])
     assert "no ranker here" in problem([str(tmp_path / "nothing")], ["encoder"])
     other = save_pretrained(RANKERS.build({"name": "sasrec", "dim": 8, "num_items": 7}), tmp_path / "other")
     data = PartitionedCandidates(str(pool.path), verify=False, num_partitions=2)
