@@ -164,7 +164,7 @@ class Recommender(PoolRanker):
     def draw_negatives(
         self, batch: PoolBatch, targets: Int[Tensor, "B P"], count: int
     ) -> tuple[Int[Tensor, "B P n"], Bool[Tensor, "B P n"]]:
-        """Items that are not in a sequence of the batch, and which of them are certain not to be."""
+        """Drawn items for each item to predict, and which of them are certain not to be in its own sequence."""
         assert batch.history is not None
         own, shape = batch.history.sort(dim=1).values, (len(targets), targets.shape[1] * count)
         drawn, wrong = torch.zeros(shape, dtype=torch.int64, device=own.device), None

@@ -17,6 +17,11 @@ def sharded_softmax_loss(states: Float[Tensor, "R E"], items: DTensor, targets: 
 
     Each process scores the states of all processes with its own items; maxima and sums of the scores' exponentials are
     combined. All processes must call this, and give their losses the same weight.
+
+    Args:
+        states: The states of this process; other processes may have more or fewer.
+        items: The table of all items, [N, E], of which this process holds its own rows.
+        targets: The row of each state's right item, of all N.
     """
     return _ShardedSoftmax.apply(states, items.to_local(), targets, Shards(items))  # type: ignore[return-value]
 
