@@ -67,9 +67,12 @@ def covariance(pool: AnyPool, inverse_norms: Float[Tensor, " N"] | None, device:
             [0., 0.]])
     """
     vectors = SideBySide([as_pool(pool)], [inverse_norms], device)
-    count, total, square = vectors.num_candidates, None, None
+    count, shift, total, square = vectors.num_candidates, None, None, None
     with full_precision(device):
         for block in vectors.blocks():
+            # The large squares of vectors that are close together would hide in fp32 how little these differ.
+            shift = block.mean(dim=0) if shift is None else shift
+            block = block - shift
             total = block.double().sum(dim=0) + (0 if total is None else total)
             square = (block.T @ block).double() + (0 if square is None else square)
     assert total is not None and square is not None
