@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_processes import needs_shards, train_in_processes
+from test_processes import by_torchrun, needs_shards, train_in_processes
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import train as script
@@ -66,14 +66,18 @@ def test_a_reward_model_on_two_processes_ends_with_the_weights_of_one(
 
 @needs_shards
 @pytest.mark.slow
-def test_a_resumed_run_of_shards_ends_with_the_weights_of_one_process(
+def test_a_run_of_shards_that_torchrun_starts_and_is_resumed_ends_with_the_weights_of_one_process(
     store: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = reward_config(store, tiny_llama, tmp_path / "run.yaml", lora={"rank": 4, "alpha": 8})
     train_alone(config, tmp_path / "one", monkeypatch)
-    train_in_processes(tmp_path / "two", "--config", config, "trainer.strategy=fsdp2", "trainer.max_epochs=1")
-    train_in_processes(tmp_path / "two", "--resume", tmp_path / "two", "trainer.max_epochs=2")
-    check_same(tmp_path / "one", tmp_path / "two")
+    options = ["trainer.strategy=fsdp2", "trainer.devices=2", "trainer.max_epochs=1", f"runs={tmp_path / 'runs'}"]
+    begun = by_torchrun(tmp_path, "--config", str(config), *options)
+    _, errors = begun.communicate()
+    assert begun.returncode == 0, errors
+    [folder] = (tmp_path / "runs" / "run").iterdir()
+    train_in_processes(folder, "--resume", folder, "trainer.max_epochs=2")
+    check_same(tmp_path / "one", folder)
 
 
 @needs_shards
