@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
-from language_models.asking.chat_endpoint import ChatEndpoint, Choice
+from language_models.asking.chat_endpoint import ChatEndpoint, Choice, RequestFailed
 from language_models.sampling.seeds import request_seed
 from serving.chat.best_of import ChatQuestion
 
 _PARALLEL = 32
+_REFUSED = (400, 422)
 
 
 class Responses(NamedTuple):
@@ -25,6 +26,9 @@ class Responses(NamedTuple):
 class Endpoint:
     """A model on a server.
 
+    Some servers give fewer responses than a request asks for, and some refuse a request for several: these are asked
+    for one response at a time.
+
     Args:
         url: The server's base address, such as `http://localhost:8000/v1`.
         model: Name of the model on the server.
@@ -36,9 +40,10 @@ class Endpoint:
         self.model = model
         self._server = ChatEndpoint(url, api_key, timeout, attempts=2)
         self._threads = ThreadPoolExecutor(_PARALLEL, "endpoint")
+        self._gives_one = False  # whether the server has refused several responses to a chat, but not one
 
     async def sample(self, question: ChatQuestion) -> Responses:
-        """The candidates of a chat, in one request, or in one request each from a server that gives one at a time.
+        """The candidates of a chat, in as few requests as the server allows.
 
         Raises:
             RequestFailed: If the server refuses a request or does not answer.
@@ -46,7 +51,7 @@ class Endpoint:
         """
         stop = threading.Event()
         try:
-            answers = [await self._ask(question, question.num_candidates, question.seed % 2**31, stop)]
+            answers = [await self._first(question, stop)]
             missing = range(len(answers[0]), question.num_candidates)
             seeds = [request_seed(question.seed, "", number) for number in missing]
             answers += await asyncio.gather(*(self._ask(question, 1, seed, stop) for seed in seeds))
@@ -56,6 +61,18 @@ class Endpoint:
         written = sum(answer[0].new_tokens or 0 for answer in answers)
         choices = [choice for answer in answers for choice in answer]
         return Responses(choices[: question.num_candidates], read, written)
+
+    async def _first(self, question: ChatQuestion, stop: threading.Event) -> list[Choice]:
+        """As many candidates as the server gives to one request."""
+        seed, wanted = question.seed % 2**31, 1 if self._gives_one else question.num_candidates
+        try:
+            return await self._ask(question, wanted, seed, stop)
+        except RequestFailed as error:
+            if wanted == 1 or error.status not in _REFUSED:
+                raise
+        one = await self._ask(question, 1, seed, stop)
+        self._gives_one = True
+        return one
 
     async def _ask(self, question: ChatQuestion, n: int, seed: int, stop: threading.Event) -> list[Choice]:
         options: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """EndpointChat: responses to a chat from an endpoint, ranked as the documents of a request are."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from serving.chat.best_of import Answer, Candidate, ChatQuestion
 from serving.chat.endpoint import Endpoint
 from serving.server.errors import RequestError, overloaded
 from serving.server.settings import Settings
+
+logger = logging.getLogger("serving")
 
 Rank = Callable[[str | Sequence[Message], Sequence[str], str | None], Awaitable[list[float]]]
 """Gives the scores of documents for a query and a user."""
@@ -78,13 +81,12 @@ class EndpointChat:
         try:
             found = await self._endpoint.sample(question)
         except ConfigError as error:
-            raise RequestError(502, "the endpoint of the language model refuses this server") from error
+            raise _failed("refuses this server", str(error)) from error
         except RequestFailed as error:
             if error.gone:
-                raise RequestError(502, "the endpoint of the language model does not answer") from error
-            if error.status is None:
-                problem = "the endpoint of the language model answers in another form than that of chat completions"
-                raise RequestError(502, problem) from error
+                raise _failed("does not answer", error.reason) from error
+            if error.status is None:  # the reason has what the endpoint wrote
+                raise _failed("answers in another form than that of chat completions", None) from error
             raise RequestError(400, f"the endpoint of the language model refuses this chat: {error.reason}") from error
         sampled = time.perf_counter()
         query = question.messages if self._reads_chats else question.messages[-1]["content"]
@@ -103,3 +105,10 @@ class EndpointChat:
         candidates.sort(key=lambda each: (each.number not in scored, -each.score))
         ranked = time.perf_counter()
         return Answer(candidates, found.prompt_tokens, found.new_tokens, sampled - started, ranked - sampled)
+
+
+def _failed(what: str, reason: str | None) -> RequestError:
+    """The error for the client, who is not told the reason, which the log has."""
+    fields = {"event": "endpoint", "problem": what, "reason": reason}
+    logger.warning("the endpoint failed", extra={"fields": fields})
+    return RequestError(502, f"the endpoint of the language model {what}")

@@ -319,17 +319,17 @@ OTHER_FORMS: dict[str, Any] = {"list": [1, 2], "no choices": {"answer": "private
 
 
 class ModelServer(http.server.BaseHTTPRequestHandler):
-    """Answers a request for n responses with at most two."""
+    """Answers a request for n responses with at most two, or refuses it where it gives one alone."""
 
-    texts, asked, most = ("short", "", "a longer one", "the longest of all"), [], 2
+    texts, asked, most, refuses_several = ("short", "", "a longer one", "the longest of all"), [], 2, False
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.asked.append((body, self.headers["authorization"]))
-        first = sum(min(each["n"], self.most) for each, _ in self.asked[:-1])
+        first = sum(min(each["n"], self.most) for each, _ in self.asked[:-1] if not self._refuses(each))
         texts = self.texts[first : first + min(body["n"], self.most)]
         choices = [{"message": {"content": text}, "finish_reason": "length"} for text in texts]
-        status = 400 if body["messages"][-1]["content"] == "refuse" else 200
+        status = 400 if self._refuses(body) else 200
         given = {"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": len(texts)}}
         given = OTHER_FORMS.get(body["messages"][-1]["content"], given)
         content = json.dumps(given if status == 200 else {"error": {"message": "no such chat"}}).encode()
@@ -337,6 +337,9 @@ class ModelServer(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def _refuses(self, body: Any) -> bool:
+        return body["messages"][-1]["content"] == "refuse" or (self.refuses_several and body["n"] > 1)
 
     def log_message(self, *arguments: Any) -> None:
         pass
@@ -383,26 +386,49 @@ def test_a_ranker_of_texts_chooses_among_the_responses_of_an_endpoint(model_serv
     first, key = ModelServer.asked[0]
     assert key == "Bearer secret" and first["model"] == "big-model" and first["messages"] == body["messages"]
     assert (first["n"], first["temperature"], first["max_tokens"]) == (4, 0.5, 9)
-    assert [each["n"] for each, _ in ModelServer.asked] == [4, 1, 1, 10]
+    assert [each["n"] for each, _ in ModelServer.asked] == [4, 1, 1, 10, 1]
     assert len({each["seed"] for each, _ in ModelServer.asked}) == 4
     assert bad.status_code == 400 and "no such chat" in bad.json()["error"]["message"]
 
 
-def test_an_endpoint_that_does_not_answer_is_a_bad_gateway() -> None:
+def test_an_endpoint_that_refuses_several_responses_is_asked_for_one_at_a_time(
+    model_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ModelServer, "refuses_several", True)
+    monkeypatch.setattr(ModelServer, "texts", ("a", "ab", "abc", "b", "bc", "bcd"))
+    hall = hall_of(Plain(lambda asked: [float(len(text)) for text in asked.documents]))
+    hall.add_endpoint_chat("tiny", Endpoint(model_server, "big-model"))
+
+    async def run(client: httpx.AsyncClient) -> list[Any]:
+        return [(await client.post(PATH, json={"messages": CHAT, "candidates": 3})).json() for _ in range(2)]
+
+    found = ask(hall, run)
+    assert [each["choices"][0]["message"]["content"] for each in found] == ["abc", "bcd"]
+    assert [each["n"] for each, _ in ModelServer.asked] == [3] + 6 * [1], (
+        "the second chat knows what the first found out"
+    )
+
+
+def test_an_endpoint_that_does_not_answer_is_a_bad_gateway(caplog: pytest.LogCaptureFixture) -> None:
     hall = hall_of(Plain(lambda asked: [1.0]))
     hall.add_endpoint_chat("tiny", Endpoint("http://127.0.0.1:9/v1", "big-model", timeout=1.0))
     answer = ask(hall, lambda client: client.post(PATH, json={"messages": CHAT}))
     assert answer.status_code == 502 and "does not answer" in answer.json()["error"]["message"]
     assert "127.0.0.1" not in answer.text
+    [logged] = [found for each in caplog.records if (found := getattr(each, "fields", {})).get("event") == "endpoint"]
+    assert logged["problem"] == "does not answer" and "refused" in logged["reason"]
 
 
 @pytest.mark.parametrize("form", OTHER_FORMS)
-def test_an_endpoint_that_answers_in_another_form_is_a_bad_gateway(model_server: str, form: str) -> None:
+def test_an_endpoint_that_answers_in_another_form_is_a_bad_gateway(
+    model_server: str, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
     hall = hall_of(Plain(lambda asked: [1.0]))
     hall.add_endpoint_chat("tiny", Endpoint(model_server, "big-model"))
     answer = ask(hall, lambda client: client.post(PATH, json={"messages": [{"role": "user", "content": form}]}))
     assert answer.status_code == 502 and "in another form" in answer.json()["error"]["message"]
-    assert "private" not in answer.text
+    assert "private" not in answer.text and "private" not in caplog.text
+    assert any(getattr(each, "fields", {}).get("event") == "endpoint" for each in caplog.records)
 
 
 def test_what_a_ranker_of_responses_cannot_read_of_an_endpoint_is_refused(model_server: str, chat_llama: Path) -> None:

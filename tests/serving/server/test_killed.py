@@ -49,7 +49,7 @@ def started(folder: Path, *options: str) -> Iterator[Server]:
 
 
 def give_until_killed(server: Server, users: list[str], least: int) -> dict[str, int]:
-    """Let users give feedback until each has had `least` acknowledged, kill the server meanwhile; all it acknowledged."""
+    """Kill a server while users give feedback, once each has `least` pieces acknowledged; how many each has then."""
     acknowledged = dict.fromkeys(users, 0)
 
     def give(user: str) -> None:
