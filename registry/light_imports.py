@@ -85,5 +85,5 @@ def _of_compiler(name: str) -> Any:
 
 
 def _as_it_is(function: Any, *_: Any, **__: Any) -> Any:
-    """The function: where nothing is compiled, nothing has to be kept from it."""
-    return function
+    """The function, or without one its decorator: where nothing is compiled, nothing has to be kept from it."""
+    return _as_it_is if function is None else function

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rankers.base import Ranker, Training
+from rankers.language_ranker.similarities import full_precision
 from ranking.batch import FeatureBatch
 from registry.ranges import Rows
 
@@ -124,4 +125,5 @@ def nearest(vectors: Float[Tensor, "C D"], known: Float[Tensor, "M D"]) -> Int[T
         tensor([1])
     """
     unit = torch.nn.functional.normalize(vectors, dim=1)
-    return (unit @ torch.nn.functional.normalize(known, dim=1).T).argmax(dim=1)
+    with full_precision(vectors):
+        return (unit @ torch.nn.functional.normalize(known, dim=1).T).argmax(dim=1)

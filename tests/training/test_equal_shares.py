@@ -193,4 +193,4 @@ def test_two_processes_of_lranker_end_with_the_weights_of_one(
     train_in_processes(tmp_path / "two", "--config", tmp_path / "run.yaml", "trainer.strategy=ddp")
     one, two = (torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("one", "two"))
     for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(two[name], weight, atol=5e-5, rtol=1e-4)

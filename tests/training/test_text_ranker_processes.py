@@ -123,6 +123,7 @@ def test_a_ready_made_head_and_its_frozen_backbone_in_bfloat16_are_sharded(
     assert any(name.startswith("head.") for name in weights) and any(".lora_" in name for name in weights)
 
 
+@needs_shards
 def test_rankers_that_cannot_be_sharded_are_refused(
     run_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

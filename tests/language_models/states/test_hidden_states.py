@@ -37,10 +37,10 @@ def test_states_are_those_of_a_plain_forward_of_each_text_alone(name: str, batch
     found = list(HiddenStates(model, LAYERS, batch_tokens).read(asked))
     assert len(found) == len(asked)
     for states, (prompt, responses) in zip(found, asked, strict=True):
-        torch.testing.assert_close(states.query, plain(model, list(prompt), LAYERS), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(states.query, plain(model, list(prompt), LAYERS), atol=5e-4, rtol=1e-4)
         for state, response in zip(states.responses, responses, strict=True):
             expected = plain(model, [*prompt, *response], LAYERS)
-            torch.testing.assert_close(state, expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(state, expected, atol=5e-4, rtol=1e-4)
 
 
 def test_where_prompts_cannot_be_shared_whole_texts_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,7 +192,10 @@ def test_the_head_of_a_ready_made_cross_encoder_trains_in_float32_and_its_texts_
     ranker.backbone.get_input_embeddings().register_forward_hook(lambda *given: seen.append(given[1][0].numel()))
     scores, labels, mask = ranker.training_scores(texts)
     ranker.loss(scores, labels, mask).backward()
-    assert scores.dtype == torch.float32 and all(weight.grad.abs().max() > 0 for weight in weights.values())  # type: ignore[union-attr]
+    assert scores.dtype == torch.float32
+    # A bias that all scores share changes no difference of two.
+    learning = [weight.grad for name, weight in weights.items() if not name.endswith("classifier.bias")]
+    assert len(learning) == 3 and all(grad is not None and grad.abs().max() > 0 for grad in learning)
     tokenizer = AutoTokenizer.from_pretrained(bert_classifier)
     pairs = [(q, c) for q, row in zip(texts.queries, texts.candidates, strict=True) for c in dict.fromkeys(row) if c]
     lengths = [len(tokenizer(*pair)["input_ids"]) for pair in pairs]
@@ -216,7 +219,7 @@ def test_queries_that_are_equal_are_read_once(tiny_llama: Path, texts: TextBatch
     once = ranker.score(["sort"], [["a", "b", "c"]])
     again = ranker.score(["sort", "sort", "sort"], [["b", "a"], [], ["c", "b", "b"]])
     assert seen[-1] == seen[-2]
-    assert torch.equal(again, once[[1, 0, 2, 1, 1]])
+    torch.testing.assert_close(again, once[[1, 0, 2, 1, 1]])
 
 
 def test_special_tokens_that_your_own_template_has_are_not_added_again(tiny_llama: Path, build: Build) -> None:

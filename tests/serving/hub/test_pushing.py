@@ -315,7 +315,7 @@ def save_lranker(bert: Path, tmp_path: Path) -> Callable[..., Path]:
 def test_sentence_transformers_embeds_queries_as_the_ranker_does(
     options: dict[str, Any], save_lranker: Callable[..., Path], bert: Path, fake_hub: FakeHub
 ) -> None:
-    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("sentence_transformers", minversion="6")
     fake_hub.add(BERT, bert)
     push_to_hub(save_lranker(**options), NAME, backbone=BERT)
     card = fake_hub.files(NAME)["README.md"].decode()
