@@ -62,10 +62,9 @@ const fill = (select, values) => select.replaceChildren(...values.map((each) => 
 /** Show what can be done with the chosen ranker; whether there is anything. */
 const offer = () => {
   const modes = { give: reranks(), search: at("pool").length > 0, chat: Boolean(chosen()?.chats_with) };
-  for (const each of document.querySelectorAll("[name=mode]")) {
-    each.closest("label").hidden = !modes[each.value];
-    if (!modes[mode()]) each.checked = modes[each.value];
-  }
+  const choices = [...document.querySelectorAll("[name=mode]")];
+  for (const each of choices) each.closest("label").hidden = !modes[each.value];
+  if (!modes[mode()]) (choices.find((each) => modes[each.value]) ?? choices[0]).checked = true;
   at("modes").hidden = Object.values(modes).filter(Boolean).length < 2;
   showMode();
   return Object.values(modes).some(Boolean);
@@ -83,6 +82,7 @@ const start = async () => {
   const pools = state.models.filter((each) => each.does === "search").flatMap((each) => each.pools.map((pool) => ({ value: JSON.stringify([each.id, pool]), text: `${each.id}: ${pool}` })));
   fill(at("ranker"), rankers.map((each) => each.id));
   fill(at("pool"), pools);
+  for (const each of ["ranker", "user"]) at(each).closest("p").hidden = !rankers.length;
   at("ask").hidden = false;
   say(offer() ? "" : "This server has no ranker that reranks, chats or searches.", true);
   await showHead();

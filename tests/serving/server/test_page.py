@@ -179,6 +179,28 @@ def test_responses_of_a_model_are_ranked_and_the_first_sample_is_named(reranker:
     ]
 
 
+def test_a_server_that_only_searches_offers_that_alone(reranker: Reranker, browser: Any) -> None:
+    errors: list[str] = []
+    with served(hall_of(reranker)) as url:
+        page = browser.new_page(viewport={"width": 400, "height": 900})
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        model = {"id": "tiny", "does": "search", "learns": False, "pools": ["own"]}
+        page.route("**/v1/models", lambda route: route.fulfill(json={"object": "list", "data": [model]}))
+        results = [{"id": text, "score": 0.5, "document": {"text": text}} for text in DOCUMENTS[:2]]
+        page.route("**/v1/search", lambda route: route.fulfill(json={"results": results}))
+        page.goto(url)
+        page.get_by_label("Query").fill("sort")
+        assert (
+            not page.get_by_label("Ranker", exact=True).is_visible()
+            and not page.get_by_text("what I give").is_visible()
+        )
+        page.get_by_role("button", name="Search").click()
+        page.get_by_text("2 candidates, best first.").wait_for()
+        assert page.locator("#own-list .text").all_text_contents() == DOCUMENTS[:2]
+    assert errors == []
+
+
 def shown_as(texts: list[str]) -> list[str]:
     """Texts as the page shows them: letters that reorder others by their numbers."""
     return [text.replace("\u202e", "U+202E") for text in texts]
