@@ -1,9 +1,15 @@
-"""Machine: describes the machine, and measures how fast it multiplies and copies."""
+"""Machine: describes the machine, measures how fast it multiplies and copies, and how much memory is in use."""
 
+import ctypes
+import gc
 import os
 import platform
+import re
+import resource
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,31 @@ def describe() -> dict[str, Any]:
         "system": platform.platform(),
         "load": round(os.getloadavg()[0], 2),
     }
+
+
+def free_memory() -> int:
+    """Bytes of memory that a new process can use."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+
+
+def forget_peak_memory() -> None:
+    """Measure `peak_memory` from here on; where the system cannot, it stays that of the whole process."""
+    gc.collect()
+    if sys.platform == "linux":
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> int:
+    """The most bytes of the machine's memory, not of a GPU's, that this process has had at a time."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii")) if status.is_file() else None
+    return int(found[1] if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def multiplications_per_second(size: int = 2048) -> float:

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import math
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,11 +21,13 @@ from datamodules.group_data import GroupData
 from rankers.base import Ranker
 from rankers.checkpoint import load_ranker
 from rankers.judging.groups import GroupJudging
+from ranking.batch import Batch
 from ranking.evaluation import Judged
 from ranking.stores.files import sha256_of, write_file
 from ranking.stores.format import MANIFEST
 from registry import RANKERS, RunConfig, load_config
 from training import run
+from training.checking import build_extractor, check
 from training.results.provenance import provenance
 from training.results.report import Report, write_json, write_per_query
 from training.trainer import build_trainer, device_of, resolve_precision
@@ -151,6 +152,7 @@ def _finished_run(work: Work) -> Path:
         if work.fuses:
             fused = [str(_finished_run(each)) for each in work.fuses]
             config = dataclasses.replace(config, ranker={**config.ranker, "runs": fused})
+        _build_features(config)
         folder = run.train(config, work.run).path
     else:
         folder = folders[-1]
@@ -159,6 +161,14 @@ def _finished_run(work: Work) -> Path:
             run.train(load_config(folder / run.CONFIG), work.run, folder)
     _write_cost(folder, work.config, data)
     return folder
+
+
+def _build_features(config: RunConfig) -> None:
+    """Build the features that are not there yet, so that their memory does not count as that of the run."""
+    if config.features is not None:
+        check(config)
+        build_extractor(config.features).run(to_train=True)
+    machine.forget_peak_memory()
 
 
 def _has_read(folder: Path, data: str | None) -> bool:
@@ -170,22 +180,21 @@ def _write_cost(folder: Path, config: RunConfig, data: str | None) -> None:
     """Write what the run cost: the last file of a finished run. Time and memory of a resumed one are unknown."""
     metrics = json.loads((folder / run.METRICS).read_text(encoding="utf-8"))
     resumed, device = (folder / _RESUMED).is_file(), device_of(config.trainer)
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    host = machine.peak_memory()
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else host
     scoring: Finding = {"num_loaded": 0, "score_seconds": None}
     if (folder / run.BEST).is_file():
         ranker = load_ranker(folder)
         scoring["num_loaded"] = sum(weight.numel() for weight in ranker.parameters())
         datamodule = run.datamodule_of(load_config(folder / run.CONFIG))
         if isinstance(datamodule, GroupData):
-            scoring["score_seconds"] = _seconds_to_score(ranker.to(device), datamodule)
+            scoring["score_seconds"] = _seconds_to_score(ranker.to(device), datamodule, config)
     cost = {
         "num_parameters": metrics["num_parameters"],
         **scoring,
         "seconds": {**metrics["seconds"], "fit": None if resumed else metrics["seconds"]["fit"]},
         "peak_bytes": None if resumed else peak,
+        "host_peak_bytes": None if resumed else host,
         "made_with": {**provenance(), "machine": machine.describe()},
         "data": data,
     }
@@ -193,13 +202,19 @@ def _write_cost(folder: Path, config: RunConfig, data: str | None) -> None:
 
 
 @torch.inference_mode()
-def _seconds_to_score(ranker: Ranker[Any], datamodule: GroupData) -> float:
-    """Seconds to score the test queries, reading included."""
-    started = time.perf_counter()
-    for batch in datamodule.test_dataloader():
+def _seconds_to_score(ranker: Ranker[Any], datamodule: GroupData, config: RunConfig) -> float:
+    """Seconds to score the test queries in the precision of the run, reading included, after a first batch to warm up."""
+
+    def score(batch: Batch) -> None:
         # Scores that are read have been computed, on a GPU as well.
         ranker(batch.to(ranker.device)).cpu()
-    return time.perf_counter() - started
+
+    with build_trainer(config.trainer).precision_plugin.forward_context():
+        score(next(iter(datamodule.test_dataloader())))
+        started = time.perf_counter()
+        for batch in datamodule.test_dataloader():
+            score(batch)
+        return time.perf_counter() - started
 
 
 @torch.no_grad()

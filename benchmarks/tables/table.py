@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from benchmarks import machine
 from benchmarks.tables.centroids import sensitivity
 from benchmarks.tables.config import Cell, TableSpec
 from benchmarks.tables.runs import Finding, Work, data_of, execute, settings_of
@@ -20,6 +21,7 @@ from ranking.stores.files import lock_folder
 from registry import ConfigError
 from training.results.report import write_json
 from training.resuming import InterruptedRunError
+from training.trainer import device_of
 
 _MEASURES: Mapping[str, Callable[[Path], Finding]] = {"centroids": sensitivity}
 Key = tuple[str, str, str, int]
@@ -137,11 +139,11 @@ def _each_done(pool: Executor, works: dict[Key, Work], processes: int, console: 
     built: set[str] = set()
     failed: list[Exception] = []
     problems: set[str] = set()
-    waiting, largest = dict(works), 0
+    waiting, largest, largest_on_gpu = dict(works), 0, 0
     while waiting or running:
         for key, work in list(waiting.items()):
             busy = [works[each] for each in running.values()]
-            if len(running) >= processes or (running and not 0 < largest < free_memory()):
+            if len(running) >= processes or (running and not _have_room(largest, largest_on_gpu)):
                 break
             if any(work.run == other.run or _data(work) == _data(other) not in built for other in busy):
                 continue
@@ -173,21 +175,22 @@ def _each_done(pool: Executor, works: dict[Key, Work], processes: int, console: 
                 failed.append(error)
                 continue
             built.add(_data(works[key]))
-            largest = max(largest, finding.get("peak_bytes") or 0)
+            largest = max(largest, finding.get("host_peak_bytes") or 0)
+            if device_of(works[key].config.trainer).type == "cuda":
+                largest_on_gpu = max(largest_on_gpu, finding.get("peak_bytes") or 0)
             yield key, finding
     if failed:
         console.print(f"{len(failed)} cells have failed: correct what they say, then the same command runs them again")
         raise failed[0]
 
 
+def _have_room(host: int, gpu: int) -> bool:
+    """Whether a cell that needs these bytes of the machine's and the GPU's memory has room beside the running ones."""
+    return 0 < host < machine.free_memory() and (not gpu or gpu < torch.cuda.mem_get_info()[0])
+
+
 def _name_of(key: Key) -> str:
     return ": ".join(part for part in key[:3] if part) + f", seed {key[3]}"
-
-
-def free_memory() -> int:
-    """Bytes of memory that a new process can use."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
 
 
 def _needs_gpu(cell: Cell) -> bool:

@@ -20,6 +20,7 @@ import torch
 from matplotlib.image import imread
 from rich.console import Console
 
+from benchmarks import machine
 from benchmarks.tables import table as running
 from benchmarks.tables.command import run_table
 from benchmarks.tables.config import TableSpec
@@ -239,7 +240,7 @@ def test_cells_run_side_by_side_and_never_two_of_one_run(
         time.sleep(0.05)
         together.append(len(busy))
         busy.remove(given.run)
-        return {"peak_bytes": 1}
+        return {"host_peak_bytes": 1}
 
     monkeypatch.setattr(running, "ProcessPoolExecutor", Threads)
     monkeypatch.setattr(running, "execute", work)
@@ -248,7 +249,7 @@ def test_cells_run_side_by_side_and_never_two_of_one_run(
     assert len(Table(spec, tmp_path, tmp_path / "runs").run(Console(quiet=True), processes=2)) == 12
     assert max(together) == 2 and not any(twice)
 
-    monkeypatch.setattr(running, "free_memory", lambda: 0)
+    monkeypatch.setattr(machine, "free_memory", lambda: 0)
     together.clear()
     Table(spec, tmp_path / "short of memory", tmp_path / "runs").run(Console(quiet=True), processes=2)
     assert max(together) == 1
