@@ -20,6 +20,7 @@ SPEED = {
         "projection": "projecting each vector once a batch, against once a group",
         "training_throughput": "training with texts encoded in each step, against sentence-transformers",
         "reward_model": "training a reward model on pairs, against TRL, and with prompts shared, against whole texts",
+        "light_ranker": "training and scoring with ListRanker, against a reward model of the same groups",
         "sasrec": "training SASRec, against cornac's",
     },
     "vectors": {

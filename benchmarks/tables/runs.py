@@ -203,7 +203,7 @@ def _write_cost(folder: Path, config: RunConfig, data: str | None) -> None:
 
 @torch.inference_mode()
 def _seconds_to_score(ranker: Ranker[Any], datamodule: GroupData, config: RunConfig) -> float:
-    """Seconds to score the test queries in the precision of the run, reading included, after a first batch to warm up."""
+    """Seconds to score the test queries in the run's precision, reading included, after a batch to warm up."""
 
     def score(batch: Batch) -> None:
         # Scores that are read have been computed, on a GPU as well.

@@ -41,7 +41,8 @@ class JudgeConfig:
     Args:
         verifier: Name and options.
         source: Where the responses and references are.
-        into: A folder for verdicts.jsonl, report.json and the page of examples report.md; null prints the counts only.
+        into: A folder for verdicts.jsonl, groups.jsonl with the labels, report.json and the page of examples report.md;
+            null prints the counts only.
         examples: Number of examples of each kind on that page.
         imports: Modules outside the repository that register verifiers or sources.
     """
@@ -74,9 +75,13 @@ def main(arguments: Sequence[str]) -> int:
         folder = Path(config.into)
         make_folder(folder, "set into to a folder that you may write to")
         write_file(folder / "verdicts.jsonl", "".join(report.lines()).encode())
+        write_file(folder / "groups.jsonl", "".join(report.groups()).encode())
         write_file(folder / "report.json", as_json(report.results()))
         write_file(folder / "report.md", report.page(config.examples).encode())
-        print(f"{folder}: verdicts.jsonl, report.json, and examples of each kind in report.md", file=sys.stderr)
+        print(
+            f"{folder}: verdicts.jsonl, report.json, examples of each kind in report.md, and groups.jsonl for training",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -1,5 +1,6 @@
 """Report: the verdicts of a file, counted by reason, with examples, and compared with given labels."""
 
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -89,6 +90,19 @@ class VerdictReport:
     def lines(self) -> Iterator[str]:
         """Each verdict as a line of JSON."""
         return (json.dumps(each.record(), ensure_ascii=False) + "\n" for each in self.judged)
+
+    def groups(self) -> Iterator[str]:
+        """Each task with the responses that have a verdict, as a line of the form that `jsonl` reads."""
+        for task, judged in itertools.groupby(self.judged, key=lambda each: each.task):
+            candidates = [
+                {"id": each.response.id, "text": each.response.text, "label": each.verdict.label}
+                for each in judged
+                if each.verdict.label is not None
+            ]
+            if candidates:
+                split = {"split": task.split} if task.split else {}
+                record = {"query_id": task.query_id, "query": task.query, **split, "candidates": candidates}
+                yield json.dumps(record, ensure_ascii=False) + "\n"
 
     def page(self, examples: int = 20) -> str:
         """A page of Markdown: the counts, and examples of each kind, spread evenly over all responses.

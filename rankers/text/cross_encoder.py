@@ -17,7 +17,7 @@ from ranking.pools.pool_data import PoolData, Reading
 from registry import OPTIMIZERS, RANKERS, SCHEDULES, ConfigError, Node
 from registry.ranges import Count, Text
 
-DEFAULT_BACKBONE = Backbone(model="BAAI/bge-reranker-v2-m3")
+DEFAULT_BACKBONE = Backbone(model="google-bert/bert-base-uncased")
 # More pairs a query in one step can only be a mistake: every pair is read by the backbone.
 _MOST_PAIRS = 256
 
@@ -27,9 +27,10 @@ class CrossEncoder(TextRanker):
     """A cross-encoder: the score of a passage is a linear function of one state of [query; passage].
 
     RankBERT (Nogueira and Cho 2019, arXiv 1901.04085): `template: pair`, `max_query_length: 64`, `num_outputs: 2`,
-    `loss: bce`. BGE (Xiao et al. 2023, arXiv 2309.07597): `template: pair`, groups of 8. RankLLaMA (Ma et al. 2023,
-    arXiv 2310.08319): `template: rankllama`, `max_length: 196`, groups of 16, `train: lora`. A trained model from the
-    hub scores with `head: pretrained` and `train: nothing`. A teacher's scores are labels for `loss: listnet`.
+    `loss: bce`, all weights at 1e-6 to 3e-6. BGE (Xiao et al. 2023, arXiv 2309.07597): `template: pair`, groups of 8.
+    RankLLaMA (Ma et al. 2023, arXiv 2310.08319): `template: rankllama`, `max_length: 196`, groups of 16, `train: lora`
+    at 1e-4. A trained model from the hub scores with `head: pretrained` and `train: nothing`. A teacher's scores are
+    labels for `loss: listnet`.
 
     Args:
         backbone: The language model: bidirectional or causal.

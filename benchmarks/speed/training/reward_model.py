@@ -78,14 +78,14 @@ def measure(
     require("trl", "datasets")
     texts = texts or (LEAST if workload == TINY else FULL)
     folder = data / f"reward_model-{texts.num_blocks}-{texts.num_pairs}"
-    model = _write_model(texts, folder / "model")
+    model = write_model(texts, folder / "model")
     # A run needs a prompt for validation and one for test as well.
-    pairs, ten = _draw(texts, texts.num_pairs + 2, 2), _draw(texts, texts.num_groups + 2, 10)
+    pairs, ten = draw_groups(texts, texts.num_pairs + 2, 2), draw_groups(texts, texts.num_groups + 2, 10)
     works = {
-        OURS: partial(train_here, model, _write_store(pairs, folder / "pairs"), BATCH_PAIRS, shared=True),
+        OURS: partial(train_here, model, write_groups(pairs, folder / "pairs"), BATCH_PAIRS, shared=True),
         THEIRS: partial(train_with_trl, model, pairs[:-2]),
-        TEN: partial(train_here, model, _write_store(ten, folder / "ten"), BATCH_GROUPS, shared=True),
-        WHOLE: partial(train_here, model, _write_store(ten, folder / "ten"), BATCH_GROUPS, shared=False),
+        TEN: partial(train_here, model, write_groups(ten, folder / "ten"), BATCH_GROUPS, shared=True),
+        WHOLE: partial(train_here, model, write_groups(ten, folder / "ten"), BATCH_GROUPS, shared=False),
     }
     seconds = in_turns(
         {name: partial(in_own_process, work) for name, work in works.items()} if apart else works, repeats
@@ -116,14 +116,7 @@ def train_here(model: Path, store: Path, batch_size: int, *, shared: bool) -> fl
     keep_freed_memory()
     seed_everything(SEED, verbose=False)
     data = TextGroups(str(store), num_candidates=None, batch_size=batch_size)
-    ranker = RewardModel(
-        Backbone(model=str(model), dtype="float32"),
-        template="plain",
-        train="all",
-        pooling="last",
-        schedule="constant",
-        optimizer={"name": "adamw", "lr": RATE},
-    )
+    ranker = reward_model(model)
     ranker.configure_model()
     # Whole texts are packed as those of a bidirectional model are.
     ranker.reader.causal = shared
@@ -132,6 +125,18 @@ def train_here(model: Path, store: Path, batch_size: int, *, shared: bool) -> fl
     options |= {"gradient_clip_val": CLIP}
     build_trainer(options, callbacks=[clock]).fit(ranker, datamodule=data)
     return clock.seconds
+
+
+def reward_model(model: Path) -> RewardModel:
+    """The reward model that is trained, all of its weights."""
+    return RewardModel(
+        Backbone(model=str(model), dtype="float32"),
+        template="plain",
+        train="all",
+        pooling="last",
+        schedule="constant",
+        optimizer={"name": "adamw", "lr": RATE},
+    )
 
 
 def train_with_trl(model: Path, pairs: Groups) -> float:
@@ -187,7 +192,8 @@ def train_with_trl(model: Path, pairs: Groups) -> float:
     return clock.seconds
 
 
-def _draw(texts: Texts, number: int, responses: int) -> Groups:
+def draw_groups(texts: Texts, number: int, responses: int) -> Groups:
+    """Random prompts, each with as many random responses."""
     draw = torch.Generator().manual_seed(SEED)
 
     def text(shortest: int, longest: int) -> str:
@@ -205,7 +211,7 @@ def _num_tokens(groups: Groups, *, shared: bool = False) -> int:
     )
 
 
-def _write_model(texts: Texts, folder: Path) -> Path:
+def write_model(texts: Texts, folder: Path) -> Path:
     """A Llama with random weights and a tokenizer of whole words."""
     if (folder / "config.json").is_file():
         return folder
@@ -233,17 +239,26 @@ def _write_model(texts: Texts, folder: Path) -> Path:
     return folder
 
 
-def _write_store(groups: Groups, folder: Path) -> Path:
-    """A store of texts in which the first response of each prompt is the better one."""
+def write_groups(groups: Groups, folder: Path, states: tuple[torch.Tensor, torch.Tensor] | None = None) -> Path:
+    """A store in which the first response of each prompt is the better one: of texts, or of these states as well.
+
+    Args:
+        groups: The prompts and their responses.
+        folder: The folder of the store.
+        states: The states of the prompts and of all responses, `[N, 1, D]`.
+    """
     if folder.is_dir():
         return folder
     size = len(groups[0][1])
-    with GroupStoreWriter(folder, settings={}) as writer:
-        writer.add_candidates(None, [text for _, responses in groups for text in responses])
+    kept: dict[str, Any] = {} if states is None else {"feature_dim": states[0].shape[2], "depths": [1.0]}
+    with GroupStoreWriter(folder, settings={}, **kept) as writer:
+        writer.add_candidates(
+            None if states is None else states[1], [text for _, responses in groups for text in responses]
+        )
         writer.add_groups(
             ids=[f"q{place}" for place in range(len(groups))],
             texts=[prompt for prompt, _ in groups],
-            features=None,
+            features=None if states is None else states[0],
             offsets=torch.arange(0, size * len(groups) + 1, size),
             candidate=torch.arange(size * len(groups)),
             label=torch.tensor([1.0] + [0.0] * (size - 1)).repeat(len(groups)),

@@ -9,6 +9,7 @@ import pytest
 
 from features.__main__ import main
 from features.commands.judge import judge, source_of
+from features.sources.own.jsonl import JsonLines
 from features.texts.tasks import Response, Task
 from features.verification.report import Judged, VerdictReport
 from features.verification.verdict import Verdict
@@ -50,6 +51,11 @@ def test_the_command_writes_verdicts_counts_and_examples(
     assert lines[1] == {"query_id": "a", "response": "1", "label": 0.0, "reason": "", "answer": "17", "given": 1.0}
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["counts"] == {"1": 2, "0": 1, "0: no number": 1} and report["agreement"]["lower"] == 1
+    groups = list(JsonLines(str(tmp_path / "out" / "groups.jsonl")).groups())
+    assert [(group.query_id, [each.label for each in group.candidates]) for group in groups] == [
+        ("a", [1, 0]),
+        ("b", [0, 1]),
+    ]
     page = (tmp_path / "out" / "report.md").read_text()
     assert "## 1 (2)" in page and "## differs from the given label (1)" in page and page.count("\n~~~\n") == 8
 

@@ -13,9 +13,9 @@ from registry import ConfigError
 
 
 def test_prompts_are_read_once_or_with_each_response(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = reward_model._draw(LEAST, LEAST.num_groups + 2, 10)
-    model = reward_model._write_model(LEAST, tmp_path / "model")
-    store = reward_model._write_store(groups, tmp_path / "store")
+    groups = reward_model.draw_groups(LEAST, LEAST.num_groups + 2, 10)
+    model = reward_model.write_model(LEAST, tmp_path / "model")
+    store = reward_model.write_groups(groups, tmp_path / "store")
     read: list[int] = []
     load = reward_model.RewardModel._load_backbone
 
