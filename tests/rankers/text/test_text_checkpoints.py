@@ -65,13 +65,14 @@ def test_every_backbone_whole_and_lora_with_each_head_comes_back_equal_in_anothe
     try:
         for kind, (folder, options) in kinds.items():
             heads = [{}] if "head" in options else [{"num_outputs": 1}, {"num_outputs": 2}]
+            heads += [{"num_outputs": 1, "pooling": "mean"}] if kind in ("llama", "bert") else []
             dtypes = ("float32", "bfloat16") if kind in ("llama", "ready-bert") else ("float32",)
             for dtype, train in product(dtypes, ("all", "lora", "head")):
                 for head in heads:
                     given = {**options, **head, "train": train}
                     given["backbone"] = {**options.get("backbone", {}), "dtype": dtype}
                     ranker = build(folder, **given)
-                    name = f"{kind}-{dtype}-{train}-{head.get('num_outputs', 'own')}.saved"
+                    name = "-".join([kind, dtype, train, *map(str, head.values()), "ranker"]) + ".saved"
                     save_pretrained(ranker, tmp_path / name)
                     with torch.no_grad():
                         expected[name] = ranker.score(texts.queries, candidates)
@@ -83,7 +84,7 @@ def test_every_backbone_whole_and_lora_with_each_head_comes_back_equal_in_anothe
     for name, scores in expected.items():
         found = torch.load((tmp_path / name).with_suffix(".scores"), weights_only=True)
         assert torch.equal(found, scores), name
-    assert len(expected) == (45 if "gguf" in kinds else 39)
+    assert len(expected) == (54 if "gguf" in kinds else 48)
 
 
 @pytest.mark.parametrize("train", ["all", "lora", "head"])
