@@ -232,6 +232,7 @@ class TableSpec:
     def _cells(self, section: Section, row: Row, column: Column, path: str) -> Iterator[Cell]:
         here = row.columns.get(column.name, InColumn())
         name, data = here.config or row.config or self.config.config, here.data or column.data
+        self._check_effects(row, column, here, data, path)
         # A row may replace whole components, so that a column's options come after it.
         given = [*self.config.overrides, *section.overrides, *row.overrides, *column.overrides, *here.overrides]
         for seed in self.config.seeds:
@@ -265,6 +266,26 @@ class TableSpec:
             place = next(place for place, each in enumerate(self.config.rows) if each.name == name)
             cells = self._cells(section, self.config.rows[place], column, f"rows[{place}]")
             yield next(cell for cell in cells if cell.seed == seed)
+
+    def _check_effects(self, row: Row, column: Column, here: InColumn, data: str | None, path: str) -> None:
+        """Refuse a store where only options of features tell cells apart: there all would be one run."""
+        if data is None or not Path(data).is_dir():
+            return
+        place = f"columns[{self.config.columns.index(column)}]"
+        given = {
+            f"{path}.overrides": row.overrides,
+            f"{path}.columns.{column.name}.overrides": here.overrides,
+            # The only column tells nothing apart: its data are just others.
+            f"{place}.overrides": column.overrides if len(self.config.columns) > 1 else [],
+            f"{place}.judged": column.judged,
+        }
+        for where, overrides in given.items():
+            if overrides and all(map(_is_of_features, overrides)):
+                problem = f"has no effect: {data} is a store, and options of features do not change a finished store."
+                cure = "give a yaml with features, such as data=features/math_llama3.1.yaml"
+                error = ConfigError(where, problem, cure=cure)
+                error.file = f"{self.name}.yaml"
+                raise error
 
     def _check_metric(self, column: Column, config: RunConfig, where: str) -> None:
         metric = column.metric or self.config.metric
@@ -323,13 +344,17 @@ def _on_data(data: str | None, overrides: list[str]) -> list[str]:
     """
     if data is None:
         return overrides
-    of_features = [each for each in overrides if each.startswith("features.")]
+    of_features = [each for each in overrides if _is_of_features(each)]
     others = [each for each in overrides if each not in of_features]
     if Path(data).is_dir():
         return ["features=null", *others, f"datamodule.path={json.dumps(data)}"]
     further = [each.name for each in dataclasses.fields(RunConfig) if each.name not in ("features", "imports")]
     features = load_config(data, of_features, into=FeaturesConfig, ignore=further).features
     return ["features=null", f"features={json.dumps(features)}", *others]
+
+
+def _is_of_features(override: str) -> bool:
+    return override.startswith("features.")
 
 
 def _with_backbone(row: Row, name: str, overrides: list[str]) -> list[str]:

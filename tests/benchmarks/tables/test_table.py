@@ -460,6 +460,44 @@ def test_a_table_takes_other_data(write: Callable[..., str], store: Path) -> Non
     assert {cell.config.datamodule["path"] for cell in cells} == {str(store)} and len(cells) == 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        (
+            {"rows": [{"name": "x"}, {"name": "y", "overrides": ["features.source.subjects=[Algebra]"]}]},
+            "rows[1].overrides",
+        ),
+        ({"columns": [{"name": "x", "judged": ["features.source=alpaca_eval"]}]}, "columns[0].judged"),
+        (
+            {"columns": [{"name": name, "overrides": [f"features.source={name}"]} for name in "ab"]},
+            "columns[0].overrides",
+        ),
+    ],
+)
+def test_cells_that_only_features_tell_apart_are_refused_on_a_store(
+    write: Callable[..., str], store: Path, changes: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        list(TableSpec.load(write(**changes), [f"data={store}"]).cells())
+    assert f"{where}: has no effect: {store} is a store" in str(error.value)
+    assert "What to do:   give a yaml with features" in str(error.value)
+
+
+def test_the_only_column_takes_a_store_in_place_of_its_features(write: Callable[..., str], store: Path) -> None:
+    columns = [{"name": "mine", "overrides": ["features.source.path=groups.jsonl"]}]
+    [first, *_] = TableSpec.load(write(columns=columns), [f"data={store}"]).cells()
+    assert first.config.datamodule["path"] == str(store) and first.config.features is None
+
+
+@pytest.mark.slow
+def test_the_table_of_transfer_needs_features(store: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rows\[0\]\.overrides: has no effect"):
+        list(TableSpec.load("table6", [f"data={store}"]).cells())
+    cells = list(TableSpec.load("table6", ["data=features/math_llama3.1.yaml"]).cells())
+    pairs = {(str(cell.config.features), str(cell.judged and cell.judged.features)) for cell in cells}
+    assert len(cells) == len(pairs) == 49
+
+
 @pytest.mark.parametrize(("more", "names"), [
     ([{"metric": "ndcg@10"}, {}], ["store ndcg@10", "store mrr"]),
     ([{"overrides": ["seed=0"]}, {}], ["store, as a 0", "store, as a 1"]),
