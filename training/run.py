@@ -16,7 +16,7 @@ from typing import Any
 
 from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 from rich.markup import escape
@@ -428,6 +428,7 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
         **{name: found for each in _reporting(trainer) for name, found in each.results().items()},
         "num_parameters": _num_parameters(ranker),
         "steps": trainer.global_step,
+        **({"out_of_time": True} if _is_out_of_time(trainer) else {}),
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "made_with": {**provenance(), "folder": str(Path.cwd())},
     }
@@ -501,6 +502,13 @@ def _report_responses(folder: Path, trainer: Trainer, ranker: Ranker[Any], datam
 
 def _reporting(trainer: Trainer) -> list[Reporting]:
     return [callback for callback in trainer.callbacks if isinstance(callback, Reporting)]  # type: ignore[attr-defined]
+
+
+def _is_out_of_time(trainer: Trainer) -> bool:
+    """Whether `trainer.max_time` ended the training."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    left = [timer.time_remaining() for timer in timers]
+    return trainer.should_stop and any(each is not None and each <= 0 for each in left)
 
 
 def _num_parameters(ranker: Ranker[Any]) -> int:

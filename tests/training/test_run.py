@@ -158,6 +158,13 @@ def test_a_run_of_few_steps_has_its_loss_logged_all_the_same(run: Callable[..., 
         assert sum(bool(row["train/loss"]) for row in csv.DictReader(file)) == 1
 
 
+def test_a_run_says_whether_its_time_was_over(run: Callable[..., Run]) -> None:
+    stopped = run("trainer.max_time={seconds: 0}")
+    assert stopped.metrics["out_of_time"] and stopped.metrics["steps"] == 0
+    assert "trainer.max_time" in (stopped.path / "report.html").read_text(encoding="utf-8")
+    assert "out_of_time" not in run("trainer.max_time={hours: 1}").metrics
+
+
 def test_runs_that_start_in_one_second_have_folders_of_their_own(
     run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from training.pages.run_folder import RunFolder
 PAGE = "report.html"
 
 # The parts of `metrics.json` that the page shows in a place of their own.
-_ABOUT_THE_RUN = ("config", "seed", "monitor", "num_parameters", "steps", "seconds", "made_with")
+_ABOUT_THE_RUN = ("config", "seed", "monitor", "num_parameters", "steps", "out_of_time", "seconds", "made_with")
 _WITH_A_PLACE = (*_ABOUT_THE_RUN, "test", "val", "by_k", "scaling", "routing")
 _LEVEL = 0.05
 # References whose lines would press all others together.
@@ -212,6 +212,8 @@ def _facts(run: RunFolder, numbers: Numbers) -> Iterator[tuple[str, Any]]:
     at = "metrics.json"
     yield "Weights that were trained", numbers.number(at, "num_parameters")
     yield "Steps", numbers.number(at, "steps")
+    if metrics.get("out_of_time"):
+        yield "Stopped by", "trainer.max_time"
     queries = (numbers.number(at, split, "queries") for split in ("val", "test"))
     yield "Queries", Markup("{} to validate, {} to test").format(*queries)
     seconds = [
