@@ -35,6 +35,7 @@ _LATEX = {
 }
 _NONE = "–"
 _MOST_COLUMNS = 10
+_PARTS = ("section", "row", "column", "value", "half_interval", "at_least", "mark", "best", "paper")
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,8 @@ class Rendering:
         """One line per cell, with all numbers in full."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["section", "row", "column", "value", "half_interval", "mark", "best", "paper"])
-        for section, rows in self.sections:
-            for name, cells in rows.items():
-                for column, shown in cells.items():
-                    value = shown.text if shown.value is None else shown.value
-                    line = [value, shown.half, shown.mark, int(shown.best), shown.paper]
-                    writer.writerow([section.name, name, column, *line])
+        writer.writerow(_PARTS)
+        writer.writerows(parts.values() for parts, _ in self._cells())
         return text.getvalue()
 
     def latex(self) -> str:
@@ -141,15 +137,16 @@ class Rendering:
         lines += [r"\par\smallskip\footnotesize " + latex(note) + r"\par" for note in self.notes()]
         return "\n".join([*lines, r"\end{table}", ""])
 
-    def wandb(self) -> tuple[list[str], list[list[str]]]:
-        """The headers and rows of a W&B table."""
-        sections = [[section.name] * len(rows) for section, rows in self.sections]
-        names = [name for part in sections for name in part]
-        rows = [
-            [section, name, *(self._text(each) for each in shown)]
-            for section, (_, name, shown) in zip(names, self._rows(), strict=True)
-        ]
-        return ["section", "row", *self.headers], rows
+    def wandb(self) -> tuple[list[str], list[list[Any]]]:
+        """The headers and rows of a W&B table: one row per cell, as in the CSV, with the cell as the table shows it.
+
+        A column of W&B has one type, so texts instead of numbers are in the last column alone.
+        """
+        rows = []
+        for parts, shown in self._cells():
+            numbers = {name: None if isinstance(parts[name], str) else parts[name] for name in ("value", "paper")}
+            rows.append([*{**parts, **numbers}.values(), self._text(shown)])
+        return [*_PARTS, "shown"], rows
 
     def notes(self) -> list[str]:
         """What the numbers and signs mean."""
@@ -170,6 +167,8 @@ class Rendering:
                 f"+ and -: better and worse than {rivals} on the same queries (paired randomization test, p at most "
                 f"{LEVEL:g} after Holm's correction over {over})."
             )
+        if any(each.is_least for each in cells):
+            notes.append(">: the training was stopped by trainer.max_time.")
         if {"parameters", "loaded"} & set(config.costs):
             others = [row.name for row in config.rows if row.million == "10^6"]
             notes.append("M: 2^20" + (f", for {', '.join(others)} 10^6." if others else "."))
@@ -199,6 +198,15 @@ class Rendering:
             for place, (name, cells) in enumerate(rows.items()):
                 yield section.name if place == 0 else "", name, list(cells.values())
 
+    def _cells(self) -> Iterator[tuple[dict[str, Any], Shown]]:
+        """The parts of each cell by name, with all numbers in full, and what the table shows there."""
+        for section, rows in self.sections:
+            for name, cells in rows.items():
+                for column, shown in cells.items():
+                    value = shown.text if shown.value is None else shown.value
+                    found = [value, shown.half, int(shown.is_least), shown.mark, int(shown.best), shown.paper]
+                    yield dict(zip(_PARTS, [section.name, name, column, *found], strict=True)), shown
+
     def _text(self, shown: Shown) -> str:
         number = self._number(shown) + ("" if shown.half is None else f" ± {self._decimal(shown, shown.half)}")
         return number + shown.mark + self._paper(shown)
@@ -218,7 +226,7 @@ class Rendering:
     def _number(self, shown: Shown) -> str:
         if shown.value is None:
             return shown.text or _NONE
-        return self._decimal(shown, shown.value)
+        return ("> " if shown.is_least else "") + self._decimal(shown, shown.value)
 
     def _paper(self, shown: Shown) -> str:
         if shown.paper is None:

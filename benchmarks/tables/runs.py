@@ -192,6 +192,7 @@ def _write_cost(folder: Path, config: RunConfig, data: str | None) -> None:
     cost = {
         "num_parameters": metrics["num_parameters"],
         **scoring,
+        **({"out_of_time": True} if metrics.get("out_of_time") else {}),
         "seconds": {**metrics["seconds"], "fit": None if resumed else metrics["seconds"]["fit"]},
         "peak_bytes": None if resumed else peak,
         "host_peak_bytes": None if resumed else host,

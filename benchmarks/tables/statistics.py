@@ -1,7 +1,7 @@
 """Statistics: the numbers of each cell of a table: mean, interval, and whether it differs from its best rival."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -35,6 +35,7 @@ class Shown:
         best: Whether it is the best of its column.
         paper: The number in the paper.
         is_cost: Whether the number is a cost, which is shown with as many decimals as it needs.
+        is_least: Whether the true number is larger: seconds of a training that `trainer.max_time` stopped.
     """
 
     value: float | None = None
@@ -44,6 +45,7 @@ class Shown:
     best: bool = False
     paper: float | str | None = None
     is_cost: bool = False
+    is_least: bool = False
 
 
 def shown_section(spec: TableSpec, section: Section, findings: Mapping[Key, Finding]) -> dict[str, dict[str, Shown]]:
@@ -73,6 +75,7 @@ def shown_section(spec: TableSpec, section: Section, findings: Mapping[Key, Find
                 ranked.get(row.name, math.nan) == best,
                 paper,
                 column.value in get_args(Costs) or column.value == "context_cost",
+                column.value == "fit" and _is_out_of_time(cells[row.name]),
             )
     for column in config.columns:
         for row in config.rows if column.between else []:
@@ -88,7 +91,8 @@ def shown_section(spec: TableSpec, section: Section, findings: Mapping[Key, Find
             of = [finding for column in with_runs for finding in _cells(spec, section, row, column, findings)]
             numbers = [value for finding in of if (value := cost_of(finding, cost, row)) is not None]
             no_cost = row.of is not None or not numbers
-            found[row.name][cost] = Shown(None if no_cost else fmean(numbers), paper=paper, is_cost=True)
+            value, is_least = None if no_cost else fmean(numbers), cost == "fit" and _is_out_of_time(of)
+            found[row.name][cost] = Shown(value, paper=paper, is_cost=True, is_least=is_least)
     return found
 
 
@@ -125,6 +129,10 @@ def cost_of(finding: Finding, cost: str, row: Row) -> float | None:
         peak = finding.get("peak_bytes")
         return None if peak is None else peak / 1e9
     return finding["seconds"]["fit"] if cost == "fit" else finding.get("score_seconds")
+
+
+def _is_out_of_time(cells: Iterable[Finding]) -> bool:
+    return any(cell.get("out_of_time") for cell in cells)
 
 
 def scorer_of(row: Row, column: Column, finding: Finding) -> str:

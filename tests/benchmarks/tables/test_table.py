@@ -284,6 +284,26 @@ def test_columns_that_show_one_run_count_its_costs_once(write: Callable[..., str
     assert shown_section(spec, spec.config.sections[0], found)["x"]["parameters"].value == 2
 
 
+def test_the_time_of_a_training_that_was_stopped_by_time_is_the_least_it_takes(
+    write: Callable[..., str], tmp_path: Path
+) -> None:
+    columns, sections = [{"name": "seconds", "value": "fit"}], [{"paper": {"b": {"seconds": "too long"}}}]
+    rows = [{"name": "a"}, {"name": "b"}]
+    spec = TableSpec.load(write(rows=rows, columns=columns, sections=sections, costs=["fit"]))
+    found = {("", row, "seconds", 0): {**_fake(row, 0, 0.5, tmp_path), "seconds": {"fit": fit}, **more}
+             for row, fit, more in (("a", 67.3, {}), ("b", 3604.2, {"out_of_time": True}))}  # fmt: skip
+    rendering = Rendering.of(spec, found)
+    assert rendering.grid().splitlines()[2:] == ["| a | 67.3 | 67.3 |", "| b | > 3604 (too long) | > 3604 |"]
+    assert rendering.notes()[0] == ">: the training was stopped by trainer.max_time."
+    assert r"b & \textgreater{} 3604 (too long) & \textgreater{} 3604 \\" in rendering.latex()
+    lines = [line for line in csv.DictReader(io.StringIO(rendering.csv())) if line["column"] == "seconds"]
+    assert [(line["value"], line["at_least"]) for line in lines] == [("67.3", "0"), ("3604.2", "1")]
+    # A column of W&B holds numbers alone.
+    headers, rows = rendering.wandb()
+    assert [dict(zip(headers, row, strict=True))["paper"] for row in rows] == [None] * 4
+    assert rows[2][-1] == "> 3604 (too long)"
+
+
 def _fake(row: str, seed: int, value: float, path: Path) -> dict[str, Any]:
     file = path / f"{row}-{seed}.csv"
     lines = [f"q{query},list_ranker,{value + query / 1000:.6f}" for query in range(20)]
@@ -316,8 +336,12 @@ def test_rendered_tables_are_these(write: Callable[..., str], tmp_path: Path) ->
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
     assert text.replace("$\\pm$", "").replace("$^{+}$", "").count("$") == 0
     headers, lines = rendering.wandb()
-    assert headers == ["section", "row", "mrr", "trained (M)"]
-    assert lines[0] == ["", "a_b & c", "51.0 ± 12.7+ (46.3)", "0.50"]
+    assert headers == [*rendering.csv().splitlines()[0].split(","), "shown"]
+    ours, cost = (dict(zip(headers, line, strict=True)) for line in lines[:2])
+    assert ours["value"] == pytest.approx(51) and ours["half_interval"] == pytest.approx(12.706, abs=1e-3)
+    named = {"section": "", "row": "a_b & c", "column": "mrr", "at_least": 0, "mark": "+", "best": 1, "paper": 46.3}
+    assert ours.items() >= {**named, "shown": "51.0 ± 12.7+ (46.3)"}.items()
+    assert cost["column"] == "parameters" and cost["value"] == 0.5 and cost["paper"] is None
 
 
 @pytest.mark.parametrize("plot", ["by_k", "curves", "heat_map", "ranges"])
