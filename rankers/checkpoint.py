@@ -77,7 +77,10 @@ def load_ranker(path: str | Path) -> Ranker[Any]:
         ranker.load_state_dict(weights)
     except RuntimeError as error:
         problem = f"its weights do not fit {description['ranker']['name']}: {str(error).splitlines()[-1].strip()}"
-        raise ConfigError(str(path), problem, cure="load it with the code that trained it") from error
+        cure = "load it with the code that trained it"
+        if any(name.startswith("head.") for name in ranker.state_dict().keys() - weights.keys()):
+            cure = "it was saved without its head: save it again with save_pretrained, or load best.ckpt of its run"
+        raise ConfigError(str(path), problem, cure=cure) from error
     ranker.encoder = description["encoder"]
     return ranker.eval()
 

@@ -97,8 +97,9 @@ def test_a_checkpoint_without_its_head_is_refused(tiny_llama: Path, build: Build
     for name in ("weights_sha256", "sha256"):
         del description[name]
     (folder / "config.json").write_text(json.dumps(description))
-    with pytest.raises(ConfigError, match=r"weights do not fit reward_model: .*2 missing: head.bias"):
+    with pytest.raises(ConfigError, match=r"weights do not fit reward_model: .*2 missing: head.bias") as error:
         load_ranker(folder)
+    assert "saved without its head: save it again with save_pretrained, or load best.ckpt" in str(error.value)
 
 
 def test_a_checkpoint_with_lora_holds_the_corrections_and_the_head_and_nothing_else(
