@@ -1,7 +1,8 @@
 "use strict";
 const at = (id) => document.getElementById(id);
 const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufffe\uffff]/gu;
-const state = { key: null, models: [], asked: null, own: null, head: null, asking: 0, watching: 0 };
+/** `asked` is the request whose order is shown: its query and texts, and the order itself as `own` and `base`. */
+const state = { key: null, models: [], asked: null, asking: 0, watching: 0 };
 
 class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
@@ -115,8 +116,7 @@ const places = (order) => {
   return found;
 };
 
-const item = (each, place, was, canPick) => {
-  const { asked } = state;
+const item = (asked, each, place, was, canPick) => {
   const line = element("p", {}, element("strong", {}, `${place}`), element("span", {}, element("span", { class: "note" }, "score "), decimal(each.relevance_score)));
   if (was !== undefined && was !== place) {
     const way = was > place ? "up" : "down";
@@ -126,16 +126,17 @@ const item = (each, place, was, canPick) => {
   if (asked.picked === each.index) line.append(element("span", { class: "tag" }, "your pick"));
   if (canPick) {
     const button = element("button", { type: "button", "aria-label": `Pick as the best: ${asked.texts[each.index].slice(0, 80)}`, "data-index": each.index }, "This is the best");
-    button.addEventListener("click", () => pick(each.index));
+    button.addEventListener("click", () => pick(asked, each.index));
     line.append(button);
   }
   const text = element("div", { class: "text", dir: "auto" }, ...visible(asked.texts[each.index]));
   return element("li", asked.picked === each.index ? { class: "picked" } : {}, line, text);
 };
 
-const show = (own, base) => {
-  const { asked } = state, before = places(base);
-  const focused = document.activeElement?.dataset?.index;
+const show = (asked, { own, base }) => {
+  const before = places(base), isSame = state.asked === asked;
+  const focused = isSame ? document.activeElement?.dataset?.index : undefined;
+  state.asked = Object.assign(asked, { own, base });
   at("results").hidden = false;
   at("base").hidden = own === null;
   at("summary").textContent = own === null ? "" : own.results[0].index === base.results[0].index
@@ -144,54 +145,57 @@ const show = (own, base) => {
   const shown = own ?? base;
   at("own-title").textContent = own === null ? asked.title : `For ${asked.user}: ${own.version ? `version ${own.version}` : "version 0, the base ranker"}`;
   at("base-title").textContent = "For everybody else: the base ranker";
-  at("own-list").replaceChildren(...shown.results.map((each, place) => item(each, place + 1, own === null ? undefined : before[each.index], own !== null && asked.texts.length > 1)));
-  at("base-list").replaceChildren(...base.results.map((each, place) => item(each, place + 1, undefined, false)));
+  at("own-list").replaceChildren(...shown.results.map((each, place) => item(asked, each, place + 1, own === null ? undefined : before[each.index], own !== null && asked.texts.length > 1)));
+  at("base-list").replaceChildren(...base.results.map((each, place) => item(asked, each, place + 1, undefined, false)));
   if (focused !== undefined) document.querySelector(`#own-list [data-index="${focused}"]`)?.focus();
 };
 
-const rank = async () => {
-  const { asked } = state;
+const rank = async (asked) => {
   if (!asked.ranker) {
     const results = asked.texts.map((_, index) => ({ index, relevance_score: asked.scores[index] }));
-    show(null, { results: results.sort((one, other) => other.relevance_score - one.relevance_score) });
-    return;
+    return { own: null, base: { results: results.sort((one, other) => other.relevance_score - one.relevance_score) } };
   }
   const [base, own] = await Promise.all([rerank(asked), asked.user ? rerank(asked, asked.user) : null]);
-  show(own, base);
-  return own;
+  return { own, base };
+};
+
+/** Rank the texts that are shown again; an answer that comes late, after other texts or a newer order, is not shown. */
+const refresh = async (asked) => {
+  const turn = asked.turn = (asked.turn ?? 0) + 1, order = await rank(asked);
+  if (asked === state.asked && turn === asked.turn) show(asked, order);
 };
 
 const ask = async () => {
+  if (at("go").disabled) return;
   const asking = ++state.asking, query = at("query").value;
+  const ranker = reranks() ? at("ranker").value : null, of = learns() ? user() : "";
   say("Working …");
   at("go").disabled = true;
   try {
     const found = await candidates(query);
     if (!found.texts.length) throw new Error("There are no candidates.");
-    const ranker = reranks() ? at("ranker").value : null;
-    const asked = { ...found, query, ranker, user: learns() ? user() : "", picked: null, key: null, title: ranker ? "The ranker's order" : found.first ? `Chosen by ${found.model}` : `Found by ${found.model}` };
+    const asked = { ...found, query, ranker, user: of, picked: null, title: ranker ? "The ranker's order" : found.first ? `Chosen by ${found.model}` : `Found by ${found.model}` };
+    const order = await rank(asked);
     if (asking !== state.asking) return;
-    state.asked = asked;
-    state.own = await rank();
+    show(asked, order);
     at("head-change").textContent = "";
     say(`${found.texts.length} candidates, best first.`);
     await showHead();
   } catch (error) {
-    say(error.message, true);
+    if (asking === state.asking) say(error.message, true);
   } finally {
-    at("go").disabled = false;
+    if (asking === state.asking) at("go").disabled = false;
   }
 };
 
-const pick = async (index) => {
-  const { asked } = state;
-  asked.picked = index;
+const pick = async (asked, index) => {
   const id = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
   try {
     const body = { user: asked.user, model: asked.ranker, query: asked.query, candidates: asked.texts, picked: index };
     const found = await call("POST", "v1/feedback", body, { "idempotency-key": id });
+    asked.picked = index;
     say(`Kept: your pick is number ${found.feedback} of your feedback.`);
-    await rank();
+    await refresh(asked);
     await showHead();
     watch();
   } catch (error) {
@@ -201,7 +205,7 @@ const pick = async (index) => {
 
 /** Wait for the training that a pick has begun, then show what it has changed. */
 const watch = async () => {
-  const mine = ++state.watching, { asked } = state, before = state.own;
+  const mine = ++state.watching, { asked } = state, before = asked?.own;
   for (let wait = 500; wait < 20000 && mine === state.watching; wait *= 1.3) {
     await new Promise((done) => setTimeout(done, wait));
     if (mine !== state.watching || asked !== state.asked) return;
@@ -212,8 +216,8 @@ const watch = async () => {
         say(`Your ranker has learnt, and ${head.version ? `version ${head.version}` : "the base ranker"} stays: nothing better was found.`);
         return;
       }
-      state.own = await rank();
-      const was = places(before), is = places(state.own);
+      await refresh(asked);
+      const was = places(before), is = places(asked.own);
       const moved = is.filter((place, index) => place !== was[index]).length;
       const picked = asked.picked === null ? "" : ` Your pick went from number ${was[asked.picked]} to number ${is[asked.picked]}.`;
       at("head-change").textContent = `Version ${before?.version ?? 0} became version ${head.version}: ${moved} of ${is.length} candidates stand elsewhere.${picked}`;
@@ -265,7 +269,7 @@ const goBack = async (version) => {
   try {
     await call("PATCH", `v1/users/${encodeURIComponent(user())}`, { version, model: at("ranker").value });
     at("head-change").textContent = "";
-    if (state.asked?.user) state.own = await rank();
+    if (state.asked?.user) await refresh(state.asked);
     await showHead();
     say(`Version ${version} is in use.`);
   } catch (error) {
@@ -279,7 +283,7 @@ const forget = async () => {
     const found = await call("DELETE", `v1/users/${encodeURIComponent(user())}`);
     state.watching++;
     at("head-change").textContent = "";
-    if (state.asked?.user) { state.asked.picked = null; state.own = await rank(); }
+    if (state.asked?.user) { state.asked.picked = null; await refresh(state.asked); }
     await showHead();
     say(`Forgotten: ${pieces(found.deleted.feedback)} and ${found.deleted.versions} of the versions.`);
   } catch (error) {

@@ -6,7 +6,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,6 +138,51 @@ def test_a_person_ranks_picks_and_sees_the_head_change(reranker: Reranker, tmp_p
     assert errors == [] and hall.database is not None and hall.database.describe("me", {}) == []
 
 
+def test_a_pick_is_for_the_query_whose_order_is_shown(reranker: Reranker, tmp_path: Path, browser: Any) -> None:
+    hall = hall_of(reranker, learn_after=100)
+    hall.keep_feedback(FeedbackDatabase(tmp_path / "feedback.sqlite"))
+    held: list[Any] = []
+    asked: list[str] = []
+
+    def hold(route: Any) -> None:
+        asked.append(route.request.post_data_json["query"])
+        held.append(route)
+
+    def release() -> None:
+        for route in held:
+            route.continue_()
+        held.clear()
+
+    with served(hall) as url:
+        page = opened(browser, url)
+        page.get_by_label("Query").fill("sort")
+        page.get_by_label("Candidates, one a line").fill("\n".join(DOCUMENTS[:3]))
+        page.get_by_role("button", name="Rank", exact=True).click()
+        page.get_by_text("3 candidates, best first.").wait_for()
+        page.route("**/v1/rerank", hold)
+        page.get_by_label("Query").fill("open")
+        page.get_by_label("Candidates, one a line").fill("\n".join(DOCUMENTS[1:4]))
+        page.keyboard.press("Control+Enter")
+        page.keyboard.press("Control+Enter")
+        wait_until(page, lambda: len(held) >= 2)
+        with page.expect_request("**/v1/feedback") as sent:
+            page.locator("#own-list li").filter(has_text=DOCUMENTS[0]).get_by_role("button").click()
+        body = sent.value.post_data_json
+        assert (body["query"], body["candidates"], body["picked"]) == ("sort", DOCUMENTS[:3], 0)
+        # The order after the pick is asked for, and comes after the order of the other query.
+        wait_until(page, lambda: len(held) >= 4)
+        assert asked == ["open", "open", "sort", "sort"], "the second Ctrl + Enter asked nothing"
+        late, held[:] = held[2:], held[:2]
+        release()
+        page.locator("#own-list").get_by_text(DOCUMENTS[3]).wait_for()
+        held[:] = late
+        with page.expect_response(lambda answer: "/v1/users/" in answer.url):
+            release()
+        expected = [each.text for each in reranker.rank("open", DOCUMENTS[1:4])]
+        assert page.locator("#own-list .text").all_text_contents() == expected
+        assert page.locator("#own-list li.picked").count() == 0
+
+
 def test_responses_of_a_model_are_ranked_and_the_first_sample_is_named(reranker: Reranker, browser: Any) -> None:
     sent: list[dict[str, Any]] = []
 
@@ -199,6 +244,23 @@ def test_a_server_that_only_searches_offers_that_alone(reranker: Reranker, brows
         page.get_by_text("2 candidates, best first.").wait_for()
         assert page.locator("#own-list .text").all_text_contents() == DOCUMENTS[:2]
     assert errors == []
+
+
+def opened(browser: Any, url: str, width: int = 1400) -> Any:
+    """The page in a new tab."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(30_000)
+    page.goto(url)
+    return page
+
+
+def wait_until(page: Any, holds: Callable[[], bool]) -> None:
+    """Let the page go on until something holds."""
+    for _ in range(1000):
+        if holds():
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError("it did not come to hold")
 
 
 def shown_as(texts: list[str]) -> list[str]:
