@@ -1,7 +1,10 @@
 "use strict";
 const at = (id) => document.getElementById(id);
 const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufffe\uffff]/gu;
-/** `asked` is the request whose order is shown: its query and texts, and the order itself as `own` and `base`. */
+/**
+ * `asked` is the request whose order is shown: its query and texts; the order, `own` and `base`; and, for what training
+ * changes, the order `before` the last training that was reported, which ended at `trained`.
+ */
 const state = { key: null, models: [], asked: null, asking: 0, watching: 0 };
 
 class Refused extends Error {
@@ -176,11 +179,12 @@ const ask = async () => {
     if (!found.texts.length) throw new Error("There are no candidates.");
     const asked = { ...found, query, ranker, user: of, picked: null, title: ranker ? "The ranker's order" : found.first ? `Chosen by ${found.model}` : `Found by ${found.model}` };
     const order = await rank(asked);
+    asked.trained = (await showHead())?.last_training?.created;
     if (asking !== state.asking) return;
+    asked.before = order.own;
     show(asked, order);
     at("head-change").textContent = "";
     say(`${found.texts.length} candidates, best first.`);
-    await showHead();
   } catch (error) {
     if (asking === state.asking) say(error.message, true);
   } finally {
@@ -196,35 +200,42 @@ const pick = async (asked, index) => {
     asked.picked = index;
     say(`Kept: your pick is number ${found.feedback} of your feedback.`);
     await refresh(asked);
-    await showHead();
-    watch();
+    await watch(asked);
   } catch (error) {
     say(error.message, true);
   }
 };
 
-/** Wait for the training that a pick has begun, then show what it has changed. */
-const watch = async () => {
-  const mine = ++state.watching, { asked } = state, before = asked?.own;
-  for (let wait = 500; wait < 20000 && mine === state.watching; wait *= 1.3) {
-    await new Promise((done) => setTimeout(done, wait));
-    if (mine !== state.watching || asked !== state.asked) return;
+/** Wait for the training that feedback has begun, if any, and show what it has changed. */
+const watch = async (asked) => {
+  const mine = ++state.watching;
+  for (let wait = 500; wait < 20000; wait *= 1.3) {
     const head = await showHead().catch(() => null);
-    if (!head) return;
-    if (head.feedback - head.learnt < head.learnsAfter && !head.is_training) {
-      if (head.version === (before?.version ?? 0)) {
-        say(`Your ranker has learnt, and ${head.version ? `version ${head.version}` : "the base ranker"} stays: nothing better was found.`);
-        return;
-      }
+    if (!head || mine !== state.watching || asked !== state.asked) return;
+    if (head.last_training && head.last_training.created !== asked.trained) {
+      asked.trained = head.last_training.created;
       await refresh(asked);
-      const was = places(before), is = places(asked.own);
-      const moved = is.filter((place, index) => place !== was[index]).length;
-      const picked = asked.picked === null ? "" : ` Your pick went from number ${was[asked.picked]} to number ${is[asked.picked]}.`;
-      at("head-change").textContent = `Version ${before?.version ?? 0} became version ${head.version}: ${moved} of ${is.length} candidates stand elsewhere.${picked}`;
-      say(`Your ranker has changed: version ${head.version}.`);
+      sayTrained(asked, head);
+      asked.before = asked.own;
       return;
     }
+    if (!head.is_training && head.feedback - head.learnt < head.learnsAfter) return;
+    await new Promise((done) => setTimeout(done, wait));
   }
+};
+
+const sayTrained = (asked, head) => {
+  const { before } = asked;
+  if (head.version === before.version) {
+    const why = head.last_training.outcome === "too little feedback" ? "there is too little feedback yet" : "nothing better was found";
+    say(`Your ranker has learnt, and ${head.version ? `version ${head.version}` : "the base ranker"} stays: ${why}.`);
+    return;
+  }
+  const was = places(before), is = places(asked.own);
+  const moved = is.filter((place, index) => place !== was[index]).length;
+  const picked = asked.picked === null ? "" : ` Your pick went from number ${was[asked.picked]} to number ${is[asked.picked]}.`;
+  at("head-change").textContent = `Version ${before.version} became version ${head.version}: ${moved} of ${is.length} candidates stand elsewhere.${picked}`;
+  say(`Your ranker has changed: version ${head.version}.`);
 };
 
 const outcome = (last) => {
@@ -265,11 +276,19 @@ const showHead = async () => {
   return head;
 };
 
+/** Rank again after what is no training. */
+const afresh = async () => {
+  const { asked } = state;
+  if (!asked?.user) return;
+  await refresh(asked);
+  asked.before = asked.own;
+};
+
 const goBack = async (version) => {
   try {
     await call("PATCH", `v1/users/${encodeURIComponent(user())}`, { version, model: at("ranker").value });
     at("head-change").textContent = "";
-    if (state.asked?.user) await refresh(state.asked);
+    await afresh();
     await showHead();
     say(`Version ${version} is in use.`);
   } catch (error) {
@@ -283,7 +302,8 @@ const forget = async () => {
     const found = await call("DELETE", `v1/users/${encodeURIComponent(user())}`);
     state.watching++;
     at("head-change").textContent = "";
-    if (state.asked?.user) { state.asked.picked = null; await refresh(state.asked); }
+    if (state.asked) state.asked.picked = null;
+    await afresh();
     await showHead();
     say(`Forgotten: ${pieces(found.deleted.feedback)} and ${found.deleted.versions} of the versions.`);
   } catch (error) {

@@ -183,6 +183,47 @@ def test_a_pick_is_for_the_query_whose_order_is_shown(reranker: Reranker, tmp_pa
         assert page.locator("#own-list li.picked").count() == 0
 
 
+def test_the_page_tells_a_training_only_after_one(reranker: Reranker, tmp_path: Path, browser: Any) -> None:
+    hall = hall_of(reranker, learn_after=2)
+    hall.keep_feedback(FeedbackDatabase(tmp_path / "feedback.sqlite"))
+    last = {"outcome": "kept the present head", "held_out": 1, "base": 1.0, "present": 1.0, "new": 0.5, "created": 7.0}
+    after: list[list[dict[str, Any]]] = [
+        [{"feedback": 1, "learnt": 0}],
+        [
+            {"feedback": 2, "learnt": 0},
+            {"feedback": 2, "learnt": 0, "is_training": True},
+            {"feedback": 2, "learnt": 2, "last_training": last},
+        ],
+        [{"feedback": 3, "learnt": 2, "last_training": last}],
+    ]
+    heads = [{"feedback": 0, "learnt": 0}]
+
+    def answer(route: Any) -> None:
+        usual = {"model": "tiny", "version": 0, "versions": [], "is_training": False, "last_training": None}
+        head = heads.pop(0) if len(heads) > 1 else heads[0]
+        route.fulfill(json={"user": "me", "learns_after": 2, "rankers": [usual | head]})
+
+    with served(hall) as url:
+        page = opened(browser, url)
+        status = page.get_by_role("status")
+        page.get_by_label("Query").fill("sort")
+        page.get_by_label("Candidates, one a line").fill("\n".join(DOCUMENTS[:3]))
+        page.route("**/v1/users/*", answer)
+        page.keyboard.press("Control+Enter")
+        page.get_by_text("3 candidates, best first.").wait_for()
+        for number in (1, 2, 3):
+            heads[:] = after[number - 1]
+            page.locator("#own-list li").nth(1).get_by_role("button").click()
+            page.get_by_text(f"Kept: your pick is number {number} of your feedback.").wait_for()
+            if number == 2:
+                page.get_by_text(
+                    "Your ranker has learnt, and the base ranker stays: nothing better was found."
+                ).wait_for()
+            else:
+                page.wait_for_timeout(1500)
+                assert status.inner_text() == f"Kept: your pick is number {number} of your feedback."
+
+
 def test_responses_of_a_model_are_ranked_and_the_first_sample_is_named(reranker: Reranker, browser: Any) -> None:
     sent: list[dict[str, Any]] = []
 
