@@ -8,18 +8,23 @@ const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\
 const state = { key: null, models: [], asked: null, asking: 0, watching: 0 };
 
 class Refused extends Error {
-  constructor(status, message) { super(message); this.status = status; }
+  constructor(status, message, seconds) { super(message); Object.assign(this, { status, seconds }); }
 }
 
 const call = async (method, path, body, headers = {}) => {
   const sent = { ...headers, ...(state.key ? { authorization: `Bearer ${state.key}` } : {}) };
   if (body !== undefined) sent["content-type"] = "application/json";
-  const answer = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body) });
+  const answer = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body) })
+    .catch(() => { throw new Refused(0, "The server does not answer."); });
   const found = await answer.json().catch(() => ({}));
+  at("key-form").hidden = answer.status !== 401;
   if (answer.ok) return found;
-  if (answer.status === 401) at("key-form").hidden = false;
-  throw new Refused(answer.status, found.error?.message || found.error || `the server answered ${answer.status}`);
+  if (answer.status === 401) throw new Refused(401, state.key ? "The server refuses this API key." : "");
+  const seconds = Number(answer.headers.get("retry-after"));
+  throw new Refused(answer.status, found.error?.message || found.error || `the server answered ${answer.status}`, seconds);
 };
+
+const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 const say = (text, failed = false) => {
   at("status").textContent = text;
@@ -74,14 +79,27 @@ const offer = () => {
   return Object.values(modes).some(Boolean);
 };
 
+/** The rankers of the server, once it has loaded them. */
+const models = async () => {
+  for (;;) {
+    try {
+      return (await call("GET", "v1/models")).data;
+    } catch (error) {
+      if (error.status !== 503) throw error;
+      say("The server is loading its rankers: this page waits for them.");
+      await sleep(Math.min(Math.max(error.seconds || 2, 1), 60));
+    }
+  }
+};
+
 const start = async () => {
   try {
-    state.models = (await call("GET", "v1/models")).data;
+    state.models = await models();
   } catch (error) {
-    say(error.status === 401 && !state.key ? "" : `${error.message}`, true);
+    say(error.message, true);
+    if (error.status === 401) at("key").select();
     return;
   }
-  at("key-form").hidden = true;
   const rankers = state.models.filter((each) => each.does === "rerank" || each.does === "chat");
   const pools = state.models.filter((each) => each.does === "search").flatMap((each) => each.pools.map((pool) => ({ value: JSON.stringify([each.id, pool]), text: `${each.id}: ${pool}` })));
   fill(at("ranker"), rankers.map((each) => each.id));
@@ -209,7 +227,7 @@ const pick = async (asked, index) => {
 /** Wait for the training that feedback has begun, if any, and show what it has changed. */
 const watch = async (asked) => {
   const mine = ++state.watching;
-  for (let wait = 500; wait < 20000; wait *= 1.3) {
+  for (let wait = 0.5; wait < 20; wait *= 1.3) {
     const head = await showHead().catch(() => null);
     if (!head || mine !== state.watching || asked !== state.asked) return;
     if (head.last_training && head.last_training.created !== asked.trained) {
@@ -220,7 +238,7 @@ const watch = async (asked) => {
       return;
     }
     if (!head.is_training && head.feedback - head.learnt < head.learnsAfter) return;
-    await new Promise((done) => setTimeout(done, wait));
+    await sleep(wait);
   }
 };
 

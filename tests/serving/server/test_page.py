@@ -224,6 +224,45 @@ def test_the_page_tells_a_training_only_after_one(reranker: Reranker, tmp_path: 
                 assert status.inner_text() == f"Kept: your pick is number {number} of your feedback."
 
 
+def test_a_page_that_is_opened_early_waits_for_the_rankers(reranker: Reranker, browser: Any) -> None:
+    hall = hall_of(reranker)
+    asked: list[str] = []
+
+    def loading(route: Any) -> None:
+        asked.append(route.request.url)
+        message = {"error": {"message": "the rankers are not loaded"}}
+        if len(asked) < 3:
+            route.fulfill(status=503, json=message, headers={"retry-after": "1"})
+        else:
+            route.continue_()
+
+    with served(hall) as url:
+        page = browser.new_page()
+        page.set_default_timeout(30_000)
+        page.route("**/v1/models", loading)
+        page.goto(url)
+        page.get_by_text("The server is loading its rankers").wait_for()
+        assert not page.get_by_label("Query").is_visible()
+        page.get_by_label("Query").wait_for()
+        assert len(asked) == 3 and page.get_by_role("status").inner_text() == ""
+
+
+def test_a_wrong_key_is_named_and_asked_for_again(reranker: Reranker, browser: Any) -> None:
+    with served(hall_of(reranker, api_key=KEY)) as url:
+        page = opened(browser, url)
+        key = page.get_by_label("This server asks for its API key")
+        key.wait_for()
+        assert page.get_by_role("status").inner_text() == ""
+        key.fill("another key")
+        page.keyboard.press("Enter")
+        page.get_by_text("The server refuses this API key.").wait_for()
+        assert key.is_visible() and not page.get_by_label("Query").is_visible()
+        page.keyboard.type(KEY)
+        page.keyboard.press("Enter")
+        page.get_by_label("Query").wait_for()
+        assert not key.is_visible() and page.get_by_role("status").inner_text() == ""
+
+
 def test_responses_of_a_model_are_ranked_and_the_first_sample_is_named(reranker: Reranker, browser: Any) -> None:
     sent: list[dict[str, Any]] = []
 
