@@ -56,21 +56,24 @@ const decimal = (value, places = 3) => value.toFixed(places).replace("-", "−")
 const pieces = (count) => `${count} ${count === 1 ? "piece" : "pieces"} of feedback`;
 const user = () => at("user").value.trim();
 const chosen = () => state.models.find((each) => each.id === at("ranker").value);
-const learns = () => Boolean(chosen()?.learns);
-/** Whether the chosen ranker scores texts; others choose among the model's responses alone, when these are sampled. */
-const reranks = () => chosen()?.does === "rerank";
+const learns = () => mode() !== "route" && Boolean(chosen()?.learns);
 const mode = () => document.querySelector("[name=mode]:checked").value;
+/** Whether the chosen ranker scores texts; others choose among the model's responses alone, when these are sampled. */
+const reranks = () => mode() !== "route" && chosen()?.does === "rerank";
 
 const showMode = () => {
   for (const each of document.querySelectorAll("[data-for]")) each.hidden = each.dataset.for !== mode();
-  at("go").textContent = { give: "Rank", search: "Search", chat: "Ask" }[mode()];
+  at("who").hidden = mode() === "route" || !at("ranker").length;
+  at("go").textContent = { give: "Rank", search: "Search", chat: "Ask", route: "Choose" }[mode()];
 };
 
 const fill = (select, values) => select.replaceChildren(...values.map((each) => element("option", { value: each.value ?? each }, each.text ?? each)));
 
 /** Show what can be done with the chosen ranker; whether there is anything. */
 const offer = () => {
-  const modes = { give: reranks(), search: at("pool").length > 0, chat: Boolean(chosen()?.chats_with) };
+  const modes = {
+    give: chosen()?.does === "rerank", search: at("pool").length > 0, chat: Boolean(chosen()?.chats_with), route: at("router").length > 0,
+  };
   const choices = [...document.querySelectorAll("[name=mode]")];
   for (const each of choices) each.closest("label").hidden = !modes[each.value];
   if (!modes[mode()]) (choices.find((each) => modes[each.value]) ?? choices[0]).checked = true;
@@ -104,9 +107,9 @@ const start = async () => {
   const pools = state.models.filter((each) => each.does === "search").flatMap((each) => each.pools.map((pool) => ({ value: JSON.stringify([each.id, pool]), text: `${each.id}: ${pool}` })));
   fill(at("ranker"), rankers.map((each) => each.id));
   fill(at("pool"), pools);
-  for (const each of ["ranker", "user"]) at(each).closest("p").hidden = !rankers.length;
-  at("ask").hidden = false;
-  say(offer() ? "" : "This server has no ranker that reranks, chats or searches.", true);
+  fill(at("router"), state.models.filter((each) => each.does === "route").map((each) => each.id));
+  at("ask").hidden = !offer();
+  say(at("ask").hidden ? "This server has no ranker that this page can ask." : "", true);
   await showHead();
 };
 
@@ -115,6 +118,11 @@ const candidates = async (query) => {
     const [model, pool] = JSON.parse(at("pool").value);
     const found = await call("POST", "v1/search", { query, model, pool, top_k: Number(at("top").value) });
     return { texts: found.results.map((each) => each.document.text), scores: found.results.map((each) => each.score), model };
+  }
+  if (mode() === "route") {
+    const found = await call("POST", "v1/route", { query, model: at("router").value });
+    const texts = found.ranking.map((each) => [each.id, ...each.reasons].join("\n"));
+    return { texts, scores: found.ranking.map((each) => each.score), model: found.router };
   }
   if (mode() === "chat") {
     const asked = { messages: [{ role: "user", content: query }], ranker: at("ranker").value, best_of: Number(at("samples").value), return_candidates: true };
@@ -338,7 +346,7 @@ at("ask").addEventListener("submit", (event) => { event.preventDefault(); ask();
 at("ask").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
 });
-at("modes").addEventListener("change", showMode);
+at("modes").addEventListener("change", () => { showMode(); showHead().catch((error) => say(error.message, true)); });
 at("ranker").addEventListener("change", offer);
 for (const id of ["user", "ranker"]) at(id).addEventListener("change", () => showHead().catch((error) => say(error.message, true)));
 at("forget").addEventListener("click", forget);

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from halls import DOCUMENTS, ask, hall_of
 
 from serving.feedback.database import FeedbackDatabase
+from serving.model_router import ModelRouter, RoutedModel
 from serving.reranker import Reranker
 from serving.server.app import create_app
 from serving.server.hall import Hall
@@ -324,6 +325,30 @@ def test_a_server_that_only_searches_offers_that_alone(reranker: Reranker, brows
         page.get_by_text("2 candidates, best first.").wait_for()
         assert page.locator("#own-list .text").all_text_contents() == DOCUMENTS[:2]
     assert errors == []
+
+
+def test_a_server_that_only_routes_says_which_model_to_ask(reranker: Reranker, browser: Any) -> None:
+    models = [RoutedModel("small", DOCUMENTS[0]), RoutedModel("large", DOCUMENTS[1])]
+    router = ModelRouter(reranker, models)
+    hall = hall_of()
+    hall.add_router("guide", router)
+    ((best, other),) = router.route(["sort"], [models])
+    with served(hall) as url:
+        page = opened(browser, url, width=400)
+        page.get_by_label("Query").fill("sort")
+        assert not page.locator("#who, #modes, #given").filter(visible=True).count()
+        page.get_by_role("button", name="Choose").click()
+        page.get_by_text("2 candidates, best first.").wait_for()
+        shown = page.locator("#own-list .text").all_text_contents()
+        assert shown == ["\n".join([best.id, *best.reasons]), other.id] and best.reasons
+        assert not page.locator("#base, #own button").filter(visible=True).count()
+
+
+def test_a_server_without_anything_to_ask_has_no_form(reranker: Reranker, browser: Any) -> None:
+    with served(hall_of()) as url:
+        page = opened(browser, url)
+        page.get_by_text("This server has no ranker that this page can ask.").wait_for()
+        assert not page.get_by_role("button").filter(visible=True).count()
 
 
 def opened(browser: Any, url: str, width: int = 1400) -> Any:
