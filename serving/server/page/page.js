@@ -117,26 +117,33 @@ const candidates = async (query) => {
   if (mode() === "search") {
     const [model, pool] = JSON.parse(at("pool").value);
     const found = await call("POST", "v1/search", { query, model, pool, top_k: Number(at("top").value) });
-    return { texts: found.results.map((each) => each.document.text), scores: found.results.map((each) => each.score), model };
+    return { texts: found.results.map((each) => each.document.text), scores: found.results.map((each) => each.score), title: `Found by ${model}` };
   }
   if (mode() === "route") {
     const found = await call("POST", "v1/route", { query, model: at("router").value });
     const texts = found.ranking.map((each) => [each.id, ...each.reasons].join("\n"));
-    return { texts, scores: found.ranking.map((each) => each.score), model: found.router };
+    return { texts, scores: found.ranking.map((each) => each.score), title: `Chosen by ${found.router}` };
   }
   if (mode() === "chat") {
     const asked = { messages: [{ role: "user", content: query }], ranker: at("ranker").value, best_of: Number(at("samples").value), return_candidates: true };
     const found = await call("POST", "v1/chat/completions", { model: at("ranker").value, ...asked });
     const sampled = [...found.ranking.candidates].sort((one, other) => one.index - other.index);
-    return { texts: sampled.map((each) => each.text), scores: sampled.map((each) => each.score), first: "the first sample", model: asked.ranker };
+    return { texts: sampled.map((each) => each.text), scores: sampled.map((each) => each.score), first: "the first sample", title: `Chosen by ${asked.ranker}` };
   }
   return { texts: at("given").value.split("\n").map((each) => each.trim()).filter(Boolean) };
 };
 
+/** Whether the server finds nothing to read in a text. */
+const isEmpty = (text) => !text.replace(/[\u001c-\u001f\u0085]/gu, "").trim();
+
+/** The order of texts by the ranker, which reads those that are `given`; empty ones come last, without a score. */
 const rerank = async (asked, of) => {
-  const body = { model: asked.ranker, query: asked.query, documents: asked.texts, raw_scores: true, return_documents: false };
+  const documents = asked.given.map((index) => asked.texts[index]);
+  const body = { model: asked.ranker, query: asked.query, documents, raw_scores: true, return_documents: false };
   const found = await call("POST", "v1/rerank", of ? { ...body, user: of } : body);
-  return { version: found.meta.personal?.version ?? 0, results: found.results };
+  const results = found.results.map((each) => ({ index: asked.given[each.index], relevance_score: each.relevance_score }));
+  const empty = [...asked.texts.keys()].filter((index) => !asked.given.includes(index)).map((index) => ({ index, relevance_score: null }));
+  return { version: found.meta.personal?.version ?? 0, results: [...results, ...empty] };
 };
 
 const places = (order) => {
@@ -146,14 +153,16 @@ const places = (order) => {
 };
 
 const item = (asked, each, place, was, canPick) => {
-  const line = element("p", {}, element("strong", {}, `${place}`), element("span", {}, element("span", { class: "note" }, "score "), decimal(each.relevance_score)));
+  const line = element("p", {}, element("strong", {}, `${place}`));
+  if (each.relevance_score === null) line.append(element("span", { class: "note" }, "empty, so not scored"));
+  else line.append(element("span", {}, element("span", { class: "note" }, "score "), decimal(each.relevance_score)));
   if (was !== undefined && was !== place) {
     const way = was > place ? "up" : "down";
     line.append(element("span", { class: `moved ${way}` }, `${way === "up" ? "▲" : "▼"} ${Math.abs(was - place)} ${way}, from ${was}`));
   }
   if (asked.first && each.index === 0) line.append(element("span", { class: "tag" }, asked.first));
   if (asked.picked === each.index) line.append(element("span", { class: "tag" }, "your pick"));
-  if (canPick) {
+  if (canPick && each.relevance_score !== null) {
     const button = element("button", { type: "button", "aria-label": `Pick as the best: ${asked.texts[each.index].slice(0, 80)}`, "data-index": each.index }, "This is the best");
     button.addEventListener("click", () => pick(asked, each.index));
     line.append(button);
@@ -174,7 +183,7 @@ const show = (asked, { own, base }) => {
   const shown = own ?? base;
   at("own-title").textContent = own === null ? asked.title : `For ${asked.user}: ${own.version ? `version ${own.version}` : "version 0, the base ranker"}`;
   at("base-title").textContent = "For everybody else: the base ranker";
-  at("own-list").replaceChildren(...shown.results.map((each, place) => item(asked, each, place + 1, own === null ? undefined : before[each.index], own !== null && asked.texts.length > 1)));
+  at("own-list").replaceChildren(...shown.results.map((each, place) => item(asked, each, place + 1, own === null ? undefined : before[each.index], own !== null && asked.given.length > 1)));
   at("base-list").replaceChildren(...base.results.map((each, place) => item(asked, each, place + 1, undefined, false)));
   if (focused !== undefined) document.querySelector(`#own-list [data-index="${focused}"]`)?.focus();
 };
@@ -203,7 +212,9 @@ const ask = async () => {
   try {
     const found = await candidates(query);
     if (!found.texts.length) throw new Error("There are no candidates.");
-    const asked = { ...found, query, ranker, user: of, picked: null, title: ranker ? "The ranker's order" : found.first ? `Chosen by ${found.model}` : `Found by ${found.model}` };
+    const asked = { ...found, query, ranker, user: of, picked: null, ...(ranker ? { title: "The ranker's order" } : {}) };
+    asked.given = [...found.texts.keys()].filter((index) => !isEmpty(found.texts[index]));
+    if (!asked.given.length) throw new Error("All candidates are empty.");
     const order = await rank(asked);
     asked.trained = (await showHead())?.last_training?.created;
     if (asking !== state.asking) return;
@@ -221,7 +232,8 @@ const ask = async () => {
 const pick = async (asked, index) => {
   const id = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
   try {
-    const body = { user: asked.user, model: asked.ranker, query: asked.query, candidates: asked.texts, picked: index };
+    const given = { candidates: asked.given.map((place) => asked.texts[place]), picked: asked.given.indexOf(index) };
+    const body = { user: asked.user, model: asked.ranker, query: asked.query, ...given };
     const found = await call("POST", "v1/feedback", body, { "idempotency-key": id });
     asked.picked = index;
     say(`Kept: your pick is number ${found.feedback} of your feedback.`);

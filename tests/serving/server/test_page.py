@@ -305,6 +305,36 @@ def test_responses_of_a_model_are_ranked_and_the_first_sample_is_named(reranker:
     ]
 
 
+def test_an_empty_response_is_the_last_and_no_ranker_reads_it(reranker: Reranker, tmp_path: Path, browser: Any) -> None:
+    hall = hall_of(reranker, learn_after=100)
+    hall.keep_feedback(FeedbackDatabase(tmp_path / "feedback.sqlite"))
+    sampled = ["", *DOCUMENTS[:2], " \n", DOCUMENTS[2]]
+    with served(hall) as url:
+        page = browser.new_page()
+        page.set_default_timeout(30_000)
+        models = [{"id": "tiny", "does": "rerank", "learns": True, "chats_with": "model"}]
+        page.route("**/v1/models", lambda route: route.fulfill(json={"object": "list", "data": models}))
+        given = [{"text": text, "score": 0.0, "index": place} for place, text in enumerate(sampled)]
+        page.route("**/v1/chat/completions", lambda route: route.fulfill(json={"ranking": {"candidates": given}}))
+        page.goto(url)
+        page.get_by_label("sampled: ask the model").check()
+        page.get_by_label("Query").fill("sort")
+        page.get_by_role("button", name="Ask").click()
+        page.get_by_text("5 candidates, best first.").wait_for()
+        expected = [each.text for each in reranker.rank("sort", DOCUMENTS[:3])]
+        for order in ("own", "base"):
+            assert page.locator(f"#{order}-list .text").all_text_contents() == [*expected, "", " \n"]
+            assert page.locator(f"#{order}-list li").filter(has_text="empty, so not scored").count() == 2
+        assert page.locator("#own-list button").count() == 3
+        page.locator("#own-list li").nth(1).get_by_role("button").click()
+        page.get_by_text("Kept: your pick is number 1 of your feedback.").wait_for()
+        assert hall.database is not None
+        ((_, kept),) = hall.database.feedback("tiny", "me", 1)
+        assert kept["candidates"] == DOCUMENTS[:3]
+        assert kept["candidates"][kept["labels"].index(1.0)] == expected[1]
+        assert page.locator("#own-list li.picked .text").all_text_contents() == [expected[1]]
+
+
 def test_a_server_that_only_searches_offers_that_alone(reranker: Reranker, browser: Any) -> None:
     errors: list[str] = []
     with served(hall_of(reranker)) as url:
