@@ -64,6 +64,7 @@ const reranks = () => mode() !== "route" && chosen()?.does === "rerank";
 const showMode = () => {
   for (const each of document.querySelectorAll("[data-for]")) each.hidden = each.dataset.for !== mode();
   at("who").hidden = mode() === "route" || !at("ranker").length;
+  at("user").closest("p").hidden = !learns();
   at("go").textContent = { give: "Rank", search: "Search", chat: "Ask", route: "Choose" }[mode()];
 };
 
@@ -110,7 +111,7 @@ const start = async () => {
   fill(at("router"), state.models.filter((each) => each.does === "route").map((each) => each.id));
   at("ask").hidden = !offer();
   say(at("ask").hidden ? "This server has no ranker that this page can ask." : "", true);
-  await showHead();
+  await refreshHead();
 };
 
 const candidates = async (query) => {
@@ -235,6 +236,7 @@ const pick = async (asked, index) => {
     const given = { candidates: asked.given.map((place) => asked.texts[place]), picked: asked.given.indexOf(index) };
     const body = { user: asked.user, model: asked.ranker, query: asked.query, ...given };
     const found = await call("POST", "v1/feedback", body, { "idempotency-key": id });
+    if (asked !== state.asked) return;
     asked.picked = index;
     say(`Kept: your pick is number ${found.feedback} of your feedback.`);
     await refresh(asked);
@@ -247,7 +249,7 @@ const pick = async (asked, index) => {
 /** Wait for the training that feedback has begun, if any, and show what it has changed. */
 const watch = async (asked) => {
   const mine = ++state.watching;
-  for (let wait = 0.5; wait < 20; wait *= 1.3) {
+  for (let wait = 0.5; wait < 20 && mine === state.watching; wait *= 1.3) {
     const head = await showHead().catch(() => null);
     if (!head || mine !== state.watching || asked !== state.asked) return;
     if (head.last_training && head.last_training.created !== asked.trained) {
@@ -282,8 +284,9 @@ const outcome = (last) => {
   return ` The last training: ${last.outcome}${than}.`;
 };
 
+/** Show the head of the user and the ranker in the form, unless these have changed meanwhile. */
 const showHead = async () => {
-  const of = learns() ? user() : "";
+  const of = learns() ? user() : "", ranker = at("ranker").value;
   at("head").hidden = !of;
   if (!of) return null;
   let found;
@@ -293,7 +296,8 @@ const showHead = async () => {
     if (error.status !== 404) throw error;
     found = { rankers: [] };
   }
-  const head = found.rankers.find((each) => each.model === at("ranker").value);
+  if (of !== user() || ranker !== at("ranker").value || !learns()) return null;
+  const head = found.rankers.find((each) => each.model === ranker);
   at("versions-region").hidden = !head?.versions.length;
   at("forget").disabled = !found.rankers.length;
   if (!head) {
@@ -320,6 +324,19 @@ const afresh = async () => {
   if (!asked?.user) return;
   await refresh(asked);
   asked.before = asked.own;
+};
+
+const refreshHead = () => showHead().catch((error) => say(error.message, true));
+
+/** Hide what belongs to another user or ranker than those of the form, and wait for none of it. */
+const leave = () => {
+  if (at("go").disabled || !at("results").hidden) say("");
+  state.asking++;
+  state.watching++;
+  state.asked = null;
+  at("go").disabled = false;
+  at("results").hidden = at("head").hidden = true;
+  at("head-change").textContent = "";
 };
 
 const goBack = async (version) => {
@@ -358,8 +375,11 @@ at("ask").addEventListener("submit", (event) => { event.preventDefault(); ask();
 at("ask").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
 });
-at("modes").addEventListener("change", () => { showMode(); showHead().catch((error) => say(error.message, true)); });
+at("modes").addEventListener("change", () => { showMode(); refreshHead(); });
 at("ranker").addEventListener("change", offer);
-for (const id of ["user", "ranker"]) at(id).addEventListener("change", () => showHead().catch((error) => say(error.message, true)));
+for (const id of ["user", "ranker"]) {
+  at(id).addEventListener("input", leave);
+  at(id).addEventListener("change", refreshHead);
+}
 at("forget").addEventListener("click", forget);
 start();

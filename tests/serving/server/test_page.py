@@ -16,7 +16,7 @@ import pytest
 import torch
 import uvicorn
 from fastapi import FastAPI
-from halls import DOCUMENTS, ask, hall_of
+from halls import DOCUMENTS, Scored, ask, hall_of
 
 from serving.feedback.database import FeedbackDatabase
 from serving.model_router import ModelRouter, RoutedModel
@@ -262,6 +262,50 @@ def test_a_wrong_key_is_named_and_asked_for_again(reranker: Reranker, browser: A
         page.keyboard.press("Enter")
         page.get_by_label("Query").wait_for()
         assert not key.is_visible() and page.get_by_role("status").inner_text() == ""
+
+
+def test_what_is_shown_belongs_to_the_user_in_the_form(reranker: Reranker, tmp_path: Path, browser: Any) -> None:
+    hall = hall_of(reranker, learn_after=100)
+    hall.keep_feedback(FeedbackDatabase(tmp_path / "feedback.sqlite"))
+    hall.add_reranker("plain", Scored(lambda asked: [float(len(each)) for each in asked.documents]))
+    errors: list[str] = []
+    with served(hall) as url:
+        page = opened(browser, url)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        results, head = page.locator("#results"), page.locator("#head-state")
+        page.get_by_label("Query").fill("sort")
+        page.get_by_label("Candidates, one a line").fill("\n".join(DOCUMENTS[:3]))
+        page.keyboard.press("Control+Enter")
+        page.get_by_text("3 candidates, best first.").wait_for()
+        page.locator("#own-list li").nth(1).get_by_role("button").click()
+        head.get_by_text("1 piece of feedback from me").wait_for()
+        page.get_by_label("User").fill("ana")
+        assert not results.is_visible() and not head.is_visible(), "they are another user's"
+        page.keyboard.press("Control+Enter")
+        page.get_by_text("3 candidates, best first.").wait_for()
+        assert "For ana" in page.locator("#own-title").inner_text() and page.locator("#own-list li.picked").count() == 0
+        page.get_by_label("Query").focus()
+        head.get_by_text("Nothing is kept of ana.").wait_for()
+        assert results.is_visible(), "they are ana's already"
+        # An answer for the user before comes late.
+        held: list[Any] = []
+        page.route("**/v1/rerank", held.append)
+        page.keyboard.press("Control+Enter")
+        wait_until(page, lambda: len(held) == 2)
+        page.get_by_label("User").fill("me")
+        assert page.get_by_role("status").inner_text() == "" and page.get_by_role("button", name="Rank").is_enabled()
+        for route in held:
+            with page.expect_response("**/v1/rerank"):
+                route.continue_()
+        page.keyboard.press("Tab")
+        head.get_by_text("1 piece of feedback from me").wait_for()
+        assert not results.is_visible()
+        page.get_by_label("Ranker", exact=True).select_option("plain")
+        assert not page.get_by_label("User").is_visible() and not head.is_visible(), "nobody can teach it"
+        page.route("**/v1/users/*", lambda route: route.fulfill(status=503, json={"error": {"message": "no database"}}))
+        page.get_by_label("Ranker", exact=True).select_option("tiny")
+        page.get_by_text("no database").wait_for()
+    assert errors == []
 
 
 def test_responses_of_a_model_are_ranked_and_the_first_sample_is_named(reranker: Reranker, browser: Any) -> None:
