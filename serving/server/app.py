@@ -44,9 +44,11 @@ def create_app(hall: Hall, load: Callable[[FastAPI], AsyncIterator[None]] | None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with asynccontextmanager(load or _nothing)(app):
-            yield
-        await hall.close()
+        try:
+            async with asynccontextmanager(load or _nothing)(app):
+                yield
+        finally:
+            await hall.close()
 
     app = FastAPI(
         title="rankers",

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import ipaddress
 import math
 import os
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import ConfigError
+from serving.server.address import check_port, is_loopback, listen
 from serving.server.settings import Settings
 
 KEY = "RANKERS_API_KEY"
@@ -77,7 +77,8 @@ def serve(chosen: argparse.Namespace) -> int:
     """Run a server until it is told to end.
 
     Raises:
-        ConfigError: If the extra `serve` is missing, a path is wrong, or other machines could use it without a key.
+        ConfigError: If the extra `serve` is missing, a path is wrong, other machines could use it without a key, or it
+            cannot listen on its address.
         ValueError: If a ranker cannot be served.
     """
     try:
@@ -99,8 +100,9 @@ def serve(chosen: argparse.Namespace) -> int:
     from serving.slices import Slices
 
     runs, pools = named(chosen.runs, "run"), named(chosen.pool, "pool")
+    check_port(chosen.port)
     settings = Settings(api_key=_key(chosen.api_key_file), **_chosen(chosen))
-    if settings.api_key is None and not _is_loopback(chosen.host):
+    if settings.api_key is None and not is_loopback(chosen.host):
         cure = f"set {KEY}, or --api-key-file, or listen on 127.0.0.1"
         raise ConfigError("--host", f"{chosen.host} lets other machines in, and there is no API key.", cure=cure)
     if (chosen.endpoint is None) != (chosen.endpoint_model is None):
@@ -110,11 +112,12 @@ def serve(chosen: argparse.Namespace) -> int:
         key = os.environ.get(ENDPOINT_KEY, "").strip() or None
         endpoint = Endpoint(chosen.endpoint, chosen.endpoint_model, key, settings.chat_timeout)
     set_up_logs()
+    slices = Slices.of_launch()
+    sockets = listen(chosen.host, chosen.port) if slices is None or slices.is_first else []
     # uvicorn ends the process by the signal that it got, and a server that has ended in order should exit with 0; the
     # other processes of torchrun, which get it too, wait for the first one.
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda signum, frame: None)
-    slices = Slices.of_launch()
     if slices is not None and not slices.is_first:
         follow(runs, pools, slices)
         return 0
@@ -124,27 +127,31 @@ def serve(chosen: argparse.Namespace) -> int:
 
     async def loading(app: FastAPI) -> AsyncIterator[None]:
         task = asyncio.create_task(run())
-        yield
-        await task
-        await learner.close()
+        try:
+            yield
+            await task
+        finally:
+            await learner.close()
 
     async def run() -> None:
         try:
             await asyncio.to_thread(load, hall, runs, pools, chosen.models, endpoint, slices)
-            keeps = await asyncio.to_thread(keep_feedback, hall, runs, chosen.database)
+            if server.should_exit:
+                return
+            if await asyncio.to_thread(keep_feedback, hall, runs, chosen.database):
+                learner.start()
+            while not server.started and not server.should_exit:
+                await asyncio.sleep(0.01)
+            if server.should_exit:
+                return
+            hall.is_ready = True
+            listed = ", ".join(f"{name} ({', '.join(hall.does(name))})" for name in hall.kinds)
+            print(f"Ready: http://{f'[{host}]' if ':' in host else host}:{port} serves {listed}", flush=True)
         except Exception as error:
             failures.append(error)
             server.should_exit = True
-            return
-        if keeps:
-            learner.start()
-        while not server.started:
-            await asyncio.sleep(0.01)
-        hall.is_ready = True
-        listed = ", ".join(f"{name} ({', '.join(hall.does(name))})" for name in hall.kinds)
-        host, port = server.servers[0].sockets[0].getsockname()[:2]
-        print(f"Ready: http://{f'[{host}]' if ':' in host else host}:{port} serves {listed}", flush=True)
 
+    host, port = sockets[0].getsockname()[:2]
     config = uvicorn.Config(
         create_app(hall, loading),
         chosen.host,
@@ -155,7 +162,7 @@ def serve(chosen: argparse.Namespace) -> int:
         timeout_graceful_shutdown=round(max(settings.timeout, settings.chat_timeout)) + 1,
     )
     server = uvicorn.Server(config)
-    server.run()
+    server.run(sockets)
     if slices is not None:
         slices.close()
     if failures:
@@ -185,10 +192,3 @@ def _key(file: Path | None) -> str | None:
         cure = "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
         raise ConfigError("API key", f"has fewer than {_SHORTEST_KEY} characters.", cure=cure)
     return key.strip()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from sqlalchemy.exc import SQLAlchemyError
 
 from rankers.checkpoint import save_pretrained
+from registry import ConfigError
 from serving.feedback.database import Lease
 from serving.feedback.learning import Labelled, Learnt, learn, prepare_process
 from serving.feedback.said import Said
@@ -50,13 +51,25 @@ class Learner:
         self._folder: TemporaryDirectory[str] | None = None
 
     def start(self) -> None:
-        """Begin, in the running event loop."""
+        """Begin, in the running event loop.
+
+        Raises:
+            ConfigError: If the bases cannot be written down.
+        """
         self.prepare()
         self._task = asyncio.create_task(self._run())
 
     def prepare(self) -> None:
-        """Write down the bases, for the process that trains."""
-        self._folder = TemporaryDirectory(prefix="rankers-")
+        """Write down the bases, for the process that trains.
+
+        Raises:
+            ConfigError: If there is no temporary folder, or it cannot hold them.
+        """
+        try:
+            self._folder = TemporaryDirectory(prefix="rankers-")
+        except OSError as error:
+            problem = f"cannot be made, and training users' heads needs one: {error.strerror or error}."
+            raise ConfigError("temporary folder", problem, cure="make room, or set TMPDIR to another folder") from error
         for name in self._hall.heads:
             save_pretrained(self._hall.rerankers[name].ranker, self._base(name))
 

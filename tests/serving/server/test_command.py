@@ -3,10 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +18,9 @@ import pytest
 from registry import ConfigError
 from serving.__main__ import main
 from serving.reranker import Reranker
+from serving.server.address import listen
 from serving.server.hall import Hall
+from serving.server.learner import Learner
 from serving.server.loading import load, named
 
 DOCUMENTS = ["open the file", "sort a list", "return the value of a key"]
@@ -62,6 +68,8 @@ def test_a_server_starts_ranks_and_ends_in_order(folder: Path) -> None:
         (["{folder}", "--timeout", "inf"], "--timeout: has to be a finite number"),
         (["{folder}", "--batch-seconds", "nan"], "--batch-seconds: has to be a finite number"),
         (["{folder}", "--pool", "a=nowhere"], "nowhere: no such pool"),
+        (["{folder}", "--port", "70000"], "--port: has to be from 0 to 65535, got 70000"),
+        (["{folder}", "--port", "-1"], "--port: has to be from 0 to 65535, got -1"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_loaded(
@@ -71,6 +79,98 @@ def test_mistakes_are_told_before_anything_is_loaded(
     short.write_text("letters")
     assert main([each.format(folder=folder, short=short) for each in arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_taken_port_is_told_before_anything_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("serving.server.loading.load", lambda *arguments: pytest.fail("it was loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main([str(folder), "--port", port]) == 1
+    told = capsys.readouterr().err
+    assert f"--port: {port} of 127.0.0.1 is taken by another program" in told and "give another port" in told
+
+
+def test_a_host_that_is_not_this_machine_is_told_before_anything_is_loaded() -> None:
+    for host, problem in (("nowhere.invalid", "cannot be resolved"), ("192.0.2.1", "no address of this machine")):
+        with pytest.raises(ConfigError, match=f"{problem}(.|\n)*give an address of this machine"):
+            listen(host, 0)
+
+
+def test_a_name_with_several_addresses_listens_on_one_port_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{place}", 0)) for place in (1, 2)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: found)
+    sockets = listen("localhost", 0)
+    names = [each.getsockname() for each in sockets]
+    for each in sockets:
+        each.close()
+    assert [name[0] for name in names] == ["127.0.0.1", "127.0.0.2"] and names[0][1] == names[1][1] > 0
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Lets the command run here, and records what is closed at its end; one that hangs is told to end."""
+    closed: list[str] = []
+
+    def note(kind: Any) -> Any:
+        close = kind.close
+
+        async def noted(self: Any) -> None:
+            closed.append(kind.__name__)
+            await close(self)
+
+        return noted
+
+    for kind in (Hall, Learner):
+        monkeypatch.setattr(kind, "close", note(kind))
+    monkeypatch.setattr("serving.server.logs.set_up_logs", lambda: None)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    guard = threading.Timer(60, os.kill, (os.getpid(), signal.SIGTERM))
+    guard.start()
+    yield closed
+    guard.cancel()
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+def test_a_server_that_is_told_to_end_while_it_loads_ends_in_order(
+    folder: Path,
+    in_this_process: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    closing = threading.Event()
+
+    def loads_for_long(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert closing.wait(30)
+
+    async def shut_down(self: Any) -> None:
+        closing.set()
+        await shutdown(self)
+
+    from uvicorn.lifespan.on import LifespanOn
+
+    shutdown = LifespanOn.shutdown
+    monkeypatch.setattr(LifespanOn, "shutdown", shut_down)
+    monkeypatch.setattr("serving.server.loading.load", loads_for_long)
+    assert main([str(folder), "--port", "0"]) == 0
+    assert in_this_process == ["Learner", "Hall"] and "Ready" not in capsys.readouterr().out
+
+
+def test_a_server_that_cannot_train_heads_ends_and_says_why(
+    folder: Path,
+    in_this_process: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert main([str(folder), "--port", "0"]) == 1
+    told = capsys.readouterr()
+    assert "temporary folder: cannot be made" in told.err and "set TMPDIR" in told.err and "Ready" not in told.out
+    assert in_this_process == ["Learner", "Hall"]
 
 
 def test_a_run_is_named_after_its_config_and_a_folder_after_itself(folder: Path, tmp_path: Path) -> None:
