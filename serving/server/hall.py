@@ -155,14 +155,22 @@ class Hall:
         """All that a ranker does."""
         return [self.kinds[name]] + (["chat"] if name in self.chats and self.kinds[name] != "chat" else [])
 
+    def check_ready(self) -> None:
+        """Refuse requests while rankers load, and once the server shuts down.
+
+        Raises:
+            RequestError: If rankers are not loaded yet, or no longer used.
+        """
+        if not self.is_ready:
+            raise RequestError(503, "the rankers are not loaded, or the server is shutting down", {"Retry-After": "2"})
+
     def named(self, kind: str, name: str | None) -> str:
         """The name of the ranker that a request means: by default the first of the kind.
 
         Raises:
             RequestError: If rankers are not loaded yet, or there is none of this name and kind.
         """
-        if not self.is_ready:
-            raise RequestError(503, "the rankers are not loaded, or the server is shutting down", {"Retry-After": "2"})
+        self.check_ready()
         names = list(self.chats) if kind == "chat" else [each for each, its in self.kinds.items() if its == kind]
         if name is None and names:
             return names[0]

@@ -64,8 +64,7 @@ async def forget(user: Named, request: Request) -> dict[str, Any]:
 
 def _kept(request: Request) -> tuple[Hall, FeedbackDatabase]:
     hall: Hall = request.app.state.hall
-    if not hall.is_ready:
-        raise RequestError(503, "the rankers are not loaded, or the server is shutting down", {"Retry-After": "2"})
+    hall.check_ready()
     if hall.database is None:
         raise RequestError(404, "this server keeps no feedback of users")
     return hall, hall.database

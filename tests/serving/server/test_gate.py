@@ -36,6 +36,15 @@ def test_a_server_that_is_not_ready_says_so(reranker: Reranker) -> None:
     assert (tei.status_code, tei.json()["error_type"]) == (503, "Unhealthy")
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/v1/users/ana"])
+def test_a_server_that_loads_lists_nothing_yet(reranker: Reranker, path: str) -> None:
+    hall = hall_of(reranker)
+    hall.is_ready = False
+    answer = ask(hall, lambda client: client.get(path))
+    assert answer.status_code == 503 and answer.headers["retry-after"] == "2"
+    assert answer.json()["error"]["type"] == "server_error"
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", ""])
 def test_without_a_key_only_this_machine_is_served(reranker: Reranker, host: str) -> None:
     """A page on another site whose name leads to 127.0.0.1 would send its own name as host."""
