@@ -38,14 +38,20 @@ class RequestFailed(Exception):
     """What became of a request that got no answer.
 
     Args:
-        reason: A few words.
+        kind: A few words, of which the server wrote none.
         gone: Whether the server did not manage to answer in all its attempts, rather than refuse.
-        status: The HTTP status by which the server refused; None if it did not refuse.
+        status: The HTTP status that the server answered with; None if it did not answer, or in another form.
+        told: What the server wrote, which may repeat what it was sent.
     """
 
-    def __init__(self, reason: str, gone: bool, status: int | None = None) -> None:
-        super().__init__(reason)
-        self.reason, self.gone, self.status = reason, gone, status
+    def __init__(self, kind: str, gone: bool, status: int | None = None, told: str = "") -> None:
+        self.reason = f"{kind}: {told}" if told else kind
+        super().__init__(self.reason)
+        self.kind, self.gone, self.status, self.told = kind, gone, status, told
+
+
+class _OtherFormError(ValueError):
+    """An answer that is not in the form of chat completions."""
 
 
 class Choice(NamedTuple):
@@ -113,11 +119,17 @@ class ChatEndpoint:
             except urllib.error.HTTPError as error:
                 asked = _seconds(error.headers.get("Retry-After"))
                 failed = self._refused(error)
+            except _OtherFormError as error:
+                asked, failed = None, RequestFailed("an answer in another form", gone=False, told=str(error))
             except ValueError as error:
                 asked, failed = None, RequestFailed(str(error), gone=False)
-            except (OSError, http.client.HTTPException) as error:
-                reason = str(getattr(error, "reason", None) or error) or type(error).__name__
-                asked, failed = None, RequestFailed(reason, gone=True)
+            except OSError as error:
+                kind = str(getattr(error, "reason", None) or error) or type(error).__name__
+                asked, failed = None, RequestFailed(kind, gone=True)
+            except http.client.IncompleteRead as error:
+                asked, failed = None, RequestFailed(str(error), gone=True)
+            except http.client.HTTPException as error:
+                asked, failed = None, RequestFailed(type(error).__name__, gone=True, told=str(error))
             if attempt < self.attempts:
                 self._back_off(attempt, asked, stop)
         raise failed
@@ -130,8 +142,8 @@ class ChatEndpoint:
             problem = f"the server {fatal[error.code]} (HTTP {error.code}: {told})."
             raise ConfigError(self.url, problem, cure="check url, model and the key's variable") from error
         if error.code < 500 and error.code not in _RETRIED:
-            raise RequestFailed(f"HTTP {error.code}: {told}", gone=False, status=error.code) from error
-        return RequestFailed(f"HTTP {error.code}: {told}", gone=True)
+            raise RequestFailed(f"HTTP {error.code}", gone=False, status=error.code, told=told) from error
+        return RequestFailed(f"HTTP {error.code}", gone=True, status=error.code, told=told)
 
     def _post(self, body: bytes) -> bytes:
         deadline = time.monotonic() + self.timeout
@@ -209,7 +221,7 @@ def _choices(content: bytes) -> list[Choice]:
             case _:
                 raise ValueError("no choices")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"an answer in another form: {shortened(content.decode(errors='replace'))}") from error
+        raise _OtherFormError(shortened(content.decode(errors="replace"))) from error
 
 
 def _usage(content: bytes) -> dict[str, int | None]:

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from urllib.error import HTTPError
 
 from language_models.asking.chat_endpoint import RequestFailed
 from language_models.chat_template import Message
@@ -19,6 +21,8 @@ logger = logging.getLogger("serving")
 Rank = Callable[[str | Sequence[Message], Sequence[str], str | None], Awaitable[list[float]]]
 """Gives the scores of documents for a query and a user."""
 
+_INSIDE = re.compile(r"Traceback|File \"|(?<![\w:/.])/[\w.-]+/[\w.-]|\b[A-Za-z]:\\")
+"""What no client is told of an endpoint's inside: tracebacks, and paths of files."""
 _USUAL = {"num_candidates": 10, "temperature": 1.0, "top_p": 1.0, "max_tokens": 1024, "stop": (), "seed": 0}
 
 
@@ -81,13 +85,17 @@ class EndpointChat:
         try:
             found = await self._endpoint.sample(question)
         except ConfigError as error:
-            raise _failed("refuses this server", str(error)) from error
+            cause = error.__cause__
+            kind = f"HTTP {cause.code}" if isinstance(cause, HTTPError) else type(error).__name__
+            raise self._failed("refuses this server", kind, error.problem) from error
         except RequestFailed as error:
             if error.gone:
-                raise _failed("does not answer", error.reason) from error
-            if error.status is None:  # the reason has what the endpoint wrote
-                raise _failed("answers in another form than that of chat completions", None) from error
-            raise RequestError(400, f"the endpoint of the language model refuses this chat: {error.reason}") from error
+                raise self._failed("does not answer", error.kind, error.reason) from error
+            if error.status is None:
+                what = "answers in another form than that of chat completions"
+                raise self._failed(what, error.kind, error.reason) from error
+            reason = error.kind if _INSIDE.search(error.told) else error.reason
+            raise RequestError(400, f"the endpoint of the language model refuses this chat: {reason}") from error
         sampled = time.perf_counter()
         query = question.messages if self._reads_chats else question.messages[-1]["content"]
         # A ranker cannot read an empty response, which is the worst.
@@ -106,9 +114,12 @@ class EndpointChat:
         ranked = time.perf_counter()
         return Answer(candidates, found.prompt_tokens, found.new_tokens, sampled - started, ranked - sampled)
 
+    def _failed(self, what: str, kind: str, reason: str) -> RequestError:
+        """The error for the client, who is not told the reason.
 
-def _failed(what: str, reason: str | None) -> RequestError:
-    """The error for the client, who is not told the reason, which the log has."""
-    fields = {"event": "endpoint", "problem": what, "reason": reason}
-    logger.warning("the endpoint failed", extra={"fields": fields})
-    return RequestError(502, f"the endpoint of the language model {what}")
+        The log has it if it may have texts, since what an endpoint writes may repeat what it was sent.
+        """
+        logged = reason if self._settings.log_texts else kind
+        fields = {"event": "endpoint", "problem": what, "reason": logged}
+        logger.warning("the endpoint failed", extra={"fields": fields})
+        return RequestError(502, f"the endpoint of the language model {what}")

@@ -315,6 +315,12 @@ def test_openai_gets_its_own_errors(best_of: BestOf) -> None:
     talk(chat_hall(best_of), run)
 
 
+# What the server answers to a chat, which repeats it: the status and the reason.
+FAILURES = {
+    "a secret that breaks it": (500, "cannot read: a secret that breaks it"),
+    "a secret for others": (401, "no key for: a secret for others"),
+    "a secret on disk": (400, "a secret on disk is not in /srv/models/secret.py"),
+}
 OTHER_FORMS: dict[str, Any] = {"list": [1, 2], "no choices": {"answer": "private"}}
 
 
@@ -329,10 +335,11 @@ class ModelServer(http.server.BaseHTTPRequestHandler):
         first = sum(min(each["n"], self.most) for each, _ in self.asked[:-1] if not self._refuses(each))
         texts = self.texts[first : first + min(body["n"], self.most)]
         choices = [{"message": {"content": text}, "finish_reason": "length"} for text in texts]
-        status = 400 if self._refuses(body) else 200
+        status = 400 if self._refuses(body) else FAILURES.get(body["messages"][-1]["content"], (200, ""))[0]
         given = {"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": len(texts)}}
         given = OTHER_FORMS.get(body["messages"][-1]["content"], given)
-        content = json.dumps(given if status == 200 else {"error": {"message": "no such chat"}}).encode()
+        said = FAILURES.get(body["messages"][-1]["content"], (400, "no such chat"))[1]
+        content = json.dumps(given if status == 200 else {"error": {"message": said}}).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
@@ -429,6 +436,31 @@ def test_an_endpoint_that_answers_in_another_form_is_a_bad_gateway(
     assert answer.status_code == 502 and "in another form" in answer.json()["error"]["message"]
     assert "private" not in answer.text and "private" not in caplog.text
     assert any(getattr(each, "fields", {}).get("event") == "endpoint" for each in caplog.records)
+
+
+@pytest.mark.parametrize("log_texts", [False, True])
+@pytest.mark.parametrize(("chat", "status"), [(chat, status) for chat, (status, _) in FAILURES.items() if status > 400])
+def test_what_an_endpoint_says_of_its_failure_is_logged_only_with_texts(
+    model_server: str, chat: str, status: int, log_texts: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hall = hall_of(Plain(lambda asked: [1.0]), log_texts=log_texts)
+    endpoint = Endpoint(model_server, "big-model")
+    endpoint._server.pause = 0.01
+    hall.add_endpoint_chat("tiny", endpoint)
+    answer = ask(hall, lambda client: client.post(PATH, json={"messages": [{"role": "user", "content": chat}]}))
+    assert answer.status_code == 502 and "secret" not in answer.text
+    [logged] = [found for each in caplog.records if (found := getattr(each, "fields", {})).get("event") == "endpoint"]
+    assert f"HTTP {status}" in logged["reason"] and ("secret" in logged["reason"]) == log_texts
+    assert ("secret" in caplog.text) <= log_texts
+
+
+def test_an_endpoint_that_writes_of_its_files_tells_the_client_its_status_alone(model_server: str) -> None:
+    hall = hall_of(Plain(lambda asked: [1.0]))
+    hall.add_endpoint_chat("tiny", Endpoint(model_server, "big-model"))
+    body = {"messages": [{"role": "user", "content": "a secret on disk"}]}
+    answer = ask(hall, lambda client: client.post(PATH, json=body))
+    message = "the endpoint of the language model refuses this chat: HTTP 400"
+    assert answer.status_code == 400 and answer.json()["error"]["message"] == message
 
 
 def test_what_a_ranker_of_responses_cannot_read_of_an_endpoint_is_refused(model_server: str, chat_llama: Path) -> None:
