@@ -1,10 +1,12 @@
 """FeedbackDatabase: what users said, their heads and these heads' versions, in SQLite or PostgreSQL."""
 
 import json
+import os
 import secrets
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,8 @@ KEPT = 5
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x72616E6B
 """PostgreSQL's advisory lock for the migrations: any number that nobody else uses."""
+_CONNECTING, _STATEMENT = 5, 10
+"""Seconds until PostgreSQL has to answer: to a new connection, and to a statement or a packet of one."""
 
 
 class UnknownVersionError(LookupError):
@@ -87,13 +91,18 @@ class FeedbackDatabase:
         self._is_sqlite = self.url.get_backend_name() == "sqlite"
         if self._is_sqlite and self.url.database in (None, "", ":memory:"):
             raise ConfigError("--database", f"{self.name} is in memory, which every thread has of its own.", cure=_CURE)
-        options: dict[str, Any] = {} if self._is_sqlite else {"pool_pre_ping": True}
+        options: dict[str, Any] = {} if self._is_sqlite else {"pool_pre_ping": True, "connect_args": _waits(self.url)}
+        self._used: set[Any] = set()
+        """PostgreSQL's connections that a thread has at present."""
         try:
             # Errors are logged, and parameters are what users said.
             self._engine = sa.create_engine(self.url, hide_parameters=True, **options)
             event.listen(self._engine, "connect", _sqlite if self._is_sqlite else _postgresql)
             if self._is_sqlite:
                 event.listen(self._engine, "begin", _begin)
+            else:
+                event.listen(self._engine, "checkout", lambda connection, *_: self._used.add(connection))
+                event.listen(self._engine, "checkin", lambda connection, *_: self._used.discard(connection))
             with self._writing() as connection:
                 self._migrate(connection)
         except (SQLAlchemyError, ImportError) as error:
@@ -299,7 +308,11 @@ class FeedbackDatabase:
         return {name: counts[name] for name in ("feedback", "versions")}
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; a thread that still waits for PostgreSQL gets an error, so that it ends."""
+        for connection in list(self._used):
+            # It may be closed by now.
+            with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as its:
+                its.shutdown(socket.SHUT_RDWR)
         self._engine.dispose()
 
     def _end_lease(self, lease: Lease, token: str | None, seconds: float) -> None:
@@ -342,7 +355,9 @@ class FeedbackDatabase:
             yield connection
 
     def _migrate(self, connection: Connection) -> None:
-        # This begins the transaction, in which only one server at a time changes the tables.
+        if not self._is_sqlite:  # another server may be at it, and tables may be large
+            connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+        # In this transaction only one server at a time changes the tables.
         connection.execute(select(1) if self._is_sqlite else select(func.pg_advisory_xact_lock(_LOCK)))
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
@@ -368,6 +383,12 @@ def _url(given: str | Path) -> URL:
     return url
 
 
+def _waits(url: URL) -> dict[str, Any]:
+    """How long a connection waits for PostgreSQL, unless the URL says so."""
+    waits = {"connect_timeout": _CONNECTING, "tcp_user_timeout": 1000 * _STATEMENT}
+    return {name: value for name, value in waits.items() if name not in url.query}
+
+
 def _is(table: sa.Table, values: Mapping[str, str]) -> Sequence[sa.ColumnElement[bool]]:
     return [table.c[name] == value for name, value in values.items()]
 
@@ -380,7 +401,7 @@ def _reason(error: Exception) -> str:
 def _sqlite(connection: Any, record: Any) -> None:
     # Python's module would begin transactions late, and let a reader become a writer, which SQLite may refuse.
     connection.isolation_level = None
-    for line in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+    for line in ("busy_timeout = 20000", "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
         connection.execute(f"PRAGMA {line}")
 
 
@@ -392,4 +413,5 @@ def _begin(connection: Connection) -> None:
 
 def _postgresql(connection: Any, record: Any) -> None:
     connection.execute("SET synchronous_commit = on")
+    connection.execute(f"SET statement_timeout = {1000 * _STATEMENT}")
     connection.commit()

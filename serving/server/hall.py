@@ -212,9 +212,22 @@ class Hall:
         """
         if question.user is None:
             return await self._rerank[name].ask(question, len(question.documents))
-        head = await from_database(self.heads_of(name).head, question.user)
+        head = await self.from_database(self.heads_of(name).head, question.user)
         found = await self._rerank[name].ask(question._replace(score=head.score), len(question.documents))
         return found._replace(version=head.version)
+
+    async def from_database(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What a function of the database returns, called in a thread.
+
+        Raises:
+            RequestError: If the database does not answer, or not within the time of a request.
+        """
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                return await asyncio.to_thread(work, *arguments)
+        except (SQLAlchemyError, TimeoutError) as error:
+            logger.exception("the database failed", extra={"fields": {"event": "database_failure"}})
+            raise RequestError(503, "the database of feedback does not answer", {"Retry-After": "2"}) from error
 
     async def borrow(self, name: str, work: Callable[[], T]) -> T:
         """What a function returns that has a named ranker and its encoder for itself while it runs."""
@@ -253,12 +266,12 @@ class Hall:
     async def close(self) -> None:
         """Take no more requests, and answer those that wait."""
         self.is_ready = False
+        if self.database is not None:  # first, because what waits for it holds the threads of others
+            self.database.close()
         for chat in self.chats.values():
             await chat.close()
         for batcher in (*self._rerank.values(), *self._search.values(), *self._route.values()):
             await batcher.close()
-        if self.database is not None:
-            self.database.close()
 
     def _add_chat(self, name: str, chat: SamplingQueue | EndpointChat) -> None:
         self.chats[name] = chat
@@ -266,7 +279,7 @@ class Hall:
 
     async def _chooser(self, name: str, user: str | None) -> Score:
         """What scores the responses to a user's chat; clients may name users to rankers that learn from none."""
-        return await from_database(self.ranker_of, name, user if name in self.heads else None)
+        return await self.from_database(self.ranker_of, name, user if name in self.heads else None)
 
     async def _scores(
         self, name: str, query: str | Sequence[Message], documents: Sequence[str], user: str | None
@@ -286,19 +299,6 @@ class Hall:
         )
         self.metrics.watch_queue(name, lambda: batcher.size)
         return batcher
-
-
-async def from_database(work: Callable[..., T], *arguments: Any) -> T:
-    """What a function of the database returns, called in a thread.
-
-    Raises:
-        RequestError: If the database does not answer.
-    """
-    try:
-        return await asyncio.to_thread(work, *arguments)
-    except SQLAlchemyError as error:
-        logger.exception("the database failed", extra={"fields": {"event": "database_failure"}})
-        raise RequestError(503, "the database of feedback does not answer", {"Retry-After": "2"}) from error
 
 
 def _reranked(

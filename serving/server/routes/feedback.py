@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from serving.feedback.database import OtherContentError
 from serving.feedback.said import Said
 from serving.server.errors import RequestError
-from serving.server.hall import Hall, from_database
+from serving.server.hall import Hall
 from serving.server.routes.fields import Text, User, Whole
 from serving.server.routes.route import ChatMessage
 
@@ -92,9 +92,11 @@ async def give(
     except ValueError as error:
         raise RequestError(400, str(error)[:300]) from error
     request.state.log |= {"ranker": name, "kind": said.kind, "candidates": len(said.candidates)}
+    # Read before anything is kept, so that whoever gets an error may send the feedback again.
+    version = (await hall.from_database(heads.head, asked.user)).version
     add = partial(database.add, name, asked.user, said.content(), idempotency_key)
     try:
-        given = await from_database(add)
+        given = await hall.from_database(add)
     except OtherContentError:
         raise RequestError(422, "this Idempotency-Key was used before, for other feedback") from None
     if not given.was_there:
@@ -107,5 +109,5 @@ async def give(
         "feedback": given.number,
         "was_there": given.was_there,
         "learns_after": hall.settings.learn_after,
-        "version": (await from_database(heads.head, asked.user)).version,
+        "version": version,
     }

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.feedback.database import FeedbackDatabase, UnknownVersionError
 from serving.server.errors import RequestError
-from serving.server.hall import Hall, from_database
+from serving.server.hall import Hall
 from serving.server.routes.fields import Text, User, Whole
 
 router = APIRouter(tags=["feedback"])
@@ -34,7 +34,7 @@ async def describe(user: Named, request: Request) -> dict[str, Any]:
     """For each ranker the user taught: how much feedback there is, which version scores, and which are kept."""
     hall, database = _kept(request)
     bases = {name: each.base_sha256 for name, each in hall.heads.items()}
-    rankers = await from_database(database.describe, user, bases)
+    rankers = await hall.from_database(database.describe, user, bases)
     if not rankers:
         raise RequestError(404, "nothing is kept of this user")
     return {"user": user, "learns_after": hall.settings.learn_after, "rankers": rankers}
@@ -46,7 +46,7 @@ async def roll_back(user: Named, asked: VersionRequest, request: Request) -> dic
     hall, database = _kept(request)
     heads = hall.heads_of(hall.named("rerank", next(iter(hall.heads), None) if asked.model is None else asked.model))
     try:
-        await from_database(database.roll_back, heads.of(user), asked.version)
+        await hall.from_database(database.roll_back, heads.of(user), asked.version)
     except UnknownVersionError:
         raise RequestError(404, f"version {asked.version} of this user's head is not kept") from None
     return await describe(user, request)
@@ -56,7 +56,7 @@ async def roll_back(user: Named, asked: VersionRequest, request: Request) -> dic
 async def forget(user: Named, request: Request) -> dict[str, Any]:
     """Delete all that is kept of a user: feedback, heads and their versions, for all rankers."""
     hall, database = _kept(request)
-    counts = await from_database(database.forget, user)
+    counts = await hall.from_database(database.forget, user)
     for heads in hall.heads.values():
         heads.forget(user)
     return {"user": user, "deleted": counts}

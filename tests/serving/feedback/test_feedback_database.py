@@ -1,6 +1,8 @@
 """The database of feedback, in SQLite and in PostgreSQL: what it keeps, who may train, and what it forgets."""
 
 import json
+import socket
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -41,6 +43,50 @@ def leased(database: FeedbackDatabase, least: int = 1, seconds: float = 60) -> L
     lease = database.lease(BASES, least, seconds)
     assert lease is not None
     return lease
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that accepts connections, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_postgresql_that_says_nothing_is_given_up(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg")
+    monkeypatch.setattr("serving.feedback.database._CONNECTING", 2)
+    with pytest.raises(ConfigError, match=r"cannot be opened: .*timeout"):
+        FeedbackDatabase(f"postgresql://tests@127.0.0.1:{silent}/feedback")
+
+
+def test_a_statement_of_postgresql_has_a_limit_that_the_url_may_change(postgres: str) -> None:
+    def limits(url: str) -> tuple[str, str]:
+        database = FeedbackDatabase(url)
+        with database._reading() as connection:
+            found = [connection.execute(sa.text(f"SHOW {each}")).scalar_one() for each in LIMITS]
+        database.close()
+        return tuple(found)
+
+    LIMITS = ("statement_timeout", "tcp_user_timeout")
+    assert limits(postgres) == ("10s", "10s")
+    assert limits(f"{postgres}?connect_timeout=9")[0] == "10s"
+
+
+def test_a_thread_that_waits_for_postgresql_ends_when_the_database_is_closed(postgres: str) -> None:
+    database = FeedbackDatabase(postgres)
+    waits = threading.Event()
+
+    def wait() -> None:
+        with database._reading() as connection:
+            waits.set()
+            connection.execute(sa.text("SELECT pg_sleep(9)"))
+
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(wait)
+        assert waits.wait(30)
+        database.close()
+        with pytest.raises(sa.exc.OperationalError, match="closed"):
+            waiting.result(5)
 
 
 def test_feedback_is_numbered_and_comes_back_as_it_was_given(connect: Connect) -> None:

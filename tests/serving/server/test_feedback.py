@@ -5,6 +5,7 @@ import json
 import math
 import re
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -297,6 +298,53 @@ def test_a_database_that_does_not_answer_is_a_503(hall: Hall, path: str, monkeyp
     method = "GET" if "users" in path else "POST"
     answer = ask(hall, lambda client: client.request(method, path, **({} if method == "GET" else {"json": body})))
     assert answer.status_code == 503 and "secret" not in answer.text and answer.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize("path", ["/v1/feedback", "/v1/rerank", "/v1/users/ana"])
+def test_a_database_that_is_silent_is_a_503(
+    reranker: Reranker, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall = taught(reranker, tmp_path / "feedback.sqlite", timeout=0.2)
+    speaks = threading.Event()
+    for name in ("version", "describe"):
+        monkeypatch.setattr(hall.database, name, lambda *arguments: speaks.wait(20))
+
+    async def talk(client: httpx.AsyncClient) -> httpx.Response:
+        method, body = ("GET", {}) if "users" in path else ("POST", {"json": {**PICK, "documents": ["a"]}})
+        answer = await client.request(method, path, **body)
+        speaks.set()
+        return answer
+
+    answer = ask(hall, talk)
+    assert answer.status_code == 503 and "database" in answer.text and answer.headers["retry-after"] == "2"
+
+
+def test_feedback_that_is_answered_with_an_error_is_not_kept(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise OperationalError("SELECT secret", {}, Exception("is locked"))
+
+    monkeypatch.setattr(hall.database, "version", fail)
+    assert post(hall, "/v1/feedback", PICK).status_code == 503
+    assert hall.database is not None and hall.database.feedback("tiny", "ana", 9) == []
+
+
+def test_feedback_that_is_kept_is_answered_whatever_becomes_of_the_database_then(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hall.database is not None
+    add = hall.database.add
+
+    def fail(*arguments: Any) -> Any:
+        raise OperationalError("SELECT secret", {}, Exception("is locked"))
+
+    def add_last(*arguments: Any) -> Any:
+        given = add(*arguments)
+        monkeypatch.setattr(hall.database, "version", fail)
+        return given
+
+    monkeypatch.setattr(hall.database, "add", add_last)
+    answer = post(hall, "/v1/feedback", PICK)
+    assert answer.status_code == 200 and answer.json()["feedback"] == 1
 
 
 def test_a_training_that_fails_is_logged_and_others_go_on(
