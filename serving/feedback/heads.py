@@ -43,7 +43,7 @@ class Heads:
         self._rankers = PersonalRankers(base)
         self._known: OrderedDict[str, tuple[str, int]] = OrderedDict()
         """The id and the number of the version of each user that is in memory."""
-        self._lock = threading.Lock()
+        self._lock, self._num_forgotten = threading.Lock(), 0
 
     @property
     def base_sha256(self) -> str:
@@ -60,24 +60,28 @@ class Heads:
         Raises:
             SQLAlchemyError: If the database does not answer.
         """
-        version = self._database.version(self.of(user))
-        with self._lock:
-            if version is None:
-                self._forget(user)
+        while True:
+            num_forgotten = self._num_forgotten
+            version = self._database.version(self.of(user))
+            with self._lock:
+                if version is None:
+                    self._forget(user)
+                    return self.base
+                if version in self._known.get(user, ()):
+                    self._known.move_to_end(user)
+                    return Head(self._known[user][1], self._rankers.ranker(user))
+            if (found := self._database.weights(version)) is None:  # the user was forgotten in this moment
                 return self.base
-            if version in self._known.get(user, ()):
+            number, weights = found
+            with self._lock:
+                if num_forgotten != self._num_forgotten:  # maybe this user, after the weights were read
+                    continue
+                self._rankers.restore(user, weights)
+                self._known[user] = version, number
                 self._known.move_to_end(user)
-                return Head(self._known[user][1], self._rankers.ranker(user))
-        if (found := self._database.weights(version)) is None:  # the user was forgotten in this moment
-            return self.base
-        number, weights = found
-        with self._lock:
-            self._rankers.restore(user, weights)
-            self._known[user] = version, number
-            self._known.move_to_end(user)
-            while len(self._known) > self._most:
-                self._forget(next(iter(self._known)))
-            return Head(number, self._rankers.ranker(user))
+                while len(self._known) > self._most:
+                    self._forget(next(iter(self._known)))
+                return Head(number, self._rankers.ranker(user))
 
     @property
     def base(self) -> Head:
@@ -85,8 +89,9 @@ class Heads:
         return Head(0, self._base)
 
     def forget(self, user: str) -> None:
-        """Drop a user's head from memory."""
+        """Drop a user's head from memory, once the database has deleted it."""
         with self._lock:
+            self._num_forgotten += 1
             self._forget(user)
 
     def _forget(self, user: str) -> None:

@@ -1,24 +1,30 @@
 """Batcher: does together, in a thread, what several requests ask for at the same time."""
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from serving.server.errors import RequestError, overloaded
+
+logger = logging.getLogger("serving")
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-class _Waiting(NamedTuple, Generic[Q, A]):
+@dataclass(eq=False)
+class _Waiting(Generic[Q, A]):
     question: Q
     size: int
     deadline: float
     answer: "asyncio.Future[A]"
+    is_queued: bool = True
 
 
 class Batcher(Generic[Q, A]):
@@ -60,7 +66,8 @@ class Batcher(Generic[Q, A]):
         """The answer to a question.
 
         Raises:
-            RequestError: 429 if too much is waiting, 503 if the server is shutting down, 504 if it took too long.
+            RequestError: 429 if too much is waiting, 500 if the batch failed in another place than `work`, 503 if the
+                server is shutting down, 504 if it took too long.
             Exception: What `work` raised for this question.
         """
         if self._closing:
@@ -79,6 +86,10 @@ class Batcher(Generic[Q, A]):
                 return await waiting.answer
         except TimeoutError:
             raise RequestError(504, f"no answer within {self._timeout:g} s") from None
+        finally:
+            if waiting.is_queued:  # nobody waits for it any more, so others may have its room
+                self._queue.remove(waiting)
+                self.size -= waiting.size
 
     async def borrow(self, work: Callable[[], B]) -> B:
         """What a function returns that the thread calls between two batches."""
@@ -102,15 +113,23 @@ class Batcher(Generic[Q, A]):
                 # What waited while the thread worked has waited long enough; what came to an idle one waits a little.
                 if not self._closing:
                     await asyncio.sleep(self._seconds)
-            if batch := self._next():
-                await self._answer(batch)
+            batch = self._next()
+            try:
+                if batch:
+                    await self._answer(batch)
+            except Exception:  # the only task, which later questions need too
+                logger.exception("a batch failed", extra={"fields": {"event": "batch_failure"}})
+                for each in batch:
+                    if not each.answer.done():
+                        each.answer.set_exception(RequestError(500, "the server failed; its log has the reason"))
 
     def _next(self) -> list[_Waiting[Q, A]]:
-        """The next batch; leaves out questions that nobody waits for any more."""
+        """The next batch."""
         batch: list[_Waiting[Q, A]] = []
         size = 0
         while self._queue and (not batch or size + self._queue[0].size <= self._largest):
             waiting = self._queue.popleft()
+            waiting.is_queued = False
             self.size -= waiting.size
             if not waiting.answer.done():
                 batch.append(waiting)

@@ -69,6 +69,22 @@ def test_no_more_heads_are_in_memory_than_may_be_and_the_others_are_read_again(d
     heads.forget("nobody")
 
 
+def test_a_head_that_is_forgotten_while_it_is_read_does_not_return_to_memory(
+    database: FeedbackDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads, read = Heads("r", build(), database), database.weights
+    teach(database, heads, "ana", seed=1)
+
+    def weights(version: str) -> Any:
+        found = read(version)
+        database.forget("ana")
+        heads.forget("ana")
+        return found
+
+    monkeypatch.setattr(database, "weights", weights)
+    assert heads.head("ana").version == 0 and not heads._rankers.users
+
+
 def test_heads_of_another_base_are_not_used(database: FeedbackDatabase) -> None:
     before = Heads("r", build(), database)
     teach(database, before, "ana", seed=1)

@@ -114,6 +114,43 @@ def test_a_question_that_is_given_up_is_not_worked_on() -> None:
     assert work.batches == [[0]]
 
 
+def test_a_question_that_is_given_up_leaves_its_room_to_others() -> None:
+    work = Doubler()
+
+    async def run() -> list[int]:
+        batcher = Batcher(work, **{**USUAL, "seconds": 0.0})
+        first = asyncio.create_task(batcher.ask(0))
+        await asyncio.to_thread(work.begun.wait)
+        given_up = asyncio.create_task(batcher.ask(1, size=8))
+        await asyncio.sleep(0)
+        assert batcher.size == 8
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        assert batcher.size == 0
+        other = asyncio.create_task(batcher.ask(2, size=8))
+        await asyncio.sleep(0)
+        work.go.set()
+        answers = [await first, await other]
+        assert batcher.size == 0
+        await batcher.close()
+        return answers
+
+    assert asyncio.run(run()) == [0, 4]
+    assert work.batches == [[0], [2]]
+
+
+def test_a_batch_that_fails_beside_its_work_does_not_end_the_batcher(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> list[Any]:
+        batcher = Batcher(lambda numbers: [] if 13 in numbers else list(numbers), **{**USUAL, "timeout": 5.0})
+        answers = [(await asyncio.gather(batcher.ask(number), return_exceptions=True))[0] for number in (13, 2)]
+        await batcher.close()
+        return answers
+
+    failed, two = asyncio.run(run())
+    assert isinstance(failed, RequestError) and failed.status == 500 and two == 2
+    assert "a batch failed" in caplog.text and "shorter" in caplog.text
+
+
 def test_a_server_that_ends_answers_what_waits_and_takes_no_more() -> None:
     work = Doubler()
 
