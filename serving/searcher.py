@@ -120,6 +120,12 @@ class Searcher:
             for found in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
 
+    def is_cut(self, query: str) -> bool:
+        """Whether a query is longer than the ranker reads, so that its end does not count."""
+        before = self.ranker.num_cut
+        self.ranker.tokenize([query])
+        return self.ranker.num_cut > before
+
     def search(
         self, vectors: Float[Tensor, "Q E"], k: int, *, distributed: bool = False
     ) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:

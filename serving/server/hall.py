@@ -32,6 +32,7 @@ logger = logging.getLogger("serving")
 
 T = TypeVar("T")
 
+LONG_QUERY = "the query was longer than the ranker reads, and was cut"
 NOT_A_NUMBER = "the ranker gave a score that is not a number"
 
 
@@ -66,6 +67,13 @@ class SearchQuestion(NamedTuple):
 
     query: str
     top_k: int
+
+
+class Searched(NamedTuple):
+    """The best candidates of a pool, best first, and what was cut, in words."""
+
+    candidates: list[FoundCandidate]
+    warnings: list[str]
 
 
 class RouteQuestion(NamedTuple):
@@ -105,7 +113,7 @@ class Hall:
         self._chooses: dict[str, Score] = {}
         self._locks: dict[str, AbstractContextManager[Any]] = {}
         self._rerank: dict[str, Batcher[RerankQuestion, Reranked]] = {}
-        self._search: dict[tuple[str, str], Batcher[SearchQuestion, list[FoundCandidate]]] = {}
+        self._search: dict[tuple[str, str], Batcher[SearchQuestion, Searched]] = {}
         self._route: dict[str, Batcher[RouteQuestion, list[ModelChoice]]] = {}
 
     def add_reranker(self, name: str, reranker: Reranker) -> None:
@@ -238,7 +246,7 @@ class Hall:
 
         return await self._rerank[name].borrow(alone)
 
-    async def search(self, name: str, pool: str | None, question: SearchQuestion) -> tuple[str, list[FoundCandidate]]:
+    async def search(self, name: str, pool: str | None, question: SearchQuestion) -> tuple[str, Searched]:
         """The best candidates of a pool, with the pool's name."""
         pools = self.searchers[name]
         pool = pool or next(iter(pools))
@@ -339,11 +347,14 @@ def _with_scores(scores: list[float], num_tokens: int, warnings: list[str]) -> R
     return Reranked(scores, num_tokens, warnings)
 
 
-def _searched(searcher: Searcher, asked: Sequence[SearchQuestion]) -> list[list[FoundCandidate]]:
+def _searched(searcher: Searcher, asked: Sequence[SearchQuestion]) -> list[Searched]:
     found = searcher.rank([each.query for each in asked], max(each.top_k for each in asked))
     if not all(math.isfinite(candidate.score) for candidates in found for candidate in candidates):
         raise RequestError(500, NOT_A_NUMBER)
-    return [candidates[: each.top_k] for candidates, each in zip(found, asked, strict=True)]
+    return [
+        Searched(candidates[: each.top_k], [LONG_QUERY] if searcher.is_cut(each.query) else [])
+        for candidates, each in zip(found, asked, strict=True)
+    ]
 
 
 def _routed(router: ModelRouter, asked: Sequence[RouteQuestion]) -> list[list[ModelChoice]]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.server.errors import RequestError
 from serving.server.hall import Hall, SearchQuestion
-from serving.server.routes.fields import Text, User, Whole
+from serving.server.routes.fields import Flag, Text, User, Whole
 
 router = APIRouter(tags=["search"])
 
@@ -30,7 +30,7 @@ class SearchRequest(BaseModel):
     model: Text | None = None
     pool: Text | None = None
     top_k: Annotated[Whole, Field(ge=1)] = 10
-    return_documents: bool = True
+    return_documents: Flag = True
     user: User | None = None
 
 
@@ -50,7 +50,8 @@ async def search(asked: SearchRequest, request: Request) -> dict[str, Any]:
         other = "search without user, then send what was found to /v1/rerank with it"
         raise RequestError(400, f"{name} searches alike for all users: {other}")
     pool, found = await hall.search(name, asked.pool, SearchQuestion(asked.query, asked.top_k))
-    results: list[dict[str, Any]] = [{"id": each.id, "score": each.score} for each in found]
-    for result, each in zip(results if asked.return_documents else (), found, strict=False):
+    results: list[dict[str, Any]] = [{"id": each.id, "score": each.score} for each in found.candidates]
+    for result, each in zip(results if asked.return_documents else (), found.candidates, strict=False):
         result["document"] = {"text": each.text}
-    return {"id": request.state.request_id, "model": name, "pool": pool, "results": results}
+    answer = {"id": request.state.request_id, "model": name, "pool": pool, "results": results}
+    return answer | ({"meta": {"warnings": found.warnings}} if found.warnings else {})

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -9,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from serving.feedback.database import FeedbackDatabase
 from serving.reranker import Asked, Reading, Reranker
 from serving.server.app import create_app
 from serving.server.hall import Hall
+from serving.server.learner import Learner
 from serving.server.settings import Settings
 
 T = TypeVar("T")
@@ -38,6 +42,21 @@ def hall_of(reranker: Reranker | None = None, **settings: Any) -> Hall:
         hall.add_reranker("tiny", reranker)
     hall.is_ready = True
     return hall
+
+
+def taught(reranker: Reranker, where: str | Path, **settings: Any) -> Hall:
+    """A hall whose users can teach its ranker."""
+    hall = hall_of(reranker, **settings)
+    hall.keep_feedback(FeedbackDatabase(where))
+    return hall
+
+
+async def train(hall: Hall) -> None:
+    """Train all heads for which there is enough feedback now."""
+    learner = Learner(hall, lambda: ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)))
+    learner.prepare()
+    await learner.learn_all()
+    await learner.close()
 
 
 def ask(hall: Hall, talk: Callable[[httpx.AsyncClient], Awaitable[T]], **options: Any) -> T:

@@ -13,7 +13,7 @@ import httpx2
 import openai
 import pytest
 import torch
-from halls import Scored, ask, hall_of
+from halls import DOCUMENTS, Scored, ask, hall_of, taught, train
 
 from features.generators.transformers import TransformersGenerator
 from language_models.language_model import LanguageModel
@@ -21,6 +21,7 @@ from rankers.checkpoint import save_pretrained
 from rankers.language_ranker.point_ranker import PointRanker
 from serving.chat.best_of import Answer, BestOf
 from serving.chat.endpoint import Endpoint
+from serving.feedback.database import FeedbackDatabase
 from serving.reranker import Reranker
 from serving.server.app import create_app
 from serving.server.chats.sampling import FairLock
@@ -187,6 +188,55 @@ def test_the_ranker_that_chooses_depends_on_the_user(best_of: BestOf, monkeypatc
 
     order = offline(best_of, seed=7).candidates
     assert ask(hall, run) == [order[0].text, order[-1].text]
+
+
+async def teach(client: httpx.AsyncClient, hall: Hall, picked: int) -> None:
+    """Let ana pick one document five times, and learn from it."""
+    body = {"user": "ana", "query": CHAT[0]["content"], "candidates": DOCUMENTS[:4], "picked": picked}
+    for _ in range(5):
+        assert (await client.post("/v1/feedback", json=body)).status_code == 200
+    await train(hall)
+    (kept,) = (await client.get("/v1/users/ana")).json()["rankers"]
+    assert (kept["version"], kept["last_training"]["outcome"]) == (1, "a new head")
+
+
+def test_a_head_that_a_user_has_taught_chooses_the_responses_to_the_user(best_of: BestOf, tmp_path: Path) -> None:
+    reranker = Reranker(best_of.ranker, best_of.generator)
+    worst = reranker.rank(CHAT[0]["content"], DOCUMENTS[:4])[-1].index
+    hall = chat_hall(best_of)
+    hall.add_reranker("tiny", reranker)
+    hall.keep_feedback(FeedbackDatabase(tmp_path / "feedback.sqlite"))
+    base = [(each.number, each.score) for each in offline(best_of, seed=7).candidates]
+
+    def by_head() -> list[tuple[int, float]]:
+        begun, batch = best_of.begin(best_of.question(CHAT, seed=7)), best_of.generator.growing_batch()
+        sampled = batch.add(begun.prompt, range(begun.num_candidates))
+        while not sampled.has_ended:
+            batch.advance()
+        score = hall.heads["tiny"].head("ana").score
+        answer = best_of.rank(begun.generator.generated(begun.task, sampled), 0.0, score)
+        return [(each.number, each.score) for each in answer.candidates]
+
+    async def run(client: httpx.AsyncClient) -> None:
+        async def chat(user: str | None) -> list[tuple[int, float]]:
+            body = {"messages": CHAT, "seed": 7, "return_candidates": True, "user": user}
+            found = (await client.post(PATH, json=body)).json()["ranking"]
+            assert found["chosen"] == found["candidates"][0]["index"]
+            return [(each["index"], each["score"]) for each in found["candidates"]]
+
+        assert await chat("ana") == base
+        await teach(client, hall, worst)
+        mine = await chat("ana")
+        assert mine == by_head() and dict(mine) != dict(base)
+        assert await chat(None) == await chat("ben") == base
+        await client.patch("/v1/users/ana", json={"version": 0})
+        assert await chat("ana") == base
+        await client.patch("/v1/users/ana", json={"version": 1})
+        assert await chat("ana") == mine
+        await client.delete("/v1/users/ana")
+        assert await chat("ana") == base
+
+    ask(hall, run)
 
 
 def test_a_client_that_leaves_is_sampled_for_no_longer(best_of: BestOf) -> None:
@@ -396,6 +446,37 @@ def test_a_ranker_of_texts_chooses_among_the_responses_of_an_endpoint(model_serv
     assert [each["n"] for each, _ in ModelServer.asked] == [4, 1, 1, 10, 1]
     assert len({each["seed"] for each, _ in ModelServer.asked}) == 4
     assert bad.status_code == 400 and "no such chat" in bad.json()["error"]["message"]
+
+
+def test_a_head_that_a_user_has_taught_chooses_among_the_responses_of_an_endpoint(
+    model_server: str, reranker: Reranker, tmp_path: Path
+) -> None:
+    hall = taught(reranker, tmp_path / "feedback.sqlite")
+    hall.add_endpoint_chat("tiny", Endpoint(model_server, "big-model"))
+    worst = reranker.rank(CHAT[0]["content"], DOCUMENTS[:4])[-1].index
+
+    async def run(client: httpx.AsyncClient) -> None:
+        async def chat(user: str | None) -> dict[str, float]:
+            ModelServer.asked.clear()  # so that it has all its texts again
+            body = {"messages": CHAT, "candidates": 4, "return_candidates": True, "user": user}
+            found = (await client.post(PATH, json=body)).json()["ranking"]["candidates"]
+            return {each["text"]: each["score"] for each in found if each["text"]}
+
+        async def reranked(user: str | None) -> dict[str, float]:
+            texts = [text for text in ModelServer.texts if text]
+            body = {"query": CHAT[0]["content"], "documents": texts, "raw_scores": True, "user": user}
+            found = (await client.post("/v1/rerank", json=body)).json()
+            assert found["meta"].get("personal") == (None if user is None else {"version": 1})
+            return {texts[each["index"]]: each["relevance_score"] for each in found["results"]}
+
+        base = await chat("ana")
+        await teach(client, hall, worst)
+        mine = await chat("ana")
+        assert mine == await reranked("ana") != base
+        assert list(mine) == sorted(mine, key=lambda text: -mine[text])
+        assert await chat(None) == await reranked(None) == base
+
+    ask(hall, run)
 
 
 def test_an_endpoint_that_refuses_several_responses_is_asked_for_one_at_a_time(

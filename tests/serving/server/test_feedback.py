@@ -7,32 +7,23 @@ import re
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
-from halls import DOCUMENTS, Scored, ask, hall_of, post
+from halls import DOCUMENTS, Scored, ask, hall_of, post, taught, train
 from sqlalchemy.exc import OperationalError
 
 from language_models.encoder import Encoder
 from language_models.language_model import LanguageModel
 from rankers.language_ranker.list_ranker import ListRanker
 from rankers.language_ranker.point_ranker import PointRanker
-from serving.feedback.database import FeedbackDatabase
 from serving.reranker import Reranker
 from serving.server.hall import Hall
-from serving.server.learner import Learner
 
 PICK: dict[str, Any] = {"user": "ana", "query": "sort", "candidates": DOCUMENTS[:4], "picked": 3}
-
-
-def taught(reranker: Reranker, where: str | Path, **settings: Any) -> Hall:
-    hall = hall_of(reranker, **settings)
-    hall.keep_feedback(FeedbackDatabase(where))
-    return hall
 
 
 @pytest.fixture
@@ -40,13 +31,6 @@ def hall(reranker: Reranker, tmp_path: Path) -> Hall:
     hall = taught(reranker, tmp_path / "feedback.sqlite", learn_after=5, max_documents=20)
     hall.add_reranker("unteachable", Scored(lambda asked: [0.0] * len(asked.documents)))
     return hall
-
-
-async def train(hall: Hall) -> None:
-    learner = Learner(hall, lambda: ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)))
-    learner.prepare()
-    await learner.learn_all()
-    await learner.close()
 
 
 async def rerank(client: httpx.AsyncClient, user: str | None = None) -> dict[str, Any]:

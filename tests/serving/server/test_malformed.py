@@ -15,6 +15,7 @@ from rankers.language_ranker.point_ranker import PointRanker
 from serving.chat.best_of import BestOf
 from serving.model_router import ModelRouter, RoutedModel
 from serving.reranker import Reranker
+from serving.searcher import Searcher
 from serving.server.hall import Hall
 
 KEY = "a key of sixteen letters or more"
@@ -90,10 +91,22 @@ BODIES: list[tuple[str, Any, int]] = [
     (TEXTS, {**TEI, "texts": ["a"] * 21}, 422),
     (TEXTS, {**TEI, "texts": ["open " * 100]}, 413),
     (TEXTS, {**TEI, "truncation_direction": "Left"}, 422),
-    (FIND, SEARCH, 404),
     (FIND, {}, 400),
+    (FIND, {**SEARCH, "query": ""}, 400),
+    (FIND, {**SEARCH, "query": " \n\t "}, 400),
+    (FIND, {**SEARCH, "query": ["open"]}, 400),
+    (FIND, {**SEARCH, "query": "\ud800"}, 400),
+    (FIND, {**SEARCH, "model": "tiny"}, 404),
+    (FIND, {**SEARCH, "pool": "../own"}, 404),
     (FIND, {**SEARCH, "top_k": 0}, 400),
     (FIND, {**SEARCH, "top_k": "3"}, 400),
+    (FIND, {**SEARCH, "top_k": True}, 400),
+    (FIND, {**SEARCH, "top_k": 21}, 413),
+    (FIND, {**SEARCH, "top_k": 10**30}, 413),
+    (FIND, {**SEARCH, "user": "ana"}, 400),
+    (FIND, {**SEARCH, "user": ""}, 400),
+    (FIND, {**SEARCH, "return_documents": "yes"}, 400),
+    (FIND, {**SEARCH, "return_documents": 1}, 400),
     (ROUTE, {}, 400),
     (ROUTE, {"query": "a", "messages": []}, 400),
     (ROUTE, {"messages": [{"role": "system", "content": "a"}]}, 400),
@@ -191,11 +204,12 @@ class Untrained(ModelRouter):
 
 
 @pytest.fixture
-def hall(reranker: Reranker, chat_llama: Path) -> Hall:
+def hall(reranker: Reranker, chat_llama: Path, searcher: Searcher) -> Hall:
     hall = hall_of(reranker, api_key=KEY, max_documents=20, max_body=250_000, max_candidates=8)
     generator = TransformersGenerator(model=str(chat_llama), depths=[0.5], num_responses=3, dtype="float32")
     hall.add_chat("writer", BestOf(PointRanker(feature_dim=32), generator))
     hall.add_router("router", Untrained())
+    hall.add_searcher("finder", "own", searcher)
     return hall
 
 
@@ -229,7 +243,7 @@ def test_every_malformed_body_gets_the_right_code_in_the_form_of_its_route(
         for path, body, _ in BODIES:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             found.append(await client.post(path, content=content))
-        for path, body in ((V1, GOOD), (SAY, CHAT)):
+        for path, body in ((V1, GOOD), (SAY, CHAT), (FIND, SEARCH)):
             good = await client.post(path, json=body)
             assert good.status_code == 200, "the server still answers"
         return found
@@ -258,6 +272,24 @@ def test_every_malformed_request_is_refused_before_a_route_sees_it(hall: Hall) -
         assert answer.status_code == status, told
         assert is_in_form(path, status, answer), told
         assert not leaks(answer.text), told
+
+
+def test_a_search_that_is_refused_is_told_why(hall: Hall) -> None:
+    told = [
+        ({"query": " "}, "the query is empty"),
+        ({"query": "open", "top_k": 21}, "top_k is 21; the most are 20"),
+        ({"query": "open", "user": "ana"}, "finder searches alike for all users: search without user, then send"),
+        ({"query": "open", "pool": "other"}, "finder has no pool 'other'; there are: own"),
+        ({"query": "open", "model": "tiny"}, "no ranker 'tiny' that can search; there are: finder"),
+    ]
+
+    async def talk(client: httpx.AsyncClient) -> list[str]:
+        return [(await client.post(FIND, json=body)).json()["error"]["message"] for body, _ in told]
+
+    found = ask(hall, talk, headers={"authorization": f"Bearer {KEY}"})
+    assert [message[: len(start)] for message, (_, start) in zip(found, told, strict=True)] == [
+        start for _, start in told
+    ]
 
 
 def test_a_wrong_field_is_named_with_its_place(hall: Hall) -> None:

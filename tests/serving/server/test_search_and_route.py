@@ -7,11 +7,9 @@ import httpx
 import pytest
 import torch
 from halls import ask, hall_of, post
-from pools import DIM
 
 from language_models.backbone import Backbone
 from language_models.encoder import Encoder
-from rankers.lranker.lranker import LRanker
 from rankers.routers.router_bert import RouterBERT
 from rankers.routers.router_knn import RouterKNN
 from ranking.stores.candidate_pool import CandidatePool
@@ -20,16 +18,6 @@ from serving.reranker import Reranker
 from serving.searcher import Searcher
 
 QUERIES = ["open the file", "sort a list", "read the value of a key", "close"]
-
-
-@pytest.fixture
-def searcher(tiny_bert: Path, pool: CandidatePool) -> Searcher:
-    torch.manual_seed(0)
-    options = {"template": "the value of {query} <|embedding|> key", "max_length": 64}
-    backbone = Backbone(model=str(tiny_bert), dtype="float32")
-    ranker = LRanker(DIM, backbone, aggregator={"name": "kmeans", "num_centroids": 4}, **options)
-    ranker.configure_model()
-    return Searcher(ranker, pool)
 
 
 def test_search_finds_what_the_searcher_finds(searcher: Searcher, pool: CandidatePool) -> None:
@@ -62,6 +50,19 @@ def test_searches_that_run_together_find_what_they_find_alone(searcher: Searcher
     found = [answer.json()["results"] for answer in ask(hall, talk)]
     assert [[each["id"] for each in results] for results in found] == expected
     assert len(found[3]) == 200 and "document" not in found[0][0]
+
+
+def test_a_query_that_is_cut_is_said(searcher: Searcher) -> None:
+    hall = hall_of()
+    hall.add_searcher("tiny", "own", searcher)
+
+    async def talk(client: httpx.AsyncClient) -> list[httpx.Response]:
+        queries = ["sort " * 100, QUERIES[0]]
+        return await asyncio.gather(*(client.post("/v1/search", json={"query": query}) for query in queries))
+
+    long, short = (answer.json() for answer in ask(hall, talk))
+    assert long["meta"]["warnings"] == ["the query was longer than the ranker reads, and was cut"]
+    assert len(long["results"]) == 10 and "meta" not in short
 
 
 def test_a_pool_is_named_and_an_unknown_one_is_told(searcher: Searcher) -> None:
