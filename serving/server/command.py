@@ -106,10 +106,14 @@ def serve(chosen: argparse.Namespace) -> int:
         cure = f"set {KEY}, or --api-key-file, or listen on 127.0.0.1"
         raise ConfigError("--host", f"{chosen.host} lets other machines in, and there is no API key.", cure=cure)
     if (chosen.endpoint is None) != (chosen.endpoint_model is None):
-        raise ConfigError("--endpoint", "needs --endpoint-model, and the other way round.")
+        cure = "give both, such as --endpoint http://localhost:9000/v1 --endpoint-model NAME, or neither"
+        raise ConfigError("--endpoint", "needs --endpoint-model, and the other way round.", cure=cure)
     endpoint = None
     if chosen.endpoint is not None:
         key = os.environ.get(ENDPOINT_KEY, "").strip() or None
+        if key is not None and not _is_sendable(key):
+            problem = "holds more than printable ASCII, which no header can."
+            raise ConfigError(ENDPOINT_KEY, problem, cure=f"export {ENDPOINT_KEY}=..., the key as its owner gave it")
         endpoint = Endpoint(chosen.endpoint, chosen.endpoint_model, key, settings.chat_timeout)
     set_up_logs()
     slices = Slices.of_launch()
@@ -171,12 +175,15 @@ def serve(chosen: argparse.Namespace) -> int:
 
 
 def _chosen(chosen: argparse.Namespace) -> dict[str, Any]:
+    default = Settings()
     for name in _NUMBERS:
         least, value = 0 if name in ("num_remembered", "batch_seconds") else 1, getattr(chosen, name)
+        option = f"--{name.replace('_', '-')}"
+        cure = f"give another number, or leave {option} out for {getattr(default, name):g}"
         if not math.isfinite(value):
-            raise ConfigError(f"--{name.replace('_', '-')}", f"has to be a finite number, got {value}.")
+            raise ConfigError(option, f"has to be a finite number, got {value}.", cure=cure)
         if value < least:
-            raise ConfigError(f"--{name.replace('_', '-')}", f"has to be {least} or more.")
+            raise ConfigError(option, f"has to be {least} or more, got {value:g}.", cure=cure)
     return {name: getattr(chosen, name) for name in (*_NUMBERS, "log_texts")}
 
 
@@ -184,11 +191,19 @@ def _key(file: Path | None) -> str | None:
     """The API key; from a file or the environment, because other users see a process's arguments."""
     try:
         key = os.environ.get(KEY) if file is None else file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(str(file), f"cannot be read: {error.strerror}.", cure="give a file with the key") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise ConfigError(str(file), f"cannot be read: {reason}.", cure="give a file with the key") from error
     if key is None:
         return None
-    if len(key.strip()) < _SHORTEST_KEY:
-        cure = "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+    key, cure = key.strip(), "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+    if len(key) < _SHORTEST_KEY:
         raise ConfigError("API key", f"has fewer than {_SHORTEST_KEY} characters.", cure=cure)
-    return key.strip()
+    if not _is_sendable(key):  # clients encode other letters in different ways
+        raise ConfigError("API key", "holds more than printable ASCII.", cure=cure)
+    return key
+
+
+def _is_sendable(key: str) -> bool:
+    """Whether every client sends a key as the same bytes."""
+    return key.isascii() and key.isprintable()

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.server.address import is_loopback
 from serving.server.errors import RequestError, error_body, status_of
 from serving.server.hall import Hall
 
@@ -19,7 +20,6 @@ logger = logging.getLogger("serving")
 OPEN = frozenset({"/", "/page.css", "/page.js", "/health", "/ready", "/docs", "/openapi.json"})
 """Paths that need no key: whether the server is there, and pages without data, which browsers ask for without one."""
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 
 
@@ -67,7 +67,7 @@ class Gate:
         if self._key is None:
             # Otherwise a page on any site could reach this server under a name that leads to this machine.
             host = re.sub(r":\d*$", "", headers.get("host", "localhost"))
-            if host not in _LOOPBACK:
+            if not is_loopback(host.removeprefix("[").removesuffix("]")):
                 raise RequestError(403, "without an API key only this machine is served, as localhost or 127.0.0.1")
         elif path not in OPEN:
             kind, _, key = headers.get("authorization", "").partition(" ")

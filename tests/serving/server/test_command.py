@@ -78,7 +78,30 @@ def test_mistakes_are_told_before_anything_is_loaded(
     short = tmp_path / "short"
     short.write_text("letters")
     assert main([each.format(folder=folder, short=short) for each in arguments]) == 1
-    assert message in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert message in told and "What to do: " in told
+
+
+@pytest.mark.parametrize("key", ["a key with the letter ж", "a key with a\u00a0 blank", "a key with\x07 a bell"])
+def test_keys_that_clients_send_in_different_ways_are_refused(
+    folder: Path, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key").write_text(key, encoding="utf-8")
+    assert main([str(folder), "--api-key-file", str(tmp_path / "key")]) == 1
+    told = capsys.readouterr().err
+    assert "API key: holds more than printable ASCII" in told and "What to do: " in told and key not in told
+    monkeypatch.setenv("RANKERS_ENDPOINT_KEY", key)
+    assert main([str(folder), "--endpoint", "http://localhost:9/v1", "--endpoint-model", "big"]) == 1
+    told = capsys.readouterr().err
+    assert "RANKERS_ENDPOINT_KEY: holds more than printable ASCII" in told and "What to do: " in told
+
+
+def test_a_file_of_the_key_that_is_no_text_is_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key").write_bytes(b"\xff\xfe" * 20)
+    assert main([str(folder), "--api-key-file", str(tmp_path / "key")]) == 1
+    assert "cannot be read: it is no text in UTF-8" in capsys.readouterr().err
 
 
 def test_a_taken_port_is_told_before_anything_is_loaded(

@@ -45,12 +45,12 @@ def test_a_server_that_loads_lists_nothing_yet(reranker: Reranker, path: str) ->
     assert answer.json()["error"]["type"] == "server_error"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", ""])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.0.2.1", ""])
 def test_without_a_key_only_this_machine_is_served(reranker: Reranker, host: str) -> None:
     """A page on another site whose name leads to 127.0.0.1 would send its own name as host."""
     answer = post(hall_of(reranker), "/v1/rerank", BODY, headers={"host": host})
     assert answer.status_code == 403
-    for own in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+    for own in ("localhost:8000", "127.0.0.1", "127.0.0.2:8000", "[::1]:8000"):
         assert post(hall_of(reranker), "/v1/rerank", BODY, headers={"host": own}).status_code == 200
     with_key = {"host": host, "authorization": f"Bearer {KEY}"}
     assert post(hall_of(reranker, api_key=KEY), "/v1/rerank", BODY, headers=with_key).status_code == 200
