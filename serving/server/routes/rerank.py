@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.server.errors import RequestError
-from serving.server.routes.fields import Text, User, Whole
+from serving.server.routes.fields import Flag, Text, User, Whole
 from serving.server.routes.scoring import Ordered, rerank_documents
 
 router = APIRouter(tags=["rerank"])
@@ -33,7 +33,9 @@ class RerankRequest(BaseModel):
         raw_scores: Whether scores are the ranker's own; by default they are their sigmoids.
         use_activation: vLLM's word for the opposite.
         user: Whose head scores; by default, and for users without one, the ranker itself.
-        rank_fields: Not supported: documents are texts.
+        rank_fields: Of objects, only `["text"]`: documents are ranked by their texts.
+        max_tokens_per_query: Not supported, except for 0, vLLM's word for no limit.
+        truncate_prompt_tokens: Not supported, except for -1, vLLM's word for what the ranker reads.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -42,12 +44,14 @@ class RerankRequest(BaseModel):
     query: Text
     documents: list[Text | TextDocument]
     top_n: Annotated[Whole, Field(ge=0)] | None = None
-    return_documents: bool | None = None
+    return_documents: Flag | None = None
     max_tokens_per_doc: Annotated[Whole, Field(ge=1)] | None = None
-    raw_scores: bool = False
-    use_activation: bool = True
+    raw_scores: Flag = False
+    use_activation: Flag = True
     user: User | None = None
     rank_fields: list[Any] | None = None
+    max_tokens_per_query: Whole | None = None
+    truncate_prompt_tokens: Whole | None = None
 
 
 @router.post("/rerank", summary="Rerank documents: the form of vLLM and Jina.")
@@ -71,8 +75,12 @@ async def rerank_v2(asked: RerankRequest, request: Request) -> dict[str, Any]:
 async def _reranked(
     asked: RerankRequest, request: Request, api_version: Literal["1", "2"], *, returns_documents: bool
 ) -> dict[str, Any]:
-    if asked.rank_fields:
-        raise RequestError(400, "rank_fields are not supported: send each document as one text")
+    if asked.rank_fields and asked.rank_fields != ["text"]:
+        raise RequestError(400, "rank_fields other than text are not supported: send each document as one text")
+    if asked.max_tokens_per_query:
+        raise RequestError(400, "max_tokens_per_query is not supported: send a shorter query")
+    if asked.truncate_prompt_tokens not in (None, -1):
+        raise RequestError(400, "truncate_prompt_tokens is not supported: send max_tokens_per_doc")
     texts = [each if isinstance(each, str) else each.text for each in asked.documents]
     found = await rerank_documents(
         request,

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from serving.server.errors import RequestError
 from serving.server.hall import Hall
-from serving.server.routes.fields import Text, User
+from serving.server.routes.fields import Flag, Text, User
 from serving.server.routes.scoring import rerank_documents
 
 router = APIRouter(tags=["rerank"])
@@ -31,9 +31,9 @@ class TeiRequest(BaseModel):
 
     query: Text
     texts: list[Text]
-    raw_scores: bool = False
-    return_text: bool = False
-    truncate: bool | None = False
+    raw_scores: Flag = False
+    return_text: Flag = False
+    truncate: Flag | None = False
     truncation_direction: str = "Right"
     model: Text | None = None
     user: User | None = None

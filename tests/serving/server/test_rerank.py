@@ -59,6 +59,15 @@ def test_documents_are_texts_or_objects_and_come_back_if_they_are_asked_for(rera
     }
 
 
+@pytest.mark.parametrize(
+    "usual", [{"rank_fields": ["text"]}, {"max_tokens_per_query": 0}, {"truncate_prompt_tokens": -1}]
+)
+def test_options_that_ask_for_what_is_done_anyway_are_accepted(reranker: Reranker, usual: dict[str, Any]) -> None:
+    body = {"query": "open", "documents": [{"text": text} for text in DOCUMENTS], "raw_scores": True}
+    found = [post(hall_of(reranker), "/v1/rerank", {**body, **more}).json()["results"] for more in (usual, {})]
+    assert found[0] == found[1] and len(found[0]) == 5
+
+
 def test_the_form_of_tei_is_a_bare_list(reranker: Reranker) -> None:
     ranked = reranker.rank("sort", DOCUMENTS)
     body = {"query": "sort", "texts": DOCUMENTS, "raw_scores": True, "return_text": True}
