@@ -9,14 +9,16 @@ import http.client
 import json
 import os
 import random
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 from language_models.chat_template import Message
@@ -32,6 +34,8 @@ _LONGEST_ANSWER = 1 << 26
 _LONGEST_REFUSAL = 2000
 _PIECE = 1 << 16
 _MOST_TOLD = 200
+_LOOK = 0.2
+"""Seconds between two looks at whether a request is still wanted."""
 
 
 class RequestFailed(Exception):
@@ -100,7 +104,7 @@ class ChatEndpoint:
         Args:
             model: Its name on the server.
             messages: What it is given.
-            stop: Once set, nothing is waited for any more.
+            stop: Once set, nothing is waited for any more: the connection is closed, which tells the server.
             options: Of the request, such as `temperature`.
 
         Raises:
@@ -113,7 +117,8 @@ class ChatEndpoint:
         for attempt in range(1, self.attempts + 1):
             self._wait_for_turn(stop)
             try:
-                choices = _choices(self._post(body))
+                with _broken_off_by(stop):
+                    choices = _choices(self._post(body))
                 self.answered = True
                 return choices
             except urllib.error.HTTPError as error:
@@ -130,6 +135,8 @@ class ChatEndpoint:
                 asked, failed = None, RequestFailed(str(error), gone=True)
             except http.client.HTTPException as error:
                 asked, failed = None, RequestFailed(type(error).__name__, gone=True, told=str(error))
+            if stop.is_set():
+                raise RequestFailed("stopped", gone=False)
             if attempt < self.attempts:
                 self._back_off(attempt, asked, stop)
         raise failed
@@ -151,7 +158,7 @@ class ChatEndpoint:
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
         request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as response:
+        with _opener().open(request, timeout=self.timeout) as response:
             content = _read(response, deadline, _LONGEST_ANSWER + 1)
         if len(content) > _LONGEST_ANSWER:
             raise ValueError(f"an answer of more than {_LONGEST_ANSWER} bytes")
@@ -176,6 +183,64 @@ class ChatEndpoint:
             return
         with self._lock:
             self._next = max(self._next, time.monotonic() + min(asked, _LONGEST_PAUSE))
+
+
+_OPENED = threading.local()
+"""The sockets that a thread has opened for its request, which another thread may have to shut down."""
+
+
+def _noting(connection_class: Any) -> Any:
+    """A class of connections that note their sockets."""
+
+    def make(*arguments: Any, **options: Any) -> Any:
+        connection = connection_class(*arguments, **options)
+        connect = connection.connect
+
+        def noted() -> None:
+            connect()
+            _OPENED.sockets.append(connection.sock)
+
+        connection.connect = noted
+        return connection
+
+    return make
+
+
+class _Http(urllib.request.HTTPHandler):
+    def do_open(self, http_class: Any, req: Any, **options: Any) -> Any:
+        return super().do_open(_noting(http_class), req, **options)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def do_open(self, http_class: Any, req: Any, **options: Any) -> Any:
+        return super().do_open(_noting(http_class), req, **options)
+
+
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_Http, _Https)
+
+
+@contextmanager
+def _broken_off_by(stop: threading.Event) -> Iterator[None]:
+    """Shut down the connections of this thread's request once `stop` is set, so that it waits no longer."""
+    sockets: list[socket.socket] = []
+    _OPENED.sockets, done = sockets, threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_LOOK):
+            for each in list(sockets) if stop.is_set() else ():
+                # A copy of the descriptor, because the request's own thread may close it at this moment.
+                with suppress(OSError), socket.socket(fileno=os.dup(each.fileno())) as copy:
+                    copy.shutdown(socket.SHUT_RDWR)
+
+    watching = threading.Thread(target=watch, name="stop", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()
 
 
 def key_of(variable: str | None) -> str | None:

@@ -24,10 +24,12 @@ from serving.chat.endpoint import Endpoint
 from serving.feedback.database import FeedbackDatabase
 from serving.reranker import Reranker
 from serving.server.app import create_app
+from serving.server.chats.endpoint_chat import EndpointChat
 from serving.server.chats.sampling import FairLock
 from serving.server.errors import RequestError
 from serving.server.hall import Hall
 from serving.server.loading import load, named
+from serving.server.settings import Settings
 
 T = TypeVar("T")
 
@@ -378,9 +380,14 @@ class ModelServer(http.server.BaseHTTPRequestHandler):
     """Answers a request for n responses with at most two, or refuses it where it gives one alone."""
 
     texts, asked, most, refuses_several = ("short", "", "a longer one", "the longest of all"), [], 2, False
+    waits, goes_on = threading.Event(), threading.Event()
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if body["messages"][-1]["content"] == "wait":
+            self.waits.set()
+            self.goes_on.wait(120)
+            return
         self.asked.append((body, self.headers["authorization"]))
         first = sum(min(each["n"], self.most) for each, _ in self.asked[:-1] if not self._refuses(each))
         texts = self.texts[first : first + min(body["n"], self.most)]
@@ -495,6 +502,33 @@ def test_an_endpoint_that_refuses_several_responses_is_asked_for_one_at_a_time(
     assert [each["n"] for each, _ in ModelServer.asked] == [3] + 6 * [1], (
         "the second chat knows what the first found out"
     )
+
+
+def test_a_chat_that_is_given_up_leaves_its_thread_to_others(
+    model_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.chat.endpoint._PARALLEL", 1)
+    endpoint = Endpoint(model_server, "big-model")
+    chat = EndpointChat(endpoint, rank_by_length, Settings(), reads_chats=False)
+
+    async def run() -> Answer:
+        slow = chat.question([{"role": "user", "content": "wait"}], num_candidates=1)
+        waiting = asyncio.create_task(chat.ask(slow, None))
+        assert await asyncio.to_thread(ModelServer.waits.wait, 30)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        async with asyncio.timeout(60):
+            return await chat.ask(chat.question(CHAT, num_candidates=1), None)
+
+    try:
+        assert len(asyncio.run(run()).candidates) == 1
+    finally:
+        ModelServer.goes_on.set()
+        endpoint.close()
+
+
+async def rank_by_length(query: Any, documents: Any, user: str | None) -> list[float]:
+    return [float(len(text)) for text in documents]
 
 
 def test_an_endpoint_that_does_not_answer_is_a_bad_gateway(caplog: pytest.LogCaptureFixture) -> None:
