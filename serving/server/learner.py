@@ -1,8 +1,11 @@
 """Learner: trains users' heads beside a server, one after the other, in a process of its own."""
 
 import asyncio
+import hashlib
+import json
 import logging
 import multiprocessing
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,8 +14,11 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+from jaxtyping import Float
 from sqlalchemy.exc import SQLAlchemyError
 
+from language_models.language_model import LanguageModel
 from rankers.checkpoint import save_pretrained
 from registry import ConfigError
 from serving.feedback.database import Lease
@@ -25,6 +31,9 @@ logger = logging.getLogger("serving")
 
 NEWEST = 500
 """How much of a user's feedback is used: the newest."""
+
+MOST_NUMBERS = 2**26
+"""How many numbers the vectors of one training may have, 256 MiB: of longer feedback the newest that fits is used."""
 
 _LEASE, _RENEWAL, _AFTER_FAILURE = 60.0, 15.0, 300.0
 """Seconds: how long others wait for a server that has died, how often a living one says so, and until a new attempt."""
@@ -49,6 +58,7 @@ class Learner:
         self._hall, self._make, self._executor = hall, executor, None
         self._task: asyncio.Task[None] | None = None
         self._folder: TemporaryDirectory[str] | None = None
+        self._read = _Read(MOST_NUMBERS)
 
     def start(self) -> None:
         """Begin, in the running event loop.
@@ -113,13 +123,18 @@ class Learner:
 
     async def _learn(self, lease: Lease) -> None:
         hall, name = self._hall, lease.of.ranker
-        database, reranker = hall.database, hall.rerankers[name]
+        database = hall.database
         assert database is not None
-        given = []
-        for number, content in await asyncio.to_thread(database.feedback, name, lease.of.user, NEWEST):
+        given: list[Labelled] = []
+        room = MOST_NUMBERS
+        for number, content in reversed(await asyncio.to_thread(database.feedback, name, lease.of.user, NEWEST)):
             # One at a time, since requests wait while the ranker's encoder reads these texts.
             with suppress(ValueError):  # too long for the encoder, which has read it when the feedback was given
-                given.append(await hall.borrow(name, partial(_labelled, reranker, number, Said.of(content))))
+                each = await self._labelled(name, number, Said.of(content), room)
+                if each is None:
+                    break
+                room -= each.query.size + each.candidates.size
+                given.insert(0, each)
         kept = None if lease.version is None else await asyncio.to_thread(database.weights, lease.version)
         present = None if kept is None else kept[1]
         learnt = await self._trained(partial(learn, str(self._base(name)), given, present))
@@ -128,6 +143,22 @@ class Learner:
         hall.metrics.training(name, learnt.report["outcome"])
         fields = {"event": "training", "ranker": name, "version": version, **learnt.report}
         logger.info("training", extra={"fields": fields})
+
+    async def _labelled(self, name: str, number: int, said: Said, room: int) -> Labelled | None:
+        """A piece of feedback with its vectors; None if these have more numbers than there is room for.
+
+        A language model reads it once; a text encoder remembers texts itself.
+        """
+        reranker = self._hall.rerankers[name]
+        key = (name, hashlib.sha256(json.dumps([said.query, said.candidates]).encode()).digest())
+        found = self._read.get(key)
+        if found is None:
+            found = await self._hall.borrow(name, partial(_vectors, reranker, said))
+        if _size(found) > room:
+            return None
+        if isinstance(reranker.encoder, LanguageModel):
+            self._read.add(key, found)
+        return Labelled(number, *found, said.labels)
 
     async def _trained(self, work: Callable[[], Learnt]) -> Learnt:
         self._executor = self._executor or self._make()
@@ -160,7 +191,39 @@ class Learner:
         return Path(self._folder.name) / str(list(self._hall.heads).index(name))
 
 
-def _labelled(reranker: Reranker, number: int, said: Said) -> Labelled:
+_Vectors = tuple[Float[np.ndarray, " D"], Float[np.ndarray, "K D"]]
+"""Those of a query, and of its candidates."""
+
+
+class _Read:
+    """The vectors of groups of texts that were read last; together they have no more than so many numbers.
+
+    Groups are kept whole, since what a model reads together changes its states by rounding.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._size = most, 0
+        self._groups: OrderedDict[tuple[str, bytes], _Vectors] = OrderedDict()
+
+    def get(self, key: tuple[str, bytes]) -> _Vectors | None:
+        if key in self._groups:
+            self._groups.move_to_end(key)
+        return self._groups.get(key)
+
+    def add(self, key: tuple[str, bytes], vectors: _Vectors) -> None:
+        if key not in self._groups:
+            self._groups[key] = vectors
+            self._size += _size(vectors)
+        while self._size > self._most:
+            _, old = self._groups.popitem(last=False)
+            self._size -= _size(old)
+
+
+def _size(vectors: _Vectors) -> int:
+    return sum(each.size for each in vectors)
+
+
+def _vectors(reranker: Reranker, said: Said) -> _Vectors:
     (batch,) = reranker.batches([Asked(said.query, said.candidates)])
     query, candidates = batch.unique_queries[0], batch.unique_candidates  # type: ignore[union-attr]
-    return Labelled(number, query.float().cpu().numpy(), candidates.float().cpu().numpy(), said.labels)
+    return query.float().cpu().numpy(), candidates.float().cpu().numpy()

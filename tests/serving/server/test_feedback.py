@@ -7,10 +7,12 @@ import re
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from halls import DOCUMENTS, Scored, ask, hall_of, post, taught, train
@@ -20,8 +22,10 @@ from language_models.encoder import Encoder
 from language_models.language_model import LanguageModel
 from rankers.language_ranker.list_ranker import ListRanker
 from rankers.language_ranker.point_ranker import PointRanker
-from serving.reranker import Reranker
+from serving.feedback.learning import learn
+from serving.reranker import Asked, Reranker
 from serving.server.hall import Hall
+from serving.server.learner import Learner, _Read
 
 PICK: dict[str, Any] = {"user": "ana", "query": "sort", "candidates": DOCUMENTS[:4], "picked": 3}
 
@@ -218,6 +222,58 @@ def test_a_chat_that_the_models_template_refuses_is_not_kept_as_feedback(chat_ll
     assert hall.database is not None
     (state,) = hall.database.describe("ana", {"tiny": hall.heads["tiny"].base_sha256})
     assert (state["feedback"], state["learnt"]) == (1, 1), "the training has ended"
+
+
+def test_a_language_model_reads_each_piece_of_feedback_once(
+    chat_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LanguageModel(model=str(chat_llama), depths=[0.5])
+    reranker = Reranker(PointRanker(feature_dim=32), model)
+    hall = taught(reranker, tmp_path / "feedback.sqlite", learn_after=1)
+    read: list[Any] = []
+    given: list[list[Any]] = []
+    batches = reranker.batches
+
+    def note(asked: Any) -> Any:
+        read.extend(each.query for each in asked)
+        return batches(asked)
+
+    def learnt(folder: str, labelled: Any, present: Any) -> Any:
+        given.append(labelled)
+        return learn(folder, labelled, present)
+
+    monkeypatch.setattr(reranker, "batches", note)
+    monkeypatch.setattr("serving.server.learner.learn", learnt)
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        learner = Learner(hall, lambda: ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)))
+        learner.prepare()
+        for query in ("open", "sort", "write"):
+            assert (await client.post("/v1/feedback", json={**PICK, "query": query})).status_code == 200
+            await learner.learn_all()
+        # A query and four candidates of 32 numbers each: only the newest two fit.
+        monkeypatch.setattr("serving.server.learner.MOST_NUMBERS", 2 * 5 * 32)
+        await client.post("/v1/feedback", json={**PICK, "query": "return"})
+        await learner.learn_all()
+        await learner.close()
+
+    ask(hall, talk)
+    assert read == ["open", "sort", "write", "return"]
+    assert [[each.number for each in pieces] for pieces in given] == [[1], [1, 2], [1, 2, 3], [3, 4]]
+    own = batches([Asked("open", PICK["candidates"])])[0]
+    assert (given[1][0].candidates == own.unique_candidates.numpy()).all()  # type: ignore[union-attr]
+
+
+def test_what_a_language_model_has_read_stays_within_its_limit() -> None:
+    read = _Read(20)
+    for place in range(5):
+        read.add(("r", bytes([place])), (np.zeros(2), np.full((3, 2), place)))
+    assert [place for place in range(5) if read.get(("r", bytes([place])))] == [3, 4]
+    read.get(("r", b"\3"))
+    read.add(("r", b"new"), (np.zeros(2), np.zeros((3, 2))))
+    assert read.get(("r", b"\3")) is not None and read.get(("r", b"\4")) is None
+    read.add(("r", b"large"), (np.zeros(30), np.zeros((3, 2))))
+    assert read.get(("r", b"large")) is None and not read._size
 
 
 def test_other_malformed_requests_about_users_get_the_right_code(hall: Hall) -> None:
