@@ -101,8 +101,9 @@ class FeedbackDatabase:
             if self._is_sqlite:
                 event.listen(self._engine, "begin", _begin)
             else:
-                event.listen(self._engine, "checkout", lambda connection, *_: self._used.add(connection))
-                event.listen(self._engine, "checkin", lambda connection, *_: self._used.discard(connection))
+                event.listen(self._engine, "checkout", lambda connection, record, proxy: self._used.add(connection))
+                for end in ("checkin", "close"):
+                    event.listen(self._engine, end, lambda connection, record: self._used.discard(connection))
             with self._writing() as connection:
                 self._migrate(connection)
         except (SQLAlchemyError, ImportError) as error:

@@ -179,11 +179,11 @@ def _chosen(chosen: argparse.Namespace) -> dict[str, Any]:
     for name in _NUMBERS:
         least, value = 0 if name in ("num_remembered", "batch_seconds") else 1, getattr(chosen, name)
         option = f"--{name.replace('_', '-')}"
-        cure = f"give another number, or leave {option} out for {getattr(default, name):g}"
+        cure = f"give another number, or leave {option} out for {getattr(default, name)}"
         if not math.isfinite(value):
             raise ConfigError(option, f"has to be a finite number, got {value}.", cure=cure)
         if value < least:
-            raise ConfigError(option, f"has to be {least} or more, got {value:g}.", cure=cure)
+            raise ConfigError(option, f"has to be {least} or more, got {value}.", cure=cure)
     return {name: getattr(chosen, name) for name in (*_NUMBERS, "log_texts")}
 
 

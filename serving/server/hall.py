@@ -287,7 +287,9 @@ class Hall:
 
     async def _chooser(self, name: str, user: str | None) -> Score:
         """What scores the responses to a user's chat; clients may name users to rankers that learn from none."""
-        return await self.from_database(self.ranker_of, name, user if name in self.heads else None)
+        if user is None or name not in self.heads:  # needs no database
+            return self.ranker_of(name, None)
+        return await self.from_database(self.ranker_of, name, user)
 
     async def _scores(
         self, name: str, query: str | Sequence[Message], documents: Sequence[str], user: str | None
