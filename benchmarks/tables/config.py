@@ -382,7 +382,8 @@ def _check_names(config: TableConfig) -> None:
     for kind in ("rows", "columns", "sections"):
         names = [each.name for each in getattr(config, kind)]
         if twice := [name for place, name in enumerate(names) if name in names[:place]]:
-            raise ConfigError(f"{kind}[{names.index(twice[0])}].name", f"{twice[0]!r} is there twice.")
+            cure = f"another name for one of the two {kind}"
+            raise ConfigError(f"{kind}[{names.index(twice[0])}].name", f"{twice[0]!r} is there twice.", cure=cure)
     rows, columns = ([each.name for each in part] for part in (config.rows, config.columns))
     with_runs = [row.name for row in config.rows if row.of is None]
     for place, row in enumerate(config.rows):
@@ -390,7 +391,8 @@ def _check_names(config: TableConfig) -> None:
             raise ConfigError(f"rows[{place}].of", "no such row with runs.", given=row.of, known=with_runs)
         if row.of is not None and (useless := next((key for key in _OF_RUNS if getattr(row, key)), None)):
             problem = f"has no effect: the runs are those of {row.of}."
-            raise ConfigError(f"rows[{place}].{useless}", problem)
+            cure = "leave it out, or leave out `of`, and the row has runs of its own; `scorer` alone says what it shows"
+            raise ConfigError(f"rows[{place}].{useless}", problem, cure=cure)
         trained = [each.name for each in config.rows if each.of is None and not each.fuses]
         if unknown := [name for name in row.fuses if name not in trained]:
             raise ConfigError(f"rows[{place}].fuses", "no such row to fuse.", given=unknown[0], known=trained)
@@ -404,7 +406,8 @@ def _check_names(config: TableConfig) -> None:
     for place, column in enumerate(config.columns):
         if column.value in ("gain", "below") and column.over is None:
             problem = f"a {column.value} needs the scorer it is measured against."
-            raise ConfigError(f"columns[{place}].over", problem)
+            cure = "over: the name of a ranker or reference of the same runs, such as random"
+            raise ConfigError(f"columns[{place}].over", problem, cure=cure)
         if (column.value == "change") != (column.between is not None):
             problem = "a change is between two columns; no other value is."
             raise ConfigError(f"columns[{place}].between", problem, cure="value: change, between: [first, second]")

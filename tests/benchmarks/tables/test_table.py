@@ -21,6 +21,7 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from benchmarks import machine
+from benchmarks.tables import plots
 from benchmarks.tables import table as running
 from benchmarks.tables.command import run_table
 from benchmarks.tables.config import TableSpec
@@ -29,7 +30,7 @@ from benchmarks.tables.rendering import Rendering, latex
 from benchmarks.tables.runs import per_query
 from benchmarks.tables.statistics import over_seeds, shown_section
 from benchmarks.tables.table import Table
-from ranking.figures import line_style
+from ranking.figures import line_style, write_figure
 from ranking.stores.files import lock_folder
 from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import ConfigError
@@ -345,23 +346,53 @@ def test_rendered_tables_are_these(write: Callable[..., str], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("plot", ["by_k", "curves", "heat_map", "ranges"])
-def test_every_picture_shows_the_findings(write: Callable[..., str], tmp_path: Path, plot: str) -> None:
+def test_every_picture_shows_the_findings(
+    write: Callable[..., str], tmp_path: Path, plot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(
+        plots, "write_figure", lambda figure, file: figures.append(figure) or write_figure(figure, file)
+    )
     columns = [{"name": f"depth {place / 10}", "overrides": [f"datamodule.eval_seed={place}"]} for place in (2, 6)]
     names = ["a row with a long name that has to be in the legend", "b", "c", "d"]
     sections = [{"name": "8B", "paper": {"b": {"depth 0.2": 0.5, "depth 0.6": 0.25}}}, {"name": "32B"}]
     rows = [{"name": name} for name in names]
     spec = TableSpec.load(write(rows=rows, columns=columns, sections=sections, plot=plot))
-    by_k = {"metric": "mrr", "ks": [1, 3], "scorers": {"list_ranker": [{"mean": 0.25}, {"mean": 0.75}]}}
+    values = [[0.25 + place / 8 + number / 16 for place in range(2)] for number in range(4)]
+    curves = [[{"mean": 0.5 - number / 16}, {"mean": 0.75}] for number in range(4)]
     findings = {
-        (section["name"], row, column["name"], 0): {**_fake(row, place, 0.25 + place / 8, tmp_path), "by_k": by_k}
+        (section["name"], row, column["name"], 0): {
+            **_fake(row, place, values[number][place], tmp_path),
+            "by_k": {"metric": "mrr", "ks": [1, 3], "scorers": {"list_ranker": curves[number]}},
+        }
         for section in sections
         for place, column in enumerate(columns)
-        for row in names
+        for number, row in enumerate(names)
     }
     rendering = Rendering.of(spec, findings)
     both, pdf = draw(spec, rendering.sections, findings, tmp_path)
     picture = imread(both)
     assert picture.std() > 0.01 and pdf.read_bytes().startswith(b"%PDF")
+    found = [[(line.get_label(), [*line.get_xdata()], [*line.get_ydata()]) for line in axes.lines]
+             for axes in figures[0].axes]  # fmt: skip
+    if plot == "by_k":
+        lines = [(row, [1, 3], [0.5 - number / 16, 0.75]) for number, row in enumerate(names)]
+        assert found == [lines] * 4
+    if plot == "curves":
+        assert found == [[(row, [0.2, 0.6], values[number]) for number, row in enumerate(names)]] * 2
+    if plot == "heat_map":
+        texts = [f"{value:.3f}" for row in values for value in row]
+        gaps = [[number / 16 - 3 / 16] * 2 for number in range(4)]
+        assert len(figures[0].axes) == 4  # two are the scales of colours
+        for axes in figures[0].axes[:2]:
+            assert [text.get_text() for text in axes.texts] == texts and axes.images[0].get_array().tolist() == gaps
+            assert [label.get_text() for label in axes.get_yticklabels()] == names
+    if plot == "ranges":
+        [lines] = found
+        ours = [(x, y) for _, x, y in lines if (x, y) != ([0.5, 0.25], [1.25, 1.25])]
+        # Of each row a bar from its lowest to its highest value, and a mark for each value.
+        assert ours == [(values[place % 4], [place] * 2) for place in range(8) for _ in ("bar", "marks")]
+        assert len(lines) == 17  # and the paper's two numbers, of one row
     # Nothing is cut off at the edges, and each section has its part.
     assert all(bool((edge == 1).all()) for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]))
     one, _ = draw(spec, rendering.sections[:1], findings, tmp_path)
@@ -469,6 +500,23 @@ def test_a_mistake_in_a_table_is_named_with_its_place(
     with pytest.raises(ConfigError) as error:
         list(TableSpec.load(write(**changes)).cells())
     assert str(error.value).startswith("small.yaml: ") and message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cure"),
+    [
+        ({"rows": [{"name": "x"}, {"name": "x"}]}, "another name for one of the two rows"),
+        (
+            {"rows": [{"name": "x"}, {"name": "y", "of": "x", "overrides": ["seed=1"]}]},
+            "leave it out, or leave out `of`, and the row has runs of its own",
+        ),
+        ({"columns": [{"name": "x", "value": "gain"}]}, "over: the name of a ranker or reference of the same runs"),
+    ],
+)
+def test_a_mistake_in_a_table_has_a_cure(write: Callable[..., str], changes: dict[str, Any], cure: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        TableSpec.load(write(**changes))
+    assert f"What to do:   {cure}" in str(error.value)
 
 
 def test_a_table_takes_other_data(write: Callable[..., str], store: Path) -> None:

@@ -23,7 +23,7 @@ QUERIES = ["open the file", "sort a list", "read the value of a key"]
 
 
 def command(*arguments: object) -> list[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "serving"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4", "-m", "serving"]
     return [*launch, *map(str, arguments)]
 
 
@@ -45,7 +45,7 @@ def first_of(launcher: int) -> int:
 
 
 @pytest.mark.slow
-def test_two_processes_serve_what_one_finds_and_end_in_order(saved: Path, pool: CandidatePool) -> None:
+def test_four_processes_serve_what_one_finds_and_end_in_order(saved: Path, pool: CandidatePool) -> None:
     asked = command(saved, "--pool", f"all={pool.path}", "--port", "0")
     server = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     assert server.stdout is not None and server.stderr is not None
@@ -60,7 +60,7 @@ def test_two_processes_serve_what_one_finds_and_end_in_order(saved: Path, pool: 
         found = [httpx.post(url, json={"query": query, "top_k": 5}, timeout=60).json() for query in QUERIES]
         os.kill(first_of(server.pid), signal.SIGTERM)
         server.communicate()
-        assert server.returncode == 0, "the other process ends with the first one"
+        assert server.returncode == 0, "the other processes end with the first one"
     finally:
         server.kill()
         guard.cancel()
