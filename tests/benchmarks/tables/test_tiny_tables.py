@@ -1,18 +1,23 @@
-"""Every table of LRanker runs in a tiny form: its rows, columns and overrides, on small pools and a tiny backbone."""
+"""Tables run in a tiny form: rows, columns and overrides of LRanker's, and of Language Ranker's with code of their own.
+
+Pools, stores and backbones are tiny.
+"""
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pools import write_pool
 from rich.console import Console
 
 from benchmarks.tables import command
 from benchmarks.tables.config import Cell, TableSpec
 from rankers.prompted.prompted import Prompted
+from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import RANKERS, RunConfig
 from registry.config import CONFIGS
 
@@ -78,11 +83,70 @@ def tiny(config: RunConfig, home: Path, model: Path) -> RunConfig:
 def test_a_table_of_lranker_runs_in_a_tiny_form(
     name: str, home: Path, tiny_bert: Path, here: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(home)
+    run_tiny(name, lambda config: tiny(config, home, tiny_bert), home / "runs", monkeypatch, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["table6", "figure4", "rivals"])
+def test_a_table_of_responses_runs_in_a_tiny_form(
+    name: str, tiny_llama: Path, here: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def small(config: RunConfig) -> RunConfig:
+        ranker, features = dict(config.ranker), dict[str, Any](config.features or {})
+        if "backbone" in ranker:
+            ranker |= {"backbone": {"model": str(tiny_llama)}, "max_length": 64, "template": "plain"}
+        path = tmp_path / "-".join([features["source"]["name"], *(features["source"].get("subjects") or [])])
+        if not path.exists():
+            write_responses(path)
+        datamodule = {**config.datamodule, "path": str(path), "groups_per_query": 1, "eval_draws": 1}
+        trainer = {"max_steps": 1, "accelerator": "cpu", "enable_progress_bar": False}
+        shrunk: dict[str, Any] = {"features": None, "ranker": ranker, "datamodule": datamodule, "trainer": trainer}
+        return dataclasses.replace(config, **shrunk, logger=[], callbacks=[])
+
+    run_tiny(name, small, tmp_path / "runs", monkeypatch, tmp_path)
+    spec = TableSpec.load(name)
+    cells = [line.split(" | ")[1:] for line in (tmp_path / f"{name}.md").read_text().splitlines() if line[:3] != "|--"]
+    shown = [cell for line in cells for cell in line[: len(spec.config.columns)]]
+    assert len(shown) > len(spec.config.rows) and not any("–" in cell for cell in shown)
+    assert (tmp_path / f"{name}.png").is_file() == (spec.config.plot is not None)
+    if name == "table6":
+        assert len(set(here)) == 7 and len(here) == 49
+
+
+def write_responses(path: Path) -> None:
+    """A store of twelve responses to each of twenty queries, with all that sampling and a beam search know."""
+    num_queries, num_responses, dim = 20, 12, 8
+    count, draw = num_queries * num_responses, torch.Generator().manual_seed(0)
+    candidate = torch.arange(count)
+    known = {"answer": candidate % 3, "log_probability": -(candidate % 7).float(), "num_tokens": candidate % 5 + 1,
+             "self_certainty": candidate % 4 / 7}  # fmt: skip
+    with GroupStoreWriter(path, feature_dim=dim, depths=[0.6], dtype="float32", settings={}) as writer:
+        writer.add_candidates(torch.randn(count, 1, dim, generator=draw), [f"response {row}" for row in range(count)])
+        writer.add_groups(
+            ids=[f"q{query}" for query in range(num_queries)],
+            texts=[f"query {query}" for query in range(num_queries)],
+            features=torch.randn(num_queries, 1, dim, generator=draw),
+            offsets=torch.arange(0, count + 1, num_responses),
+            candidate=candidate,
+            label=(candidate % 2).float(),
+            slot_ids=[str(row % num_responses) for row in range(count)],
+            split=[("train", "train", "val", "test")[query % 4] for query in range(num_queries)],
+            known=known,
+            beams=[(f"beam {query}", float(query % 2)) for query in range(num_queries)],
+        )
+        writer.finish()
+
+
+def run_tiny(
+    name: str, smaller: Callable[[RunConfig], RunConfig], runs: Path, monkeypatch: pytest.MonkeyPatch, results: Path
+) -> None:
+    """Run a table with one seed, each of its cells with a smaller config, and check that all rows are written."""
     cells_of = TableSpec.cells
 
     def small(cell: Cell) -> Cell:
         configs = {"config": cell.config, "judged": cell.judged}
-        shrunk: dict[str, Any] = {key: each and tiny(each, home, tiny_bert) for key, each in configs.items()}
+        shrunk: dict[str, Any] = {key: each and smaller(each) for key, each in configs.items()}
         return dataclasses.replace(cell, **shrunk, name="tiny", fuses=tuple(map(small, cell.fuses)))
 
     def cells(spec: TableSpec) -> Iterator[Cell]:
@@ -91,10 +155,9 @@ def test_a_table_of_lranker_runs_in_a_tiny_form(
             if not issubclass(RANKERS.get(cell.config.ranker["name"]), Prompted):
                 yield small(cell)
 
-    monkeypatch.chdir(home)
     monkeypatch.setattr(TableSpec, "cells", cells)
-    command.run_table(name, ["seeds=[0]"], tmp_path, home / "runs", Console(quiet=True))
-    spec, found = TableSpec.load(name), json.loads((tmp_path / f"{name}.json").read_text())["cells"]
+    command.run_table(name, ["seeds=[0]"], results, runs, Console(quiet=True))
+    spec, found = TableSpec.load(name), json.loads((results / f"{name}.json").read_text())["cells"]
     assert len(found) == len([*cells(dataclasses.replace(spec, config=dataclasses.replace(spec.config, seeds=[0])))])
-    text = (tmp_path / f"{name}.md").read_text()
+    text = (results / f"{name}.md").read_text()
     assert all(row.name in text for row in spec.config.rows)
