@@ -267,12 +267,12 @@ def test_a_language_model_reads_each_piece_of_feedback_once(
 def test_what_a_language_model_has_read_stays_within_its_limit() -> None:
     read = _Read(20)
     for place in range(5):
-        read.add(("r", bytes([place])), (np.zeros(2), np.full((3, 2), place)))
+        read.add(("r", bytes([place])), (np.zeros(2), np.full((3, 2), float(place))))
     assert [place for place in range(5) if read.get(("r", bytes([place])))] == [3, 4]
     read.get(("r", b"\3"))
     read.add(("r", b"new"), (np.zeros(2), np.zeros((3, 2))))
     assert read.get(("r", b"\3")) is not None and read.get(("r", b"\4")) is None
-    read.add(("r", b"large"), (np.zeros(30), np.zeros((3, 2))))
+    read.add(("r", b"large"), (np.zeros(30), np.zeros((3, 30))))
     assert read.get(("r", b"large")) is None and not read._size
 
 
