@@ -56,7 +56,7 @@ const decimal = (value, places = 3) => value.toFixed(places).replace("-", "−")
 const pieces = (count) => `${count} ${count === 1 ? "piece" : "pieces"} of feedback`;
 const user = () => at("user").value.trim();
 const chosen = () => state.models.find((each) => each.id === at("ranker").value);
-const learns = () => mode() !== "route" && Boolean(chosen()?.learns);
+const learns = () => Boolean(chosen()?.learns);
 const mode = () => document.querySelector("[name=mode]:checked").value;
 /** Whether the chosen ranker scores texts; others choose among the model's responses alone, when these are sampled. */
 const reranks = () => mode() !== "route" && chosen()?.does === "rerank";
@@ -64,7 +64,7 @@ const reranks = () => mode() !== "route" && chosen()?.does === "rerank";
 const showMode = () => {
   for (const each of document.querySelectorAll("[data-for]")) each.hidden = each.dataset.for !== mode();
   at("who").hidden = mode() === "route" || !at("ranker").length;
-  at("user").closest("p").hidden = !learns();
+  at("user").closest("p").hidden = at("lesson").hidden = !learns();
   at("go").textContent = { give: "Rank", search: "Search", chat: "Ask", route: "Choose" }[mode()];
 };
 
@@ -215,7 +215,7 @@ const ask = async () => {
     if (!found.texts.length) throw new Error("There are no candidates.");
     const asked = { ...found, query, ranker, user: of, picked: null, ...(ranker ? { title: "The ranker's order" } : {}) };
     asked.given = [...found.texts.keys()].filter((index) => !isEmpty(found.texts[index]));
-    if (!asked.given.length) throw new Error("All candidates are empty.");
+    if (ranker && !asked.given.length) throw new Error("All candidates are empty.");
     const order = await rank(asked);
     asked.trained = (await showHead())?.last_training?.created;
     if (asking !== state.asking) return;
@@ -296,7 +296,7 @@ const showHead = async () => {
     if (error.status !== 404) throw error;
     found = { rankers: [] };
   }
-  if (of !== user() || ranker !== at("ranker").value || !learns()) return null;
+  if (of !== user() || ranker !== at("ranker").value) return null;
   const head = found.rankers.find((each) => each.model === ranker);
   at("versions-region").hidden = !head?.versions.length;
   at("forget").disabled = !found.rankers.length;
@@ -312,7 +312,7 @@ const showHead = async () => {
     const use = element("button", { type: "button", "aria-label": `Use version ${each.version}` }, "use");
     use.addEventListener("click", () => goBack(each.version));
     const cells = [each.feedback, each.held_out, each.base, each.new].map((value, column) => element("td", {}, value === undefined ? "" : column > 1 ? decimal(value) : `${value}`));
-    return element("tr", {}, element("th", { scope: "row" }, each.version ? `${each.version}` : "0, the base"), ...cells, element("td", {}, each.version === head.version ? "in use" : use));
+    return element("tr", {}, element("th", { scope: "row" }, each.version ? `${each.version}` : "0, the base"), element("td", {}, each.version === head.version ? "in use" : use), ...cells);
   });
   at("versions").replaceChildren(...rows);
   return head;
@@ -375,7 +375,7 @@ at("ask").addEventListener("submit", (event) => { event.preventDefault(); ask();
 at("ask").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
 });
-at("modes").addEventListener("change", () => { showMode(); refreshHead(); });
+at("modes").addEventListener("change", showMode);
 at("ranker").addEventListener("change", offer);
 for (const id of ["user", "ranker"]) {
   at(id).addEventListener("input", leave);

@@ -127,8 +127,7 @@ def test_a_person_ranks_picks_and_sees_the_head_change(reranker: Reranker, tmp_p
         (shown,) = shown_as([last])
         assert own.index(shown) < 4, "it was last, and rose"
         assert page.locator("#base-list .text").all_text_contents() == shown_as(expected)
-        if folder := os.environ.get("SCREENSHOTS"):
-            take(page, Path(folder))
+        take(page, "taught")
         page.get_by_role("button", name="Use version 0").click()
         page.get_by_text("Version 0 is in use.").wait_for()
         assert page.locator("#own-list .text").all_text_contents() == shown_as(expected)
@@ -257,6 +256,7 @@ def test_a_wrong_key_is_named_and_asked_for_again(reranker: Reranker, browser: A
         key.fill("another key")
         page.keyboard.press("Enter")
         page.get_by_text("The server refuses this API key.").wait_for()
+        take(page, "key")
         assert key.is_visible() and not page.get_by_label("Query").is_visible()
         page.keyboard.type(KEY)
         page.keyboard.press("Enter")
@@ -289,7 +289,7 @@ def test_what_is_shown_belongs_to_the_user_in_the_form(reranker: Reranker, tmp_p
         assert results.is_visible(), "they are ana's already"
         # An answer for the user before comes late.
         held: list[Any] = []
-        page.route("**/v1/rerank", held.append)
+        page.route("**/v1/rerank", lambda route: held.append(route))
         page.keyboard.press("Control+Enter")
         wait_until(page, lambda: len(held) == 2)
         page.get_by_label("User").fill("me")
@@ -338,6 +338,8 @@ def test_responses_of_a_model_are_ranked_and_the_first_sample_is_named(reranker:
             == DOCUMENTS[0]
         )
         assert not page.locator("#base").is_visible() and not page.locator("#head").is_visible(), "nobody can teach it"
+        assert not page.get_by_text("the ranker learns it").is_visible()
+        take(page, "chat")
     assert sent == [
         {
             "model": "tiny",
@@ -377,6 +379,7 @@ def test_an_empty_response_is_the_last_and_no_ranker_reads_it(reranker: Reranker
         assert kept["candidates"] == DOCUMENTS[:3]
         assert kept["candidates"][kept["labels"].index(1.0)] == expected[1]
         assert page.locator("#own-list li.picked .text").all_text_contents() == [expected[1]]
+        take(page, "empty")
 
 
 def test_a_server_that_only_searches_offers_that_alone(reranker: Reranker, browser: Any) -> None:
@@ -398,6 +401,7 @@ def test_a_server_that_only_searches_offers_that_alone(reranker: Reranker, brows
         page.get_by_role("button", name="Search").click()
         page.get_by_text("2 candidates, best first.").wait_for()
         assert page.locator("#own-list .text").all_text_contents() == DOCUMENTS[:2]
+        take(page, "search")
     assert errors == []
 
 
@@ -416,12 +420,14 @@ def test_a_server_that_only_routes_says_which_model_to_ask(reranker: Reranker, b
         shown = page.locator("#own-list .text").all_text_contents()
         assert shown == ["\n".join([best.id, *best.reasons]), other.id] and best.reasons
         assert not page.locator("#base, #own button").filter(visible=True).count()
+        take(page, "route")
 
 
 def test_a_server_without_anything_to_ask_has_no_form(reranker: Reranker, browser: Any) -> None:
     with served(hall_of()) as url:
         page = opened(browser, url)
         page.get_by_text("This server has no ranker that this page can ask.").wait_for()
+        take(page, "nothing")
         assert not page.get_by_role("button").filter(visible=True).count()
 
 
@@ -447,10 +453,14 @@ def shown_as(texts: list[str]) -> list[str]:
     return [text.replace("\u202e", "U+202E") for text in texts]
 
 
-def take(page: Any, folder: Path) -> None:
-    """Screenshots in both widths and both schemes, to be looked at."""
+def take(page: Any, name: str) -> None:
+    """Screenshots in both widths and both schemes, to be looked at, if the variable SCREENSHOTS names a folder."""
+    if not (folder := os.environ.get("SCREENSHOTS")):
+        return
+    before = page.viewport_size
     for width in (400, 1400):
         for scheme in ("light", "dark"):
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)
-            page.screenshot(path=folder / f"{width}-{scheme}.png", full_page=True)
+            page.screenshot(path=Path(folder) / f"{name}-{width}-{scheme}.png", full_page=True)
+    page.set_viewport_size(before)
