@@ -115,9 +115,9 @@ def serve(chosen: argparse.Namespace) -> int:
             problem = "holds more than printable ASCII, which no header can."
             raise ConfigError(ENDPOINT_KEY, problem, cure=f"export {ENDPOINT_KEY}=..., the key as its owner gave it")
         endpoint = Endpoint(chosen.endpoint, chosen.endpoint_model, key, settings.chat_timeout)
-    set_up_logs()
     slices = Slices.of_launch()
     sockets = listen(chosen.host, chosen.port) if slices is None or slices.is_first else []
+    set_up_logs()
     # uvicorn ends the process by the signal that it got, and a server that has ended in order should exit with 0; the
     # other processes of torchrun, which get it too, wait for the first one.
     for each in (signal.SIGINT, signal.SIGTERM):

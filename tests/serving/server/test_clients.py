@@ -9,7 +9,6 @@ from halls import DOCUMENTS, ask, hall_of
 
 from serving.reranker import Reranker
 from serving.server.app import create_app
-from serving.server.hall import Hall
 
 KEY = "a key of sixteen letters or more"
 
@@ -68,5 +67,5 @@ def test_openai_lists_the_rankers(reranker: Reranker) -> None:
 
 
 def test_a_server_without_rankers_is_listed_as_empty() -> None:
-    hall = Hall()
+    hall = hall_of()
     assert ask(hall, lambda client: client.get("/v1/models")).json() == {"object": "list", "data": []}
