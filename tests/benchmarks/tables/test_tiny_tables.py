@@ -88,7 +88,7 @@ def test_a_table_of_lranker_runs_in_a_tiny_form(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["table6", "figure4", "rivals"])
+@pytest.mark.parametrize("name", ["table6", "figure4"])
 def test_a_table_of_responses_runs_in_a_tiny_form(
     name: str, tiny_llama: Path, here: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
