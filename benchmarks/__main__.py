@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -91,7 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
     names = [name for name in chosen.names if name not in overrides]
     is_table = {name: name in known or name.endswith(".yaml") for name in names}
     if unknown := [name for name in names if name not in BENCHMARKS and not is_table[name]]:
-        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS | known)}")
+        meant = get_close_matches(unknown[0], BENCHMARKS | known, n=1)
+        hint = f"did you mean {meant[0]}? --help" if meant else "--help"
+        parser.error(f"there is no benchmark or table {unknown[0]!r}; {hint} lists all of them")
     if overrides and not any(is_table.values()):
         parser.error(f"{overrides[0]} is an option of tables, and no table is named")
 

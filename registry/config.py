@@ -177,13 +177,16 @@ def find_config(name: str | Path) -> Path:
     """The file with this path, or with this name in configs/.
 
     Raises:
-        ConfigError: If no such file exists; lists the names in configs/.
+        ConfigError: If no such file exists; lists the names in configs/, or in the folder of it that the name is in.
     """
+    known: list[str] = []
     with suppress(OSError):  # raised for names that no file can have
         for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
             if path.is_file():
                 return path.resolve()
-    known = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "base")
+        folder = CONFIGS / Path(name).parent
+        if folder.is_relative_to(CONFIGS) and ".." not in folder.parts:
+            known = sorted(str(path.relative_to(CONFIGS)) for path in folder.glob("*.yaml"))
     raise ConfigError(str(name) or "--config", "no such file, and no such name in configs/.", given=name, known=known)
 
 

@@ -18,10 +18,15 @@ def test_the_command_writes_one_file_a_benchmark(
     assert "times as long" in capsys.readouterr().out
 
 
-def test_an_unknown_benchmark_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["fits"])
-    assert "no benchmark 'fits'; there are: fit, store, " in capsys.readouterr().err
+def test_an_unknown_benchmark_is_refused_with_the_name_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, hint in (
+        ("fits", "did you mean fit? --help"),
+        ("tabel1", "did you mean table1? --help"),
+        ("?", "--help"),
+    ):
+        with pytest.raises(SystemExit):
+            main([name])
+        assert f"no benchmark or table '{name}'; {hint} lists all of them" in capsys.readouterr().err
 
 
 def test_a_benchmark_that_cannot_run_says_why_and_the_others_go_on(

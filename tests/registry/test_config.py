@@ -62,8 +62,13 @@ def test_a_config_is_a_path_or_a_name_in_configs(
     assert str(error.value) == (
         "quikstart.yaml: no such file, and no such name in configs/.\n"
         "  Did you mean: quickstart.yaml\n"
-        "  Known:        features/mbpp.yaml, quickstart.yaml"
+        "  Known:        quickstart.yaml"
     )
+    with pytest.raises(ConfigError, match=r"Did you mean: features/mbpp.yaml\n  Known:        features/mbpp.yaml$"):
+        find_config("features/mpbp")
+    for elsewhere in (tmp_path.parent / "other" / "run.yaml", "../run.yaml", "a" * 300 + "/run.yaml"):
+        with pytest.raises(ConfigError, match=r"no such name in configs/\.$"):
+            find_config(elsewhere)
 
 
 def test_a_child_wins_over_its_base_and_an_override_over_both(write: Callable[..., Path]) -> None:
