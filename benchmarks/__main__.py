@@ -3,9 +3,12 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,6 +16,9 @@ from console.streams import prepare_streams
 from console.tables import print_table
 from registry import ConfigError
 from registry.config import CONFIGS
+
+if TYPE_CHECKING:
+    from benchmarks.speed.training.workload import Workload
 
 SPEED = {
     "training": {
@@ -45,13 +51,96 @@ SPEED = {
         "verification": "judging 10,000 recorded answers of MATH, against the checks alone and a pool without timeouts",
     },
 }
-COUNTS = {"parameters": "how many weights the paper's rankers and reward models train, from their shapes alone"}
-USERS = {"tastes": "what simulated users' heads learn from 20 picks each; data=FILE with graded outputs of models"}
-CHECKS = {"verdicts": "verdicts on public answers against what is known of them; data=FOLDER with the answers"}
-PICTURES = {"embeddings": "a query's embeddings in parts of the pool, after a run of LRanker: run=RUN [query=ID]"}
-ACCURACIES = {"best_of_n": "accuracy of a server's best of N on a run's test problems: run=RUN [problems=60]"}
 BENCHMARKS = {name: what for kind in SPEED.values() for name, what in kind.items()}
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A measurement that is neither a comparison of speed nor a table.
+
+    Args:
+        what: What it shows.
+        run: Does it with the given options, the arguments of the command and a console to print on.
+        options: The options key=value that it takes.
+    """
+
+    what: str
+    run: Callable[[Mapping[str, str], argparse.Namespace, Console], None]
+    options: tuple[str, ...] = ()
+
+
+def count_parameters(given: Mapping[str, str], chosen: argparse.Namespace, console: Console) -> None:
+    """Print how many weights the paper's models train."""
+    from benchmarks.parameters import table
+
+    print_table(console, table())
+
+
+def teach_users(given: Mapping[str, str], chosen: argparse.Namespace, console: Console) -> None:
+    """Let simulated users teach rankers."""
+    from benchmarks.tastes import run_tastes
+
+    if (data := given.get("data") or chosen.data) is None:
+        raise ConfigError("data", "has to be set.", cure="data=FILE, groups with the graded outputs of models")
+    run_tastes(Path(data), chosen.results, console)
+
+
+def judge_answers(given: Mapping[str, str], chosen: argparse.Namespace, console: Console) -> None:
+    """Judge public answers. Verdicts that differ are counted; they are no failure."""
+    from benchmarks.verdicts.command import run_verdicts
+
+    run_verdicts(Path(given.get("data") or chosen.data or "data"), chosen.results, console)
+
+
+def draw_embeddings(given: Mapping[str, str], chosen: argparse.Namespace, console: Console) -> None:
+    """Draw a query's embeddings."""
+    from benchmarks.embeddings import QueryEmbeddings
+
+    if "run" not in given:
+        raise ConfigError("run", "has to be set.", cure="run=FOLDER, a finished run of lranker")
+    chosen.results.mkdir(parents=True, exist_ok=True)
+    path = chosen.results / "embeddings.png"
+    QueryEmbeddings.of(Path(given["run"]), given.get("query")).draw(path)
+    console.print(f"written: {path}")
+
+
+def ask_server(given: Mapping[str, str], chosen: argparse.Namespace, console: Console) -> None:
+    """Ask a server a run's test problems."""
+    from benchmarks.best_of_n import run_best_of_n
+
+    if "run" not in given:
+        raise ConfigError("run", "has to be set.", cure="run=FOLDER, a finished run of a ranker of responses")
+    if not (problems := given.get("problems", "60")).isdecimal():
+        raise ConfigError("problems", "has to be a number.", cure="problems=60")
+    run_best_of_n(Path(given["run"]), int(problems), chosen.results, console)
+
+
+STUDIES = {
+    "parameters": Study(
+        "how many weights the paper's rankers and reward models train, from their shapes alone", count_parameters
+    ),
+    "tastes": Study(
+        "what simulated users' heads learn from 20 picks each; data=FILE with graded outputs of models",
+        teach_users,
+        ("data",),
+    ),
+    "verdicts": Study(
+        "verdicts on public answers against what is known of them; data=FOLDER with the answers",
+        judge_answers,
+        ("data",),
+    ),
+    "embeddings": Study(
+        "a query's embeddings in parts of the pool, after a run of LRanker: run=RUN [query=ID]",
+        draw_embeddings,
+        ("run", "query"),
+    ),
+    "best_of_n": Study(
+        "accuracy of a server's best of N on a run's test problems: run=RUN [problems=60]",
+        ask_server,
+        ("run", "problems"),
+    ),
+}
 
 
 def tables() -> dict[str, str]:
@@ -62,17 +151,20 @@ def tables() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the named benchmarks; exit status 1 if a ratio misses its target, or a benchmark cannot run here."""
-    known = COUNTS | USERS | CHECKS | PICTURES | ACCURACIES | tables()
+    known = {name: study.what for name, study in STUDIES.items()} | tables()
     listing, listed = ("\n".join(f"  {name:20} {what}" for name, what in kind.items()) for kind in (BENCHMARKS, known))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog=f"speed comparisons, all of them by default:\n{listing}\n\ntables, also by the path of a "
+        epilog=f"speed comparisons, all of them by default:\n{listing}\n\nstudies, and tables, also by the path of a "
         f"yaml; finished cells are not repeated:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "names", nargs="*", metavar="name", help="which benchmarks; key=value are options of tables: data=DATA"
+        "names",
+        nargs="*",
+        metavar="name",
+        help="which benchmarks; key=value are options of tables and studies: data=DATA",
     )
     parser.add_argument("--repeats", type=int, default=5, help="number of runs of each way (default: 5)")
     parser.add_argument("--cores", type=int, default=2, help="cores to run on (default: 2)")
@@ -96,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         hint = f"did you mean {meant[0]}? --help" if meant else "--help"
         parser.error(f"there is no benchmark or table {unknown[0]!r}; {hint} lists all of them")
     if overrides and not any(is_table.values()):
-        parser.error(f"{overrides[0]} is an option of tables, and no table is named")
+        parser.error(f"{overrides[0]} is an option of tables and studies, and none is named")
 
     from benchmarks import machine
     from benchmarks.speed.training import workload  # here, so that --help does not wait for torch
@@ -105,100 +197,37 @@ def main(arguments: list[str] | None = None) -> int:
     size, console, holds = workload.TINY if chosen.tiny else workload.MBPP, Console(), True
     with TemporaryDirectory() as temporary:
         for name in names or BENCHMARKS:
-            if name in COUNTS:
-                print_table(console, importlib.import_module(f"benchmarks.{name}").table())
-                continue
-            if name in USERS:
-                holds &= _run_tastes(overrides, chosen, console)
-                continue
-            if name in CHECKS:
-                holds &= _run_verdicts(overrides, chosen, console)
-                continue
-            if name in PICTURES:
-                holds &= _draw_embeddings(overrides, chosen, console)
-                continue
-            if name in ACCURACIES:
-                holds &= _run_best_of_n(overrides, chosen, console)
-                continue
-            if is_table.get(name):
+            if name not in STUDIES and is_table.get(name):
                 if status := _run_table(name, overrides, chosen, console):
                     return status
                 continue
-            folder = next((f"speed.{kind}." for kind, names in SPEED.items() if name in names), "")
-            benchmark = importlib.import_module(f"benchmarks.{folder}{name}")
             try:
-                found = benchmark.measure(chosen.data or Path(temporary), size, chosen.repeats)
+                if name in STUDIES:
+                    study = STUDIES[name]
+                    study.run(_options(study, overrides), chosen, console)
+                else:
+                    holds &= _compare(name, chosen.data or Path(temporary), size, chosen, console)
             except ConfigError as error:
                 console.print(f"{name} has not run. {error}\n", style="red", markup=False)
                 holds = False
-                continue
-            found.show(console)
-            console.print(f"written: {found.write(chosen.results)}\n")
-            holds &= all(ratio["holds"] for ratio in found.results()["ratios"].values())
     return 0 if holds else 1
 
 
-def _run_tastes(overrides: list[str], chosen: argparse.Namespace, console: Console) -> bool:
-    """Let simulated users teach rankers; return whether it could be done."""
-    from benchmarks.tastes import run_tastes
-
-    data = next((each.partition("=")[2] for each in overrides if each.startswith("data=")), chosen.data)
-    try:
-        if data is None:
-            raise ConfigError("data", "has to be set.", cure="data=FILE, groups with the graded outputs of models")
-        run_tastes(Path(data), chosen.results, console)
-    except ConfigError as error:
-        console.print(f"tastes has not run. {error}\n", style="red", markup=False)
-        return False
-    return True
-
-
-def _run_verdicts(overrides: list[str], chosen: argparse.Namespace, console: Console) -> bool:
-    """Judge public answers; return whether it could be done. Verdicts that differ are counted, not a failure."""
-    from benchmarks.verdicts.command import run_verdicts
-
-    data = next((each.partition("=")[2] for each in overrides if each.startswith("data=")), chosen.data or "data")
-    try:
-        run_verdicts(Path(data), chosen.results, console)
-    except ConfigError as error:
-        console.print(f"verdicts has not run. {error}\n", style="red", markup=False)
-        return False
-    return True
-
-
-def _draw_embeddings(overrides: list[str], chosen: argparse.Namespace, console: Console) -> bool:
-    """Draw a query's embeddings; return whether it could be done."""
-    from benchmarks.embeddings import QueryEmbeddings
-
+def _options(study: Study, overrides: Sequence[str]) -> dict[str, str]:
     given = dict(each.split("=", 1) for each in overrides)
-    chosen.results.mkdir(parents=True, exist_ok=True)
-    path = chosen.results / "embeddings.png"
-    try:
-        if "run" not in given:
-            raise ConfigError("run", "has to be set.", cure="run=FOLDER, a finished run of lranker")
-        QueryEmbeddings.of(Path(given["run"]), given.get("query")).draw(path)
-    except ConfigError as error:
-        console.print(f"embeddings has not run. {error}\n", style="red", markup=False)
-        return False
-    console.print(f"written: {path}")
-    return True
+    for key in given.keys() - set(study.options):
+        raise ConfigError(key, "there is no such option.", given=key, known=study.options)
+    return given
 
 
-def _run_best_of_n(overrides: list[str], chosen: argparse.Namespace, console: Console) -> bool:
-    """Ask a server a run's test problems; return whether it could be done."""
-    from benchmarks.best_of_n import run_best_of_n
-
-    given = dict(each.split("=", 1) for each in overrides)
-    try:
-        if "run" not in given:
-            raise ConfigError("run", "has to be set.", cure="run=FOLDER, a finished run of a ranker of responses")
-        if not (problems := given.get("problems", "60")).isdecimal():
-            raise ConfigError("problems", "has to be a number.", cure="problems=60")
-        run_best_of_n(Path(given["run"]), int(problems), chosen.results, console)
-    except ConfigError as error:
-        console.print(f"best_of_n has not run. {error}\n", style="red", markup=False)
-        return False
-    return True
+def _compare(name: str, data: Path, size: "Workload", chosen: argparse.Namespace, console: Console) -> bool:
+    """Run a comparison of speed; return whether its ratios hold."""
+    kind = next(kind for kind, names in SPEED.items() if name in names)
+    benchmark = importlib.import_module(f"benchmarks.speed.{kind}.{name}")
+    found = benchmark.measure(data, size, chosen.repeats)
+    found.show(console)
+    console.print(f"written: {found.write(chosen.results)}\n")
+    return all(ratio["holds"] for ratio in found.results()["ratios"].values())
 
 
 def _run_table(name: str, overrides: list[str], chosen: argparse.Namespace, console: Console) -> int:

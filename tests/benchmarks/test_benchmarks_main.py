@@ -61,7 +61,7 @@ def test_a_mistake_in_a_table_is_told_and_a_stopped_one_says_how_to_go_on(
 def test_options_of_tables_need_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "data=store"])
-    assert "data=store is an option of tables, and no table is named" in capsys.readouterr().err
+    assert "data=store is an option of tables and studies, and none is named" in capsys.readouterr().err
 
 
 def test_trained_weights_are_counted_by_name(
@@ -70,3 +70,13 @@ def test_trained_weights_are_counted_by_name(
     monkeypatch.setattr(machine, "limit_cores", lambda count: None)
     assert main(["parameters"]) == 0
     assert "312,128" in capsys.readouterr().out
+
+
+def test_an_option_that_a_study_does_not_have_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "limit_cores", lambda count: None)
+    assert main(["best_of_n", "run=somewhere", "problem=30"]) == 1
+    assert "best_of_n has not run. problem: there is no such option. Did you mean: problems" in " ".join(
+        capsys.readouterr().out.split()
+    )

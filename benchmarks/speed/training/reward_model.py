@@ -36,7 +36,7 @@ class Texts:
         num_groups: Number of prompts with ten responses.
         prompt: The shortest and the longest prompt, in tokens.
         response: The shortest and the longest response, in tokens.
-        width: Width of the model: a Llama with SmolLM2-135M's shape but fewer blocks.
+        width: Width of the model: a Llama with SmolLM2-135M's shape, whose thirty blocks are fewer here.
         num_blocks: Number of blocks.
     """
 
@@ -45,7 +45,7 @@ class Texts:
     prompt: tuple[int, int] = (64, 320)
     response: tuple[int, int] = (16, 192)
     width: int = 576
-    num_blocks: int = 12
+    num_blocks: int = 6
 
 
 FULL = Texts()
