@@ -118,12 +118,13 @@ class ChatEndpoint:
             self._wait_for_turn(stop)
             try:
                 with _broken_off_by(stop):
-                    choices = _choices(self._post(body))
-                self.answered = True
-                return choices
-            except urllib.error.HTTPError as error:
-                asked = _seconds(error.headers.get("Retry-After"))
-                failed = self._refused(error)
+                    try:
+                        choices = _choices(self._post(body))
+                    except urllib.error.HTTPError as error:  # whose body is still to be read
+                        asked, failed = _seconds(error.headers.get("Retry-After")), self._refused(error)
+                    else:
+                        self.answered = True
+                        return choices
             except _OtherFormError as error:
                 asked, failed = None, RequestFailed("an answer in another form", gone=False, told=str(error))
             except ValueError as error:

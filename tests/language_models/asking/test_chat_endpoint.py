@@ -11,6 +11,7 @@ import pytest
 from language_models.asking.chat_endpoint import ChatEndpoint, RequestFailed
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+FAILED = HEAD.replace(b"200 OK", b"500 Internal Server Error")
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def server() -> Iterator[socket.socket]:
         yield server
 
 
-@pytest.mark.parametrize("answer", [b"", HEAD[:20], HEAD, HEAD + b'{"choices"'])
+@pytest.mark.parametrize("answer", [b"", HEAD[:20], HEAD, HEAD + b'{"choices"', FAILED, FAILED + b'{"error"'])
 def test_a_request_that_is_stopped_waits_for_no_answer_and_tells_the_server(
     server: socket.socket, answer: bytes
 ) -> None:
