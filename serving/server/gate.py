@@ -89,7 +89,7 @@ class Gate:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise RequestError(400, "the client left")
+                        raise RequestError(499, "the client left")  # nobody sees it
                     parts.append(message.get("body", b""))
                     length += len(parts[-1])
                     if length > longest:

@@ -11,6 +11,7 @@ import pytest
 from halls import Scored, ask, hall_of, post
 
 from serving.reranker import Reranker
+from serving.server.app import create_app
 from serving.server.logs import JsonLines
 
 KEY = "a key of sixteen letters or more"
@@ -129,6 +130,21 @@ def test_a_body_that_comes_in_parts_is_measured_as_it_comes(reranker: Reranker) 
     headers = {"content-type": "application/json"}
     answer = ask(hall, lambda client: client.post("/v1/rerank", content=parts(), headers=headers))
     assert answer.status_code == 413 and sent <= 22
+
+
+def test_a_client_that_leaves_while_it_sends_is_counted_as_one_that_left() -> None:
+    hall = hall_of()
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/rerank", "headers": headers}
+    asyncio.run(create_app(hall)(scope, receive, send))
+    assert 'rankers_requests_total{route="other",status="499"} 1.0' in hall.metrics.text().decode().splitlines()
 
 
 def test_the_routes_describe_themselves_on_a_page_that_loads_nothing(reranker: Reranker) -> None:
