@@ -144,7 +144,8 @@ class Batcher(Generic[Q, A]):
         except Exception as error:
             if len(batch) > 1:
                 for each in batch:
-                    await self._answer([each])
+                    if not each.answer.done():
+                        await self._answer([each])
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
             return

@@ -63,6 +63,25 @@ def test_a_question_that_fails_fails_alone() -> None:
     assert work.batches == [[1, 13, 2], [1], [13], [2]]
 
 
+def test_of_a_batch_that_fails_no_question_that_was_given_up_is_repeated() -> None:
+    work = Doubler()
+
+    async def run() -> list[Any]:
+        batcher = Batcher(work, **USUAL)
+        asked = [asyncio.create_task(batcher.ask(number)) for number in (1, 13, 2)]
+        await asyncio.to_thread(work.begun.wait)
+        asked[0].cancel()
+        await asyncio.sleep(0)
+        work.go.set()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        await batcher.close()
+        return answers
+
+    given_up, refused, two = asyncio.run(run())
+    assert isinstance(given_up, asyncio.CancelledError) and isinstance(refused, ValueError) and two == 4
+    assert work.batches == [[1, 13, 2], [13], [2]]
+
+
 def test_an_exception_as_an_answer_is_raised_for_its_question_alone() -> None:
     async def run() -> list[Any]:
         batcher = Batcher(lambda numbers: [n or ValueError("0") for n in numbers], **USUAL)
