@@ -40,7 +40,8 @@ class Endpoint:
         self.model = model
         self._server = ChatEndpoint(url, api_key, timeout, attempts=2)
         self._threads = ThreadPoolExecutor(_PARALLEL, "endpoint")
-        self._gives_one = False  # whether the server has refused several responses to a chat, but not one
+        self._gives_one: set[bool] = set()
+        """Whether responses are greedy, where the server has refused several to a chat, but not one."""
 
     async def sample(self, question: ChatQuestion) -> Responses:
         """The candidates of a chat, in as few requests as the server allows.
@@ -64,14 +65,16 @@ class Endpoint:
 
     async def _first(self, question: ChatQuestion, stop: threading.Event) -> list[Choice]:
         """As many candidates as the server gives to one request."""
-        seed, wanted = question.seed % 2**31, 1 if self._gives_one else question.num_candidates
+        # Some servers refuse several responses only if they are greedy, since all would be the same.
+        seed, is_greedy = question.seed % 2**31, question.temperature == 0
+        wanted = 1 if is_greedy in self._gives_one else question.num_candidates
         try:
             return await self._ask(question, wanted, seed, stop)
         except RequestFailed as error:
             if wanted == 1 or error.status not in _REFUSED:
                 raise
         one = await self._ask(question, 1, seed, stop)
-        self._gives_one = True
+        self._gives_one.add(is_greedy)
         return one
 
     async def _ask(self, question: ChatQuestion, n: int, seed: int, stop: threading.Event) -> list[Choice]:

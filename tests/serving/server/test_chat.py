@@ -504,6 +504,25 @@ def test_an_endpoint_that_refuses_several_responses_is_asked_for_one_at_a_time(
     )
 
 
+def test_an_endpoint_that_refuses_several_greedy_responses_is_asked_for_several_others(
+    model_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As vLLM does, since greedy responses are all the same."""
+    monkeypatch.setattr(ModelServer, "_refuses", lambda self, body: body["n"] > 1 and body["temperature"] == 0)
+    monkeypatch.setattr(ModelServer, "texts", ("a", "ab", "abc", "b", "bc", "bcd"))
+    hall = hall_of(Plain(lambda asked: [float(len(text)) for text in asked.documents]))
+    hall.add_endpoint_chat("tiny", Endpoint(model_server, "big-model"))
+
+    async def run(client: httpx.AsyncClient) -> list[int]:
+        bodies = [{"messages": CHAT, "candidates": 2, "temperature": temperature} for temperature in (0, 1, 0)]
+        return [(await client.post(PATH, json=body)).status_code for body in bodies]
+
+    assert ask(hall, run) == [200] * 3
+    assert [(each["n"], each["temperature"]) for each, _ in ModelServer.asked] == [
+        (2, 0), (1, 0), (1, 0), (2, 1), (1, 0), (1, 0),
+    ]  # fmt: skip
+
+
 def test_a_chat_that_is_given_up_leaves_its_thread_to_others(
     model_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
