@@ -5,7 +5,7 @@ import asyncio
 import math
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +118,9 @@ def serve(chosen: argparse.Namespace) -> int:
     slices = Slices.of_launch()
     sockets = listen(chosen.host, chosen.port) if slices is None or slices.is_first else []
     set_up_logs()
-    # uvicorn ends the process by the signal that it got, and a server that has ended in order should exit with 0; the
-    # other processes of torchrun, which get it too, wait for the first one.
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda signum, frame: None)
     if slices is not None and not slices.is_first:
+        # A signal to torchrun reaches all processes, and these wait for the first one.
+        _on_signals(lambda signum, frame: None)
         follow(runs, pools, slices)
         return 0
     hall = Hall(settings)
@@ -166,12 +164,24 @@ def serve(chosen: argparse.Namespace) -> int:
         timeout_graceful_shutdown=round(max(settings.timeout, settings.chat_timeout)) + 1,
     )
     server = uvicorn.Server(config)
+
+    def end(signum: int, frame: object) -> None:
+        server.should_exit = True
+
+    # Until uvicorn listens to signals itself. When it has ended it raises the one that it got again, by which the
+    # process would end, and a server that has ended in order should exit with 0.
+    _on_signals(end)
     server.run(sockets)
     if slices is not None:
         slices.close()
     if failures:
         raise failures[0]
     return 0
+
+
+def _on_signals(work: Callable[[int, Any], None]) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, work)
 
 
 def _chosen(chosen: argparse.Namespace) -> dict[str, Any]:

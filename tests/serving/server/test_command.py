@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from registry import ConfigError
 from serving.__main__ import main
@@ -178,6 +179,24 @@ def test_a_server_that_is_told_to_end_while_it_loads_ends_in_order(
     shutdown = LifespanOn.shutdown
     monkeypatch.setattr(LifespanOn, "shutdown", shut_down)
     monkeypatch.setattr("serving.server.loading.load", loads_for_long)
+    assert main([str(folder), "--port", "0"]) == 0
+    assert in_this_process == ["Learner", "Hall"] and "Ready" not in capsys.readouterr().out
+
+
+def test_a_server_that_is_told_to_end_just_before_it_starts_ends_as_well(
+    folder: Path,
+    in_this_process: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start = uvicorn.Server.run
+
+    def told(self: uvicorn.Server, sockets: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        start(self, sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "run", told)
+    monkeypatch.setattr("serving.server.loading.load", lambda *arguments: None)
     assert main([str(folder), "--port", "0"]) == 0
     assert in_this_process == ["Learner", "Hall"] and "Ready" not in capsys.readouterr().out
 
