@@ -272,9 +272,10 @@ class TableSpec:
         if data is None or not Path(data).is_dir():
             return
         place = f"columns[{self.config.columns.index(column)}]"
+        has_own_config = (here.config or row.config) is not None
         given = {
-            f"{path}.overrides": row.overrides,
-            f"{path}.columns.{column.name}.overrides": here.overrides,
+            f"{path}.overrides": [] if has_own_config else row.overrides,
+            f"{path}.columns.{column.name}.overrides": [] if here.config else here.overrides,
             # The only column tells nothing apart: its data are just others.
             f"{place}.overrides": column.overrides if len(self.config.columns) > 1 else [],
             f"{place}.judged": column.judged,

@@ -555,6 +555,18 @@ def test_cells_that_only_features_tell_apart_are_refused_on_a_store(
     assert "What to do:   give a yaml with features" in str(error.value)
 
 
+def test_rows_of_other_configs_take_a_store_in_place_of_their_features(write: Callable[..., str], store: Path) -> None:
+    def row(name: str, source: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "config": f"{name}_jsonl.yaml", "overrides": [f"features.source.path={source}"], **more}
+
+    rows = [row("list_ranker", "a.jsonl"), row("point_ranker", "b.jsonl")]
+    cells = list(
+        TableSpec.load(write(rows=rows, columns=[{"name": "hit@1", "metric": "hit@1"}]), [f"data={store}"]).cells()
+    )
+    assert [cell.config.ranker["name"] for cell in cells] == ["list_ranker", "point_ranker"]
+    assert {cell.config.datamodule["path"] for cell in cells} == {str(store)}
+
+
 def test_the_only_column_takes_a_store_in_place_of_its_features(write: Callable[..., str], store: Path) -> None:
     columns = [{"name": "mine", "overrides": ["features.source.path=groups.jsonl"]}]
     [first, *_] = TableSpec.load(write(columns=columns), [f"data={store}"]).cells()
