@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 
+PROC = Path("/proc")
+"""What Linux tells of the machine and its processes; other systems have no such folder."""
+
 
 def limit_cores(count: int) -> None:
     """Run this process and its children on this many cores, so that numbers of different machines are comparable."""
@@ -38,8 +41,10 @@ def describe() -> dict[str, Any]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that a new process can use."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    """Bytes of memory that a new process can use; all of the machine's where the system does not say."""
+    if not (about := PROC / "meminfo").is_file():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = about.read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
 
 
@@ -50,16 +55,18 @@ def forget_peak_memory() -> None:
         if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
             trim(0)
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+            (PROC / "self/clear_refs").write_text("5", encoding="ascii")
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory() -> int:
     """The most bytes of the machine's memory, not of a GPU's, that this process has had at a time."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii")) if status.is_file() else None
-    return int(found[1] if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
+    status = PROC / "self/status"
+    if found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii") if status.is_file() else ""):
+        return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def multiplications_per_second(size: int = 2048) -> float:
@@ -84,7 +91,7 @@ def _best(work: Callable[[], Any], repeats: int = 10) -> float:
 
 
 def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
+    cpuinfo = PROC / "cpuinfo"
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

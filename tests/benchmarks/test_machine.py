@@ -1,6 +1,8 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +13,15 @@ def test_the_machine_is_described_and_measured() -> None:
     assert machine.describe()["cores"] >= 1
     assert machine.multiplications_per_second(64) > 0
     assert machine.bytes_per_second(1 << 10) > 0
+
+
+def test_a_system_without_proc_has_its_memory_measured_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As macOS, where `ru_maxrss` is in bytes."""
+    monkeypatch.setattr(machine, "PROC", tmp_path)
+    monkeypatch.setattr(machine.sys, "platform", "darwin")
+    monkeypatch.setattr(machine.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=5_000_000))
+    assert machine.peak_memory() == 5_000_000
+    assert machine.free_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system cannot forget the peak")
