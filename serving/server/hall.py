@@ -184,8 +184,9 @@ class Hall:
             return names[0]
         if name in names:
             return name
-        known = f"there are: {', '.join(names)}" if names else "this server has no such ranker"
-        raise RequestError(404, f"no ranker {(name or '')[:100]!r} that can {kind}; {known}")
+        if not names:
+            raise RequestError(404, f"this server has no ranker that can {kind}")
+        raise RequestError(404, f"no ranker {(name or '')[:100]!r} that can {kind}; there are: {', '.join(names)}")
 
     def heads_of(self, name: str) -> Heads:
         """The users' rankers over a named ranker.

@@ -65,6 +65,15 @@ def test_a_query_that_is_cut_is_said(searcher: Searcher) -> None:
     assert len(long["results"]) == 10 and "meta" not in short
 
 
+@pytest.mark.parametrize("named", [{}, {"model": "other"}])
+def test_a_server_without_a_ranker_of_this_kind_says_so(searcher: Searcher, named: dict[str, str]) -> None:
+    hall = hall_of()
+    hall.add_searcher("tiny", "own", searcher)
+    answer = post(hall, "/v1/route", {"query": "open", **named})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == "this server has no ranker that can route"
+
+
 def test_a_pool_is_named_and_an_unknown_one_is_told(searcher: Searcher) -> None:
     for pool, status in (("own", 200), ("other", 404)):
         hall = hall_of()
