@@ -129,7 +129,7 @@ class Learner:
         room = MOST_NUMBERS
         for number, content in reversed(await asyncio.to_thread(database.feedback, name, lease.of.user, NEWEST)):
             # One at a time, since requests wait while the ranker's encoder reads these texts.
-            with suppress(ValueError):  # too long for the encoder, which has read it when the feedback was given
+            with suppress(ValueError):  # too long for the model, which reads no responses when feedback is given
                 each = await self._labelled(name, number, Said.of(content), room)
                 if each is None:
                     break
