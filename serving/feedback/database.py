@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,9 @@ _LOCK = 0x72616E6B
 """PostgreSQL's advisory lock for the migrations: any number that nobody else uses."""
 _CONNECTING, _STATEMENT = 5, 10
 """Seconds until PostgreSQL has to answer: to a new connection, and to a statement or a packet of one."""
+
+_BUSY, _EMPTYING = 20_000, 200
+"""Milliseconds for which SQLite waits for others: to read and write, and to overwrite its log."""
 
 
 class UnknownVersionError(LookupError):
@@ -92,6 +96,8 @@ class FeedbackDatabase:
         if self._is_sqlite and self.url.database in (None, "", ":memory:"):
             raise ConfigError("--database", f"{self.name} is in memory, which every thread has of its own.", cure=_CURE)
         options: dict[str, Any] = {} if self._is_sqlite else {"pool_pre_ping": True, "connect_args": _waits(self.url)}
+        self._emptying, self._has_deleted = threading.Lock(), False
+        """Whether SQLite's log still has what was deleted."""
         self._used: set[Any] = set()
         """PostgreSQL's connections that a thread has at present."""
         try:
@@ -303,9 +309,7 @@ class FeedbackDatabase:
                 for table in (users, heads, versions, feedback)
             }
         if self._is_sqlite:
-            # What was deleted is overwritten with zeros, but its old pages stay in the log until it is emptied.
-            with self._engine.connect().execution_options(is_bare=True) as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._empty_log()
         return {name: counts[name] for name in ("feedback", "versions")}
 
     def close(self) -> None:
@@ -315,6 +319,17 @@ class FeedbackDatabase:
             with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as its:
                 its.shutdown(socket.SHUT_RDWR)
         self._engine.dispose()
+
+    def _empty_log(self) -> None:
+        """Overwrite SQLite's log, in which what was deleted still stands; if others read it, after a later transaction.
+
+        The file itself has zeros in its place.
+        """
+        with self._emptying, self._engine.connect().execution_options(is_bare=True) as connection:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {_EMPTYING}")
+            is_busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {_BUSY}")
+            self._has_deleted = bool(is_busy)
 
     def _end_lease(self, lease: Lease, token: str | None, seconds: float) -> None:
         mine = [*_is(heads, lease.of._asdict()), heads.c.token == lease.token]
@@ -349,6 +364,8 @@ class FeedbackDatabase:
         with self._engine.connect().execution_options(is_writing=True) as connection:
             yield connection
             connection.commit()
+        if self._has_deleted:
+            self._empty_log()
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -402,7 +419,7 @@ def _reason(error: Exception) -> str:
 def _sqlite(connection: Any, record: Any) -> None:
     # Python's module would begin transactions late, and let a reader become a writer, which SQLite may refuse.
     connection.isolation_level = None
-    for line in ("busy_timeout = 20000", "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+    for line in (f"busy_timeout = {_BUSY}", "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
         connection.execute(f"PRAGMA {line}")
 
 

@@ -2,11 +2,12 @@
 
 import json
 import socket
+import sqlite3
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,18 @@ def test_a_user_who_goes_back_while_being_forgotten_stays_forgotten(connect: Con
             going.result()
     with database._engine.connect() as connection:
         assert connection.execute(sa.select(metadata.tables["heads"])).all() == []
+
+
+def test_texts_that_are_forgotten_while_others_read_the_file_are_nowhere_in_it_soon_after(tmp_path: Path) -> None:
+    database = FeedbackDatabase(tmp_path / "feedback.sqlite")
+    database.add("r", "ana", {"query": "a secret text"})
+    with closing(sqlite3.connect(tmp_path / "feedback.sqlite", isolation_level=None)) as backup:
+        backup.execute("BEGIN")
+        assert backup.execute("SELECT count(*) FROM feedback").fetchone() == (1,)
+        assert database.forget("ana")["feedback"] == 1
+        backup.execute("ROLLBACK")
+    assert database.lease(BASES, 1, 60) is None, "a server looks for work every few seconds"
+    assert not any(b"secret" in file.read_bytes() for file in tmp_path.iterdir())
 
 
 def test_forgotten_texts_are_nowhere_in_the_files(tmp_path: Path) -> None:
