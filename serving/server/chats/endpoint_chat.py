@@ -21,7 +21,7 @@ logger = logging.getLogger("serving")
 Rank = Callable[[str | Sequence[Message], Sequence[str], str | None], Awaitable[list[float]]]
 """Gives the scores of documents for a query and a user."""
 
-_INSIDE = re.compile(r"Traceback|File \"|(?<![\w:/.])/[\w.-]+/[\w.-]|\b[A-Za-z]:\\")
+_INSIDE = re.compile(r"Traceback|File \"|file:/|(?<![\w/.])/[\w.-]+/[\w.-]|\b[A-Za-z]:\\")
 """What no client is told of an endpoint's inside: tracebacks, and paths of files."""
 _USUAL = {"num_candidates": 10, "temperature": 1.0, "top_p": 1.0, "max_tokens": 1024, "stop": (), "seed": 0}
 

@@ -372,6 +372,9 @@ FAILURES = {
     "a secret that breaks it": (500, "cannot read: a secret that breaks it"),
     "a secret for others": (401, "no key for: a secret for others"),
     "a secret on disk": (400, "a secret on disk is not in /srv/models/secret.py"),
+    "a secret with a colon": (400, "not found:/srv/models/secret.py"),
+    "a secret on a drive": (400, "C:/models/secret.py is not there"),
+    "a secret with an address": (400, "file:///srv/models/secret.py is not there"),
 }
 OTHER_FORMS: dict[str, Any] = {"list": [1, 2], "no choices": {"answer": "private"}}
 
@@ -588,10 +591,11 @@ def test_what_an_endpoint_says_of_its_failure_is_logged_only_with_texts(
     assert ("secret" in caplog.text) <= log_texts
 
 
-def test_an_endpoint_that_writes_of_its_files_tells_the_client_its_status_alone(model_server: str) -> None:
+@pytest.mark.parametrize("chat", [chat for chat, (status, _) in FAILURES.items() if status == 400])
+def test_an_endpoint_that_writes_of_its_files_tells_the_client_its_status_alone(model_server: str, chat: str) -> None:
     hall = hall_of(Plain(lambda asked: [1.0]))
     hall.add_endpoint_chat("tiny", Endpoint(model_server, "big-model"))
-    body = {"messages": [{"role": "user", "content": "a secret on disk"}]}
+    body = {"messages": [{"role": "user", "content": chat}]}
     answer = ask(hall, lambda client: client.post(PATH, json=body))
     message = "the endpoint of the language model refuses this chat: HTTP 400"
     assert answer.status_code == 400 and answer.json()["error"]["message"] == message
