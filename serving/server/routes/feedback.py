@@ -10,15 +10,13 @@ from serving.feedback.database import OtherContentError
 from serving.feedback.said import Said
 from serving.server.errors import RequestError
 from serving.server.hall import Hall
-from serving.server.routes.fields import Text, User, Whole
+from serving.server.routes.fields import Decimal, Text, User, Whole
 from serving.server.routes.route import ChatMessage
 
 router = APIRouter(tags=["feedback"])
 
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Place = Annotated[Whole, Field(ge=0)]
 Key = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
-
 
 _FORMS = ("candidates", "picked", "scores", "chosen", "rejected")
 
@@ -44,7 +42,7 @@ class FeedbackRequest(BaseModel):
     query: Text | Annotated[list[ChatMessage], Field(min_length=1)]
     candidates: list[Text] | None = None
     picked: Place | list[Place] | None = None
-    scores: list[Number] | None = None
+    scores: list[Decimal] | None = None
     chosen: Text | None = None
     rejected: Text | None = None
 
