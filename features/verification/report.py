@@ -92,7 +92,10 @@ class VerdictReport:
         return (json.dumps(each.record(), ensure_ascii=False) + "\n" for each in self.judged)
 
     def groups(self) -> Iterator[str]:
-        """Each task with the responses that have a verdict, as a line of the form that `jsonl` reads."""
+        """Each task with the responses that have a verdict, as a line of the form that `jsonl` and `problems` read.
+
+        A reference that is an answer, or several, is kept; tests and calls are not.
+        """
         for task, judged in itertools.groupby(self.judged, key=lambda each: each.task):
             candidates = [
                 {"id": each.response.id, "text": each.response.text, "label": each.verdict.label}
@@ -100,8 +103,9 @@ class VerdictReport:
                 if each.verdict.label is not None
             ]
             if candidates:
-                split = {"split": task.split} if task.split else {}
-                record = {"query_id": task.query_id, "query": task.query, **split, "candidates": candidates}
+                more = {"answer": task.reference} if isinstance(task.reference, str | list) else {}
+                more |= {"split": task.split} if task.split else {}
+                record = {"query_id": task.query_id, "query": task.query, **more, "candidates": candidates}
                 yield json.dumps(record, ensure_ascii=False) + "\n"
 
     def page(self, examples: int = 20) -> str:

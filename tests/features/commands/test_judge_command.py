@@ -10,6 +10,7 @@ import pytest
 from features.__main__ import main
 from features.commands.judge import judge, source_of
 from features.sources.own.jsonl import JsonLines
+from features.sources.own.problems import Problems
 from features.texts.tasks import Response, Task
 from features.verification.report import Judged, VerdictReport
 from features.verification.verdict import Verdict
@@ -56,6 +57,7 @@ def test_the_command_writes_verdicts_counts_and_examples(
         ("a", [1, 0]),
         ("b", [0, 1]),
     ]
+    assert [task.reference for task in Problems(str(tmp_path / "out" / "groups.jsonl")).problems()] == ["18", "3"]
     page = (tmp_path / "out" / "report.md").read_text()
     assert "## 1 (2)" in page and "## differs from the given label (1)" in page and page.count("\n~~~\n") == 8
 
