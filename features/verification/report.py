@@ -94,7 +94,8 @@ class VerdictReport:
     def groups(self) -> Iterator[str]:
         """Each task with the responses that have a verdict, as a line of the form that `jsonl` and `problems` read.
 
-        A reference that is an answer, or several, is kept; tests and calls are not.
+        The prompt is kept if it is more than the query, and the reference if it is an answer, or several; tests and
+        calls are not.
         """
         for task, judged in itertools.groupby(self.judged, key=lambda each: each.task):
             candidates = [
@@ -103,8 +104,10 @@ class VerdictReport:
                 if each.verdict.label is not None
             ]
             if candidates:
-                more = {"answer": task.reference} if isinstance(task.reference, str | list) else {}
+                more: dict[str, Any] = {"answer": task.reference} if isinstance(task.reference, str | list) else {}
                 more |= {"split": task.split} if task.split else {}
+                if task.messages != [{"role": "user", "content": task.query}]:
+                    more["messages"] = task.messages
                 record = {"query_id": task.query_id, "query": task.query, **more, "candidates": candidates}
                 yield json.dumps(record, ensure_ascii=False) + "\n"
 

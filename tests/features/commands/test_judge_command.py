@@ -62,6 +62,17 @@ def test_the_command_writes_verdicts_counts_and_examples(
     assert "## 1 (2)" in page and "## differs from the given label (1)" in page and page.count("\n~~~\n") == 8
 
 
+def test_labelled_groups_keep_the_chat_that_was_asked(tmp_path: Path) -> None:
+    chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "6 x 3?"}]
+    rows = [{"query_id": "a", "messages": chat, "answer": "18", "candidates": ["#### 18"]}, {**ROWS[1]}]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    groups = list(judge(str(tmp_path / "chats.jsonl"), "final_number").groups())
+    assert [json.loads(line).get("messages") for line in groups] == [chat, None]
+    (tmp_path / "groups.jsonl").write_text("".join(groups))
+    first, _ = Problems(str(tmp_path / "groups.jsonl")).problems()
+    assert (first.query, first.messages, first.reference) == ("6 x 3?", chat, "18")
+
+
 def test_options_of_the_verifier_and_the_source_are_set(problems: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["verifier=exact_match", "verifier.stated=true", "source=problems", "source.prompt=mathematics"]
     assert main(["judge", problems, *options]) == 0
