@@ -117,6 +117,8 @@ class Learner:
                 await self.learn_all()
             except SQLAlchemyError:  # the database may answer again later
                 logger.exception("the database failed", extra={"fields": {"event": "database_failure"}})
+            except Exception:  # such as no room for a thread; the only task, which later feedback needs too
+                logger.exception("the learner failed", extra={"fields": {"event": "learner_failure"}})
             # Other servers take feedback too, and may die while they train.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hall.told.wait(), self._hall.settings.learn_every)

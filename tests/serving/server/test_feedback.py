@@ -408,6 +408,36 @@ def test_a_training_that_fails_is_logged_and_others_go_on(
     assert "no memory" in caplog.text
 
 
+def test_a_failure_outside_a_training_does_not_end_the_training_of_heads(
+    reranker: Reranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hall = taught(reranker, tmp_path / "feedback.sqlite", learn_every=0.01)
+    assert hall.database is not None
+    asked, lease = asyncio.Event(), hall.database.lease
+
+    def fail_once(*arguments: Any) -> Any:
+        monkeypatch.setattr(hall.database, "lease", again)
+        raise RuntimeError("can't start new thread")
+
+    def again(*arguments: Any) -> Any:
+        loop.call_soon_threadsafe(asked.set)
+        return lease(*arguments)
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(hall.database, "lease", fail_once)
+        learner = Learner(hall)
+        learner.start()
+        async with asyncio.timeout(30):
+            await asked.wait()
+        await learner.close()
+
+    loop: asyncio.AbstractEventLoop
+    ask(hall, talk)
+    assert "can't start new thread" in caplog.text
+
+
 def test_two_servers_of_one_database_train_each_user_once_and_both_serve_it(tiny_bert: Path, database_url: str) -> None:
     def server() -> Hall:
         torch.manual_seed(0)
