@@ -41,8 +41,9 @@ _FILES = _ORDERS, _JOBS, _RESULTS, _STATUS = 10, 11, 12, 13
 _CHECKERS = 14
 _GRACE, _GRACE_OF_EXIT = 2.0, 0.05
 _BRIEFLY = 0.001
-_MOST_OF = 0.75
-"""The kernel measures CPU time coarsely: a program killed after this share of its limit counts as out of time."""
+_MOST_OF = 0.5
+"""For the limit, the kernel counts CPU time by ticks; what it reports is exact, and can be less on a busy machine. So a
+program that is killed after this share of its limit counts as out of time."""
 
 
 def main() -> None:

@@ -67,7 +67,9 @@ def test_what_is_no_finite_number_is_no_label() -> None:
 
 
 def test_numbers_of_other_libraries_are_labels() -> None:
-    found = verdicts([f"give {what}" for what in ("true", "numpy", "torch", "decimal")], Workers(1))
+    # PyTorch is imported within the time of one response.
+    workers = Workers(1, timeout=100.0)
+    found = verdicts([f"give {what}" for what in ("true", "numpy", "torch", "decimal")], workers)
     assert found == [Verdict(1.0), Verdict(1.0), Verdict(0.5), Verdict(0.25)]
 
 
