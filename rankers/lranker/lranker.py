@@ -370,7 +370,7 @@ class LRanker(PoolRanker):
             lengths: How many tokens each query has.
             count: Is told how many contexts were read.
         """
-        reading = SharedPrefixes if self._shares_prefixes else SeparatePrompts
+        reading = SharedPrefixes if len(tokens) and self._shares_prefixes else SeparatePrompts
         with torch.no_grad():
             return PromptEmbedder(self._project, reading(self._reader, tokens, lengths), self._finish, count)
 

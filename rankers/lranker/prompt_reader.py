@@ -63,6 +63,10 @@ class PromptReader:
 
     def states(self, **inputs: Any) -> Float[Tensor, "B L H"]:
         """The last hidden states, after the backbone's final norm."""
+        given = inputs.get("inputs_embeds")
+        if given is not None and not len(given):
+            # Backbones cannot read a batch without texts, which a process has that has judged its queries.
+            return given.new_zeros(*given.shape[:2], self.backbone.config.hidden_size)
         return self.backbone(**inputs).last_hidden_state
 
 

@@ -220,8 +220,9 @@ def _embeddings(
     """E[0] .. E[depth] of each query at each width; `options` are passed to `Elimination`."""
     whole = Contexts(*(part.expand(num_queries, *part.shape[1:]).unsqueeze(1) for part in whole))
     first = embed(whole).float()[:, 0]
-    found = {width: [first] if width else [first] * (depth + 1) for width in widths}
-    if deep := [width for width in found if width and depth]:
+    deep = [width for width in dict.fromkeys(widths) if width and depth and num_queries]
+    found = {width: [first] if width in deep else [first] * (depth + 1) for width in widths}
+    if deep:
         elimination = Elimination(pool, first.device, seed=seed, **options)
         rows = elimination.first(first, deep)
         going = torch.arange(num_queries, device=first.device)

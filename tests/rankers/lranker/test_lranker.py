@@ -16,6 +16,7 @@ from language_models.backbone import Backbone
 from language_models.lora import Lora
 from rankers.lranker.lranker import LRanker
 from rankers.lranker.prompt import TEMPLATES
+from rankers.lranker.scaling.scaling import scale
 from ranking.pools.pool_batch import Contexts, PoolBatch
 from ranking.vectors.partitions import Partitions
 from registry import ConfigError
@@ -142,6 +143,21 @@ def test_many_contexts_go_through_the_backbone_in_several_calls(make: Make, monk
         monkeypatch.setattr("rankers.lranker.query_embedder._BATCH_TOKENS", 250)
         torch.testing.assert_close(ranker.embedder(tokens, lengths)(contexts), expected, rtol=1e-5, atol=1e-5)
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("options", [{}, {"template": CONTEXT_FIRST}, {"injection": "prefix"}, {"aggregator": None}])
+@pytest.mark.parametrize("name", ["tiny_bert", "tiny_llama"])
+def test_a_batch_without_queries_has_no_embeddings(make: Make, name: str, options: dict[str, Any]) -> None:
+    ranker, none = make(name, **options), torch.zeros(0, 3, dtype=torch.int64)
+    lengths = torch.zeros(0, dtype=torch.int64)
+    if ranker.aggregator is None:
+        assert ranker._finish(ranker._reader.read(none, lengths)).shape == (0, DIM)
+        return
+    embed = ranker.embedder(none, lengths)
+    assert embed(Contexts(*(each[:0] for each in make_contexts(5)))).shape == (0, 5, DIM)
+    whole = Contexts(*(each[0, :1] for each in make_contexts(1)))
+    steps = scale(embed, torch.randn(30, DIM), ranker.aggregator, whole, num_queries=0, width=2, depth=3, settled=1)
+    assert steps.shape == (0, 4, DIM)
 
 
 @pytest.mark.parametrize("name", ["tiny_bert", "tiny_llama"])
