@@ -27,8 +27,8 @@ class BERT4Rec(Recommender):
         num_heads: Number of attention heads.
         hidden_dim: Width of the feed-forward layers.
         dropout: Dropout of embeddings and layers.
-        max_length: The most tokens that are read, the latest items and the mask token; longer training sequences are
-            cut into pieces.
+        max_length: The most tokens that are read, the latest items and the mask token, at least 2; longer training
+            sequences are cut into pieces.
         mask: Share of items that are masked in training.
         only_last: Share of training sequences in which only the last item is masked.
 
@@ -54,6 +54,8 @@ class BERT4Rec(Recommender):
         super().__init__(num_items, num_negatives=num_negatives, optimizer=optimizer, **training)
         if dim % num_heads:
             raise ValueError(f"num_heads: {num_heads} heads cannot share a dim of {dim} evenly")
+        if max_length < 2:
+            raise ValueError("max_length: 1 leaves no place for an item beside the mask token; set 2 or more")
         self.max_length, self.mask, self.only_last = max_length, mask, only_last
         self.items, self.places = nn.Embedding(num_items, dim), nn.Embedding(max_length, dim)
         self.mask_token, self.bias = nn.Embedding(1, dim), nn.Parameter(torch.zeros(num_items))
@@ -98,6 +100,10 @@ class BERT4Rec(Recommender):
 
     def states(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
         """The state at each token, and a one for the biases."""
+        count = len(tokens)
+        if not count:
+            # The layers cannot read a batch without users, and with FSDP2 every process has to call them.
+            tokens = tokens.new_full((1, tokens.shape[1]), self.num_items)
         there = tokens >= 0
         # The last token always has the last position.
         place = self.max_length - there.sum(dim=1, keepdim=True) + torch.arange(tokens.shape[1], device=tokens.device)
@@ -106,4 +112,4 @@ class BERT4Rec(Recommender):
         items = torch.where(masked, self.mask_token(tokens.new_zeros(1)), items)
         embedded = items + self.places(place.clamp(max=self.max_length - 1))
         states = self.layers(self.drop(self.norm(embedded)), src_key_padding_mask=~there)
-        return nn.functional.pad(self.out(states), (0, 1), value=1.0)
+        return nn.functional.pad(self.out(states), (0, 1), value=1.0)[:count]

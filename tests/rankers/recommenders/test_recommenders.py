@@ -74,6 +74,15 @@ def test_an_empty_history_and_an_unknown_user_have_finite_scores(name: str) -> N
     assert scores(ranker, batch_of([[]], torch.tensor([77]), width=0)).isfinite().all()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_without_users_has_no_states(name: str) -> None:
+    ranker, batch = build(name), batch_of(HISTORIES)
+    assert ranker.query_vectors(batch.only(torch.zeros(0, dtype=torch.int64))).shape == (
+        0,
+        *ranker.query_vectors(batch).shape[1:],
+    )
+
+
 @pytest.mark.parametrize("name", ["sasrec", "gru_prefix"])
 def test_each_item_is_predicted_as_from_the_history_before_it(name: str) -> None:
     ranker = build(name, max_length=5)
@@ -285,4 +294,6 @@ def test_options_that_do_not_fit_are_refused() -> None:
     for name in ("sasrec", "bert4rec"):
         with pytest.raises(ConfigError, match="3 heads cannot share a dim of 8"):
             build(name, num_heads=3)
+    with pytest.raises(ConfigError, match="max_length: 1 leaves no place for an item"):
+        build("bert4rec", max_length=1)
     assert isinstance(build("gru4rec", loss="bpr_max"), GRU4Rec)
