@@ -27,7 +27,8 @@ class Tried(NamedTuple):
     def of(cls, data: Any, max_queries: int) -> "Tried":
         """The training queries of a datamodule, evenly spread over the store if there are more than `max_queries`.
 
-        Models are told apart by their ids; each keeps the first vector that it has.
+        Models are told apart by their ids; each keeps the first vector that it has. A model that was tried on none of
+        the kept queries is left out.
         """
         batches = [batch.to("cpu") for batch in data.evaluation_batches("train", data.most_candidates("train"), 1)]
         vectors: dict[str, Tensor] = {}
@@ -51,13 +52,15 @@ class Tried(NamedTuple):
         groups, queries = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("group", "query"))
         kept = torch.arange(min(len(groups), max_queries)) * len(groups) // min(len(groups), max_queries)
         columns = {name: torch.cat(parts)[kept] for name, parts in tables.items()}
-        return cls(groups[kept], queries[kept], torch.stack(list(vectors.values())), **columns)
+        tried = (~columns["labels"].isnan()).any(dim=0)
+        columns = {name: values[:, tried] for name, values in columns.items()}
+        return cls(groups[kept], queries[kept], torch.stack(list(vectors.values()))[tried], **columns)
 
 
 class Router(Ranker[FeatureBatch]):
     """A ranker that remembers training queries with the labels of every model, as buffers that a checkpoint holds.
 
-    A model that no training query has counts as the known one with the most similar vector. A subclass implements
+    A model that none of these queries has counts as the known one with the most similar vector. A subclass implements
     `scores_of`.
 
     Args:

@@ -153,6 +153,20 @@ def test_graph_routers_predict_only_edges_that_they_hide(data: Data, hide: Any) 
 
 
 @pytest.mark.parametrize("name", ["router_knn", "graph_router"])
+def test_models_that_no_kept_query_tried_count_as_the_most_similar_known_one(data: Data, name: str) -> None:
+    data.tried[:, 3] = torch.arange(QUERIES) == 1
+    router = RANKERS.build({"name": name, "max_queries": 7}, feature_dim=DIM)
+    router.learn_from(data)
+    assert 1 not in router.groups.tolist() and len(router.models) == MODELS - 1
+    batch = data.batch(torch.arange(5))
+    scores = router(batch).detach()
+    assert bool(scores.isfinite().all())
+    known = torch.nn.functional.cosine_similarity(data.models[3], data.models[:3]).argmax()
+    for row, order in zip(scores, data.order[:5], strict=True):
+        assert row[order == 3] == row[order == known]
+
+
+@pytest.mark.parametrize("name", ["router_knn", "graph_router"])
 def test_routers_take_what_they_know_with_them(data: Data, name: str, tmp_path: Path) -> None:
     router = RANKERS.build({"name": name}, feature_dim=DIM)
     batch = data.batch(torch.arange(5))
