@@ -27,7 +27,7 @@ class GraphRouter(Router):
     round has no ReLU.
 
     score(q, m) = mean over coordinates of h_q * h_m, whose sigmoid is the probability that m should answer q. In
-    training, a random share of the edges of each step's queries is hidden, and predicted. A new query has no edges.
+    training, edges of each step's queries are hidden, and predicted. A new query has no edges.
 
     Note:
         The paper also has nodes for the tasks of queries, which must then be known; here the query's vector says what
@@ -37,8 +37,9 @@ class GraphRouter(Router):
     Args:
         dim: Size of a node's state.
         num_rounds: Number of rounds of messages.
-        hidden: Share of the edges of a step's queries that are hidden in training.
-        hide: Hide that share of the `edges`, as published, or of the `queries`, all edges of each, as of a new query.
+        hidden: With `hide: edges`, the share of the edges of a step's queries that are hidden in training.
+        hide: Which edges of a step's queries are hidden: a random share of the `edges`, as published, or with `queries`
+            all of them, so that these queries are like new ones.
         max_queries: The most training queries in the graph, evenly spread over the store. Each takes 4 D bytes.
     """
 
@@ -68,10 +69,9 @@ class GraphRouter(Router):
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"], Bool[Tensor, "B K"]]:
         """Scores and labels of all edges of the step's queries, and which of these edges were hidden."""
         known = self.known_models(batch)
-        shape = (len(batch.group), 1 if self._hide == "queries" else len(self.models))
-        hidden = torch.rand(shape, device=self.labels.device) < self._hidden
-        # A query with nothing hidden would teach nothing.
-        hidden = (hidden | ~hidden.any(dim=1, keepdim=True)).expand(-1, len(self.models))
+        share = 1.0 if self._hide == "queries" else self._hidden
+        hidden = torch.rand(len(batch.group), len(self.models), device=self.labels.device) < share
+        hidden |= ~hidden.any(dim=1, keepdim=True)  # a query with nothing hidden would teach nothing
         seen, (row, place) = self._tried, (self.groups.unsqueeze(0) == batch.group.unsqueeze(1)).nonzero(as_tuple=True)
         seen[place] = seen[place].masked_scatter(hidden[row], torch.zeros_like(hidden[row]))
         queries, models = self._states(seen)
