@@ -21,7 +21,8 @@ class Popularity(Untrained[PoolBatch], PoolRanker):
 
     normalize: bool = False
 
-    _counted: tuple[CandidatePool, Tensor] | None = None
+    _counted: tuple[Tensor, Tensor] | None = None
+    """The training queries, and the scores that follow from them."""
 
     def query_vectors(self, batch: PoolBatch) -> Float[Tensor, "B 1 1"]:
         """A one for every query."""
@@ -29,10 +30,10 @@ class Popularity(Untrained[PoolBatch], PoolRanker):
 
     def candidates_to_rank(self) -> Float[Tensor, "N 1"]:
         """The score of each candidate."""
-        pool = self.data.pool
-        if self._counted is None or self._counted[0] is not pool:
-            rows, _ = meetings(pool, self.data.queries("train"))
-            self._counted = pool, torch.bincount(rows, minlength=pool.num_candidates).double().log1p().float()
+        pool, queries = self.data.pool, self.data.queries("train")
+        if self._counted is None or self._counted[0] is not queries:
+            rows, _ = meetings(pool, queries)
+            self._counted = queries, torch.bincount(rows, minlength=pool.num_candidates).double().log1p().float()
         return self._counted[1].unsqueeze(1)
 
 

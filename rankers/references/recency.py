@@ -3,14 +3,13 @@
 from typing import Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rankers.base import Reporting, Untrained
 from rankers.pool_ranker import PoolRanker
 from rankers.references.popularity import meetings
 from ranking.pools.pool_batch import PoolBatch
-from ranking.stores.candidate_pool import CandidatePool
 from registry import RANKERS
 from registry.ranges import Positive
 
@@ -31,7 +30,8 @@ class Recency(Untrained[PoolBatch], PoolRanker):
 
     normalize: bool = False
 
-    _weighed: tuple[CandidatePool, Tensor] | None = None
+    _weighed: tuple[Tensor, Tensor] | None = None
+    """The training queries, and the scores that follow from them."""
 
     def __init__(self, half_life: Positive = 10.0, **reporting: Unpack[Reporting]) -> None:
         super().__init__(**reporting)
@@ -43,12 +43,13 @@ class Recency(Untrained[PoolBatch], PoolRanker):
 
     def candidates_to_rank(self) -> Float[Tensor, "N 1"]:
         """The score of each candidate."""
-        if self._weighed is None or self._weighed[0] is not self.data.pool:
-            self._weighed = self.data.pool, self._weigh()
+        queries = self.data.queries("train")
+        if self._weighed is None or self._weighed[0] is not queries:
+            self._weighed = queries, self._weigh(queries)
         return self._weighed[1].unsqueeze(1)
 
-    def _weigh(self) -> Float[Tensor, " N"]:
+    def _weigh(self, queries: Int[Tensor, " Q"]) -> Float[Tensor, " N"]:
         pool = self.data.pool
-        rows, later = meetings(pool, self.data.queries("train"))
+        rows, later = meetings(pool, queries)
         weights = torch.exp2(-later.double() / self.half_life)
         return torch.bincount(rows, weights, minlength=pool.num_candidates).log1p().float()

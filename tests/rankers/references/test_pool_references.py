@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,6 +126,19 @@ def test_popularity_counts_the_training_queries_that_met_a_candidate(pool: Candi
             counts[row] += 1
     _, ranked = next(iter(ranker.evaluation.rankings()))
     assert [math.expm1(score) for _, score, _ in ranked] == pytest.approx(sorted(counts, reverse=True), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["popularity", "recency"])
+def test_other_training_queries_of_the_same_pool_are_counted_anew(
+    pool: CandidatePool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranker: Any = RANKERS.build(name)
+    data, found = PartitionedCandidates(str(pool.path), verify=False, num_partitions=2), []
+    ranker._trainer = SimpleNamespace(datamodule=data)
+    for queries in (torch.arange(4), torch.arange(4, 12)):
+        monkeypatch.setattr(data, "queries", lambda split, queries=queries: queries)
+        found.append(ranker.candidates_to_rank())
+    assert not torch.equal(*found)
 
 
 def test_the_encoder_is_judged_by_the_cosine_of_stored_vectors(pool: CandidatePool, tmp_path: Path) -> None:
