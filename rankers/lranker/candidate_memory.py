@@ -21,6 +21,10 @@ class CandidateMemory:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew."""
         self._rows: Int[Tensor, " M"] | None = None
         self._vectors: Float[Tensor, "M E"] | None = None
 

@@ -297,8 +297,10 @@ class LRanker(PoolRanker):
         return loss
 
     def on_fit_start(self) -> None:
-        """Summarise the pool and its parts."""
+        """Summarise the pool and its parts, and forget the candidates of an earlier training."""
         self._prepare_from_data()
+        if self._memory is not None:
+            self._memory.forget()
 
     def on_validation_start(self) -> None:
         """Summarise the pool, if training has not; encode it, unless its stored vectors are used."""

@@ -589,5 +589,8 @@ def test_candidates_of_earlier_steps_are_negatives_of_queries_that_do_not_know_t
             assert mask[place, count:].tolist() == expected
         remembered = torch.cat([batch.rows, older])[:40]
     assert seen[-1][1].shape[1] > len(seen[-1][0].rows)
+    again = len(seen)
+    build_trainer(options, folder=tmp_path / "again").fit(ranker.train(), datamodule=module)
+    assert seen[again][1].shape[1] == len(seen[again][0].rows)
     with pytest.raises(ConfigError, match=r"ranker\.memory: stored vectors do not change"):
         make(candidates="cached", memory=5)
