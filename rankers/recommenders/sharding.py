@@ -73,7 +73,11 @@ class OwnRows:
     def features(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n E"]:
         """The vectors of these rows."""
         rows = rows.to(self._own.device)
-        return rows_of(self._table, rows) if self._lists else self._own[rows - self._first]
+        if self._lists:
+            return rows_of(self._table, rows)
+        local = rows - self._first
+        assert bool(((local >= 0) & (local < len(self._own))).all()), "another process holds some of these rows"
+        return self._own[local]
 
 
 def shard(ranker: nn.Module, mesh: DeviceMesh, num_items: int) -> None:

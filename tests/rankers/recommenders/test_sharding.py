@@ -51,6 +51,10 @@ def in_one_of_three(folder: Path, rank: int) -> None:
         loss = sharded_softmax_loss(mine, part, targets[rank::WORLD] % num_rows)
         (2 * loss).backward()
         rows = torch.tensor([[3, 0], [1, 3]])
+        own = OwnRows(part.detach(), lists=False)
+        for outside in (own._first - 1, own._first + len(part.to_local())):
+            with pytest.raises(AssertionError, match="another process holds some of these rows"):
+                own.features(torch.tensor([outside]))
         looked_up = rows_of(part, rows).detach(), OwnRows(part.detach(), lists=True).features(rows.flatten())
         found[num_rows] = loss.detach(), mine.grad, part.grad.full_tensor(), *looked_up
     lonely = nn.Module()
