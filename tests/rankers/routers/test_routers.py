@@ -224,6 +224,9 @@ def test_router_bert_has_an_output_for_each_model(
     batch.candidates[0] = ["nobody knows it", models[1]]
     with torch.no_grad():
         assert float(router(batch)[0, 0]) < float(scores[0].min())
+    nothing = torch.empty(0, 0)
+    none = TextBatch(nothing, nothing.bool(), torch.empty(0).long(), nothing.long(), queries=[], candidates=[])
+    assert router(none).shape == (0, 0)
     loaded = load_ranker(save_pretrained(router, tmp_path / "saved"))
     with torch.no_grad():
         torch.testing.assert_close(loaded(batch), router(batch))
