@@ -148,7 +148,8 @@ class Histories:
         """
         if not self.users or np.diff(self._offsets).max() <= windows.fewest:
             problem = f"no user has {windows.fewest + 1} interactions, so there are no queries."
-            raise ConfigError("features.source.windows", problem, cure="set features.source.windows.min_history")
+            cure = "set features.source.windows.min_history" if windows.fewest > 1 else "other data"
+            raise ConfigError("features.source.windows", problem, cure=cure)
         for code, user in enumerate(self.users):
             items = self.of(code)
             for place, split in windows.of(len(items)):

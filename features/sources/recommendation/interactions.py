@@ -175,7 +175,17 @@ class Interactions:
                 cure = "use the original file, with one interaction per line"
                 raise ConfigError(str(file.path), problem, cure=cure)
             user, item = (_column(file, self.columns, name, "columns") for name in ("user", "item"))
-            time = _column(file, self.columns, "time", "columns", optional=True)
+            time, first = (
+                _column(each, self.columns, "time", "columns", optional=True) for each in (file, self._files[0])
+            )
+            if bool(time) != bool(first):
+                has, lacks = ("a", "none") if time else ("no", "one")
+                problem = (
+                    f"has {has} column of the time, and {self._files[0].path} has {lacks}: the order is not known."
+                )
+                raise ConfigError(
+                    str(file.path), problem, known=file.fields, cure="give times to all files, or to none"
+                )
             rating = None if self.min_rating is None else _column(file, self.columns, "rating", "columns")
             names = [name for name in (user, item, time, rating) if name]
             for each in file.parsed(names, _InteractionReader(user, item, time, rating)):

@@ -153,6 +153,24 @@ def test_options_that_do_not_fit_the_file_are_refused(tmp_path: Path) -> None:
         Interactions(str(tmp_path / "none.csv")).fingerprint()
 
 
+@pytest.mark.parametrize("timed", ["x", "y"])
+def test_files_with_times_and_without_are_not_mixed(tmp_path: Path, timed: str) -> None:
+    for name in ("x", "y"):
+        has = name == timed
+        text = "user,item,time\nu,a,7\nu,b,9\n" if has else "user,item\nu,c\nu,d\n"
+        (tmp_path / f"{name}.csv").write_text(text)
+    paths = [str(tmp_path / f"{name}.csv") for name in ("x", "y")]
+    with pytest.raises(ConfigError, match=r"y\.csv: has (a|no) column of the time, and \S+x\.csv has (none|one)"):
+        list(Interactions(paths, tsv=["user", "item"]).queries())
+
+
+def test_a_file_with_too_few_interactions_does_not_ask_for_fewer_than_one(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("user,item\nu,a\nv,a\n")
+    with pytest.raises(ConfigError) as error:
+        list(Interactions(str(tmp_path / "x.csv")).queries())
+    assert "no user has 2 interactions" in str(error.value) and "min_history" not in str(error.value)
+
+
 def test_s3rec_has_one_line_per_user(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("1 5 6 7 8\n2 6 5\n3 9\n")
     source = S3Rec(str(tmp_path / "x.txt"))
