@@ -65,8 +65,10 @@ class PromptReader:
         """The last hidden states, after the backbone's final norm."""
         given = inputs.get("inputs_embeds")
         if given is not None and not len(given):
-            # Backbones cannot read a batch without texts, which a process has that has judged its queries.
-            return given.new_zeros(*given.shape[:2], self.backbone.config.hidden_size)
+            # A process that has judged its queries has a batch without texts. Backbones cannot read such a batch, and
+            # with FSDP2 every process has to call them.
+            one = self.backbone(inputs_embeds=given.new_zeros(1, 1, given.shape[2]), use_cache=False).last_hidden_state
+            return one.new_zeros(*given.shape[:2], one.shape[2])
         return self.backbone(**inputs).last_hidden_state
 
 
