@@ -107,8 +107,8 @@ class FromMined:
 
     Args:
         mined: The lists of these candidates, without those that must not be negatives.
-        margin: Leave out candidates whose score is above this share of the positive's score: they may be right although
-            nobody judged them. None to keep all.
+        margin: Leave out candidates whose score is above this share of the positive's score, or as far below it if that
+            is negative: they may be right although nobody judged them. None to keep all.
         count: How many to draw for each query; all if there are fewer.
         rows: The candidates that may be drawn; None for all.
     """
@@ -123,7 +123,8 @@ class FromMined:
         rows, scores = self.mined.of(draw.queries)
         allowed = rows >= 0
         if self.margin is not None:
-            highest = self.margin * self.mined.score(draw.queries, draw.positives)
+            right = self.mined.score(draw.queries, draw.positives)
+            highest = right - (1 - self.margin) * right.abs()
             allowed &= scores <= highest.unsqueeze(1)
         if self.rows is not None:
             allowed &= places_in(self.rows, rows) >= 0
