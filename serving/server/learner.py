@@ -131,12 +131,16 @@ class Learner:
         room = MOST_NUMBERS
         for number, content in reversed(await asyncio.to_thread(database.feedback, name, lease.of.user, NEWEST)):
             # One at a time, since requests wait while the ranker's encoder reads these texts.
-            with suppress(ValueError):  # too long for the model, which reads no responses when feedback is given
+            try:
                 each = await self._labelled(name, number, Said.of(content), room)
-                if each is None:
-                    break
-                room -= each.query.size + each.candidates.size
-                given.insert(0, each)
+            except ValueError:  # the model reads no responses when feedback is given; the error may have texts
+                fields = {"event": "feedback_too_long", "ranker": name, "feedback": number}
+                logger.warning("feedback is too long for the model", extra={"fields": fields})
+                continue
+            if each is None:
+                break
+            room -= each.query.size + each.candidates.size
+            given.insert(0, each)
         kept = None if lease.version is None else await asyncio.to_thread(database.weights, lease.version)
         present = None if kept is None else kept[1]
         learnt = await self._trained(partial(learn, str(self._base(name)), given, present))

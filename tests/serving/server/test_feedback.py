@@ -264,6 +264,27 @@ def test_a_language_model_reads_each_piece_of_feedback_once(
     assert (given[1][0].candidates == own.unique_candidates.numpy()).all()  # type: ignore[union-attr]
 
 
+def test_feedback_too_long_for_the_model_is_logged_and_the_rest_is_learnt(
+    chat_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = LanguageModel(model=str(chat_llama), depths=[0.5])
+    hall = taught(Reranker(PointRanker(feature_dim=32), model), tmp_path / "feedback.sqlite", learn_after=2)
+    long = [*PICK["candidates"][:-1], "open " * 5000]
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        for candidates in (PICK["candidates"], long):
+            answer = await client.post("/v1/feedback", json={**PICK, "candidates": candidates})
+            assert answer.status_code == 200
+        await train(hall)
+
+    with caplog.at_level("INFO", logger="serving"):
+        ask(hall, talk)
+    logged = [getattr(each, "fields", {}) for each in caplog.records]
+    [unread] = [each for each in logged if each.get("event") == "feedback_too_long"]
+    assert unread["feedback"] == 2 and "open open" not in str(unread)
+    assert any(each.get("event") == "training" for each in logged)
+
+
 def test_what_a_language_model_has_read_stays_within_its_limit() -> None:
     read = _Read(20)
     for place in range(5):
