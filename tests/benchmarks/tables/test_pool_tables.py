@@ -129,6 +129,7 @@ def test_pools_that_are_named_by_a_config_are_built_with_the_encoder_of_the_run(
     assert built[0].encoder.max_length == 16
 
 
+@pytest.mark.slow
 def test_a_row_fuses_the_runs_of_other_rows_with_the_same_seed(
     pool_table: Callable[..., str], here: list[str], tmp_path: Path
 ) -> None:

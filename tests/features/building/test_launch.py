@@ -79,6 +79,7 @@ def whole(config: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     return contents(config.parent / "whole")
 
 
+@pytest.mark.slow
 def test_three_processes_with_a_shared_folder_build_the_bytes_of_one(config: Path, whole: dict[str, bytes]) -> None:
     found = ended(launched([config.parent] * 3, "--config", str(config)))
     assert [status for status, _ in found] == [0, 0, 0], found

@@ -2,11 +2,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.comparison import Comparison
 from benchmarks.speed.serving import personal
 from benchmarks.speed.training.workload import TINY
 
 
+@pytest.mark.slow
 def test_the_differences_of_all_users_are_in_memory(
     data: Path, complete: Callable[[Comparison, int], dict[str, Any]]
 ) -> None:
