@@ -108,12 +108,12 @@ class RouterBERT(TextRanker):
         outputs = self._scores([Conversation((), [tokens]) for tokens in self._tokens(distinct)])
         lowest = outputs.min(dim=1, keepdim=True).values.detach() - 1
         outputs = torch.cat([outputs, lowest], dim=1)
-        # With the type given, because a batch may be empty: tensors of nothing are floats.
-        whole = {"dtype": torch.int64, "device": outputs.device}
-        row = torch.tensor([distinct.index(query) for query in batch.queries], **whole)
+        # A batch may be empty, and PyTorch makes an empty list a tensor of floats.
+        integers = {"dtype": torch.int64, "device": outputs.device}
+        row = torch.tensor([distinct.index(query) for query in batch.queries], **integers)
         numbers = self._numbers
         place = [[numbers.get(text, len(numbers)) for text in texts] for texts in batch.candidates]
-        return outputs[row].gather(1, torch.tensor(place, **whole).view(batch.mask.shape))
+        return outputs[row].gather(1, torch.tensor(place, **integers).view(batch.mask.shape))
 
     def description(self) -> dict[str, Any]:
         """The ranker's description, with the models in the order of the outputs."""
