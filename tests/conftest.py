@@ -1,5 +1,6 @@
 """A small group store, and small runs on it; small candidate pools and language models."""
 
+import gc
 import os
 import platform
 import re
@@ -43,6 +44,18 @@ NUM_QUERIES, NUM_CANDIDATES, DIM = 120, 12, 16
 torch.set_num_threads(1)
 if platform.machine() in ("aarch64", "arm64"):  # these know no ONEDNN_MAX_CPU_ISA=AVX2, and many have bfloat16
     torch.ops.mkldnn._is_mkldnn_bf16_supported = lambda: False
+
+
+def pytest_configure() -> None:
+    """A million objects are about to be imported, all of which stay: looking through them for garbage takes seconds."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From now on there is garbage, but none among what has been imported."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -108,6 +121,14 @@ def _new_run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no run hand its folder on to the next one of the same process."""
     monkeypatch.setenv("RANKERS_RUN_DIR", "")
     monkeypatch.delenv("RANKERS_RUN_DIR")
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures of run pages, which take longer than tiny runs, but where a test is about them."""
+    if "training.run" in sys.modules and request.node.get_closest_marker("pictures") is None:
+        for page in ("run_page", "result_figures"):
+            monkeypatch.setattr(f"training.pages.{page}.as_svg", lambda figure, name: "<svg/>")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 Each line of stdin is a command or the question how one has ended; the answer is a line of stdout.
 """
 
+import gc
 import json
 import os
 import signal
@@ -61,12 +62,16 @@ def _status(child: int, options: int) -> int | None:
 def _serve() -> None:
     # Torch starts no thread here, so that the process can be forked.
     sys.path.insert(0, str(REPOSITORY))
+    gc.disable()
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
     import train  # noqa: F401
     import training.run  # noqa: F401
 
+    # Forks share what has been imported, as long as no garbage collection looks through it.
+    gc.freeze()
+    gc.enable()
     answers, sys.stdout = sys.stdout, sys.stderr
     running: set[int] = set()
     for line in sys.stdin:

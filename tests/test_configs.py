@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.tables.config import TableSpec
+from benchmarks.tables.config import Cell, TableSpec
 from registry import KINDS, ConfigError, FeaturesConfig, Registry, RunConfig, load_config, schema
 from registry.config import CONFIGS
 from training import run
@@ -58,10 +59,16 @@ def test_every_shipped_config_begins_with_a_sentence_that_says_what_it_is(name: 
     assert first.startswith("# ") and first.endswith(".")
 
 
+@cache
+def cells(table: str) -> list[Cell]:
+    """A table's cells of one seed; those of the others differ by nothing else."""
+    return [*TableSpec.load(table, ["seeds=[0]"]).cells()]
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_every_cell_of_every_table_fits_the_code(name: str) -> None:
     checked = set()
-    for cell in TableSpec.load(name).cells():
+    for cell in cells(name):
         for config in (cell.config, cell.judged or cell.config):
             # Some columns are for machines with a GPU; what features are made of has been checked when they were read.
             here = dataclasses.replace(config, trainer={**config.trainer, "accelerator": "cpu"})
@@ -76,7 +83,7 @@ def test_every_cell_of_every_table_fits_the_code(name: str) -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_all_rows_of_a_column_are_judged_on_the_same_draws(name: str) -> None:
     draws: dict[tuple[str, str], list[list[Any]]] = {}
-    for cell in TableSpec.load(name, ["seeds=[0]"]).cells():
+    for cell in cells(name):
         datamodule = (cell.judged or cell.config).datamodule
         what = [datamodule.get(option) for option in ("eval_draws", "eval_seed", "split_shares", "num_candidates")]
         draws.setdefault((cell.section, cell.column), []).append(what)

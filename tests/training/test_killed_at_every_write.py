@@ -16,6 +16,8 @@ TRAIN = """
 import signal
 from pathlib import Path
 import train, training.run
+import training.pages.run_page as run_page
+run_page.as_svg = lambda figure, name: "<svg/>"
 def run(arguments):
     folder, last, config = arguments
     os.environ["RANKERS_RUN_DIR"], count = folder, 0
@@ -86,7 +88,7 @@ def test_a_ranker_of_groups_loses_nothing_at_its_writes(store: Path, tmp_path: P
     }
     data = {"name": "grouped_features", "path": str(store)}
     # No query of the store has more candidates.
-    sweep(write_config(tmp_path / "run.yaml", ranker, data, num_candidates=12), tmp_path, every=3)
+    sweep(write_config(tmp_path / "run.yaml", ranker, data, num_candidates=12), tmp_path, every=5)
 
 
 @pytest.mark.slow
@@ -103,4 +105,4 @@ def test_a_ranker_over_a_pool_loses_nothing_at_its_writes(pool: CandidatePool, t
         "scaling": {"widths": [2], "max_depth": 1},
     }
     data = {"name": "partitioned_candidates", "path": str(pool.path), "num_partitions": 4, "num_splits": 2}
-    sweep(write_config(tmp_path / "run.yaml", ranker, data, pool.num_candidates), tmp_path, every=11)
+    sweep(write_config(tmp_path / "run.yaml", ranker, data, pool.num_candidates), tmp_path, every=17)

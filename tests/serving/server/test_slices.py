@@ -22,9 +22,9 @@ from serving.searcher import Searcher
 QUERIES = ["open the file", "sort a list", "read the value of a key"]
 
 
-def command(*arguments: object) -> list[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4", "-m", "serving"]
-    return [*launch, *map(str, arguments)]
+def command(processes: int, *arguments: object) -> list[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [*launch, "-m", "serving", *map(str, arguments)]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def first_of(launcher: int) -> int:
 
 @pytest.mark.slow
 def test_four_processes_serve_what_one_finds_and_end_in_order(saved: Path, pool: CandidatePool) -> None:
-    asked = command(saved, "--pool", f"all={pool.path}", "--port", "0")
+    asked = command(4, saved, "--pool", f"all={pool.path}", "--port", "0")
     server = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     assert server.stdout is not None and server.stderr is not None
     guard = threading.Timer(180, server.kill)
@@ -76,7 +76,7 @@ def test_four_processes_serve_what_one_finds_and_end_in_order(saved: Path, pool:
 def test_a_process_that_cannot_load_its_pool_ends_the_server(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     ended = subprocess.run(
-        command(saved, "--pool", f"all={tmp_path / 'empty'}", "--port", "0"),
+        command(2, saved, "--pool", f"all={tmp_path / 'empty'}", "--port", "0"),
         capture_output=True,
         text=True,
         timeout=180,

@@ -17,6 +17,8 @@ from training import __main__ as command
 from training.pages.comparison import Comparison
 from training.pages.run_folder import RunFolder
 
+pytestmark = pytest.mark.pictures
+
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:

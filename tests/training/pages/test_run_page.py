@@ -23,6 +23,8 @@ from training.pages.run_page import run_page, write_page
 from training.pages.shown import shown
 from training.results.report import Report
 
+pytestmark = pytest.mark.pictures
+
 HOSTILE = {
     "script": "<script>alert(1)</script><img src=x onerror=alert(1)>",
     "quotes": "\"'`> onmouseover=alert(1) </details></main>",
