@@ -40,7 +40,8 @@ def early_stopping(monitor: Text = "val/mrr", patience: Count = 3, min_delta: No
         min_delta: The smallest change that counts as an improvement.
     """
     mode = "min" if monitor == "train/loss" else "max"
-    return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode=mode)
+    # Not strict: at a validation before the first step, no loss is known.
+    return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode=mode, strict=False)
 
 
 @CALLBACKS.register("length_control")
@@ -118,9 +119,9 @@ class FirstValidation(Callback):
         if trainer.global_step:
             return
         for checkpoint in trainer.checkpoint_callbacks:
-            assert isinstance(checkpoint, ModelCheckpoint)
-            # By default Lightning saves nothing before the first step.
-            checkpoint._last_global_step_saved = -1
+            if isinstance(checkpoint, ModelCheckpoint):
+                # By default Lightning saves nothing before the first step.
+                checkpoint._last_global_step_saved = -1
         trainer.validating = True
         trainer.fit_loop.epoch_loop.val_loop.run()
         trainer.training = True

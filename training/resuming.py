@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
 from rankers.base import Ranker
 from rankers.checkpoint import read_checkpoint, with_room, write_checkpoint
@@ -155,11 +155,12 @@ def _flat(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, options
 
 
-class ResumePoint(Callback):
+class ResumePoint(Checkpoint):
     """Saves `last.ckpt` at intervals and after each epoch; Ctrl-C and SIGTERM also save it, then stop the run.
 
     The checkpoint is saved only after an optimizer step, because accumulated gradients are not saved. It is not saved
-    between the last step of an epoch and its validation.
+    between the last step of an epoch and its validation. At the end of an epoch, Lightning calls a `Checkpoint` after
+    all other callbacks, so that what `early_stopping` has counted is saved too.
 
     Args:
         run_dir: The run's folder, for `last.ckpt`.
@@ -188,7 +189,10 @@ class ResumePoint(Callback):
         self._stop_at_once(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the position in the batches; allow a moved run folder and a changed `patience`."""
+        """Keep the position in the batches; allow a moved run folder and a changed `patience`.
+
+        Lightning does not save that training was stopped early, so this is decided again.
+        """
         states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         self._loader_state = states[0] if states else None
         of_callbacks = checkpoint["callbacks"]
@@ -199,6 +203,7 @@ class ResumePoint(Callback):
                 of_callbacks[callback.state_key] = _moved(state, str(callback.dirpath))
             elif isinstance(callback, EarlyStopping):
                 of_callbacks[callback.state_key] = {**state, "patience": callback.patience}
+                trainer.should_stop = trainer.should_stop or state["wait_count"] >= callback.patience
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the batches to the saved position.

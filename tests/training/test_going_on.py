@@ -69,13 +69,16 @@ def test_more_epochs_are_trained_and_the_schedule_follows_them(finished: Path) -
     assert load_config(finished / "config.yaml", []).trainer["max_epochs"] == 4
 
 
-def test_patience_that_is_changed_is_obeyed(run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    stopping = {"name": "early_stopping", "patience": 30, "min_delta": 1.0}
-    folder = train_config(load_config(run_config(callbacks=[stopping], trainer={"max_epochs": 2}), []), "run").path
+def test_a_run_that_stopped_early_trains_on_only_with_more_patience(
+    run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = {"name": "early_stopping", "patience": 1, "min_delta": 1.0}
+    folder = train_config(load_config(run_config(callbacks=[stopping], trainer={"max_epochs": 20}), []), "run").path
     monkeypatch.delenv("RANKERS_RUN_DIR", raising=False)
-    changed = "callbacks=[{name: early_stopping, patience: 1, min_delta: 1.0}]"
-    assert train.main(["--resume", str(folder), "trainer.max_epochs=20", changed]) == 0
-    assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 2  # 20 epochs without the change
+    more = "callbacks=[{name: early_stopping, patience: 2, min_delta: 1.0}]"
+    for changes, last in ([], 1), ([more], 2):
+        assert train.main(["--resume", str(folder), *changes]) == 0
+        assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == last
 
 
 def test_every_option_that_may_change_is_accepted_and_other_ones_near_it_are_not(
