@@ -78,10 +78,11 @@ class ChatTemplate:
     def turn_end(self) -> int | None:
         """The token that ends a response: the first ending or special token that the template puts after it.
 
-        If the template puts none there, it is the tokenizer's end-of-text token.
+        If the template puts none there, or leaves responses out, it is the tokenizer's end-of-text token.
         """
         messages = [{"role": "user", "content": "query"}, {"role": "assistant", "content": _MARK}]
-        after = self._rendered(messages, add_generation_prompt=False).rpartition(_MARK)[2]
+        _, mark, rest = self._rendered(messages, add_generation_prompt=False).rpartition(_MARK)
+        after = rest if mark else ""
         return next((token for token in self.tokens(after) if token in self._special), self._tokenizer.eos_token_id)
 
     @cached_property

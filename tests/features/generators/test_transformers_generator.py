@@ -190,7 +190,9 @@ def test_the_token_that_ends_a_turn_is_what_the_template_puts_there(tiny_llama: 
     reader = ChatTemplate(tokenizer, template, ends=[3])
     assert reader.turn_end == turn
     assert reader.ends == {3, turn, tokenizer.eos_token_id}
-    assert ChatTemplate(tokenizer, "plain").turn_end == tokenizer.eos_token_id
+    without_responses = "<turn>{{ messages[0].content }}\n"
+    for other in ("plain", without_responses):
+        assert ChatTemplate(tokenizer, other).turn_end == tokenizer.eos_token_id
 
 
 def test_settings_are_what_a_response_depends_on(chat_llama: Path) -> None:
