@@ -66,7 +66,12 @@ def retrieved_slots(
         rows: The rows of all candidates of the pool.
         ids: The id of each row.
     """
-    own = {slot.row: slot for slot in given_slots(group, rows)}
+    own: dict[int, Slot] = {}
+    for slot in given_slots(group, rows):
+        # Of candidates with the same text, the one with the highest known label counts.
+        known = own.setdefault(slot.row, slot)
+        if slot.label > known.label or math.isnan(known.label) > math.isnan(slot.label):
+            own[slot.row] = slot
     slots = [own.get(row, Slot(row, ids[row], 0.0)) for row in nearest]
     found = set(nearest)
     return slots + [slot._replace(injected=True) for row, slot in own.items() if slot.label > 0 and row not in found]

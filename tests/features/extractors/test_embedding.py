@@ -229,6 +229,21 @@ def test_the_usual_path_differs_with_the_settings(
     assert GroupStore.open(usual.path).encoder == usual.encoder.identity()  # type: ignore[union-attr]
 
 
+def test_of_candidates_with_the_same_text_the_known_label_is_retrieved(tmp_path: Path) -> None:
+    twins = [{"id": "a", "text": "same", "label": 1}, {"id": "b", "text": "same"}]
+    groups: list[Group] = [
+        {
+            "query_id": name,
+            "query": name,
+            "feature": [1.0],
+            "candidates": [{**each, "feature": [1.0]} for each in order],
+        }
+        for name, order in {"first": twins, "last": twins[::-1]}.items()
+    ]
+    store = GroupStore.open(extractor(write(tmp_path / "groups.jsonl", groups), None, retrieve=1).run())
+    assert [(store.slot_id(slot), float(store.label[slot])) for slot in range(2)] == [("a", 1.0)] * 2
+
+
 def test_bad_data_is_found_before_anything_is_written(tiny_bert: Path, path: Path) -> None:
     with path.open("a") as file:
         file.write('{"query_id": "last", "query": "", "candidates": [{"id": "a", "text": "a"}]}\n')
