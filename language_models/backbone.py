@@ -200,6 +200,11 @@ class Backbone:
             raise ConfigError(f"{self.yaml_path}.sha256", problem, cure=cure)
         return digest.hexdigest()
 
+    @property
+    def folder_weights(self) -> dict[str, str]:
+        """The hash of weights in a local folder, where other ones may come under the same name; else empty."""
+        return {"sha256": self.checked_hash} if Path(self.model).is_dir() else {}
+
     def identity(self) -> dict[str, Any]:
         """The fields that rebuild this backbone, with the hash of its present weights.
 

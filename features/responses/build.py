@@ -18,7 +18,7 @@ from features.building.chunks import Chunks, chunks_of
 from features.building.processes import share_out
 from features.extractors.responses import ResponsesExtractor
 from features.responses.generation import Generator
-from features.responses.stages import Responses, StageWork, States, Verdicts
+from features.responses.stages import Responses, StageWork, States, Verdicts, given_by
 from features.texts.tasks import Response, Task
 from features.verification.verdict import Verdict
 from language_models.language_model import LanguageModel
@@ -48,7 +48,7 @@ class _Answers:
     """The output of one generator for all tasks: responses, their states and their verdicts."""
 
     def __init__(self, extractor: ResponsesExtractor, generator: Generator) -> None:
-        described, folder = {"generator": generator.settings()}, extractor.folder
+        described, folder = {"generator": given_by(generator)}, extractor.folder
         self.generator, self.reader = generator, extractor.reader
         self.states = States(folder, self.reader, described)
         self.responses = Responses(folder, generator, self.states)

@@ -127,7 +127,7 @@ class Responses:
         self._generator: Generator | None = generator
         self._states = states
         self._num: int | None = generator.num_responses
-        self.stage = ResultFile(folder, "responses", generator.settings())
+        self.stage = ResultFile(folder, "responses", given_by(generator))
 
     def on(self, device: str) -> "Responses":
         """A copy with models on another device, not loaded yet; a generator that manages devices itself is kept."""
@@ -268,6 +268,12 @@ def asked_key(task: Task) -> str:
 def judged_key(task: Task) -> str:
     """The hash of everything that the verdicts on a task's responses depend on."""
     return _hash([asked_key(task), task.query, task.reference, [each.label for each in task.responses]])
+
+
+def given_by(generator: Generator) -> dict[str, Any]:
+    """The settings and weights of a generator that responses depend on."""
+    settings, model = generator.settings(), generator.language_model
+    return settings | model.folder_weights if model is not None and "model" in settings else settings
 
 
 def read_by(reader: LanguageModel) -> dict[str, Any]:

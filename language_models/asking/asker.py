@@ -11,6 +11,7 @@ from typing import Any
 
 from language_models.asking.replies import Chat, Reply, Writer
 from language_models.asking.reply_cache import ReplyCache
+from language_models.backbone import Backbone
 
 # How many likelihoods are computed before they are stored.
 _TOGETHER = 64
@@ -54,7 +55,8 @@ class Asker:
 
     def __init__(self, writer: Writer, cache: str | Path) -> None:
         self.writer, self.cost = writer, Cost()
-        self._settings, self._cache = writer.settings(), ReplyCache(Path(cache))
+        weights = writer.folder_weights if isinstance(writer, Backbone) else {}
+        self._settings, self._cache = writer.settings() | weights, ReplyCache(Path(cache))
 
     def ask(self, chats: Sequence[Chat]) -> list[str]:
         """The answer to each chat; empty if the model refuses it, which is counted."""

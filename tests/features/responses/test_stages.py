@@ -57,3 +57,26 @@ def test_results_of_recorded_responses_are_found_whatever_fields_responses_have_
     task = Task("q", "2 + 2", [{"role": "user", "content": "2 + 2"}], responses=[recorded])
     # The key under which the first version wrote.
     assert asked_key(task) == "a7ef2a0b1e669b091d63ec00af92c815"
+
+
+class InFolder(Writer):
+    """A writer whose weights are in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = str(folder)
+
+    @property
+    def language_model(self) -> LanguageModel:
+        return LanguageModel(model=self.model)
+
+    def settings(self) -> dict[str, Any]:
+        return {"model": self.model}
+
+
+def test_responses_of_other_weights_in_the_same_folder_are_others(tmp_path: Path) -> None:
+    for weights in ("one", "two"):
+        (tmp_path / "model.safetensors").write_text(weights)
+        for lacking in (True, False):
+            responses = Responses(tmp_path, InFolder(tmp_path), None)
+            assert responses.lacks(TASK) == lacking
+            responses.fill([TASK], lambda *counts: None)

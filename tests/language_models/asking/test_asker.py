@@ -1,5 +1,6 @@
 """What was answered before a stop is stored, and is not asked again."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from language_models.asking.asker import Asker
 from language_models.asking.replies import Chat, Reply
+from language_models.language_model import LanguageModel
 
 
 class Writer:
@@ -65,3 +67,17 @@ def test_a_stopped_run_takes_its_answers_from_the_file(kind: str, tmp_path: Path
     assert found == (expected if kind == "replies" else [[-float(length), -1.0] for length in range(150)])
     third = Writer(stops_after=0)
     assert ask(third)[0] == found and third.num_asked == 0
+
+
+class InFolder(LanguageModel, Writer):
+    """A model in a folder, which says the hash of its weights."""
+
+    def replies(self, chats: Sequence[Chat]) -> Iterator[Reply]:
+        return (Reply(self.checked_hash) for _ in chats)
+
+
+def test_other_weights_in_the_same_folder_are_asked(tmp_path: Path) -> None:
+    for weights in (b"one", b"two"):
+        (tmp_path / "model.safetensors").write_bytes(weights)
+        writer = InFolder(model=str(tmp_path))
+        assert Asker(writer, tmp_path / "answers.sqlite").ask(CHATS[:1]) == [hashlib.sha256(weights).hexdigest()]
