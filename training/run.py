@@ -30,6 +30,7 @@ from rankers.checkpoint import CONFIG_FILE, describe_anew, save_pretrained, with
 from ranking.evaluation import Evaluation
 from ranking.response_analysis import Analysis
 from ranking.stores.files import lock_folder, write_file
+from ranking.stores.group_store import GroupStore
 from registry import CALLBACKS, DATAMODULES, LOGGERS, RANKERS, ConfigError, FeaturesConfig, RunConfig, load_config
 from registry.config import to_yaml
 from training.callbacks import (
@@ -70,7 +71,7 @@ from training.resuming import (
     check_resume_point,
 )
 from training.starting import START, Forgetting, Pull, check_start, load_start, start_from
-from training.trainer import build_trainer, resolve_backbone, resolve_precision
+from training.trainer import FSDP2, build_trainer, resolve_backbone, resolve_precision
 
 CONFIG, METRICS = "config.yaml", "metrics.json"
 _DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -416,6 +417,15 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
     trainer.strategy.barrier()
     trainer.test(ranker, verbose=False, **chosen)
     test = Report.of(name, ranker.evaluation, ranker.metrics)
+    by_k = forgetting = None
+    # Each process has a share of sharded weights, so all of them have to score.
+    if isinstance(datamodule, GroupData) and (trainer.is_global_zero or isinstance(trainer.strategy, FSDP2)):
+        # Lightning has moved the ranker to the CPU.
+        ranker.to(trainer.strategy.root_device)
+        if datamodule.responses is not None:
+            by_k = ByK.of(ranker, datamodule, next(iter(ranker.metrics)))
+        if begun.start is not None:
+            forgetting = Forgetting.of(ranker, begun.start, datamodule)
     if not trainer.is_global_zero:
         return Run(folder, {})
     metrics = {
@@ -432,16 +442,15 @@ def _finish(begun: _Begun, seconds: dict[str, float]) -> Run:
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "made_with": {**provenance(), "folder": str(Path.cwd())},
     }
-    if isinstance(datamodule, GroupData) and datamodule.responses is not None:
-        metrics["by_k"] = _report_responses(folder, trainer, ranker, datamodule)
+    if by_k is not None and datamodule.responses is not None:
+        metrics["by_k"] = by_k.results()
+        _report_responses(folder, trainer, by_k, datamodule.responses)
     routing = None
     if isinstance(datamodule, GroupData) and datamodule.known.performances:
         assert isinstance(ranker.evaluation, Evaluation)
         routing = RoutingReport.of(name, ranker.evaluation, datamodule.store)
         metrics["routing"] = routing.results()
-    forgetting = None
-    if begun.start is not None and isinstance(datamodule, GroupData):
-        forgetting = Forgetting.of(ranker, begun.start, datamodule)
+    if forgetting is not None:
         metrics["before_and_after"] = forgetting.results()
     write_per_query(folder / "per_query.csv", test, datamodule.query_id)
     write_trec_run(folder / "run.trec", ranker.evaluation, datamodule, name)
@@ -483,9 +492,9 @@ def _write_page(begun: _Begun, test: Report | None = None) -> bool:
     return True
 
 
-def _report_responses(folder: Path, trainer: Trainer, ranker: Ranker[Any], datamodule: GroupData) -> dict[str, Any]:
+def _report_responses(folder: Path, trainer: Trainer, by_k: ByK, store: GroupStore) -> None:
     """Report the responses, and the metric for each number of responses K, as pictures and W&B tables."""
-    by_k, responses = ByK.of(ranker, datamodule, next(iter(ranker.metrics))), Analysis.of(datamodule.store)
+    responses = Analysis.of(store)
     by_k.draw(folder / "by_k.png")
     responses.draw(folder / "responses.png")
     curves = [[k, *(means[place].mean for means in by_k.means.values())] for place, k in enumerate(by_k.ks)]
@@ -497,7 +506,6 @@ def _report_responses(folder: Path, trainer: Trainer, ranker: Ranker[Any], datam
             logger.log_table("test/by_k/table", columns=["k", *by_k.means], data=curves)  # type: ignore[attr-defined]
             for name, (columns, rows) in responses.tables().items():
                 logger.log_table(name, columns=columns, data=rows)  # type: ignore[attr-defined]
-    return by_k.results()
 
 
 def _reporting(trainer: Trainer) -> list[Reporting]:

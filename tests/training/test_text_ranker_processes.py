@@ -11,9 +11,31 @@ from test_processes import by_torchrun, needs_shards, train_in_processes
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import train as script
+from ranking.stores.group_store import GroupStore
+from ranking.stores.group_store_writer import GroupStoreWriter
 from registry import load_config
 from registry.config import to_yaml
 from training.run import train
+
+
+@pytest.fixture
+def responses(store: Path, tmp_path: Path) -> Path:
+    """The groups of the store as responses, which a run judges for each number of them."""
+    given = GroupStore.open(store)
+    with GroupStoreWriter(tmp_path / "responses", settings={}) as writer:
+        writer.add_candidates(None, [given.candidate_text(row) for row in range(given.num_candidates)])
+        writer.add_groups(
+            ids=[given.query_id(group) for group in range(given.num_groups)],
+            texts=[given.query_text(group) for group in range(given.num_groups)],
+            features=None,
+            offsets=given.offsets,
+            candidate=given.candidate,
+            label=given.label,
+            slot_ids=[given.slot_id(slot) for slot in range(given.num_slots)],
+            split=[{0: "train", 1: "val", 2: "test"}[code] for code in given.split.tolist()],
+            known={"num_tokens": torch.ones(given.num_slots, dtype=torch.int32)},
+        )
+        return writer.finish()
 
 
 def reward_config(store: Path, model: Path, file: Path, **ranker: Any) -> Path:
@@ -43,6 +65,8 @@ def check_same(one: Path, two: Path) -> None:
             for metric, interval in metrics.items():
                 mean = found[1][split]["scorers"][scorer][metric]["mean"]
                 assert mean == pytest.approx(interval["mean"], abs=1e-6)
+    by_k = [each.get("by_k", {}).get("scorers", {}).get("reward_model", []) for each in found]
+    assert [each["mean"] for each in by_k[0]] == pytest.approx([each["mean"] for each in by_k[1]], abs=1e-6)
     weights = [torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
     assert weights[0].keys() == weights[1].keys()
     for name, weight in weights[0].items():
@@ -84,10 +108,10 @@ def test_a_run_of_shards_that_torchrun_starts_and_is_resumed_ends_with_the_weigh
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
 def test_processes_with_shards_that_need_different_numbers_of_passes_wait_for_each_other(
-    store: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gradient_checkpointing: bool
+    responses: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gradient_checkpointing: bool
 ) -> None:
     options: dict[str, Any] = {"batch_tokens": 90, "gradient_checkpointing": gradient_checkpointing}
-    config = reward_config(store, tiny_llama, tmp_path / "run.yaml", lora={"rank": 4, "alpha": 8}, **options)
+    config = reward_config(responses, tiny_llama, tmp_path / "run.yaml", lora={"rank": 4, "alpha": 8}, **options)
     train_alone(config, tmp_path / "one", monkeypatch)
     train_in_processes(tmp_path / "two", "--config", config, "trainer.strategy=fsdp2")
     check_same(tmp_path / "one", tmp_path / "two")
