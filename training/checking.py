@@ -77,6 +77,9 @@ def check(config: RunConfig, *, new: bool = True) -> None:
     name = config.ranker["name"]
     if config.trainer.get("strategy") == "fsdp2" and not RANKERS.get(name).can_be_sharded:
         raise ConfigError("trainer.strategy", f"the weights of {name} cannot be sharded.", given="fsdp2", cure="ddp")
+    if config.trainer.get("strategy") == "fsdp2" and config.init_from is not None and config.init_from.pull:
+        problem = "does not work on weights that trainer.strategy=fsdp2 shares out."
+        raise ConfigError("init_from.pull", problem, cure="trainer.strategy=ddp, or init_from.pull=0")
     if trainer.precision in ("bf16-true", "16-true") and not RANKERS.get(name).can_be_rounded:
         problem = f"would round the scores of {name}, so that many are equal."
         cure = f"{trainer.precision.removesuffix('true')}mixed; for a smaller backbone, ranker.backbone.dtype=bfloat16"

@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 import train as script
 from ranking.stores.group_store import GroupStore
 from ranking.stores.group_store_writer import GroupStoreWriter
-from registry import load_config
+from registry import ConfigError, load_config
 from registry.config import to_yaml
+from training.checking import check
 from training.run import train
 
 
@@ -153,6 +154,14 @@ def test_rankers_that_cannot_be_sharded_are_refused(
 ) -> None:
     assert script.main(["--config", str(run_config()), "trainer.strategy=fsdp2", "trainer.devices=2"]) == 1
     assert "trainer.strategy: the weights of list_ranker cannot be sharded" in capsys.readouterr().err
+
+
+@needs_shards
+def test_a_pull_on_sharded_weights_is_refused(store: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    config = reward_config(store, tiny_llama, tmp_path / "run.yaml")
+    sharded = load_config(config, ["init_from={name: start, pull: 1}", "trainer.strategy=fsdp2"])
+    with pytest.raises(ConfigError, match=r"init_from.pull: does not work on weights that trainer.strategy=fsdp2"):
+        check(sharded)
 
 
 def test_a_torch_that_cannot_shard_on_a_processor_is_named(
