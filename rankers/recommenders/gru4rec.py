@@ -70,7 +70,7 @@ class GRU4Rec(Recommender):
 
     def learn_from(self, data: Any) -> None:
         """Count how often each item occurs in the sequences to learn from, and take the seed of drawn negatives."""
-        self._seed, self._known_chances = data.seed, None
+        self._seed, self._known_chances, self._lanes = data.seed, None, None
         self.counts.copy_(torch.bincount(data.sequences.flat.long(), minlength=self.num_items))
 
     def item_table(self) -> Float[Tensor, "N E"]:
