@@ -107,12 +107,11 @@ class PairTemplate:
         return self._template == PAIR and "token_type_ids" in self._tokenizer.model_input_names
 
     def _check_room(self, prompt: int) -> int:
-        """How many tokens a candidate may have after a prompt of this many tokens."""
-        room = self._max_length - prompt - len(self._end)
-        if room < 1:
-            problem = (
-                f"{self._max_length} tokens leave no room for a candidate after {prompt} tokens of template and query."
-            )
+        """How many tokens may follow a prompt of this many tokens: the template's words, then the candidate."""
+        room, words = self._max_length - prompt - len(self._end), len(self._tokens([self._before_candidate])[0])
+        if room <= words:
+            before = f"{prompt + words} tokens of template and query"
+            problem = f"{self._max_length} tokens leave no room for a candidate after {before}."
             cure = "a larger ranker.max_length, or a smaller ranker.max_query_length"
             raise ConfigError("ranker.max_length", problem, cure=cure)
         return room

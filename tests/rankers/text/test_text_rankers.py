@@ -267,6 +267,7 @@ def test_long_texts_keep_their_end_and_a_line_says_so(
     ({"template": "chat"}, r"(?s)ranker.template: the model has no chat template.*plain for a causal one"),
     ({"max_length": 3, "max_query_length": 3}, r"ranker.max_length: 3 tokens leave no room for a candidate after 3 "),
     ({"template": "a b c d e f g h {query}{candidate}", "max_length": 32}, r"32 tokens leave no room for a candidate"),
+    ({"template": "{query}a b c d e f g h{candidate}", "max_length": 16, "max_query_length": 8}, r"16 tokens leave no"),
     ({"max_length": 500}, r"ranker.max_length: 500 is more than the 128 tokens"),
     ({"train": "all", "lora": {"rank": 2}}, r"ranker.lora: has no effect with train: all"),
     ({"train": "nothing"}, r"ranker.train: nobody has trained a new head"),
