@@ -47,7 +47,7 @@ class PointRanker(FeatureRanker):
         if self.extra_inputs is None:
             candidates = self._map(batch.unique_candidates)[batch.candidate_index]
         else:
-            candidates = self._blocks(self.projected_candidates(batch).flatten(0, 1)).view(*batch.labels.shape, -1)
+            candidates = self._blocks(self.projected_candidates(batch).flatten(0, 1)).unflatten(0, batch.labels.shape)
         return self.similarity(self._queries(batch).unsqueeze(1), candidates).squeeze(1)
 
     def training_scores(

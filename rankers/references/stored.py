@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,5 +19,5 @@ class Stored(Untrained[Batch]):
 
     def forward(self, batch: Batch) -> Float[Tensor, "B K"]:
         """A score that decreases with the place in the store."""
-        start = batch.slot.masked_fill(~batch.mask, batch.slot.max()).amin(dim=1, keepdim=True)
+        start = batch.slot.masked_fill(~batch.mask, torch.iinfo(batch.slot.dtype).max).amin(dim=1, keepdim=True)
         return -(batch.slot - start).float()

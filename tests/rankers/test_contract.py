@@ -132,6 +132,15 @@ def test_how_many_places_are_padded_does_not_matter(node: dict[str, Any]) -> Non
 
 
 @EACH
+def test_a_batch_without_groups_has_no_scores(node: dict[str, Any]) -> None:
+    batch = make_batch()
+    tables = ("unique_queries", "unique_candidates", "query_index", "candidate_index")
+    names = ("labels", "mask", "group", "slot", *tables, *KNOWN)
+    empty = dataclasses.replace(batch, **{name: getattr(batch, name)[:0] for name in names})
+    assert build(node)(empty).shape == (0, PLACES)
+
+
+@EACH
 def test_scores_follow_their_candidates(node: dict[str, Any]) -> None:
     ranker, batch = build(node), make_batch()
     draw = torch.Generator().manual_seed(2)

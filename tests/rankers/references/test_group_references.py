@@ -139,6 +139,13 @@ def test_the_cosine_is_that_of_the_stored_vectors() -> None:
             assert float(RANKERS.build("cosine")(batch)[row, place]) == pytest.approx(float(expected), abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["first", "random", "stored", "oracle", "majority", "weighted_majority", "beam"])
+def test_a_reference_accepts_a_batch_without_groups_as_a_process_has_that_has_no_query_left(name: str) -> None:
+    none = torch.empty(0, 3, dtype=torch.int64)
+    batch = Batch(none.float(), none.bool(), none[:, 0], none, answer=none, beam=torch.empty(0))
+    assert len(RANKERS.build(name).evaluation_scores(batch, none.float()).scores) == 0
+
+
 def test_no_reference_has_anything_to_train() -> None:
     names = [name for name in RANKERS.names() if ".references." in RANKERS.get(name).__module__]
     assert len(names) >= 11
