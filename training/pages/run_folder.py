@@ -89,11 +89,12 @@ class RunFolder:
         versions = (self.path / "csv").glob("version_*/metrics.csv")
         for file in sorted(versions, key=lambda each: (len(each.parent.name), each.parent.name)):
             with file.open(encoding="utf-8", newline="") as lines:
-                rows = csv.reader(lines)
+                # The last row of a killed run can be cut off, even within a number.
+                rows = csv.reader(line for line in lines if line.endswith("\n"))
                 names = next(rows, [])
                 for row in rows:
                     logged = dict(zip(names, row, strict=False))
-                    if len(row) < len(names) or not logged.get("step"):  # the last row of a killed run can be cut off
+                    if not logged.get("step"):
                         continue
                     step = int(float(logged.pop("step")))
                     for name, value in logged.items():

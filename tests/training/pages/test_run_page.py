@@ -365,7 +365,7 @@ def test_a_run_that_was_stopped_has_a_page_that_says_how_to_go_on(run: Path) -> 
         (run / name).unlink()
     for version, lines in (
         ("version_2", "step,train/loss\n5,1.5\n7,2.5\n"),
-        ("version_10", "step,train/loss,lr\n7,0.5,1\n9,0"),
+        ("version_10", "step,train/loss,lr\n7,0.5,1\n9,2.5,1e"),
     ):
         (run / "csv" / version).mkdir(parents=True)
         (run / "csv" / version / "metrics.csv").write_text(lines)
