@@ -1,6 +1,5 @@
 """Project: what the runs of a W&B project log, and the panels that show it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from registry import ConfigError
 from registry.config import CONFIGS
 from training.loggers import wandb_id
 from training.results.report import BOUND
+from training.results.run_files import read_json, reading
 
 STEP = "trainer/global_step"
 METRICS = ("hit@1", "mrr", "ndcg@10")
@@ -44,7 +44,7 @@ class Project:
         """A project with the metrics and references of finished runs; without runs, with the usual ones.
 
         Raises:
-            ConfigError: If a folder is no finished run's.
+            ConfigError: If a folder is no finished run's, or its results are damaged.
         """
         tables = sorted(file.stem for file in (CONFIGS / "tables").glob("*.yaml"))
         if not folders:
@@ -52,10 +52,12 @@ class Project:
         metrics: dict[str, None] = {}
         references: dict[str, None] = {}
         for folder in folders:
-            test = _read(folder)["test"]
-            beside = [scorer for scorer in test["scorers"] if scorer in (*test["differences"], BOUND)]
-            metrics |= dict.fromkeys(metric for found in test["scorers"].values() for metric in found)
-            references |= dict.fromkeys(beside)
+            if not (found := read_json(folder / "metrics.json")):
+                raise ConfigError(str(folder), "not a finished run: it has no metrics.json.")
+            with reading(folder / "metrics.json"):
+                scorers, beside = found["test"]["scorers"], (*found["test"]["differences"], BOUND)
+                metrics |= dict.fromkeys(metric for values in scorers.values() for metric in values)
+            references |= dict.fromkeys(scorer for scorer in scorers if scorer in beside)
         return cls(entity, name, list(metrics), list(references), [wandb_id(folder) for folder in folders], tables)
 
     def quality(self) -> list[Any]:
@@ -107,10 +109,3 @@ class Project:
         shown = [reports.WeavePanelSummaryTable(table_name=f"tables/{table}") for table in self.tables]
         plots = [f"tables/{table}/plot" for table in self.tables]
         return [*shown, reports.MediaBrowser(title="plots", media_keys=plots, num_columns=2)] if plots else shown
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(str(folder), "not a finished run: it has no metrics.json.") from error

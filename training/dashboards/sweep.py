@@ -1,6 +1,5 @@
 """Sweep: a grid of options as a W&B sweep, checked against the config that it varies."""
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,13 +36,13 @@ class Sweep:
             overrides: Options that all runs have.
 
         Raises:
-            ConfigError: If there is no such yaml, or an option or a value of it does not fit the config.
+            ConfigError: If there is no such yaml, it is no grid, or an option or a value of it does not fit the config.
         """
         file = next((each for each in (Path(name), CONFIGS / "sweeps" / name) if each.is_file()), None)
         if file is None:
             known = sorted(each.name for each in (CONFIGS / "sweeps").glob("*.yaml"))
             raise ConfigError("sweep", "no such yaml.", given=name, known=known)
-        content = copy.deepcopy(yaml.safe_load(file.read_text(encoding="utf-8")))
+        content = _read(file)
         command = content["command"]
         if config is not None:
             command[command.index("--config") + 1] = config
@@ -70,3 +69,22 @@ class Sweep:
     def num_runs(self) -> int:
         """How many runs the grid has."""
         return math.prod(map(len, self.grid.values()))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The content of a yaml that has what `Sweep` reads."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(str(file), f"not valid yaml: {str(error).splitlines()[0]}.") from error
+    match content:
+        case {"command": list(command), "parameters": dict(parameters)} if (
+            "--config" in command[:-1]
+            and _ARGUMENTS in command
+            and all(
+                isinstance(choice, dict) and isinstance(choice.get("values"), list) for choice in parameters.values()
+            )
+        ):
+            return content
+    problem = f"is no grid: it needs `values` of each parameter, and a command with --config FILE and {_ARGUMENTS}."
+    raise ConfigError(str(file), problem, cure="write it like configs/sweeps/table8.yaml")

@@ -64,6 +64,10 @@ def test_finished_runs_say_what_the_panels_show(tmp_path: Path) -> None:
     assert set(project.tables) == {file.stem for file in (CONFIGS / "tables").glob("*.yaml")}
     with pytest.raises(ConfigError, match=r"not a finished run: it has no metrics.json"):
         Project.of("team", "rankers", [tmp_path])
+    for damaged in ('{"test": {', '{"test": {"scorers": {}}}'):
+        (folders[0] / "metrics.json").write_text(damaged)
+        with pytest.raises(ConfigError, match=r"metrics\.json: damaged, or of something else than a run"):
+            Project.of("team", "rankers", folders)
 
 
 def test_a_run_keeps_the_id_that_a_sweep_gave_it(tmp_path: Path) -> None:
@@ -130,5 +134,9 @@ def test_a_grid_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.Capt
     file.write_text(text.replace("[constant, cosine]", "[constant, cosin]"))
     assert main(["sweep", str(file)]) == 1
     assert "cosine" in capsys.readouterr().err
+    for wrong, instead in (("command:", "commands:"), ("{values: [constant, cosine]}", "{value: cosine}"), ("{", "[")):
+        file.write_text(text.replace(wrong, instead))
+        assert main(["sweep", str(file)]) == 1
+        assert f"{file}: {'not valid yaml' if instead == '[' else 'is no grid'}: " in capsys.readouterr().err
     assert main(["sweep", "table9.yaml"]) == 1
     assert "Known:        table8.yaml, table8_rm.yaml" in capsys.readouterr().err
