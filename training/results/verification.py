@@ -316,10 +316,11 @@ def _ndcg(ranking: Ranking, grades: Mapping[str, float], node: Mapping[str, Any]
     """Compute ndcg by scikit-learn, which also averages over ties."""
     exponential = node.get("gain") == "exponential"
     gains = {candidate: 2**grade - 1 if exponential else grade for candidate, grade in grades.items()}
-    best = sorted(gains.values(), reverse=True)
-    found = [[gains.get(candidate, 0.0) for candidate, _ in ranking]]
-    scores = [[score for _, score in ranking]]
-    return dcg_score(found, scores, k=node.get("k")) / dcg_score([best], [best], k=node.get("k"))
+    # scikit-learn refuses single candidates, so one without gain follows, which changes nothing.
+    best = [sorted([*gains.values(), 0.0], reverse=True)]
+    found = [[*(gains.get(candidate, 0.0) for candidate, _ in ranking), 0.0]]
+    scores = [[*(score for _, score in ranking), math.nextafter(ranking[-1][1], -math.inf)]]
+    return dcg_score(found, scores, k=node.get("k")) / dcg_score(best, best, k=node.get("k"))
 
 
 def _measure(node: Mapping[str, Any]) -> tuple[Any, bool]:

@@ -37,14 +37,14 @@ def write_trec(folder: Path, queries: range) -> str:
 
 
 def pool_files(tmp_path: Path) -> dict[str, Any]:
-    """Fractional labels, and ids with blanks."""
+    """Fractional labels, of a single candidate for every other query, and ids with blanks."""
     rows = [{"id": f"c {id}", "text": passage(id)} for id in range(60)]
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     queries = [
         {
             "id": f"q {id}",
             "text": passage(3 * id),
-            "relevant": {f"c {(3 * id + place) % 60}": place / 4 for place in range(4)},
+            "relevant": {f"c {(3 * id + place) % 60}": place / 4 for place in range(3 * (id % 2), 4)},
         }
         for id in range(24)
     ]
