@@ -63,9 +63,12 @@ class RerankJudging(PoolJudging):
         """The places of the judged candidates: by the ranker's scores among the best, else by the first ranker."""
         first = list(self._known.places(qrels).values())[-1]
         depth = min(max(self._depth, self.ranker.rerank.top), self.data.pool.num_candidates)
-        _, self._rows = self._known.best(depth)
+        self._known_scores, self._rows = self._known.best(depth)
         self._scores = self._read(self._rows[:, : self.ranker.rerank.top])
-        above, tied = first.above.clone(), first.tied.clone()
+        # What is read stands above what is not, even if the first ranker scores both the same.
+        read = (self._scores > -torch.inf).sum(dim=1, keepdim=True)
+        passed = (read - first.above).clamp(min=0)
+        above, tied = first.above + passed, first.tied - passed
         for query in range(len(self._queries)):
             scores = self._scores[query]
             match = (qrels.rows[query].unsqueeze(1) == self._rows[query, : len(scores)]) & qrels.mask[query, :, None]
@@ -76,14 +79,17 @@ class RerankJudging(PoolJudging):
         return {self.ranker.name: Places(above, tied)}
 
     def best(self, k: int) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
-        """The best candidates; the scores of those that were not read only continue the order downwards."""
+        """The best candidates; the scores of those that were not read continue the first ranker's order downwards."""
         read = self._scores.shape[1]
         order = self._scores.argsort(dim=1, descending=True, stable=True)
         rows = self._rows.clone()
         rows[:, :read] = self._rows[:, :read].gather(1, order)
         there = self._scores > -torch.inf
         lowest = torch.where(there, self._scores, torch.inf).amin(dim=1, keepdim=True)
-        below = lowest - torch.arange(1, rows.shape[1] - read + 1, dtype=torch.float32)
+        known = self._known_scores[:, read:]
+        steps = torch.ones_like(known)
+        steps[:, 1:] = (known[:, 1:] < known[:, :-1]).float()
+        below = lowest - steps.cumsum(dim=1)
         scores = torch.cat([self._scores.gather(1, order), below], dim=1).masked_fill(rows < 0, -torch.inf)
         return scores[:, :k], rows[:, :k]
 
