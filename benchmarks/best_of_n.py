@@ -48,7 +48,8 @@ def run_best_of_n(run: Path, problems: int, results: Path, console: Console) -> 
         console: Where to print.
 
     Raises:
-        ConfigError: If the run has no such config, the server cannot be started, or the package openai is missing.
+        ConfigError: If the run has no such config or no test problem, the server cannot be started, or the package
+            openai is missing.
     """
     config = load_config(run / "config.yaml", [])
     extractor = build_extractor(config.features) if config.features is not None else None
@@ -56,6 +57,9 @@ def run_best_of_n(run: Path, problems: int, results: Path, console: Console) -> 
         raise ConfigError(str(run), "is no run of a ranker of responses that a verifier judges.")
     source = extractor.source.problems()
     tasks = list(itertools.islice((task for task in source if task.split == "test"), problems))
+    if not tasks:
+        problem = "no problem to ask: its source gives none to the test, or problems is 0."
+        raise ConfigError(str(run), problem, cure="a source with a split `test`, and problems=1 or more")
     if not isinstance(extractor.generator, TransformersGenerator):
         raise ConfigError(str(run), "has responses that this process cannot sample.")
     offline = _offline(load_ranker(run), extractor.generator, tasks)

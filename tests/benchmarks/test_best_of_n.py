@@ -49,7 +49,10 @@ def test_the_endpoint_has_the_accuracy_of_the_offline_path(run: Path, tmp_path: 
     assert alone == found["accuracy"]["offline"]["the first of N"] <= found["accuracy"]["offline"]["oracle"]
 
 
-def test_a_run_that_sampled_nothing_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_run_without_test_problems_and_one_that_sampled_nothing_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no problem to ask: its source gives none to the test"):
+        (tmp_path / "problems.jsonl").write_text('{"query_id": "1", "query": "sort", "answer": 1, "split": "train"}\n')
+        run_best_of_n(run, 3, tmp_path, Console())
     config = json.loads((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(json.dumps({**config, "features": None}))
     with pytest.raises(ConfigError, match="is no run of a ranker of responses that a verifier judges"):
