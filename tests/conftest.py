@@ -20,7 +20,7 @@ import pytest
 import torch
 from pools import listed_pool, pool
 from postgres import database_url, postgres, postgres_server
-from run_configs import write_run_config
+from run_configs import leave_out_pictures, write_run_config
 from tiny_bert import WORDS, tiny_bert
 from tiny_llama import chat_llama, tiny_llama, tiny_qwen3
 
@@ -125,10 +125,9 @@ def _new_run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the pictures of run pages, which take longer than tiny runs, but where a test is about them."""
+    """Run pages have their pictures only where a test is about them."""
     if "training.run" in sys.modules and request.node.get_closest_marker("pictures") is None:
-        for page in ("run_page", "result_figures"):
-            monkeypatch.setattr(f"training.pages.{page}.as_svg", lambda figure, name: "<svg/>")
+        leave_out_pictures(monkeypatch)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import torch
 from ir_measures import RR, Qrel, R, nDCG
 from offline_runs import missing
 from pools import write_pool
+from run_configs import train_once
 from test_processes import train_here, train_in_processes
 from test_resuming import KILLER, run_all
 from torch import Tensor
@@ -34,10 +35,10 @@ from training.run import train as train_config
 from training.trainer import build_trainer
 
 
-@pytest.fixture
-def pool_config(pool: CandidatePool, tiny_bert: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Write the yaml of a short run of LRanker on the small pool."""
-    usual = {
+@pytest.fixture(scope="module")
+def usual(pool: CandidatePool, tiny_bert: Path) -> dict[str, Any]:
+    """The config of a short run of LRanker on the small pool."""
+    return {
         "ranker": {
             "name": "lranker",
             "backbone": {"model": str(tiny_bert)},
@@ -57,11 +58,15 @@ def pool_config(pool: CandidatePool, tiny_bert: Path, tmp_path: Path) -> Callabl
             "num_splits": 2,
         },
         "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "gradient_clip_val": 0.5},
-        "runs": str(tmp_path / "runs"),
     }
 
+
+@pytest.fixture
+def pool_config(usual: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
+    """Write its yaml."""
+
     def write(file: str = "run.yaml", **changes: Any) -> Path:
-        (tmp_path / file).write_text(to_yaml(merge(usual, changes)))
+        (tmp_path / file).write_text(to_yaml(merge({**usual, "runs": str(tmp_path / "runs")}, changes)))
         return tmp_path / file
 
     return write
@@ -76,6 +81,42 @@ def run(pool_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Ca
         return train_config(load_config(pool_config(**changes), overrides), "run")
 
     return start
+
+
+@pytest.fixture(scope="module")
+def once(usual: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """Begin a run that several tests read."""
+
+    def start(*overrides: str) -> Run:
+        folder = tmp_path_factory.mktemp("runs")
+        (folder / "run.yaml").write_text(to_yaml({**usual, "runs": str(folder)}))
+        return train_once(folder / "run.yaml", *overrides)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def mixed(once: Callable[..., Run]) -> Run:
+    """A run with the encoder's share that is best on validation."""
+    return once("ranker.mixing.standard_errors=0")
+
+
+@pytest.fixture(scope="module")
+def unmixed(once: Callable[..., Run]) -> Run:
+    """A run without the encoder's share."""
+    return once("ranker.mixing=null", "logger=wandb")
+
+
+@pytest.fixture(scope="module")
+def encoders(once: Callable[..., Run]) -> Run:
+    """A run with nothing but the encoder's share."""
+    return once("ranker.mixing.share=1", "ranker.scaling=null", "trainer.max_epochs=1")
+
+
+@pytest.fixture(scope="module")
+def encoded(once: Callable[..., Run]) -> Run:
+    """A run that encodes candidates anew."""
+    return once("ranker.candidates=encoded", "trainer.max_epochs=1")
 
 
 def test_in_a_log_the_choice_of_width_and_depth_and_the_ranking_tell_how_far_they_are(
@@ -94,10 +135,7 @@ def test_in_a_log_the_choice_of_width_and_depth_and_the_ranking_tell_how_far_the
     assert "Validation:" not in told
 
 
-def test_a_run_over_a_pool_is_what_ir_measures_finds_in_its_run_file(
-    run: Callable[..., Run], pool: CandidatePool
-) -> None:
-    finished = run()
+def test_a_run_over_a_pool_is_what_ir_measures_finds_in_its_run_file(mixed: Run, pool: CandidatePool) -> None:
     queries = pool.queries
     qrels = [
         Qrel(queries.id(query), pool.id(int(queries.relevant[place])), int(queries.label[place]))
@@ -105,57 +143,56 @@ def test_a_run_over_a_pool_is_what_ir_measures_finds_in_its_run_file(
         for place in range(int(queries.relevant_offsets[query]), int(queries.relevant_offsets[query + 1]))
         if queries.split[query] == 2
     ]
-    ranking = list(ir_measures.read_trec_run(str(finished.path / "run.trec")))
+    ranking = list(ir_measures.read_trec_run(str(mixed.path / "run.trec")))
     theirs = ir_measures.calc_aggregate([RR, nDCG @ 10, R @ 1, R @ 10, R @ 100], qrels, ranking)
-    ours = finished.metrics["test"]["scorers"]["lranker"]
+    ours = mixed.metrics["test"]["scorers"]["lranker"]
     names = {"mrr": RR, "ndcg@10": nDCG @ 10, "recall@1": R @ 1, "recall@10": R @ 10, "recall@100": R @ 100}
     for name, measure in names.items():
         assert ours[name]["mean"] == pytest.approx(theirs[measure], abs=1e-6), name
-    shown = json.loads((finished.path / "report.json").read_text())["shown"]
+    shown = json.loads((mixed.path / "report.json").read_text())["shown"]
     ranked = {(each.query_id, each.doc_id): each.score for each in ranking}
     for query in shown:
         scores = [ranked[query["id"], each["id"]] for each in query["candidates"]]
         assert scores == pytest.approx([each["score"] for each in query["candidates"]]) and len(scores) >= 10
-    assert "Table: Scaling map" in (finished.path / "report.html").read_text()
+    assert "Table: Scaling map" in (mixed.path / "report.html").read_text()
 
 
-def test_a_run_chooses_width_and_depth_on_validation_and_keeps_them(run: Callable[..., Run]) -> None:
-    finished = run("ranker.mixing=null", "logger=wandb")
-    assert missing(finished.path, "LRanker") == []
-    scaling = finished.metrics["scaling"]
+def test_a_run_chooses_width_and_depth_on_validation_and_keeps_them(unmixed: Run) -> None:
+    assert missing(unmixed.path, "LRanker") == []
+    scaling = unmixed.metrics["scaling"]
     assert torch.tensor(scaling["values"]).shape == (2, 3) and scaling["queries"] == 12
     assert max(max(row) for row in scaling["values"]) == pytest.approx(
-        finished.metrics["val"]["scorers"]["lranker"]["mrr"]["mean"], abs=1e-6
+        unmixed.metrics["val"]["scorers"]["lranker"]["mrr"]["mean"], abs=1e-6
     )
     assert scaling["values"][0][0] == pytest.approx(
-        finished.metrics["val"]["scorers"]["depth 0"]["mrr"]["mean"], abs=1e-6
+        unmixed.metrics["val"]["scorers"]["depth 0"]["mrr"]["mean"], abs=1e-6
     )
-    assert (finished.path / "scaling.png").read_bytes().startswith(b"\x89PNG")
-    described = torch.load(finished.path / "best.ckpt", weights_only=True)["ranker"]["ranker"]["scaling"]
+    assert (unmixed.path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    described = torch.load(unmixed.path / "best.ckpt", weights_only=True)["ranker"]["ranker"]["scaling"]
     assert (described["width"], described["depth"]) == (scaling["width"], scaling["depth"])
-    assert set(finished.metrics["test"]["scorers"]) == {"bm25", "encoder", "depth 0", "lranker"}
+    assert set(unmixed.metrics["test"]["scorers"]) == {"bm25", "encoder", "depth 0", "lranker"}
 
 
-def test_the_whole_share_of_the_encoder_ranks_as_the_encoder_does(run: Callable[..., Run]) -> None:
-    found = run("ranker.mixing.share=1").metrics["test"]["scorers"]
-    assert set(found) == {"bm25", "encoder", "depth 0", "unmixed", "lranker"}
+def test_the_whole_share_of_the_encoder_ranks_as_the_encoder_does(encoders: Run) -> None:
+    found = encoders.metrics["test"]["scorers"]
+    assert set(found) == {"bm25", "encoder", "unmixed", "lranker"}
     for name, value in found["encoder"].items():
         assert found["lranker"][name]["mean"] == pytest.approx(value["mean"], abs=1e-6)
     assert found["unmixed"]["mrr"]["mean"] != pytest.approx(found["encoder"]["mrr"]["mean"], abs=1e-3)
 
 
-def test_a_run_chooses_the_encoders_share_on_validation_and_keeps_it(run: Callable[..., Run]) -> None:
-    finished = run("ranker.mixing.standard_errors=0")
-    mixing, val = finished.metrics["mixing"], finished.metrics["val"]["scorers"]
+def test_a_run_chooses_the_encoders_share_on_validation_and_keeps_it(mixed: Run) -> None:
+    mixing, val = mixed.metrics["mixing"], mixed.metrics["val"]["scorers"]
+    assert set(mixed.metrics["test"]["scorers"]) == {"bm25", "encoder", "depth 0", "unmixed", "lranker"}
     assert mixing["values"][0] == pytest.approx(val["unmixed"]["mrr"]["mean"], abs=1e-6)
     assert mixing["values"][-1] == pytest.approx(val["encoder"]["mrr"]["mean"], abs=1e-6)
     assert max(mixing["values"]) == pytest.approx(val["lranker"]["mrr"]["mean"], abs=1e-6)
-    described = torch.load(finished.path / "best.ckpt", weights_only=True)["ranker"]["ranker"]["mixing"]
+    described = torch.load(mixed.path / "best.ckpt", weights_only=True)["ranker"]["ranker"]["mixing"]
     assert described["share"] == mixing["share"] == mixing["shares"][mixing["values"].index(max(mixing["values"]))]
 
 
-def test_encoded_candidates_are_ranked_by_the_ranker_alone(run: Callable[..., Run]) -> None:
-    assert "mixing" not in run("ranker.candidates=encoded", "trainer.max_epochs=1").metrics
+def test_encoded_candidates_are_ranked_by_the_ranker_alone(mixed: Run, encoded: Run) -> None:
+    assert "mixing" in mixed.metrics and "mixing" not in encoded.metrics
 
 
 def test_the_ranker_finds_its_own_negatives_before_every_epoch_but_the_first(
@@ -201,6 +238,7 @@ def test_a_fusion_of_a_run_ranks_with_all_that_its_validation_chose(run: Callabl
 def test_steps_that_do_harm_leave_the_state_before_training_as_the_best(run: Callable[..., Run]) -> None:
     # Steps as large as these make all embeddings the same.
     harm = ["ranker.optimizer.lr=100", "ranker.schedule=constant", "ranker.scaling=null", "ranker.mixing=null"]
+    harm.append("trainer.max_epochs=1")
     kept, lost = (run(*harm, f"ranker.start_counts={counts}") for counts in ("true", "false"))
     steps = [torch.load(each.path / "best.ckpt", weights_only=True)["global_step"] for each in (kept, lost)]
     before, after = (each.metrics["val"]["scorers"]["lranker"]["mrr"]["mean"] for each in (kept, lost))
@@ -211,27 +249,29 @@ def test_steps_that_do_harm_leave_the_state_before_training_as_the_best(run: Cal
 
 
 def test_scaling_is_chosen_on_as_many_queries_as_asked_for(run: Callable[..., Run]) -> None:
-    assert run("ranker.scaling.num_queries=5").metrics["val"]["queries"] == 5
+    finished = run("ranker.scaling.num_queries=5", "ranker.mixing=null", "trainer.max_epochs=1")
+    assert finished.metrics["val"]["queries"] == 5
 
 
-def test_ablations_are_options(run: Callable[..., Run]) -> None:
-    blind = run("ranker.aggregator=none", "ranker.mixing=null")
+def test_ablations_are_options(run: Callable[..., Run], encoders: Run) -> None:
+    plain = ["ranker.mixing=null", "trainer.max_epochs=1"]
+    blind = run("ranker.aggregator=none", *plain)
     assert "scaling" not in blind.metrics and set(blind.metrics["test"]["scorers"]) == {"bm25", "encoder", "lranker"}
-    assert "scaling" not in run("ranker.scaling=null").metrics
-    frozen = run("ranker.lora=null")
+    assert "scaling" not in encoders.metrics
+    frozen = run("ranker.lora=null", "ranker.scaling=null", *plain)
     weights = torch.load(frozen.path / "best.ckpt", weights_only=True)["state_dict"]
     assert not any("lora" in name for name in weights) and any("projector" in name for name in weights)
 
 
-def test_the_frozen_encoders_metrics_are_those_of_its_own_cosines(run: Callable[..., Run], pool: CandidatePool) -> None:
-    finished, ranks = run("trainer.max_epochs=1"), []
+def test_the_frozen_encoders_metrics_are_those_of_its_own_cosines(mixed: Run, pool: CandidatePool) -> None:
+    ranks = []
     table = torch.cat(list(pool.blocks())).double()
     for query in (pool.queries.split == 2).nonzero().flatten().tolist():
         scores = table @ pool.queries.features(torch.tensor([query]))[0].double()
         start, stop = pool.queries.relevant_offsets[query : query + 2].tolist()
         ranks.append(min(1 + int((scores > scores[row]).sum()) for row in pool.queries.relevant[start:stop].tolist()))
     expected = sum(1 / rank for rank in ranks) / len(ranks)
-    assert finished.metrics["test"]["scorers"]["encoder"]["mrr"]["mean"] == pytest.approx(expected, abs=1e-6)
+    assert mixed.metrics["test"]["scorers"]["encoder"]["mrr"]["mean"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -274,9 +314,11 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_same_weights(pool_config: Calla
     assert first["test"] == second["test"] and first["scaling"] == second["scaling"]
 
 
-@pytest.mark.parametrize("candidates", ["cached", "encoded"])
-def test_a_searcher_finds_what_the_run_file_has(run: Callable[..., Run], pool: CandidatePool, candidates: str) -> None:
-    finished = run(f"ranker.candidates={candidates}", "ranker.mixing=null")
+@pytest.mark.parametrize("candidates", ["unmixed", "encoded"])
+def test_a_searcher_finds_what_the_run_file_has(
+    request: pytest.FixtureRequest, pool: CandidatePool, candidates: str
+) -> None:
+    finished = request.getfixturevalue(candidates)
     searcher = Searcher.from_pretrained(finished.path, pool.path)
     lines = [line.split() for line in (finished.path / "run.trec").read_text().splitlines()]
     for query in (pool.queries.split == 2).nonzero().flatten().tolist()[:3]:
@@ -289,24 +331,20 @@ def test_a_searcher_finds_what_the_run_file_has(run: Callable[..., Run], pool: C
         searcher.rank("hello")
 
 
-def test_a_searcher_refuses_a_pool_of_another_encoder(
-    run: Callable[..., Run], pool: CandidatePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    finished = run("trainer.max_epochs=1", "ranker.mixing=null")
-    searcher = Searcher.from_pretrained(finished.path, pool.path)
+def test_a_searcher_refuses_a_pool_of_another_encoder(unmixed: Run, pool: CandidatePool) -> None:
+    searcher = Searcher.from_pretrained(unmixed.path, pool.path)
     searcher.ranker.encoder = {"pooling": "last"}
     with pytest.raises(ConfigError, match=r"another encoder .*: pooling is None, not 'last'"):
         Searcher(searcher.ranker, pool)
 
 
 def test_a_searcher_mixes_in_the_encoder_or_says_that_it_is_unknown(
-    run: Callable[..., Run], tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+    encoders: Run, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool, vector = write_pool(tmp_path / "pool"), torch.linspace(-1, 1, 16)
-    finished = run("trainer.max_epochs=1", "ranker.mixing.share=1", "ranker.scaling=null")
     with pytest.raises(ConfigError, match="a share of 1 of an encoder that the pool does not name"):
-        Searcher.from_pretrained(finished.path, pool.path)
-    ranker = load_ranker(finished.path)
+        Searcher.from_pretrained(encoders.path, pool.path)
+    ranker = load_ranker(encoders.path)
     assert isinstance(ranker, LRanker)
     ranker.encoder = pool.encoder = {"model": str(tiny_bert)}
     monkeypatch.setattr(Encoder, "encode", lambda self, texts, prompt="": vector.expand(len(texts), -1))
@@ -315,10 +353,8 @@ def test_a_searcher_mixes_in_the_encoder_or_says_that_it_is_unknown(
     assert [each.id for each in found] == [pool.id(int(row)) for row in scores.argsort(descending=True)[:5]]
 
 
-def test_what_is_known_of_one_pool_is_not_used_for_another(
-    run: Callable[..., Run], pool: CandidatePool, tmp_path: Path
-) -> None:
-    ranker = load_ranker(run("trainer.max_epochs=1", "ranker.scaling=null", "ranker.mixing=null").path)
+def test_what_is_known_of_one_pool_is_not_used_for_another(unmixed: Run, pool: CandidatePool, tmp_path: Path) -> None:
+    ranker = load_ranker(unmixed.path)
     trainer = build_trainer({"accelerator": "cpu", "enable_progress_bar": False})
     other = write_pool(tmp_path / "other", normalize=False)
     ranker.references, found = {"encoder": RANKERS.build("encoder"), "bm25": RANKERS.build("bm25")}, []
