@@ -2,12 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from run_configs import train_once, write_run_config
 from torch import nn
 
 import train
@@ -21,11 +21,10 @@ def latest(folder: Path, name: str) -> Path:
     return max((folder / "runs" / name).iterdir(), key=lambda path: path.name)
 
 
-@pytest.fixture
-def start(run_config: Callable[..., Path], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def start(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short finished run."""
-    assert train.main(["--config", str(run_config("first.yaml"))]) == 0
-    return latest(tmp_path, "first")
+    return train_once(write_run_config(store, tmp_path_factory.mktemp("runs"), "first.yaml")).path
 
 
 @pytest.fixture
@@ -96,7 +95,7 @@ def test_a_strong_pull_keeps_a_ranker_near_its_start(personal: Path, start: Path
     moved = []
     for pull in (0, 10):
         given = [f"init_from={{name: {start}, pull: {pull}}}", "ranker.optimizer={name: sgd, lr: 0.05}"]
-        assert train.main(["--config", str(personal), *given, "trainer.max_epochs=5"]) == 0
+        assert train.main(["--config", str(personal), *given, "trainer.max_epochs=3"]) == 0
         last = torch.load(latest(tmp_path, "personal") / "last.ckpt", weights_only=True)["state_dict"]
         first = load_ranker(start).state_dict()
         moved.append(sum(float((last[name] - weight).square().sum()) for name, weight in first.items()) ** 0.5)
@@ -104,13 +103,14 @@ def test_a_strong_pull_keeps_a_ranker_near_its_start(personal: Path, start: Path
 
 
 def test_a_resumed_run_needs_its_start_no_longer(personal: Path, start: Path, tmp_path: Path) -> None:
-    given = [f"init_from={{name: {start}, pull: 0.1}}", "ranker.schedule=constant"]
+    gone = shutil.copytree(start, tmp_path / "gone")
+    given = [f"init_from={{name: {gone}, pull: 0.1}}", "ranker.schedule=constant"]
     assert train.main(["--config", str(personal), *given, "trainer.max_epochs=2"]) == 0
     whole = latest(tmp_path, "personal")
     assert train.main(["--config", str(personal), *given]) == 0
     parts = latest(tmp_path, "personal")
     assert parts != whole
-    shutil.rmtree(start)
+    shutil.rmtree(gone)
     assert train.main(["--resume", str(parts), "trainer.max_epochs=2"]) == 0
     one, two = (torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (whole, parts))
     assert all(torch.equal(weight, two[name]) for name, weight in one.items())
