@@ -68,7 +68,10 @@ def _serve() -> None:
 
     import train  # noqa: F401
     import training.run  # noqa: F401
+    from training.pages import result_figures, run_page
 
+    # Pictures of run pages take longer than tiny runs; tests that are about them fork nothing.
+    run_page.as_svg = result_figures.as_svg = lambda figure, name: "<svg/>"
     # Forks share what has been imported, as long as no garbage collection looks through it.
     gc.freeze()
     gc.enable()
