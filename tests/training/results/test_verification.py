@@ -2,18 +2,19 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ir_measures
 import pytest
+from run_configs import train_once
 
-from registry import ConfigError, load_config
+from registry import ConfigError
 from registry.config import to_yaml
 from training.__main__ import main
 from training.results.verification import _Orders, verify
-from training.run import train
 
 WORDS = ["read", "write", "open", "close", "sort", "list", "file", "key", "value", "return", "first", "last", "count"]
 METRICS: list[Any] = ["mrr", "mrr@3", "hit@1", "hit@3", "ndcg@10", "ndcg", "recall@1", "recall@10", "precision@5"]
@@ -75,55 +76,71 @@ def groups(tmp_path: Path) -> dict[str, Any]:
     return {"name": "jsonl", "path": str(tmp_path / "groups.jsonl")}
 
 
-@pytest.fixture
-def run(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def train_on(source: dict[str, Any], folder: Path, encoder: Path, ranker: str = "lranker", **datamodule: Any) -> Path:
     """Train for one epoch on a source, over its pool or its groups; the folder of the run."""
-
-    def start(source: dict[str, Any], ranker: str = "lranker", **datamodule: Any) -> Path:
-        monkeypatch.delenv("RANKERS_RUN_DIR", raising=False)
-        config: dict[str, Any] = {
-            "features": {"source": source, "encoder": {"model": str(tiny_bert), "max_length": 32}},
-            "ranker": {"name": ranker, "metrics": METRICS},
-            "datamodule": {"batch_size": 8, **datamodule},
-            "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
-            "runs": str(tmp_path / "runs"),
-            "logger": [],
-        }
-        config["features"]["path"] = str(tmp_path / "store")
-        if ranker == "lranker":
-            config["features"] |= {"name": "candidate_pool", "unknown_ids": "drop"}
-            config["datamodule"] |= {"name": "partitioned_candidates", "num_partitions": 2, "num_splits": 2}
-            config["ranker"] |= {"backbone": {"model": str(tiny_bert)}, "lora": None, "scaling": None}
-            config["ranker"] |= {"max_length": 64, "aggregator": {"name": "kmeans", "num_centroids": 2}}
-            config["ranker"] |= {"template": "the value of {query} <|embedding|> key"}
-        else:
-            config["features"]["name"] = "embedding"
-            config["datamodule"]["name"] = "grouped_features"
-        (tmp_path / "run.yaml").write_text(to_yaml(config))
-        return train(load_config(tmp_path / "run.yaml", []), "run").path
-
-    return start
+    config: dict[str, Any] = {
+        "features": {"source": source, "encoder": {"model": str(encoder), "max_length": 32}},
+        "ranker": {"name": ranker, "metrics": METRICS},
+        "datamodule": {"batch_size": 8, **datamodule},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
+        "runs": str(folder / "runs"),
+        "logger": [],
+    }
+    config["features"]["path"] = str(folder / "store")
+    if ranker == "lranker":
+        config["features"] |= {"name": "candidate_pool", "unknown_ids": "drop"}
+        config["datamodule"] |= {"name": "partitioned_candidates", "num_partitions": 2, "num_splits": 2}
+        config["ranker"] |= {"backbone": {"model": str(encoder)}, "lora": None, "scaling": None}
+        config["ranker"] |= {"max_length": 64, "aggregator": {"name": "kmeans", "num_centroids": 2}}
+        config["ranker"] |= {"template": "the value of {query} <|embedding|> key"}
+    else:
+        config["features"]["name"] = "embedding"
+        config["datamodule"]["name"] = "grouped_features"
+    (folder / "run.yaml").write_text(to_yaml(config))
+    return train_once(folder / "run.yaml").path
 
 
-@pytest.mark.parametrize("source", [pool_files, trec, groups])
-def test_a_run_over_a_pool_has_the_numbers_of_ir_measures(
-    source: Callable[[Path], dict[str, Any]], run: Callable[..., Path], tmp_path: Path
-) -> None:
-    found = verify(run(source(tmp_path)))
+@pytest.fixture
+def run(tiny_bert: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Train in the folder of the test."""
+    return lambda source, *ranker, **datamodule: train_on(source, tmp_path, tiny_bert, *ranker, **datamodule)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over groups."""
+    folder = tmp_path_factory.mktemp("trained")
+    return train_on(groups(folder), folder, tiny_bert, "list_ranker")
+
+
+@pytest.fixture
+def grouped(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, with a copy of its source."""
+    source = trained.parents[2] / "groups.jsonl"
+    shutil.copy(source, tmp_path)
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    config = (folder / "config.yaml").read_text()
+    assert str(source) in config
+    (folder / "config.yaml").write_text(config.replace(str(source), str(tmp_path / "groups.jsonl")))
+    return folder
+
+
+def assert_agrees(folder: Path) -> None:
+    found = verify(folder)
     assert [(check.metric, check.furthest) for check in found.checks if not check.equal] == []
     assert all(check.known and check.compared > 0 and check.left_out == 0 for check in found.checks)
+
+
+def test_a_run_over_a_pool_of_groups_has_the_numbers_of_ir_measures(run: Callable[..., Path], tmp_path: Path) -> None:
+    assert_agrees(run(groups(tmp_path)))
 
 
 def test_a_run_over_groups_has_the_numbers_of_ir_measures(run: Callable[..., Path], tmp_path: Path) -> None:
-    found = verify(run(groups(tmp_path), "list_ranker", num_candidates=4, eval_draws=3))
-    assert [(check.metric, check.furthest) for check in found.checks if not check.equal] == []
-    assert all(check.known and check.compared > 0 and check.left_out == 0 for check in found.checks)
+    assert_agrees(run(groups(tmp_path), "list_ranker", num_candidates=4, eval_draws=3))
 
 
-def test_a_run_over_groups_is_judged_by_the_source_and_not_by_the_store(
-    run: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder = run(groups(tmp_path), "list_ranker")
+def test_a_run_over_groups_is_judged_by_the_source_and_not_by_the_store(grouped: Path, tmp_path: Path) -> None:
+    folder = grouped
     assert verify(folder).judged_by == "the source, jsonl" and verify(folder).equal
     rows = [json.loads(line) for line in (tmp_path / "groups.jsonl").read_text().splitlines()]
     for candidate in (candidate for row in rows for candidate in row["candidates"]):
@@ -136,6 +153,7 @@ def test_candidates_that_the_pool_lacks_count_and_both_numbers_are_given(
     run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run(trec(tmp_path))
+    assert_agrees(folder)
     test = json.loads((folder / "metrics.json").read_text())["test"]
     shown = " ".join(capsys.readouterr().out.split())
     assert f"{test['judged_but_not_in_the_pool']} judged candidates are not in the pool" in shown
@@ -147,10 +165,8 @@ def test_candidates_that_the_pool_lacks_count_and_both_numbers_are_given(
     assert scorers["within the pool"]["ndcg"]["mean"] > scorers["lranker"]["ndcg"]["mean"]
 
 
-def test_changed_results_are_found_out(
-    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = run(groups(tmp_path), "list_ranker")
+def test_changed_results_are_found_out(grouped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = grouped
     assert main(["verify", str(folder)]) == 0
     assert "all agree to 1e-06" in capsys.readouterr().out
     lines = (folder / "run.trec").read_text().splitlines(keepends=True)
@@ -177,7 +193,7 @@ def test_a_relative_path_that_is_not_there_says_where_training_was_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = run({**pool_files(tmp_path), "queries": "queries.jsonl"})
-    assert verify(folder).equal
+    assert_agrees(folder)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match=r"queries\.jsonl: no such file") as refused:
@@ -191,11 +207,10 @@ def test_a_relative_path_that_is_not_there_says_where_training_was_run(
     assert "training was run in another folder" in str(refused.value)
 
 
-def test_a_run_file_without_lines_is_no_agreement(run: Callable[..., Path], tmp_path: Path) -> None:
-    folder = run(groups(tmp_path), "list_ranker")
-    (folder / "run.trec").write_text("")
+def test_a_run_file_without_lines_is_no_agreement(grouped: Path) -> None:
+    (grouped / "run.trec").write_text("")
     with pytest.raises(ConfigError, match=r"run\.trec: has no line of \d+ of \d+ queries, such as q"):
-        verify(folder)
+        verify(grouped)
 
 
 def test_ids_that_end_in_a_number_sign_and_a_number_are_queries(run: Callable[..., Path], tmp_path: Path) -> None:
@@ -231,8 +246,8 @@ DAMAGE: list[tuple[str, Callable[[bytes], bytes]]] = [
 ]
 
 
-def test_damaged_files_of_a_run_are_errors_that_name_them(run: Callable[..., Path], tmp_path: Path) -> None:
-    folder = run(groups(tmp_path), "list_ranker")
+def test_damaged_files_of_a_run_are_errors_that_name_them(grouped: Path) -> None:
+    folder = grouped
     for name, damage in DAMAGE:
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(damage(content))
