@@ -10,6 +10,7 @@ import ir_measures
 import pytest
 import torch
 from ir_measures import RR, Qrel, R, nDCG
+from run_configs import train_once, write_run_config
 
 import train
 from ranking.stores.files import lock_folder
@@ -36,12 +37,18 @@ def run(run_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Cal
     return start
 
 
-def test_a_run_leaves_its_config_checkpoints_metrics_and_rankings(run: Callable[..., Run], tmp_path: Path) -> None:
-    finished = run("trainer.max_epochs=2")
+@pytest.fixture(scope="module")
+def finished(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that ranks all candidates of each query."""
+    config = write_run_config(store, tmp_path_factory.mktemp("finished"))
+    return train_once(config, "trainer.max_epochs=2", "datamodule.num_candidates=null")
+
+
+def test_a_run_leaves_its_config_checkpoints_metrics_and_rankings(finished: Run) -> None:
     names = {path.name for path in finished.path.iterdir()}
     reports = {"metrics.json", "per_query.csv", "run.trec", "report.html", "report.json"}
     assert names == {"config.yaml", "best.ckpt", "last.ckpt", ".saved", "csv", *reports}
-    assert finished.path.parent == tmp_path / "runs" / "run"
+    assert finished.path.parent.parts[-2:] == ("runs", "run")
     metrics = json.loads((finished.path / "metrics.json").read_text())
     assert metrics["seed"] == 0 and metrics["steps"] == 4 and metrics["test"]["queries"] == 24
     assert set(metrics["test"]["scorers"]) == {"first", "random", "stored", "cosine", "list_ranker", "oracle"}
@@ -49,8 +56,7 @@ def test_a_run_leaves_its_config_checkpoints_metrics_and_rankings(run: Callable[
     assert again.ranker["feature_dim"] == 16 and again.trainer["max_epochs"] == 2
 
 
-def test_the_run_file_gives_ir_measures_the_metrics_of_the_report(run: Callable[..., Run], store: Path) -> None:
-    finished = run("datamodule.num_candidates=null")
+def test_the_run_file_gives_ir_measures_the_metrics_of_the_report(finished: Run, store: Path) -> None:
     groups = GroupStore.open(store)
     qrels = [
         Qrel(groups.query_id(group), groups.slot_id(slot), int(groups.label[slot]))
@@ -66,8 +72,7 @@ def test_the_run_file_gives_ir_measures_the_metrics_of_the_report(run: Callable[
     assert ours["recall@5"]["mean"] == pytest.approx(theirs[R @ 5], abs=1e-5)
 
 
-def test_per_query_values_average_to_the_report(run: Callable[..., Run]) -> None:
-    finished = run()
+def test_per_query_values_average_to_the_report(finished: Run) -> None:
     with (finished.path / "per_query.csv").open() as file:
         rows = list(csv.DictReader(file))
     for scorer, metrics in finished.metrics["test"]["scorers"].items():
@@ -80,7 +85,9 @@ def test_training_learns_what_the_features_hold(run: Callable[..., Run]) -> None
     linear = {"name": "linear", "dim": None, "init": "identity"}
     ranker = {"name": "point_ranker", "projection": linear, "num_blocks": 0, "loss": "listwise_kl"}
     ranker |= {"temperature": 0.1}
-    finished = run("trainer.max_epochs=30", "ranker.optimizer.lr=5e-2", ranker=ranker)
+    finished = run(
+        "trainer.max_epochs=30", "trainer.check_val_every_n_epoch=10", "ranker.optimizer.lr=5e-2", ranker=ranker
+    )
     assert finished.metrics["test"]["differences"]["cosine"]["mrr"]["low"] > 0, finished.metrics["test"]
 
 
