@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_configs import train_once
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import train
@@ -28,11 +29,10 @@ def run_of(config: Path, *overrides: str) -> Path:
     return max((config.parent / "runs" / "mine").iterdir(), key=lambda path: path.name)
 
 
-@pytest.fixture
-def reward_config(store: Path, tiny_llama: Path, tmp_path: Path) -> Path:
-    """A short run of a reward model on the texts of the small store."""
+def write_reward_config(store: Path, tiny_llama: Path, folder: Path) -> Path:
+    """The yaml of a short run of a reward model on the texts of the small store."""
     return write(
-        tmp_path,
+        folder,
         f"""
 ranker:
   name: reward_model
@@ -42,16 +42,30 @@ ranker:
   lora: {{rank: 4, alpha: 8}}
   loss: {{name: pairwise_logistic, margin: 0.5, centering: 0.01}}
   optimizer: {{name: adamw, lr: 0.01}}
+  schedule: constant
 datamodule: {{name: text_groups, path: {store}, num_candidates: 4, batch_size: 8}}
 trainer: {{max_epochs: 2, accelerator: cpu, gradient_clip_val: 1.0, enable_progress_bar: false}}
 logger: csv
-runs: {tmp_path / "runs"}
+runs: {folder / "runs"}
 """,
     )
 
 
-def test_a_reward_model_is_trained_on_groups_and_scores_as_its_run_file_says(reward_config: Path, store: Path) -> None:
-    run = run_of(reward_config)
+@pytest.fixture
+def reward_config(store: Path, tiny_llama: Path, tmp_path: Path) -> Path:
+    return write_reward_config(store, tiny_llama, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(store: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of such a run."""
+    config = write_reward_config(store, tiny_llama, tmp_path_factory.mktemp("runs"))
+    assert train.main(["--config", str(config), "--check"]) == 0
+    return train_once(config).path
+
+
+def test_a_reward_model_is_trained_on_groups_and_scores_as_its_run_file_says(whole: Path, store: Path) -> None:
+    run = whole
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["steps"] > 0 and metrics["num_parameters"] == sum(
         weight.numel() for weight in torch.load(run / "best.ckpt", weights_only=True)["state_dict"].values()
@@ -83,15 +97,13 @@ def test_a_precision_that_would_round_scores_is_refused(
     )
 
 
-def test_a_stopped_run_of_a_reward_model_goes_on_to_the_same_weights(reward_config: Path, tmp_path: Path) -> None:
-    whole = torch.load(run_of(reward_config, "ranker.schedule=constant") / "last.ckpt", weights_only=True)["state_dict"]
-    (tmp_path / "again").mkdir()
-    text = reward_config.read_text().replace(str(tmp_path / "runs"), str(tmp_path / "again" / "runs"))
-    run = run_of(write(tmp_path / "again", text), "ranker.schedule=constant", "trainer.max_epochs=1")
+def test_a_stopped_run_of_a_reward_model_goes_on_to_the_same_weights(reward_config: Path, whole: Path) -> None:
+    run = train_once(reward_config, "trainer.max_epochs=1").path
     assert train.main(["--resume", str(run), "trainer.max_epochs=2"]) == 0
     again = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
-    assert whole.keys() == again.keys()
-    assert all(torch.equal(weight, again[name]) for name, weight in whole.items())
+    expected = torch.load(whole / "last.ckpt", weights_only=True)["state_dict"]
+    assert expected.keys() == again.keys()
+    assert all(torch.equal(weight, again[name]) for name, weight in expected.items())
 
 
 def test_reward_models_and_rankers_of_features_are_trained_and_judged_on_the_same_groups(store: Path) -> None:
