@@ -75,25 +75,36 @@ def test_samples_and_their_states_are_those_of_plain_forwards(
         check(name, each, 24, TokenChoice(), LAYERS)
 
 
+@pytest.fixture(scope="module")
+def usual() -> list[list[Sample]]:
+    """Six samples of each prompt, all in one batch."""
+    return [each.samples for each in sampler("llama").sample(prompts(), range(6))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 5])
 @pytest.mark.parametrize("layers", [(), LAYERS])
-def test_a_response_does_not_depend_on_its_company(layers: Sequence[int], batch_size: int) -> None:
-    usual = [each.samples for each in sampler("llama").sample(prompts(), range(6))]
+def test_a_response_does_not_depend_on_its_company(
+    usual: list[list[Sample]], layers: Sequence[int], batch_size: int
+) -> None:
     other = [
         each.samples for each in sampler("llama", layers=layers, batch_size=batch_size).sample(prompts(), range(6))
     ]
-    later = [each.samples for each in sampler("llama").sample(prompts()[1:2], range(3, 6))]
     assert [[sample.tokens for sample in each] for each in other] == [
         [sample.tokens for sample in each] for each in usual
     ]
+
+
+@pytest.mark.slow
+def test_later_samples_are_those_that_all_at_once_have(usual: list[list[Sample]]) -> None:
+    later = [each.samples for each in sampler("llama").sample(prompts()[1:2], range(3, 6))]
     assert [sample.number for sample in later[0]] == [3, 4, 5]
     assert [sample.tokens for sample in later[0]] == [sample.tokens for sample in usual[1][3:]]
 
 
 def test_the_same_call_gives_the_same_to_the_last_bit() -> None:
     def numbers() -> list[tuple[list[int], float]]:
-        found = sampler("llama", batch_size=7).sample(prompts(), range(9))
+        found = sampler("llama", batch_size=7).sample(prompts(), range(4))
         return [(sample.tokens, sample.log_probability) for each in found for sample in each.samples]
 
     assert numbers() == numbers()
