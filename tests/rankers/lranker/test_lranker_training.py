@@ -155,7 +155,7 @@ def test_candidates_encoded_anew_are_those_of_their_texts(make: Make, data: Data
 def test_a_pool_is_encoded_in_the_precision_of_the_run(
     make: Make, data: Data, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranker, mixed = make(candidates="encoded"), []
+    ranker, mixed = make(candidates="encoded", scaling=None), []
     embed = ranker.embed_candidates
     monkeypatch.setattr(
         ranker, "embed_candidates", lambda *batch: (mixed.append(torch.is_autocast_enabled("cpu")), embed(*batch))[1]
@@ -518,7 +518,7 @@ def test_training_that_is_resumed_ends_as_if_it_had_not_stopped(
 def test_a_ranker_that_encodes_candidates_mines_with_those_of_its_current_weights(
     make: Make, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options: dict[str, Any] = {"candidates": "encoded", "schedule": "constant"}
+    options: dict[str, Any] = {"candidates": "encoded", "schedule": "constant", "scaling": None}
     module = {"negatives": "mined", "mined_by": "ranker", "mine_depth": 9, "exclude_history": True}
     gaps, mine = [], MinedLists.mine
 
