@@ -218,12 +218,11 @@ def test_what_cannot_pass_between_processes_has_an_honest_verdict(name: str) -> 
         "from solution import double\ndef test_it():\n    assert double(2) == 4",
     ],
 )
-@pytest.mark.parametrize(
-    "response", ["x = 4", "I cannot help.", "def twice(x):\n    return 2 * x", "4", "# double", '{"a": 1}']
-)
-def test_a_program_without_what_the_tests_use_is_wrong(tests: str, response: str, trust: str) -> None:
-    (found,) = verdicts({"tests": [tests]}, response, trust=trust)
-    assert found.label == 0 and found.reason
+def test_a_program_without_what_the_tests_use_is_wrong(tests: str, trust: str) -> None:
+    responses = ["x = 4", "I cannot help.", "def twice(x):\n    return 2 * x", "4", "# double", '{"a": 1}']
+    found = verdicts({"tests": [tests]}, *responses, trust=trust)
+    assert [verdict.label for verdict in found] == [0] * len(responses), found
+    assert all(verdict.reason for verdict in found), found
 
 
 def test_settings_are_all_that_verdicts_depend_on() -> None:
