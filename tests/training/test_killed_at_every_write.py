@@ -16,8 +16,6 @@ TRAIN = """
 import signal
 from pathlib import Path
 import train, training.run
-import training.pages.run_page as run_page
-run_page.as_svg = lambda figure, name: "<svg/>"
 def run(arguments):
     folder, last, config = arguments
     os.environ["RANKERS_RUN_DIR"], count = folder, 0
