@@ -51,7 +51,7 @@ def tiny(config: RunConfig, home: Path, model: Path) -> RunConfig:
     if "backbone" in ranker:
         ranker["backbone"] = {"model": str(model)}
     if ranker["name"] == "cross_encoder":
-        ranker |= {"head": "new", "train": "all", "rerank": {"first": "encoder", "top": 3}}
+        ranker |= {"head": "new", "train": "all", "max_query_length": 8, "rerank": {"first": "encoder", "top": 3}}
     if ranker["name"] == "lranker":
         places = ranker["aggregator"] is not None and ranker["injection"] == "placeholder"
         ranker["template"] = "{query} <|embedding|>" if places else "{query}"
