@@ -8,12 +8,20 @@ import pytest
 import torch
 
 from benchmarks.comparison import Comparison
+from features.sources.retrieval import python_functions
 
 
 @pytest.fixture(scope="package")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where synthetic stores go."""
     return tmp_path_factory.mktemp("benchmarks")
+
+
+@pytest.fixture
+def few_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's functions are those of two packages: to read all of the standard library takes many seconds."""
+    files = [found for found in python_functions._library_files() if found[0].startswith(("asyncio.", "email."))]
+    monkeypatch.setattr(python_functions, "_library_files", lambda: iter(files))
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ SMALL = {"dim": 8, "num_layers": 1, "num_heads": 2, "head_dim": 4, "hidden_dim":
 SHORT = {"max_length": 64, "max_query_length": 16, "num_beams": 5, "num_negatives": 4, "num_samples": 8}
 SCALING = {"widths": [2], "max_depth": 1, "num_queries": None, "limit": 100}
 # Rows and columns of these tables run the same code, so every so many rows and columns are enough.
-EVERY = {"templates": (3, 1), "figure4": (1, 3), "table6": (3, 3)}
+EVERY = {"templates": (7, 1), "lranker_table11": (1, 3), "lranker_figure4": (1, 3), "figure4": (1, 3), "table6": (3, 3)}
 
 
 @pytest.fixture(scope="module")

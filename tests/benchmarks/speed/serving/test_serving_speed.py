@@ -10,6 +10,7 @@ from benchmarks.speed.training.workload import TINY
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_functions")
 def test_a_server_gives_the_scores_of_rank_and_loses_no_request(
     data: Path, complete: Callable[[Comparison, int], dict[str, Any]]
 ) -> None:

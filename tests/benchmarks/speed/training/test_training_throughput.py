@@ -12,6 +12,7 @@ from language_models.backbone import Backbone
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("few_functions")
 def test_both_trainers_read_the_same_tokens_and_train_as_many_weights(
     data: Path, tiny_bert: Path, complete: Callable[[Comparison, int], dict[str, Any]]
 ) -> None:
