@@ -1,9 +1,10 @@
 """Worker: the process in which a plain verifier function judges responses, so that it can be stopped."""
 
+import importlib
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from multiprocessing.connection import Connection
@@ -26,7 +27,9 @@ _NUMBERS: Any = (Real, Decimal)
 _ORPHANED_AFTER = 10
 
 
-def serve(connection: Connection, rule: Rule, timeout: float, memory: float | None) -> None:
+def serve(
+    connection: Connection, rule: Rule, timeout: float, memory: float | None, loaded_first: Sequence[str] = ()
+) -> None:
     """Judge what comes through a connection until it is closed; each verdict goes back as soon as it is there.
 
     Args:
@@ -35,9 +38,12 @@ def serve(connection: Connection, rule: Rule, timeout: float, memory: float | No
         timeout: What a response may take before whoever waits for the verdict kills this process; it ends itself after
             ten times that, in case nobody waits any more.
         memory: In GB of addresses; None for no limit.
+        loaded_first: Modules to load before it says that it is ready.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for module in loaded_first:
+        importlib.import_module(module)
     if memory is not None:
         with suppress(ValueError, OSError):  # macOS has no such limit, and a lower one may be in force
             resource.setrlimit(resource.RLIMIT_AS, (int(memory * 1e9), int(memory * 1e9)))

@@ -153,6 +153,7 @@ class _Pool:
     def __init__(self, rule: partial[Any], workers: Workers, name: str) -> None:
         self.rule, self.settings, self.name = rule, workers, name
         self.context = get_context("forkserver")
+        self.loaded_first = getattr(inspect.getmodule(rule.func), "LOADED_FIRST", ())
         self.workers: list[_Worker] = []
 
     def verdicts(self, chunks: Iterator[_Chunk]) -> Iterator[Verdict]:
@@ -180,7 +181,8 @@ class _Pool:
 
     def __enter__(self: P) -> P:
         # What the server of the workers has imported, each new worker has from the start.
-        self.context.set_forkserver_preload(["features.verification.worker", self.rule.func.__module__])
+        modules = ["features.verification.worker", self.rule.func.__module__, *self.loaded_first]
+        self.context.set_forkserver_preload(modules)
         # One that waits has nothing to say, unless it is dead: then there is the end of the connection.
         alive = [worker for worker in self.workers if not worker.connection.poll()]
         self.workers = alive + [self._start() for _ in range(self.settings.number - len(alive))]
@@ -197,7 +199,7 @@ class _Pool:
 
     def _start(self) -> _Worker:
         connection, theirs = self.context.Pipe()
-        arguments = (theirs, self.rule, self.settings.timeout, self.settings.memory)
+        arguments = (theirs, self.rule, self.settings.timeout, self.settings.memory, self.loaded_first)
         process = self.context.Process(target=serve, args=arguments, daemon=True)
         process.start()
         theirs.close()

@@ -13,6 +13,8 @@ from registry import VERIFIERS
 
 PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 """The packages whose versions the verdicts depend on."""
+LOADED_FIRST = ("features.verification.mathematics",)
+"""What workers load before they begin: sympy takes seconds, which are no time of a response."""
 
 _DIGITS = 12
 _LAST = 1000

@@ -1,5 +1,6 @@
 """Verifier functions that do what a bad one may do, in a module of their own so that worker processes find them."""
 
+import importlib
 import os
 import time
 from decimal import Decimal
@@ -65,6 +66,8 @@ def moody(response: str, task: Task, /, *, factor: float = 1.0) -> Any:
             with open(path, "w") as file:  # noqa: PTH123
                 file.write(str(os.getpid()))
             time.sleep(60)
+        case "load", _, name:
+            return float(importlib.import_module(name) is not None)
         case "crowd", _, _:
             return len(task.responses)
     return factor * len(response)

@@ -42,6 +42,11 @@ def test_a_response_that_takes_too_long_gets_no_verdict_and_the_others_theirs() 
     assert found[1] == found[3] == Verdict(None, "timed out")
 
 
+def test_loading_what_a_verifier_needs_is_no_time_of_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging_rules, "LOADED_FIRST", ("loads_slowly",), raising=False)
+    assert verdicts(["load loads_slowly"], Workers(1, timeout=1.0)) == [Verdict(1.0)]
+
+
 def test_a_worker_that_dies_costs_one_verdict() -> None:
     found = verdicts(["a", "die", "bb", "die", "die", "ccc"], Workers(2))
     assert [verdict.label for verdict in found] == [1, None, 2, None, None, 3]
